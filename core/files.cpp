@@ -1,0 +1,146 @@
+#include "core/files.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sodium.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "core/check.h"
+
+namespace ecopipe {
+namespace {
+
+class Descriptor {
+  public:
+    explicit Descriptor(int fd) : fd_(fd) {}
+    Descriptor(const Descriptor&) = delete;
+    Descriptor& operator=(const Descriptor&) = delete;
+    ~Descriptor() {
+        if (fd_ >= 0) ::close(fd_);
+    }
+    [[nodiscard]] int get() const { return fd_; }
+
+  private:
+    int fd_;
+};
+
+tl::unexpected<Error> system_failure(ExitCode code, const std::string& path, const char* doing) {
+    return fail(code, fmt::format("{}: cannot {}: {}", path, doing, std::strerror(errno)));
+}
+
+bool write_all(int fd, std::string_view bytes) {
+    while (!bytes.empty()) {
+        const ssize_t n = ::write(fd, bytes.data(), bytes.size());
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        bytes.remove_prefix(static_cast<std::size_t>(n));
+    }
+    return true;
+}
+
+}  // namespace
+
+Result<std::string> read_file(const std::string& path, std::size_t bytes_max) {
+    const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    if (file.get() < 0) return system_failure(ExitCode::kBadFile, path, "open");
+    struct stat info {};
+    if (::fstat(file.get(), &info) != 0) return system_failure(ExitCode::kBadFile, path, "stat");
+    if (!S_ISREG(info.st_mode)) return fail(ExitCode::kBadFile, path + ": is not a regular file");
+    const auto size = static_cast<std::size_t>(info.st_size);
+    if (size > bytes_max)
+        return fail(ExitCode::kBadFile,
+                    fmt::format("{}: expected at most {} bytes, found {}", path, bytes_max, size));
+    std::string bytes(size, '\0');
+    std::size_t got = 0;
+    while (got < size) {
+        const ssize_t n = ::read(file.get(), bytes.data() + got, size - got);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return system_failure(ExitCode::kBadFile, path, "read");
+        if (n == 0) break;
+        got += static_cast<std::size_t>(n);
+    }
+    bytes.resize(got);
+    return bytes;
+}
+
+Result<void> write_file_atomically(const std::string& path, std::string_view bytes) {
+    const std::array<std::string_view, 1> parts{bytes};
+    return write_file_atomically(path, parts);
+}
+
+Result<void> write_file_atomically(const std::string& path,
+                                   std::span<const std::string_view> parts) {
+    const std::string temporary = path + ".tmp";
+    const auto give_up = [&](const char* doing) {
+        auto failure = system_failure(ExitCode::kRunFailed, path, doing);
+        ::unlink(temporary.c_str());
+        return failure;
+    };
+    {
+        const Descriptor file(
+            ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+        if (file.get() < 0) return system_failure(ExitCode::kRunFailed, path, "create");
+        for (const std::string_view part : parts)
+            if (!write_all(file.get(), part)) return give_up("write");
+        if (::fsync(file.get()) != 0) return give_up("sync");
+    }
+    if (::rename(temporary.c_str(), path.c_str()) != 0) return give_up("rename");
+    const auto parent = std::filesystem::path(path).parent_path();
+    const Descriptor directory(::open(parent.empty() ? "." : parent.c_str(),
+                                      O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (directory.get() >= 0) ::fsync(directory.get());
+    return {};
+}
+
+Result<LineAppender> LineAppender::open(const std::string& path) {
+    const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (fd < 0) return system_failure(ExitCode::kRunFailed, path, "open");
+    return LineAppender(fd, path);
+}
+
+LineAppender::LineAppender(int descriptor, std::string path)
+    : descriptor_(descriptor), path_(std::move(path)) {}
+LineAppender::LineAppender(LineAppender&& other) noexcept
+    : descriptor_(std::exchange(other.descriptor_, -1)), path_(std::move(other.path_)) {}
+LineAppender& LineAppender::operator=(LineAppender&& other) noexcept {
+    std::swap(descriptor_, other.descriptor_);
+    std::swap(path_, other.path_);
+    return *this;
+}
+LineAppender::~LineAppender() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+Result<void> LineAppender::append(std::string_view line) {
+    if (!write_all(descriptor_, std::string(line) + "\n"))
+        return system_failure(ExitCode::kRunFailed, path_, "write");
+    return {};
+}
+
+Result<void> make_directories(const std::string& path) {
+    std::error_code error;
+    std::filesystem::create_directories(path, error);
+    if (error)
+        return fail(ExitCode::kRunFailed,
+                    fmt::format("{}: cannot create: {}", path, error.message()));
+    return {};
+}
+
+std::string sha256_hex(std::string_view bytes) {
+    ECOPIPE_CHECK(sodium_init() >= 0);
+    std::array<unsigned char, crypto_hash_sha256_BYTES> digest{};
+    crypto_hash_sha256(digest.data(), reinterpret_cast<const unsigned char*>(bytes.data()),
+                       bytes.size());
+    std::string hex;
+    for (const unsigned char byte : digest) hex += fmt::format("{:02x}", byte);
+    return hex;
+}
+
+}  // namespace ecopipe

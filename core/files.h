@@ -1,0 +1,43 @@
+#pragma once
+// Whole files: bounded reading, and writing that a crash cannot leave half done.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "core/result.h"
+
+namespace ecopipe {
+
+// The bytes of `path`; refuses what is missing, unreadable, no regular file, or above `bytes_max`.
+[[nodiscard]] Result<std::string> read_file(const std::string& path, std::size_t bytes_max);
+
+// Writes `path`.tmp in the same directory, fsyncs, renames over `path` and fsyncs the directory: after a crash the old
+// or the new file is there, whole. On error the temporary file is removed and `path` is untouched.
+[[nodiscard]] Result<void> write_file_atomically(const std::string& path, std::string_view bytes);
+// The same in parts, so that large files need no second copy in memory.
+[[nodiscard]] Result<void> write_file_atomically(const std::string& path,
+                                                 std::span<const std::string_view> parts);
+
+// Appends whole lines; a line is on disk or absent as far as the kernel orders one write.
+class LineAppender {
+  public:
+    [[nodiscard]] static Result<LineAppender> open(const std::string& path);
+    LineAppender(LineAppender&& other) noexcept;
+    LineAppender& operator=(LineAppender&& other) noexcept;
+    ~LineAppender();
+    [[nodiscard]] Result<void> append(std::string_view line);  // adds the newline
+
+  private:
+    LineAppender(int descriptor, std::string path);
+    int descriptor_;
+    std::string path_;
+};
+
+[[nodiscard]] Result<void> make_directories(const std::string& path);
+// Lower-case hexadecimal SHA-256.
+[[nodiscard]] std::string sha256_hex(std::string_view bytes);
+
+}  // namespace ecopipe

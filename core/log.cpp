@@ -1,0 +1,64 @@
+#include "core/log.h"
+
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+namespace ecopipe {
+namespace {
+
+spdlog::level::level_enum to_spdlog(LogLevel level) {
+    switch (level) {
+        case LogLevel::kDebug: return spdlog::level::debug;
+        case LogLevel::kInfo: return spdlog::level::info;
+        case LogLevel::kWarn: return spdlog::level::warn;
+        case LogLevel::kError: return spdlog::level::err;
+    }
+    return spdlog::level::info;
+}
+
+}  // namespace
+
+Result<void> configure_log(std::string_view program, std::string_view level) {
+    LogLevel chosen;
+    if (level == "debug") {
+        chosen = LogLevel::kDebug;
+    } else if (level == "info") {
+        chosen = LogLevel::kInfo;
+    } else if (level == "warn") {
+        chosen = LogLevel::kWarn;
+    } else if (level == "error") {
+        chosen = LogLevel::kError;
+    } else {
+        return fail(ExitCode::kUsage,
+                    fmt::format("--log-level: expected debug, info, warn or error, found '{}'",
+                                printable(level)));
+    }
+    auto sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
+    auto logger = std::make_shared<spdlog::logger>(std::string(program), std::move(sink));
+    logger->set_pattern("%H:%M:%S.%e %n %l: %v");
+    logger->set_level(to_spdlog(chosen));
+    logger->flush_on(spdlog::level::debug);
+    spdlog::set_default_logger(std::move(logger));
+    return {};
+}
+
+void log_line(LogLevel level, std::string_view text) { spdlog::log(to_spdlog(level), text); }
+
+bool log_enabled(LogLevel level) { return spdlog::should_log(to_spdlog(level)); }
+
+std::string printable(std::string_view text) {
+    constexpr std::size_t kBytesMax = 200;
+    std::string out;
+    for (const char c : text.substr(0, kBytesMax)) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (byte < 0x20 || byte == 0x7F) {
+            out += fmt::format("\\x{:02x}", byte);
+        } else {
+            out += c;
+        }
+    }
+    if (text.size() > kBytesMax) out += "...";
+    return out;
+}
+
+}  // namespace ecopipe
