@@ -1,0 +1,451 @@
+#include "stage_runtime/engine/executor.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/types.h>
+
+#include <array>
+#include <cmath>
+#include <map>
+
+#include "core/check.h"
+#include "core/log.h"
+#include "stage_runtime/engine/optimizer.h"
+#include "stage_runtime/engine/tensor_bridge.h"
+#include "stage_runtime/model/layer_sequence.h"
+#include "stage_runtime/model/loss.h"
+#include "stage_runtime/torch_compat.h"
+
+namespace ecopipe {
+namespace {
+
+// What one layer of one micro-batch keeps for its backward.
+struct LayerStash {
+    Tensors inputs;   // leaves
+    Tensors outputs;  // with the layer's graph behind them
+};
+
+struct MicroBatchStash {
+    Tensors slice_inputs;  // recomputation only
+    std::vector<LayerStash> layers;
+    at::Tensor loss;
+};
+
+struct Parameter {
+    std::size_t layer;  // within the slice
+    std::string name;
+    at::Tensor value;
+    at::Tensor gradient;  // undefined until the step's first backward
+    OptimizerState state;
+};
+
+struct Buffer {
+    std::string name;
+    at::Tensor value;
+    at::Tensor before_step;
+};
+
+// Sum of squares in double over eight lanes: the same order everywhere, non-finite when any element is.
+double squared_norm(const at::Tensor& tensor) {
+    if (tensor.scalar_type() != at::kFloat) return tensor.to(at::kDouble).square().sum().item<double>();
+    constexpr std::size_t kLanes = 8;
+    std::array<double, kLanes> lanes{};
+    const at::Tensor flat = tensor.contiguous();
+    const float* data = flat.data_ptr<float>();
+    const auto n = static_cast<std::size_t>(flat.numel());
+    std::size_t i = 0;
+    for (; i + kLanes <= n; i += kLanes)
+        for (std::size_t lane = 0; lane < kLanes; ++lane)
+            lanes[lane] += static_cast<double>(data[i + lane]) * static_cast<double>(data[i + lane]);
+    for (; i < n; ++i) lanes[0] += static_cast<double>(data[i]) * static_cast<double>(data[i]);
+    double sum = 0;
+    for (const double lane : lanes) sum += lane;
+    return sum;
+}
+
+void key_generator(std::uint64_t seed, std::size_t layer, std::uint64_t step, std::uint32_t micro_batch) {
+    auto generator = at::detail::getDefaultCPUGenerator();
+    const std::lock_guard lock(generator.mutex());
+    generator.set_current_seed(keyed_seed(seed, {layer, step, micro_batch}));
+}
+
+}  // namespace
+
+struct Executor::Impl {
+    ExecutorOptions options;
+    ModelInfo info;
+    Layers layers;
+    std::unique_ptr<Loss> loss;
+    std::unique_ptr<Optimizer> optimizer;
+    std::vector<Parameter> parameters;
+    std::vector<std::vector<std::size_t>> parameters_of_layer;
+    std::vector<Buffer> buffers;
+    std::vector<std::pair<std::string, at::Tensor>> frozen;  // parameters that are never updated
+
+    std::uint64_t step = 0;
+    double loss_divisor = 1;
+    std::map<std::uint32_t, MicroBatchStash> stash;
+    StepTotals totals;
+    bool buffers_saved = false;
+
+    [[nodiscard]] std::size_t model_layer(std::size_t i) const {
+        return static_cast<std::size_t>(options.range.first) + i;
+    }
+    [[nodiscard]] bool last() const {
+        return options.range.last + 1 == static_cast<int>(info.layers.size());
+    }
+    // Layer i needs a graph when it or a layer left of it is trainable.
+    [[nodiscard]] bool runs_backward(std::size_t i) const {
+        return static_cast<int>(model_layer(i)) >= info.first_trainable_layer;
+    }
+    [[nodiscard]] bool input_needs_gradient(std::size_t i) const {
+        return static_cast<int>(model_layer(i)) > info.first_trainable_layer;
+    }
+    [[nodiscard]] std::string place(std::size_t i) const {
+        return fmt::format("layer {} ({})", model_layer(i), layers[i]->name);
+    }
+
+    void index_tensors() {
+        parameters_of_layer.resize(layers.size());
+        for (std::size_t i = 0; i < layers.size(); ++i) {
+            for (LayerTensor& tensor : layers[i]->tensors) {
+                if (tensor.buffer) {
+                    buffers.push_back({tensor.name, tensor.tensor, {}});
+                } else if (tensor.trainable) {
+                    tensor.tensor.requires_grad_(true);
+                    parameters_of_layer[i].push_back(parameters.size());
+                    parameters.push_back({i, tensor.name, tensor.tensor, {}, optimizer->fresh_state(tensor.tensor.detach())});
+                } else {
+                    frozen.emplace_back(tensor.name, tensor.tensor);
+                }
+            }
+        }
+    }
+
+    Tensors run_layer(std::size_t i, const Tensors& values, std::uint32_t micro_batch, LayerStash* kept) {
+        Layer& layer = *layers[i];
+        const bool graph = kept != nullptr;
+        const at::AutoGradMode mode(graph);
+        Tensors inputs;
+        for (const at::Tensor& value : values) {
+            at::Tensor leaf = value.detach().contiguous();
+            if (graph && input_needs_gradient(i) && leaf.is_floating_point()) leaf.requires_grad_(true);
+            inputs.push_back(std::move(leaf));
+        }
+        if (layer.draws) key_generator(options.seed, model_layer(i), step, micro_batch);
+        Tensors outputs;
+        if (layer.writes_input) {
+            Tensors copies;
+            for (const at::Tensor& input : inputs) copies.push_back(input.clone());
+            outputs = layer.forward(copies, true);
+        } else {
+            outputs = layer.forward(inputs, true);
+        }
+        if (kept != nullptr) *kept = {std::move(inputs), outputs};
+        return outputs;
+    }
+
+    // Forward of every layer, keeping the graphs.
+    Tensors run_slice(const Tensors& inputs, std::uint32_t micro_batch, std::vector<LayerStash>* kept,
+                      std::size_t& at_layer) {
+        Tensors values = inputs;
+        if (kept != nullptr) kept->resize(layers.size());
+        for (at_layer = 0; at_layer < layers.size(); ++at_layer) {
+            LayerStash* layer_stash =
+                kept != nullptr && runs_backward(at_layer) ? &(*kept)[at_layer] : nullptr;
+            values = run_layer(at_layer, values, micro_batch, layer_stash);
+        }
+        return values;
+    }
+
+    // Runs the slice forward again for its graphs; the statistics already counted this micro-batch.
+    void recompute(MicroBatchStash& entry, std::uint32_t micro_batch, std::size_t& at_layer) {
+        const at::NoGradGuard no_grad;
+        std::vector<at::Tensor> kept_buffers;
+        for (const Buffer& buffer : buffers) kept_buffers.push_back(buffer.value.clone());
+        static_cast<void>(run_slice(entry.slice_inputs, micro_batch, &entry.layers, at_layer));
+        for (std::size_t i = 0; i < buffers.size(); ++i) buffers[i].value.copy_(kept_buffers[i]);
+    }
+
+    void add_gradient(Parameter& parameter, const at::Tensor& gradient) {
+        if (!gradient.defined()) return;
+        const at::NoGradGuard no_grad;
+        if (parameter.gradient.defined()) {
+            parameter.gradient.add_(gradient);
+        } else {
+            parameter.gradient = gradient.contiguous();
+        }
+    }
+
+    // Gradients of layer i's inputs; adds those of its parameters.
+    Tensors layer_backward(std::size_t i, LayerStash& kept, const Tensors& gradients) {
+        Tensors outputs;
+        Tensors output_gradients;
+        for (std::size_t k = 0; k < kept.outputs.size(); ++k) {
+            if (!kept.outputs[k].requires_grad() || !gradients[k].defined()) continue;
+            outputs.push_back(kept.outputs[k]);
+            output_gradients.push_back(gradients[k]);
+        }
+        Tensors wanted;
+        for (const at::Tensor& input : kept.inputs)
+            if (input.requires_grad()) wanted.push_back(input);
+        const std::size_t inputs_wanted = wanted.size();
+        for (const std::size_t p : parameters_of_layer[i]) wanted.push_back(parameters[p].value);
+        Tensors input_gradients(kept.inputs.size());
+        if (outputs.empty() || wanted.empty()) return input_gradients;
+        const Tensors found =
+            torch::autograd::grad(outputs, wanted, output_gradients, /*retain_graph=*/false,
+                                  /*create_graph=*/false, /*allow_unused=*/true);
+        std::size_t next = 0;
+        for (std::size_t k = 0; k < kept.inputs.size(); ++k) {
+            if (!kept.inputs[k].requires_grad()) continue;
+            const at::Tensor& gradient = found[next++];
+            input_gradients[k] =
+                gradient.defined() ? gradient.contiguous() : at::zeros_like(kept.inputs[k]);
+        }
+        ECOPIPE_CHECK(next == inputs_wanted);
+        for (const std::size_t p : parameters_of_layer[i]) add_gradient(parameters[p], found[next++]);
+        return input_gradients;
+    }
+
+    tl::unexpected<Error> failure(const std::string& where, const std::exception& error) const {
+        const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+        const std::string message =
+            torch_error != nullptr ? torch_error->what_without_backtrace() : std::string(error.what());
+        return fail(ExitCode::kRunFailed,
+                    fmt::format("{}: {}", where, printable(last_meaningful_line(message))));
+    }
+};
+
+Executor::Executor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Executor::~Executor() = default;
+
+Result<std::unique_ptr<Executor>> Executor::create(const ModelSpec& spec, const ExecutorOptions& options) {
+    ECOPIPE_ASSIGN_OR_RETURN(LayerSequence sequence, load_layers(spec, &options.range));
+    ECOPIPE_ASSIGN_OR_RETURN(auto loss, make_loss(options.loss));
+    keep_bits_stable();
+    auto impl = std::make_unique<Impl>();
+    impl->options = options;
+    impl->info = std::move(sequence.info);
+    impl->layers = std::move(sequence.layers);
+    impl->loss = std::move(loss);
+    impl->optimizer = make_optimizer(options.optimizer);
+    impl->index_tensors();
+    return std::unique_ptr<Executor>(new Executor(std::move(impl)));
+}
+
+bool Executor::holds_last_layer() const { return impl_->last(); }
+bool Executor::sends_input_gradient() const {
+    return impl_->options.range.first > impl_->info.first_trainable_layer;
+}
+const ModelInfo& Executor::model() const { return impl_->info; }
+
+Result<void> Executor::load_state(const std::string& name, const HostTensor& value) {
+    const at::NoGradGuard no_grad;
+    const auto copy_into = [&](at::Tensor target) -> Result<void> {
+        const at::Tensor source = to_torch(value);
+        if (source.sizes() != target.sizes() || source.scalar_type() != target.scalar_type())
+            return fail(ExitCode::kBadFile,
+                        fmt::format("tensor {}: expected shape {}, found {}", printable(name),
+                                    shape_text(target.sizes().vec()), shape_text(value.shape())));
+        target.copy_(source);
+        return {};
+    };
+    constexpr std::string_view kOptimizer = "optimizer/";
+    for (Parameter& parameter : impl_->parameters) {
+        if (name == parameter.name) return copy_into(parameter.value.detach());
+        for (auto& [slot, tensor] : parameter.state)
+            if (name == fmt::format("{}{}/{}", kOptimizer, slot, parameter.name)) return copy_into(tensor);
+    }
+    for (Buffer& buffer : impl_->buffers)
+        if (name == buffer.name) return copy_into(buffer.value);
+    for (auto& [frozen_name, tensor] : impl_->frozen)
+        if (name == frozen_name) return copy_into(tensor);
+    return fail(ExitCode::kBadFile, fmt::format("tensor {} is not of this model", printable(name)));
+}
+
+void Executor::reset_optimizer() {
+    for (Parameter& parameter : impl_->parameters)
+        parameter.state = impl_->optimizer->fresh_state(parameter.value.detach());
+}
+
+TensorMap Executor::state(bool optimizer_state) const {
+    TensorMap out;
+    for (const auto& layer : impl_->layers)
+        for (const LayerTensor& tensor : layer->tensors)
+            out.push_back({tensor.name, to_host(tensor.tensor.detach().clone(at::MemoryFormat::Contiguous))});
+    if (optimizer_state)
+        for (const Parameter& parameter : impl_->parameters)
+            for (const auto& [slot, tensor] : parameter.state)
+                out.push_back({fmt::format("optimizer/{}/{}", slot, parameter.name), to_host(tensor.clone())});
+    return out;
+}
+
+std::size_t Executor::state_tensors() const {
+    return impl_->parameters.size() + impl_->buffers.size() + impl_->frozen.size();
+}
+
+void Executor::begin_step(std::uint64_t step, double loss_divisor) {
+    discard();
+    impl_->step = step;
+    impl_->loss_divisor = loss_divisor;
+    for (Buffer& buffer : impl_->buffers) buffer.before_step = buffer.value.clone();
+    impl_->buffers_saved = true;
+}
+
+Result<std::vector<HostTensor>> Executor::forward(std::uint32_t micro_batch,
+                                                  const std::vector<HostTensor>& inputs,
+                                                  const HostTensor* labels) {
+    Impl& self = *impl_;
+    std::size_t at_layer = 0;
+    try {
+        Tensors values;
+        for (const HostTensor& input : inputs) values.push_back(to_torch(input));
+        MicroBatchStash entry;
+        // With recomputation the slice runs twice; the last slice's loss needs its graph only in backward, so the first
+        // pass keeps nothing.
+        std::vector<LayerStash>* kept = self.options.recompute ? nullptr : &entry.layers;
+        if (self.options.recompute) {
+            entry.slice_inputs = values;
+            const at::NoGradGuard no_grad;
+            values = self.run_slice(values, micro_batch, nullptr, at_layer);
+        } else {
+            values = self.run_slice(values, micro_batch, kept, at_layer);
+        }
+        std::vector<HostTensor> outputs;
+        if (self.last()) {
+            ECOPIPE_CHECK(labels != nullptr);
+            const at::AutoGradMode mode(true);
+            Tensors leaves;
+            for (const at::Tensor& value : values) {
+                at::Tensor leaf = value.detach().contiguous();
+                if (leaf.is_floating_point()) leaf.requires_grad_(true);
+                leaves.push_back(std::move(leaf));
+            }
+            const LossValue value = self.loss->evaluate(leaves, to_torch(*labels));
+            entry.loss = value.sum;
+            entry.layers.resize(self.layers.size() + 1);
+            entry.layers.back() = {leaves, {}};
+            self.totals.loss.sum += value.sum.detach().item<double>();
+            self.totals.loss.labels += static_cast<std::uint64_t>(value.count);
+            self.totals.loss.correct += static_cast<std::uint64_t>(value.correct);
+        } else {
+            for (const at::Tensor& value : values) outputs.push_back(to_host(value));
+        }
+        self.stash[micro_batch] = std::move(entry);
+        return outputs;
+    } catch (const std::exception& error) {
+        return self.failure(at_layer < self.layers.size() ? self.place(at_layer) : "the loss", error);
+    }
+}
+
+Result<std::vector<HostTensor>> Executor::backward(std::uint32_t micro_batch,
+                                                   const std::vector<HostTensor>& output_gradients) {
+    Impl& self = *impl_;
+    const auto found = self.stash.find(micro_batch);
+    ECOPIPE_CHECK(found != self.stash.end());
+    MicroBatchStash entry = std::move(found->second);
+    self.stash.erase(found);
+    std::size_t at_layer = 0;
+    try {
+        Tensors gradients;
+        if (self.last()) {
+            const Tensors leaves = entry.layers.back().inputs;
+            const at::Tensor seed = at::full_like(entry.loss, 1.0 / self.loss_divisor);
+            gradients = torch::autograd::grad({entry.loss}, leaves, {seed}, false, false, true);
+            for (at::Tensor& gradient : gradients)
+                if (gradient.defined()) gradient = gradient.contiguous();
+            entry.loss = at::Tensor();
+            entry.layers.pop_back();
+        } else {
+            for (const HostTensor& gradient : output_gradients)
+                gradients.push_back(gradient.defined() ? to_torch(gradient) : at::Tensor());
+        }
+        if (self.options.recompute) self.recompute(entry, micro_batch, at_layer);
+        for (at_layer = self.layers.size(); at_layer-- > 0;) {
+            if (!self.runs_backward(at_layer)) break;
+            gradients = self.layer_backward(at_layer, entry.layers[at_layer], gradients);
+            entry.layers[at_layer] = {};
+        }
+        std::vector<HostTensor> out;
+        if (sends_input_gradient())
+            for (const at::Tensor& gradient : gradients)
+                out.push_back(gradient.defined() ? to_host(gradient) : HostTensor());
+        return out;
+    } catch (const std::exception& error) {
+        return self.failure(at_layer < self.layers.size() ? self.place(at_layer) : "the loss", error);
+    }
+}
+
+StepTotals Executor::finish_step() {
+    Impl& self = *impl_;
+    StepTotals& totals = self.totals;
+    totals.squared_gradient_norms.assign(self.layers.size(), 0);
+    for (const Parameter& parameter : self.parameters)
+        if (parameter.gradient.defined())
+            totals.squared_gradient_norms[parameter.layer] += squared_norm(parameter.gradient);
+    for (std::size_t i = 0; i < self.layers.size() && totals.nonfinite_layer < 0; ++i)
+        if (!std::isfinite(totals.squared_gradient_norms[i]))
+            totals.nonfinite_layer = static_cast<int>(self.model_layer(i));
+    return totals;
+}
+
+void Executor::commit(double learning_rate, double gradient_scale) {
+    Impl& self = *impl_;
+    const at::NoGradGuard no_grad;
+    for (Parameter& parameter : self.parameters) {
+        if (!parameter.gradient.defined()) continue;
+        if (gradient_scale != 1.0) parameter.gradient.mul_(gradient_scale);
+        at::Tensor value = parameter.value.detach();
+        self.optimizer->update(value, parameter.gradient, parameter.state, learning_rate);
+    }
+    self.buffers_saved = false;  // the statistics of the step are the state now
+    discard();
+}
+
+void Executor::discard() {
+    Impl& self = *impl_;
+    const at::NoGradGuard no_grad;
+    self.stash.clear();
+    self.totals = {};
+    for (Parameter& parameter : self.parameters) parameter.gradient = at::Tensor();
+    for (Buffer& buffer : self.buffers) {
+        if (self.buffers_saved) buffer.value.copy_(buffer.before_step);
+        buffer.before_step = at::Tensor();
+    }
+    self.buffers_saved = false;
+}
+
+Result<std::vector<HostTensor>> Executor::evaluate(const std::vector<HostTensor>& inputs,
+                                                   const HostTensor* labels, LossTotals& totals) {
+    Impl& self = *impl_;
+    std::size_t at_layer = 0;
+    try {
+        const at::NoGradGuard no_grad;
+        Tensors values;
+        for (const HostTensor& input : inputs) values.push_back(to_torch(input));
+        for (at_layer = 0; at_layer < self.layers.size(); ++at_layer) {
+            Layer& layer = *self.layers[at_layer];
+            if (layer.writes_input)
+                for (at::Tensor& value : values) value = value.clone();
+            values = layer.forward(values, false);
+            for (at::Tensor& value : values) value = value.contiguous();
+        }
+        std::vector<HostTensor> outputs;
+        if (self.last()) {
+            ECOPIPE_CHECK(labels != nullptr);
+            const LossValue value = self.loss->evaluate(values, to_torch(*labels));
+            totals.sum += value.sum.item<double>();
+            totals.labels += static_cast<std::uint64_t>(value.count);
+            totals.correct += static_cast<std::uint64_t>(value.correct);
+        } else {
+            for (const at::Tensor& value : values) outputs.push_back(to_host(value));
+        }
+        return outputs;
+    } catch (const std::exception& error) {
+        return self.failure(at_layer < self.layers.size() ? self.place(at_layer) : "the loss", error);
+    }
+}
+
+}  // namespace ecopipe

@@ -1,0 +1,191 @@
+#include "stage_runtime/model/layer_sequence.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <array>
+#include <filesystem>
+#include <map>
+
+#include "core/files.h"
+#include "core/log.h"
+#include "stage_runtime/engine/tensor_bridge.h"
+#include "stage_runtime/model/loss.h"
+#include "stage_runtime/model/torchscript.h"
+#include "stage_runtime/model/zoo/modules.h"
+#include "stage_runtime/torch_compat.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr std::size_t kModelFileBytesMax = 8ULL << 30;
+
+struct ZooEntry {
+    const char* name;
+    Layers (*build)(const std::vector<std::int64_t>& input, int num_classes);
+    std::int64_t channels;  // 0: any
+    std::int64_t side_min;  // smallest height and width
+};
+constexpr std::array<ZooEntry, 4> kZoo{{{"lenet5", zoo::lenet5, 0, 12},
+                                        {"fashion_cnn", zoo::fashion_cnn, 0, 6},
+                                        {"plain_cnn", zoo::plain_cnn, 3, 1},
+                                        {"mobilenet_v2", zoo::mobilenet_v2, 3, 1}}};
+
+Result<Layers> build_zoo_model(const ModelSpec& spec) {
+    for (const ZooEntry& entry : kZoo) {
+        if (spec.zoo != entry.name) continue;
+        const Shape& input = spec.input_shape;
+        const std::int64_t channels = entry.channels == 0 && !input.empty() ? input[0] : entry.channels;
+        if (input.size() != 3 || input[0] != channels || input[1] < entry.side_min || input[2] < entry.side_min)
+            return fail(ExitCode::kBadFile,
+                        fmt::format("model {}: expected images of {} channels, at least {}x{}, found shape {}",
+                                    spec.zoo, entry.channels == 0 ? "any" : std::to_string(channels),
+                                    entry.side_min, entry.side_min, shape_text(input)));
+        return entry.build(input, spec.num_classes);
+    }
+    return fail(ExitCode::kUsage, fmt::format("model '{}' is not in the zoo", printable(spec.zoo)));
+}
+
+// Layers between two that share a storage are joined to the previous one: no cut separates the two.
+void mark_joined(const Layers& layers, ModelInfo& info) {
+    std::map<const void*, int> first_layer_of;
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+        for (const LayerTensor& tensor : layers[i]->tensors) {
+            if (tensor.tensor.numel() == 0) continue;
+            const auto [it, fresh] =
+                first_layer_of.emplace(tensor.tensor.storage().data(), static_cast<int>(i));
+            if (fresh) continue;
+            for (int j = it->second + 1; j <= static_cast<int>(i); ++j)
+                info.layers[static_cast<std::size_t>(j)].joined_to_previous = true;
+        }
+    }
+}
+
+ModelInfo describe(const Layers& layers) {
+    ModelInfo info;
+    info.first_trainable_layer = static_cast<int>(layers.size());
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+        const Layer& layer = *layers[i];
+        const int index = static_cast<int>(i);
+        info.layers.push_back({layer.name, layer.kind, false});
+        for (const LayerTensor& tensor : layer.tensors) {
+            const HostTensor host = to_host(tensor.tensor);
+            info.tensors.push_back(
+                {tensor.name, host.dtype(), host.shape(), index, tensor.trainable, tensor.buffer});
+            if (info.input_channels == 0 && host.shape().size() == 4)
+                info.input_channels = static_cast<int>(host.shape()[1]);
+            if (tensor.trainable) info.first_trainable_layer = std::min(info.first_trainable_layer, index);
+        }
+    }
+    mark_joined(layers, info);
+    return info;
+}
+
+Result<Layers> load_all(const ModelSpec& spec) {
+    return spec.zoo.empty() ? load_torchscript(spec.torchscript_path) : build_zoo_model(spec);
+}
+
+std::string remedy(const std::string& message, std::int64_t samples) {
+    if (message.find("more than 1 value per channel") != std::string::npos)
+        return fmt::format("a micro-batch of {} leaves batch norm one value per channel; use fewer micro-batches, "
+                           "a batch that leaves a larger last one, or --drop-last",
+                           samples);
+    return message;
+}
+
+}  // namespace
+
+std::vector<std::string> zoo_names() {
+    std::vector<std::string> names;
+    for (const ZooEntry& entry : kZoo) names.emplace_back(entry.name);
+    return names;
+}
+
+Result<ModelSpec> find_model(const std::string& name_or_path) {
+    ModelSpec spec;
+    for (const ZooEntry& entry : kZoo) {
+        if (name_or_path != entry.name) continue;
+        spec.zoo = entry.name;
+        return spec;
+    }
+    if (!std::filesystem::exists(name_or_path))
+        return fail(ExitCode::kUsage, fmt::format("--model: expected one of {} or a TorchScript file, found '{}'",
+                                                  fmt::join(zoo_names(), ", "), printable(name_or_path)));
+    ECOPIPE_ASSIGN_OR_RETURN(const std::string bytes, read_file(name_or_path, kModelFileBytesMax));
+    spec.torchscript_path = name_or_path;
+    spec.sha256 = sha256_hex(bytes);
+    return spec;
+}
+
+Result<LayerSequence> load_layers(const ModelSpec& spec, const LayerRange* range) {
+    ECOPIPE_ASSIGN_OR_RETURN(Layers layers, load_all(spec));
+    LayerSequence sequence;
+    sequence.info = describe(layers);
+    if (range == nullptr) {
+        sequence.layers = std::move(layers);
+        return sequence;
+    }
+    if (range->first < 0 || range->last < range->first || range->last >= static_cast<int>(layers.size()))
+        return fail(ExitCode::kBadFile,
+                    fmt::format("model {} has {} layers: layers {}..{} do not exist", spec.id(), layers.size(),
+                                range->first, range->last));
+    for (int i = range->first; i <= range->last; ++i)
+        sequence.layers.push_back(std::move(layers[static_cast<std::size_t>(i)]));
+    return sequence;
+}
+
+int required_channels(const ModelSpec& spec) {
+    for (const ZooEntry& entry : kZoo)
+        if (spec.zoo == entry.name) return static_cast<int>(entry.channels);
+    const auto info = inspect_model(spec);
+    return info ? info->input_channels : 0;
+}
+
+Result<ModelInfo> inspect_model(const ModelSpec& spec) {
+    ECOPIPE_ASSIGN_OR_RETURN(const Layers layers, load_all(spec));
+    return describe(layers);
+}
+
+Result<TensorMap> initial_weights(const ModelSpec& spec, std::uint64_t seed) {
+    ECOPIPE_ASSIGN_OR_RETURN(const Layers layers, load_all(spec));
+    TensorMap weights;
+    for (const auto& layer : layers) {
+        for (LayerTensor& tensor : layer->tensors) {
+            if (tensor.initialise) {
+                Rng rng(keyed_seed(seed, tensor.name));
+                tensor.initialise(tensor.tensor, rng);
+            }
+            weights.push_back({tensor.name, to_host(tensor.tensor)});
+        }
+    }
+    return weights;
+}
+
+Result<void> try_model(const ModelSpec& spec, const std::string& loss_name, const HostTensor& inputs,
+                       const HostTensor& labels) {
+    ECOPIPE_ASSIGN_OR_RETURN(const Layers layers, load_all(spec));
+    ECOPIPE_ASSIGN_OR_RETURN(const auto loss, make_loss(loss_name));
+    const at::NoGradGuard no_grad;
+    Tensors values{to_torch(inputs).clone()};
+    const std::int64_t samples = inputs.shape().empty() ? 0 : inputs.shape()[0];
+    std::string place = "the loss";
+    try {
+        for (std::size_t i = 0; i < layers.size(); ++i) {
+            place = fmt::format("layer {} ({})", i, layers[i]->name);
+            values = layers[i]->forward(values, true);
+            for (auto& value : values) value = value.contiguous();
+        }
+        place = "the loss";
+        static_cast<void>(loss->evaluate(values, to_torch(labels)));
+    } catch (const std::exception& error) {
+        const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+        const std::string message =
+            torch_error != nullptr ? torch_error->what_without_backtrace() : std::string(error.what());
+        return fail(ExitCode::kUsage,
+                    fmt::format("model {}: {} cannot take a micro-batch of {} samples of this data: {}", spec.id(),
+                                place, samples, printable(remedy(last_meaningful_line(message), samples))));
+    }
+    return {};
+}
+
+}  // namespace ecopipe

@@ -1,0 +1,22 @@
+#pragma once
+// The safetensors format (Hugging Face, v0.4): an 8-byte header length, a JSON header, raw little-endian tensors.
+
+#include <string>
+
+#include "core/host_tensor.h"
+#include "core/result.h"
+
+namespace ecopipe {
+
+inline constexpr std::size_t kSafetensorsHeaderMax = 16U << 20;
+inline constexpr std::size_t kSafetensorsBytesMax = 16ULL << 30;
+
+// Tensors in file order. Refuses overlaps, holes, sizes that do not match shape and dtype, unknown dtypes, duplicate
+// names. Errors: kBadFile with the file and the tensor.
+[[nodiscard]] Result<TensorMap> parse_safetensors(std::string_view bytes, const std::string& source);
+[[nodiscard]] Result<TensorMap> read_safetensors(const std::string& path);
+
+// The bytes depend on the tensors alone: names and order are kept, nothing else is written. Atomic.
+[[nodiscard]] Result<void> write_safetensors(const std::string& path, const TensorMap& tensors);
+
+}  // namespace ecopipe

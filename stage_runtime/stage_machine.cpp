@@ -1,0 +1,221 @@
+#include "stage_runtime/stage_machine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace ecopipe {
+
+std::vector<SliceRole> slice_roles(const Plan& plan, const std::string& device, int first_trainable_layer) {
+    std::vector<SliceRole> roles;
+    const auto count = plan.stages.size();
+    for (std::size_t s = 0; s < count; ++s) {
+        const StagePlan& stage = plan.stages[s];
+        if (stage.device != device) continue;
+        SliceRole role;
+        role.stage = static_cast<int>(s);
+        role.first_layer = stage.first_layer;
+        role.last_layer = stage.last_layer;
+        role.first = s == 0;
+        role.last = s + 1 == count;
+        role.upstream = role.first ? kPortalPeer : plan.stages[s - 1].device;
+        role.downstream = role.last ? "" : plan.stages[s + 1].device;
+        role.sends_gradient = stage.first_layer > first_trainable_layer;
+        role.receives_gradient = !role.last && stage.last_layer >= first_trainable_layer;
+        roles.push_back(role);
+    }
+    return roles;
+}
+
+std::vector<std::string> tensor_peers(const Plan& plan, const std::string& device) {
+    std::vector<std::string> peers;
+    const auto add = [&](const std::string& other) {
+        if (other != device && std::find(peers.begin(), peers.end(), other) == peers.end()) peers.push_back(other);
+    };
+    for (std::size_t s = 0; s < plan.stages.size(); ++s) {
+        if (plan.stages[s].device != device) continue;
+        if (s > 0) add(plan.stages[s - 1].device);
+        if (s + 1 < plan.stages.size()) add(plan.stages[s + 1].device);
+    }
+    return peers;
+}
+
+StageCommands StageMachine::on(const StageEvent& event) {
+    StageCommands out;
+    std::visit([&](const auto& e) { handle(e, out); }, event);
+    return out;
+}
+
+void StageMachine::handle(const stage_event::Configured& event, StageCommands& out) {
+    generation_ = event.generation;
+    slices_ = event.slices;
+    missing_peers_ = event.peers;
+    missing_state_ = event.state_tensors;
+    actions_.clear();
+    next_action_ = 0;
+    action_running_ = false;
+    next_step_.reset();
+    for (const TensorAddress& address : arrived_) out.push_back(stage_command::DropTensor{address});
+    arrived_.clear();
+    phase_ = Phase::kLoading;
+    ready_if_loaded(out);
+}
+
+void StageMachine::handle(const stage_event::Attached& event, StageCommands& out) {
+    missing_peers_.erase(event.peer);
+    ready_if_loaded(out);
+}
+
+void StageMachine::handle(const stage_event::StateLoaded&, StageCommands& out) {
+    if (missing_state_ > 0) --missing_state_;
+    ready_if_loaded(out);
+}
+
+void StageMachine::ready_if_loaded(StageCommands& out) {
+    if (phase_ != Phase::kLoading || missing_state_ > 0 || !missing_peers_.empty()) return;
+    phase_ = Phase::kIdle;
+    out.push_back(stage_command::SendReady{});
+}
+
+void StageMachine::handle(const stage_event::TensorArrived& event, StageCommands& out) {
+    const bool stale = event.address.generation < generation_ ||
+                       (phase_ == Phase::kRunning && event.address.generation == generation_ &&
+                        event.address.step < step_);
+    if (stale || !arrived_.insert(event.address).second) {
+        out.push_back(stage_command::DropTensor{event.address});
+        return;
+    }
+    run_next(out);
+}
+
+void StageMachine::handle(const stage_event::Begun& event, StageCommands& out) {
+    if (event.generation != generation_) return;  // of a plan that is no longer in force
+    if (phase_ == Phase::kDone || phase_ == Phase::kUpdating) {
+        next_step_ = event;
+        return;
+    }
+    if (phase_ != Phase::kIdle) {
+        out.push_back(stage_command::ProtocolError{fmt::format("Begin of step {} while {}", event.step, waiting_for())});
+        return;
+    }
+    step_ = event.step;
+    mode_ = event.mode;
+    actions_ = event.actions;
+    next_action_ = 0;
+    action_running_ = false;
+    phase_ = Phase::kRunning;
+    run_next(out);
+}
+
+std::optional<std::vector<TensorAddress>> StageMachine::arrived(TensorKind kind, std::uint32_t micro_batch,
+                                                                int producer) const {
+    TensorAddress low;
+    low.generation = generation_;
+    low.step = step_;
+    low.kind = kind;
+    low.micro_batch = micro_batch;
+    std::vector<TensorAddress> found;
+    for (auto it = arrived_.lower_bound(low); it != arrived_.end(); ++it) {
+        if (it->generation != generation_ || it->step != step_ || it->kind != kind ||
+            it->micro_batch != micro_batch)
+            break;
+        if (it->producer == static_cast<std::uint32_t>(producer)) found.push_back(*it);
+    }
+    if (found.empty() || found.size() != found.front().outputs) return std::nullopt;
+    return found;
+}
+
+std::optional<std::vector<TensorAddress>> StageMachine::inputs_of(const Action& action) const {
+    const SliceRole& slice = slices_[static_cast<std::size_t>(action.slice)];
+    const auto m = static_cast<std::uint32_t>(action.micro_batch);
+    const bool evaluating = mode_ == StepMode::kEvaluate;
+    if (action.kind != ActionKind::kForward) {
+        if (!slice.receives_gradient) return std::vector<TensorAddress>{};
+        return arrived(TensorKind::kGradient, m, slice.last_layer);
+    }
+    auto inputs = slice.first ? arrived(evaluating ? TensorKind::kEvalInput : TensorKind::kInput, m, 0)
+                              : arrived(evaluating ? TensorKind::kEvalActivation : TensorKind::kActivation, m,
+                                        slice.first_layer - 1);
+    if (!inputs || !slice.last) return inputs;
+    const auto labels = arrived(evaluating ? TensorKind::kEvalLabel : TensorKind::kLabel, m, 0);
+    if (!labels) return std::nullopt;
+    inputs->insert(inputs->end(), labels->begin(), labels->end());
+    return inputs;
+}
+
+void StageMachine::run_next(StageCommands& out) {
+    if (phase_ != Phase::kRunning || action_running_) return;
+    if (next_action_ == actions_.size()) {
+        phase_ = Phase::kReporting;
+        out.push_back(stage_command::ReportStep{});
+        return;
+    }
+    const Action& action = actions_[next_action_];
+    auto tensors = inputs_of(action);
+    if (!tensors) return;
+    for (const TensorAddress& address : *tensors) arrived_.erase(address);
+    action_running_ = true;
+    out.push_back(stage_command::Run{action, std::move(*tensors)});
+}
+
+void StageMachine::handle(const stage_event::ActionFinished&, StageCommands& out) {
+    action_running_ = false;
+    ++next_action_;
+    run_next(out);
+}
+
+void StageMachine::handle(const stage_event::StepReported&, StageCommands&) {
+    phase_ = mode_ == StepMode::kTrain ? Phase::kDone : Phase::kIdle;
+}
+
+void StageMachine::handle(const stage_event::CommitReceived& event, StageCommands& out) {
+    if (event.generation != generation_) return;
+    if (phase_ != Phase::kDone || event.step != step_) {
+        out.push_back(stage_command::ProtocolError{fmt::format("Commit of step {} while {}", event.step, waiting_for())});
+        return;
+    }
+    phase_ = Phase::kUpdating;
+    out.push_back(stage_command::ApplyUpdate{event.commit});
+}
+
+void StageMachine::handle(const stage_event::UpdateFinished&, StageCommands& out) {
+    phase_ = Phase::kIdle;
+    out.push_back(stage_command::SendCommitted{});
+    if (next_step_) {
+        const auto begun = std::move(*next_step_);
+        next_step_.reset();
+        handle(begun, out);
+    }
+}
+
+void StageMachine::handle(const stage_event::FetchReceived& event, StageCommands& out) {
+    if (phase_ == Phase::kIdle) {
+        out.push_back(stage_command::SendState{event.fetch.optimizer_state});
+    } else {
+        out.push_back(stage_command::ProtocolError{fmt::format("Fetch while {}", waiting_for())});
+    }
+}
+
+std::string StageMachine::waiting_for() const {
+    switch (phase_) {
+        case Phase::kUnconfigured: return "waiting for work";
+        case Phase::kLoading:
+            if (!missing_peers_.empty()) return fmt::format("waiting for a channel with {}", *missing_peers_.begin());
+            return fmt::format("waiting for {} state tensors", missing_state_);
+        case Phase::kIdle: return fmt::format("idle after step {}", step_);
+        case Phase::kRunning: {
+            if (next_action_ >= actions_.size()) return fmt::format("ending step {}", step_);
+            const Action& action = actions_[next_action_];
+            const SliceRole& slice = slices_[static_cast<std::size_t>(action.slice)];
+            const std::string& from = action.kind == ActionKind::kForward ? slice.upstream : slice.downstream;
+            return fmt::format("at step {} {}{} {}", step_, static_cast<char>(action.kind), action.micro_batch,
+                               action_running_ ? "computing" : "waiting for tensors from " + from);
+        }
+        case Phase::kReporting: return fmt::format("reporting step {}", step_);
+        case Phase::kDone: return fmt::format("waiting for the commit of step {}", step_);
+        case Phase::kUpdating: return fmt::format("applying step {}", step_);
+    }
+    return {};
+}
+
+}  // namespace ecopipe

@@ -1,0 +1,154 @@
+#pragma once
+// What a stage does next, as a state machine without threads, sockets, torch or clocks: `commands = machine.on(event)`.
+//
+//   unconfigured --Configured--> loading --all state and peers--> idle --Begin--> running --last action--> done
+//   done --Commit--> updating --> idle        (an evaluation goes from running straight back to idle)
+//
+// Tensors are addressed, never expected in an order: those of an older generation are dropped, those of a later step wait
+// for its Begin.
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core/result.h"
+#include "planner/plan.h"
+#include "transport/data_plane.h"
+#include "transport/messages.h"
+
+namespace ecopipe {
+
+// One group of consecutive layers on this device.
+struct SliceRole {
+    int stage = 0;
+    int first_layer = 0;
+    int last_layer = 0;
+    std::string upstream;    // the device that holds the layer before, kPortalPeer for the first
+    std::string downstream;  // "" for the last
+    bool first = false;
+    bool last = false;
+    bool sends_gradient = false;      // upstream has trainable layers
+    bool receives_gradient = false;
+};
+
+// This device's slices in a plan, in layer order.
+[[nodiscard]] std::vector<SliceRole> slice_roles(const Plan& plan, const std::string& device,
+                                                 int first_trainable_layer);
+// The devices that this one exchanges tensors with, the portal not counted.
+[[nodiscard]] std::vector<std::string> tensor_peers(const Plan& plan, const std::string& device);
+
+namespace stage_event {
+struct Configured {
+    std::uint32_t generation;
+    std::vector<SliceRole> slices;
+    std::set<std::string> peers;     // that must attach
+    std::size_t state_tensors;       // that must arrive
+};
+struct Attached {
+    std::string peer;
+};
+struct StateLoaded {};  // one tensor
+struct TensorArrived {
+    TensorAddress address;
+};
+struct Begun {
+    std::uint32_t generation;
+    std::uint64_t step;
+    StepMode mode;
+    ActionList actions;
+};
+struct ActionFinished {};
+struct StepReported {};
+struct CommitReceived {
+    std::uint32_t generation;
+    std::uint64_t step;
+    Commit commit;
+};
+struct UpdateFinished {};
+struct FetchReceived {
+    Fetch fetch;
+};
+}  // namespace stage_event
+using StageEvent =
+    std::variant<stage_event::Configured, stage_event::Attached, stage_event::StateLoaded,
+                 stage_event::TensorArrived, stage_event::Begun, stage_event::ActionFinished,
+                 stage_event::StepReported, stage_event::CommitReceived, stage_event::UpdateFinished,
+                 stage_event::FetchReceived>;
+
+namespace stage_command {
+struct SendReady {};
+// Run one action; `tensors` are the addresses of what it consumes: inputs, then labels, or the returned gradients.
+struct Run {
+    Action action;
+    std::vector<TensorAddress> tensors;
+};
+struct DropTensor {
+    TensorAddress address;
+};
+struct ReportStep {};  // send Done
+struct ApplyUpdate {
+    Commit commit;
+};
+struct SendCommitted {};
+struct SendState {
+    bool optimizer_state;
+};
+struct ProtocolError {  // the portal broke the order of messages
+    std::string reason;
+};
+}  // namespace stage_command
+using StageCommand =
+    std::variant<stage_command::SendReady, stage_command::Run, stage_command::DropTensor,
+                 stage_command::ReportStep, stage_command::ApplyUpdate, stage_command::SendCommitted,
+                 stage_command::SendState, stage_command::ProtocolError>;
+using StageCommands = std::vector<StageCommand>;
+
+class StageMachine {
+  public:
+    [[nodiscard]] StageCommands on(const StageEvent& event);
+
+    [[nodiscard]] std::uint32_t generation() const { return generation_; }
+    [[nodiscard]] std::uint64_t step() const { return step_; }
+    [[nodiscard]] StepMode mode() const { return mode_; }
+    [[nodiscard]] const std::vector<SliceRole>& slices() const { return slices_; }
+    // What the stage waits for, for a message a person can act on.
+    [[nodiscard]] std::string waiting_for() const;
+
+  private:
+    enum class Phase { kUnconfigured, kLoading, kIdle, kRunning, kReporting, kDone, kUpdating };
+    void handle(const stage_event::Configured& event, StageCommands& out);
+    void handle(const stage_event::Attached& event, StageCommands& out);
+    void handle(const stage_event::StateLoaded& event, StageCommands& out);
+    void handle(const stage_event::TensorArrived& event, StageCommands& out);
+    void handle(const stage_event::Begun& event, StageCommands& out);
+    void handle(const stage_event::ActionFinished& event, StageCommands& out);
+    void handle(const stage_event::StepReported& event, StageCommands& out);
+    void handle(const stage_event::CommitReceived& event, StageCommands& out);
+    void handle(const stage_event::UpdateFinished& event, StageCommands& out);
+    void handle(const stage_event::FetchReceived& event, StageCommands& out);
+    void ready_if_loaded(StageCommands& out);
+    void run_next(StageCommands& out);
+    // The addresses that an action consumes, once all have arrived.
+    [[nodiscard]] std::optional<std::vector<TensorAddress>> inputs_of(const Action& action) const;
+    [[nodiscard]] std::optional<std::vector<TensorAddress>> arrived(TensorKind kind, std::uint32_t micro_batch,
+                                                                    int producer) const;
+
+    Phase phase_ = Phase::kUnconfigured;
+    std::uint32_t generation_ = 0;
+    std::vector<SliceRole> slices_;
+    std::set<std::string> missing_peers_;
+    std::size_t missing_state_ = 0;
+    std::uint64_t step_ = 0;
+    StepMode mode_ = StepMode::kTrain;
+    ActionList actions_;
+    std::size_t next_action_ = 0;
+    bool action_running_ = false;
+    std::set<TensorAddress> arrived_;
+    std::optional<stage_event::Begun> next_step_;  // came before this step's update was applied
+};
+
+}  // namespace ecopipe

@@ -1,0 +1,291 @@
+#include "transport/data_plane.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/log.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr auto kAttachRetry = std::chrono::milliseconds(20);
+constexpr auto kAttachAgain = std::chrono::milliseconds(1000);  // unanswered
+constexpr auto kSendRetry = std::chrono::milliseconds(1);
+constexpr auto kShapeAhead = std::chrono::milliseconds(5);  // how far ahead an emulated link is booked
+
+bool streamed(TensorKind kind) {
+    return kind == TensorKind::kInput || kind == TensorKind::kLabel ||
+           kind >= TensorKind::kEvalActivation;
+}
+
+}  // namespace
+
+DataPlane::DataPlane(NetLoop& loop, std::string own_device, Callbacks callbacks)
+    : loop_(loop), own_device_(std::move(own_device)), callbacks_(std::move(callbacks)) {}
+
+DataPlane::~DataPlane() {
+    loop_.call([this] {
+        peers_.clear();
+        listener_.reset();
+    });
+}
+
+Result<std::uint16_t> DataPlane::bind(const Endpoint& endpoint) {
+    return loop_.call([&]() -> Result<std::uint16_t> {
+        auto socket = MessageSocket::bind(
+            loop_, endpoint,
+            [this](const Incoming& message) {
+                const auto known = names_by_routing_id_.find(std::string(message.from));
+                on_message(known == names_by_routing_id_.end() ? "" : known->second, message);
+            },
+            [](std::string_view, const Error& error) { log_warn("data port: {}", error.message); });
+        if (!socket) return tl::unexpected<Error>(socket.error());
+        listener_ = std::move(*socket);
+        return listener_->port();
+    });
+}
+
+void DataPlane::set_run(std::uint64_t run) {
+    loop_.call([&] { run_ = run; });
+}
+
+void DataPlane::emulate(std::map<std::string, EmulatedLink> links, EmulatedLink otherwise) {
+    loop_.call([&] {
+        links_ = std::move(links);
+        otherwise_ = otherwise;
+    });
+}
+
+DataPlane::Peer& DataPlane::peer(const std::string& name) {
+    auto& slot = peers_[name];
+    if (!slot) {
+        slot = std::make_unique<Peer>();
+        const auto link = links_.find(name);
+        slot->shaper = LinkShaper(link == links_.end() ? otherwise_ : link->second);
+    }
+    return *slot;
+}
+
+Result<void> DataPlane::dial(const std::string& name, const Endpoint& endpoint) {
+    return loop_.call([&]() -> Result<void> {
+        if (const auto known = peers_.find(name);
+            known != peers_.end() && known->second->endpoint == endpoint.text()) {
+            if (known->second->attached) callbacks_.on_attached(name);
+            return {};
+        }
+        peers_.erase(name);
+        auto socket = MessageSocket::dial(
+            loop_, endpoint, [this, name](const Incoming& message) { on_message(name, message); },
+            [name](std::string_view, const Error& error) {
+                log_warn("data channel to {}: {}", name, error.message);
+            });
+        if (!socket) return tl::unexpected<Error>(socket.error());
+        Peer& fresh = peer(name);
+        fresh.endpoint = endpoint.text();
+        fresh.dialled = std::move(*socket);
+        attach(name);
+        return {};
+    });
+}
+
+void DataPlane::attach(const std::string& name) {
+    const auto known = peers_.find(name);
+    if (known == peers_.end() || known->second->attached) return;
+    const bool sent = send_message(*known->second, {}, Attach{own_device_});
+    loop_.at(monotonic_now() + (sent ? kAttachAgain : kAttachRetry), [this, name] { attach(name); });
+}
+
+void DataPlane::keep_only(const std::vector<std::string>& keep) {
+    loop_.call([&] {
+        std::erase_if(peers_, [&](const auto& entry) {
+            if (std::find(keep.begin(), keep.end(), entry.first) != keep.end()) return false;
+            for (const Queued& item : entry.second->queue)
+                change_backlog(-static_cast<std::ptrdiff_t>(item.tensor.bytes() - item.offset));
+            return true;
+        });
+        std::erase_if(names_by_routing_id_,
+                      [&](const auto& entry) { return !peers_.contains(entry.second); });
+    });
+}
+
+template <class Message>
+bool DataPlane::send_message(Peer& to, FrameHeader header, const Message& message, Payload payload) {
+    header.run = run_;
+    MessageSocket* socket = to.dialled ? to.dialled.get() : listener_.get();
+    return socket != nullptr && socket->send(to.routing_id, header, message, std::move(payload));
+}
+
+void DataPlane::send(const std::string& name, TensorAddress address, HostTensor tensor) {
+    change_backlog(static_cast<std::ptrdiff_t>(tensor.bytes()));
+    loop_.post([this, name, item = Queued{std::move(address), std::move(tensor), 0}]() mutable {
+        peer(name).queue.push_back(std::move(item));
+        pump(name);
+    });
+}
+
+void DataPlane::change_backlog(std::ptrdiff_t bytes) {
+    const std::lock_guard lock(backlog_mutex_);
+    backlog_bytes_ += bytes;
+    if (bytes < 0) room_.notify_all();
+}
+
+bool DataPlane::wait_for_room(Instant deadline) {
+    std::unique_lock lock(backlog_mutex_);
+    return room_.wait_until(lock, deadline, [this] {
+        return backlog_bytes_ < static_cast<std::ptrdiff_t>(kBacklogBytes);
+    });
+}
+
+bool DataPlane::send_chunk(Peer& to, const Queued& item, std::size_t bytes) {
+    const TensorAddress& address = item.address;
+    FrameHeader header;
+    header.generation = address.generation;
+    header.step = address.step;
+    header.micro_batch = address.micro_batch;
+    header.slice = address.slice;
+    const TensorChunk chunk{address.kind,   address.producer,       address.output,
+                            address.outputs, address.gradient_returns, address.name,
+                            item.tensor.dtype(), item.tensor.shape(),  item.offset};
+    const Payload payload{{item.tensor.data() + item.offset, bytes}, item.tensor.owner()};
+    if (!send_message(to, header, chunk, payload)) return false;
+    sent_bytes_ += bytes;
+    return true;
+}
+
+void DataPlane::pump_later(const std::string& name, Instant when) {
+    Peer& to = peer(name);
+    if (to.pump_scheduled) return;
+    to.pump_scheduled = true;
+    loop_.at(when, [this, name] {
+        const auto known = peers_.find(name);
+        if (known == peers_.end()) return;
+        known->second->pump_scheduled = false;
+        pump(name);
+    });
+}
+
+void DataPlane::pump(const std::string& name) {
+    Peer& to = peer(name);
+    while (to.attached && !to.queue.empty()) {
+        Queued& item = to.queue.front();
+        const std::size_t left = item.tensor.bytes() - item.offset;
+        const std::size_t bytes = std::min(left, kChunkBytes);
+        if (bytes > to.credit) return;  // the next credit pumps again
+        const Instant now = monotonic_now();
+        if (to.shaper.active()) {
+            if (to.shaper.free_at() > now + kShapeAhead) {
+                pump_later(name, to.shaper.free_at() - kShapeAhead / 2);
+                return;
+            }
+            loop_.at(to.shaper.reserve(now, bytes), [this, name, item, bytes] {
+                const auto known = peers_.find(name);
+                if (known != peers_.end() && !send_chunk(*known->second, item, bytes))
+                    log_warn("data channel to {}: a chunk could not be sent", name);
+            });
+        } else if (!send_chunk(to, item, bytes)) {
+            pump_later(name, now + kSendRetry);
+            return;
+        }
+        to.credit -= bytes;
+        change_backlog(-static_cast<std::ptrdiff_t>(bytes));
+        item.offset += bytes;
+        if (item.offset == item.tensor.bytes()) to.queue.pop_front();
+    }
+}
+
+void DataPlane::on_message(const std::string& from_peer, const Incoming& message) {
+    const auto type = static_cast<MessageType>(message.header.type);
+    if (type == MessageType::kAttach) {
+        const auto attach_message = decode<Attach>(message.body);
+        if (!attach_message || message.header.run != run_ || !listener_) return;
+        const std::string& name = attach_message->device;
+        if (from_peer == name) {  // our answer was slow: the channel stands
+            static_cast<void>(send_message(peer(name), {}, Attached{own_device_}));
+            return;
+        }
+        peers_.erase(name);
+        Peer& fresh = peer(name);
+        fresh.routing_id = std::string(message.from);
+        fresh.attached = true;
+        names_by_routing_id_[fresh.routing_id] = name;
+        static_cast<void>(send_message(fresh, {}, Attached{own_device_}));
+        callbacks_.on_attached(name);
+        return;
+    }
+    if (from_peer.empty() || message.header.run != run_) return;  // a stranger, or another run's
+    Peer& from = peer(from_peer);
+    if (type == MessageType::kAttached) {
+        if (from.attached) return;
+        from.attached = true;
+        callbacks_.on_attached(from_peer);
+        pump(from_peer);
+    } else if (type == MessageType::kCredit) {
+        if (const auto credit = decode<Credit>(message.body)) {
+            from.credit = std::min(from.credit + credit->bytes, kWindowBytes);
+            pump(from_peer);
+        }
+    } else if (type == MessageType::kTensorChunk) {
+        on_chunk(from_peer, message);
+    }
+}
+
+void DataPlane::on_chunk(const std::string& name, const Incoming& message) {
+    Peer& from = peer(name);
+    const auto chunk = decode<TensorChunk>(message.body);
+    if (!chunk) {
+        log_warn("data channel from {}: {}", name, chunk.error().message);
+        return;
+    }
+    const TensorAddress address{message.header.generation, message.header.step,
+                                chunk->kind,               message.header.micro_batch,
+                                message.header.slice,      chunk->producer,
+                                chunk->output,             chunk->outputs,
+                                chunk->gradient_returns,   chunk->name};
+    const std::size_t total = *checked_bytes(chunk->dtype, chunk->shape);
+    if (chunk->offset == 0) {
+        if (total > kTensorBytesMax) {
+            log_warn("data channel from {}: a tensor of {} bytes is above the limit", name, total);
+            return;
+        }
+        from.partial = HostTensor::allocate(chunk->dtype, chunk->shape);
+        from.partial_address = address;
+        from.partial_bytes = 0;
+    }
+    if (!from.partial.defined() || from.partial_address != address ||
+        from.partial.shape() != chunk->shape || from.partial.dtype() != chunk->dtype ||
+        chunk->offset != from.partial_bytes || message.payload.size() > total - chunk->offset) {
+        log_warn("data channel from {}: a chunk out of place", name);
+        return;
+    }
+    std::memcpy(from.partial.data() + chunk->offset, message.payload.data(), message.payload.size());
+    from.partial_bytes += message.payload.size();
+    from.owed += message.payload.size();
+    if (from.partial_bytes == total) {
+        if (streamed(address.kind)) from.unconsumed += total;
+        HostTensor whole = std::move(from.partial);
+        from.partial = HostTensor();
+        callbacks_.on_tensor({name, address, std::move(whole)});
+    }
+    give_credit(from);
+}
+
+void DataPlane::give_credit(Peer& to) {
+    if (to.owed < kWindowBytes / 8 || to.unconsumed > kUnconsumedBytes) return;
+    if (send_message(to, {}, Credit{to.owed})) to.owed = 0;
+}
+
+void DataPlane::consumed(const std::string& name, std::size_t bytes) {
+    loop_.post([this, name, bytes] {
+        const auto known = peers_.find(name);
+        if (known == peers_.end()) return;
+        Peer& from = *known->second;
+        from.unconsumed -= std::min(bytes, from.unconsumed);
+        give_credit(from);
+    });
+}
+
+std::uint64_t DataPlane::sent_bytes() {
+    return loop_.call([this] { return sent_bytes_; });
+}
+
+}  // namespace ecopipe

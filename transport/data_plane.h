@@ -1,0 +1,132 @@
+#pragma once
+// Tensors between devices: one direct channel per pair, in order, in chunks, with credits.
+//
+// The sender may have kWindowBytes under way to a peer; the receiver gives credit back as chunks arrive. Kinds that the
+// portal or an evaluation streams (inputs, labels, evaluation activations) also count until the compute thread has
+// consumed them, so a fast producer waits instead of filling memory. Activations and gradients of a training step need no
+// such bound: the schedule's in-flight counts bound them, and bounding them twice could deadlock.
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "core/host_tensor.h"
+#include "transport/link_shaper.h"
+#include "transport/message_socket.h"
+#include "transport/messages.h"
+
+namespace ecopipe {
+
+inline constexpr std::size_t kChunkBytes = 512U << 10;      // measured best of 256 KiB to 1 MiB
+inline constexpr std::size_t kWindowBytes = 8U << 20;       // under way, per peer and direction
+inline constexpr std::size_t kUnconsumedBytes = 8U << 20;   // streamed tensors that wait for the compute thread
+inline constexpr std::size_t kBacklogBytes = 16U << 20;     // streamed tensors queued at the sender
+inline constexpr std::size_t kTensorBytesMax = 2ULL << 30;
+// The portal's own name on data channels; no device may have it.
+inline constexpr const char* kPortalPeer = "@portal";
+
+// Where a tensor belongs: never "the next stage".
+struct TensorAddress {
+    std::uint32_t generation = 0;
+    std::uint64_t step = 0;
+    TensorKind kind = TensorKind::kActivation;
+    std::uint32_t micro_batch = 0;
+    std::uint16_t slice = 0;
+    std::uint32_t producer = 0;
+    std::uint16_t output = 0;
+    std::uint16_t outputs = 1;
+    bool gradient_returns = false;
+    std::string name;
+    friend auto operator<=>(const TensorAddress&, const TensorAddress&) = default;
+};
+
+struct Delivery {
+    std::string peer;
+    TensorAddress address;
+    HostTensor tensor;
+};
+
+class DataPlane {
+  public:
+    struct Callbacks {  // all on the network thread
+        std::function<void(Delivery)> on_tensor;
+        std::function<void(const std::string& peer)> on_attached;
+    };
+    DataPlane(NetLoop& loop, std::string own_device, Callbacks callbacks);
+    ~DataPlane();
+
+    // Any thread, before tensors flow. Errors: kUnreachable.
+    [[nodiscard]] Result<std::uint16_t> bind(const Endpoint& endpoint);
+    void set_run(std::uint64_t run);
+    // Emulated links, for peers known now or later; `otherwise` serves peers not named.
+    void emulate(std::map<std::string, EmulatedLink> links, EmulatedLink otherwise);
+    // Dials a peer, once; again only when its endpoint changed.
+    [[nodiscard]] Result<void> dial(const std::string& peer, const Endpoint& endpoint);
+    // Forgets peers not in `keep` and everything queued for or from them.
+    void keep_only(const std::vector<std::string>& keep);
+
+    // Any thread: queues the tensor; its memory is read until it has left.
+    void send(const std::string& peer, TensorAddress address, HostTensor tensor);
+    // Any thread but the network's: true once less than kBacklogBytes wait to be sent, false at the deadline. A producer of
+    // streamed tensors asks before each.
+    [[nodiscard]] bool wait_for_room(Instant deadline);
+    // Any thread: a streamed tensor of this size was taken by the compute thread.
+    void consumed(const std::string& peer, std::size_t bytes);
+    [[nodiscard]] std::uint64_t sent_bytes();  // payload so far; waits for the network thread
+
+  private:
+    struct Queued {
+        TensorAddress address;
+        HostTensor tensor;
+        std::size_t offset = 0;
+    };
+    struct Peer {
+        std::string endpoint;                   // dialled peers
+        std::unique_ptr<MessageSocket> dialled;  // null: they dialled us
+        std::string routing_id;                 // of a peer that dialled us
+        bool attached = false;
+        LinkShaper shaper{EmulatedLink{}};
+        bool pump_scheduled = false;
+        std::deque<Queued> queue;
+        std::size_t credit = kWindowBytes;
+        std::size_t owed = 0;        // credit to give back
+        std::size_t unconsumed = 0;  // streamed bytes that wait for the compute thread
+        TensorAddress partial_address;
+        HostTensor partial;
+        std::size_t partial_bytes = 0;
+    };
+
+    Peer& peer(const std::string& name);
+    void attach(const std::string& name);
+    void pump(const std::string& name);
+    void pump_later(const std::string& name, Instant when);
+    [[nodiscard]] bool send_chunk(Peer& to, const Queued& item, std::size_t bytes);
+    void on_message(const std::string& from_peer, const Incoming& message);
+    void on_chunk(const std::string& name, const Incoming& message);
+    void give_credit(Peer& to);
+    void change_backlog(std::ptrdiff_t bytes);
+    template <class Message>
+    bool send_message(Peer& to, FrameHeader header, const Message& message, Payload payload = {});
+
+    NetLoop& loop_;
+    std::string own_device_;
+    Callbacks callbacks_;
+    std::unique_ptr<MessageSocket> listener_;
+    std::map<std::string, std::unique_ptr<Peer>> peers_;
+    std::map<std::string, std::string> names_by_routing_id_;
+    std::map<std::string, EmulatedLink> links_;
+    EmulatedLink otherwise_;
+    std::uint64_t run_ = 0;
+    std::uint64_t sent_bytes_ = 0;
+
+    std::mutex backlog_mutex_;
+    std::condition_variable room_;
+    std::ptrdiff_t backlog_bytes_ = 0;  // guarded by backlog_mutex_: queued and not yet handed to a socket
+};
+
+}  // namespace ecopipe

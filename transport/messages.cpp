@@ -1,0 +1,83 @@
+#include "transport/messages.h"
+
+#include <cmath>
+
+namespace ecopipe {
+namespace {
+
+constexpr std::size_t kNameBytesMax = 128;
+constexpr std::size_t kReasonBytesMax = 8192;
+constexpr std::size_t kMicroBatchesMax = 1U << 20;
+
+std::string check_name(const std::string& name) {
+    if (name.empty() || name.size() > kNameBytesMax) return "a device name of 1 to 128 bytes";
+    for (const char c : name)
+        if (static_cast<unsigned char>(c) <= 0x20 || c == 0x7F) return "a device name without blanks";
+    return {};
+}
+
+std::string check_reason(std::uint8_t code, const std::string& reason) {
+    return code <= 5 && reason.size() <= kReasonBytesMax ? "" : "a known code and a short reason";
+}
+
+}  // namespace
+
+std::string Hello::validate() const {
+    if (auto problem = check_name(device); !problem.empty()) return problem;
+    if (threads < 1 || threads > 1024) return "1 to 1024 threads";
+    if (program_version.size() > kNameBytesMax || numeric_summary.size() > kReasonBytesMax ||
+        cpu.size() > kReasonBytesMax || data_address.size() > kReasonBytesMax)
+        return "texts within their limits";
+    return data_port == 0 ? "a data port" : "";
+}
+
+std::string Welcome::validate() const {
+    return ping_interval_ms > 0 && silence_max_ms > ping_interval_ms ? "" : "a silence above the interval";
+}
+
+std::string Refuse::validate() const { return check_reason(code, reason); }
+std::string Failed::validate() const { return check_reason(code, reason); }
+std::string End::validate() const { return check_reason(code, reason); }
+std::string Attach::validate() const { return check_name(device); }
+std::string Attached::validate() const { return check_name(device); }
+std::string Credit::validate() const { return bytes <= (1ULL << 40) ? "" : "a credit below 2^40"; }
+
+std::string Configure::validate() const {
+    if (auto problem = check_name(device); !problem.empty()) return problem;
+    if (model.empty() == model_sha256.empty()) return "either a zoo name or a file hash";
+    if (optimizer.name != "sgd" && optimizer.name != "adam") return "sgd or adam";
+    if (!std::isfinite(optimizer.momentum) || !std::isfinite(optimizer.weight_decay))
+        return "finite optimiser numbers";
+    if (!checked_bytes(DType::kF32, input_shape)) return "a valid input shape";
+    for (const PeerAddress& peer : peers)
+        if (auto problem = check_name(peer.device); !problem.empty()) return problem;
+    return {};
+}
+
+std::string Begin::validate() const {
+    if (mode != StepMode::kTrain && mode != StepMode::kEvaluate) return "a known mode";
+    if (micro_batch_samples.empty() || micro_batch_samples.size() > kMicroBatchesMax)
+        return "1 to 2^20 micro-batches";
+    for (const std::uint32_t samples : micro_batch_samples)
+        if (samples == 0) return "no empty micro-batch";
+    return std::isfinite(loss_divisor) && loss_divisor > 0 ? "" : "a positive loss divisor";
+}
+
+std::string Done::validate() const { return nonfinite_layer >= -1 ? "" : "a layer or -1"; }
+
+std::string Commit::validate() const {
+    return std::isfinite(learning_rate) && std::isfinite(gradient_scale) ? "" : "finite scalars";
+}
+
+std::string TensorChunk::validate() const {
+    if (kind < TensorKind::kActivation || kind > TensorKind::kEvalLabel) return "a known kind";
+    if (!dtype_from(static_cast<std::uint8_t>(dtype))) return "a known dtype";
+    const auto bytes = checked_bytes(dtype, shape);
+    if (!bytes || *bytes > (1ULL << 40)) return "a valid shape";
+    if (offset > *bytes) return "an offset inside the tensor";
+    if (outputs == 0 || output >= outputs || outputs > 64) return "1 to 64 outputs";
+    if (name.size() > 1024 || (kind == TensorKind::kState) == name.empty()) return "a name for state only";
+    return {};
+}
+
+}  // namespace ecopipe

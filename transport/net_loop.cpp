@@ -1,0 +1,104 @@
+#include "transport/net_loop.h"
+
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "core/check.h"
+
+namespace ecopipe {
+
+NetLoop::NetLoop()
+    : context_(1),
+      wake_descriptor_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
+      timer_descriptor_(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)),
+      thread_([this] { run(); }) {
+    ECOPIPE_CHECK(wake_descriptor_ >= 0 && timer_descriptor_ >= 0);
+}
+
+NetLoop::~NetLoop() {
+    post([this] { stopping_ = true; });
+    thread_.join();
+    ::close(wake_descriptor_);
+    ::close(timer_descriptor_);
+}
+
+void NetLoop::post(std::function<void()> task) {
+    {
+        const std::lock_guard lock(mutex_);
+        posted_.push_back(std::move(task));
+    }
+    const std::uint64_t one = 1;
+    // A full counter already wakes the loop, so a failed write loses nothing.
+    static_cast<void>(!::write(wake_descriptor_, &one, sizeof one));
+}
+
+void NetLoop::watch(zmq::socket_ref socket, std::function<void()> on_readable) {
+    watched_.push_back({socket.handle(), std::move(on_readable)});
+}
+
+void NetLoop::unwatch(zmq::socket_ref socket) {
+    std::erase_if(watched_, [&](const Watched& w) { return w.socket == socket.handle(); });
+}
+
+void NetLoop::at(Instant when, std::function<void()> task) {
+    timers_.emplace(when, std::move(task));
+}
+
+void NetLoop::run_posted() {
+    std::uint64_t count = 0;
+    static_cast<void>(!::read(wake_descriptor_, &count, sizeof count));
+    std::deque<std::function<void()>> tasks;
+    {
+        const std::lock_guard lock(mutex_);
+        tasks.swap(posted_);
+    }
+    for (auto& task : tasks) task();
+}
+
+void NetLoop::run_due() {
+    while (!timers_.empty() && timers_.begin()->first <= monotonic_now()) {
+        auto task = std::move(timers_.begin()->second);
+        timers_.erase(timers_.begin());
+        task();
+    }
+}
+
+void NetLoop::arm_timer() {
+    itimerspec when{};
+    if (!timers_.empty()) {
+        const auto ns = std::max<std::int64_t>(timers_.begin()->first.time_since_epoch().count(), 1);
+        when.it_value.tv_sec = ns / 1'000'000'000;
+        when.it_value.tv_nsec = ns % 1'000'000'000;
+    }
+    ::timerfd_settime(timer_descriptor_, TFD_TIMER_ABSTIME, &when, nullptr);
+}
+
+void NetLoop::run() {
+    while (!stopping_) {
+        run_posted();
+        run_due();
+        arm_timer();
+        std::vector<zmq::pollitem_t> items{{nullptr, wake_descriptor_, ZMQ_POLLIN, 0},
+                                           {nullptr, timer_descriptor_, ZMQ_POLLIN, 0}};
+        const std::size_t fixed = items.size();
+        for (const Watched& w : watched_) items.push_back({w.socket, 0, ZMQ_POLLIN, 0});
+        zmq::poll(items.data(), items.size(), std::chrono::milliseconds(1000));
+        std::uint64_t expirations = 0;
+        static_cast<void>(!::read(timer_descriptor_, &expirations, sizeof expirations));
+        for (std::size_t i = fixed; i < items.size(); ++i) {
+            if ((items[i].revents & ZMQ_POLLIN) == 0) continue;
+            // The handler may watch or unwatch, so look the socket up again.
+            const auto it = std::find_if(watched_.begin(), watched_.end(), [&](const Watched& w) {
+                return w.socket == items[i].socket;
+            });
+            if (it == watched_.end()) continue;
+            const auto handler = it->on_readable;
+            handler();
+        }
+    }
+}
+
+}  // namespace ecopipe

@@ -1,0 +1,71 @@
+#pragma once
+// The one network thread of a process: it owns the ZeroMQ context and every socket; nothing else touches them.
+
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <future>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <vector>
+#include <zmq.hpp>
+
+#include "core/clock.h"
+
+namespace ecopipe {
+
+class NetLoop {
+  public:
+    NetLoop();
+    ~NetLoop();  // stops and joins; sockets must be gone or are closed with the linger they were given
+    NetLoop(const NetLoop&) = delete;
+    NetLoop& operator=(const NetLoop&) = delete;
+
+    // Any thread: runs `task` on the network thread, soon and in order.
+    void post(std::function<void()> task);
+    // Any other thread: runs `task` on the network thread and waits for its result.
+    template <class F>
+    auto call(F&& task) -> decltype(task()) {
+        std::promise<decltype(task())> promise;
+        auto future = promise.get_future();
+        post([&] {
+            if constexpr (std::is_void_v<decltype(task())>) {
+                task();
+                promise.set_value();
+            } else {
+                promise.set_value(task());
+            }
+        });
+        return future.get();
+    }
+
+    // The rest: network thread only.
+    [[nodiscard]] zmq::context_t& context() { return context_; }
+    // `on_readable` reads until nothing is left or its own limit is reached; it is called again while data waits.
+    void watch(zmq::socket_ref socket, std::function<void()> on_readable);
+    void unwatch(zmq::socket_ref socket);
+    void at(Instant when, std::function<void()> task);  // microseconds of precision; in order at equal instants
+
+  private:
+    struct Watched {
+        void* socket;  // ZeroMQ's handle
+        std::function<void()> on_readable;
+    };
+    void run();
+    void run_posted();
+    void run_due();
+    void arm_timer();
+
+    zmq::context_t context_;
+    int wake_descriptor_;
+    int timer_descriptor_;
+    std::mutex mutex_;
+    std::deque<std::function<void()>> posted_;  // guarded by mutex_
+    std::vector<Watched> watched_;
+    std::multimap<Instant, std::function<void()>> timers_;
+    std::atomic<bool> stopping_{false};
+    std::thread thread_;  // last: starts when everything above exists
+};
+
+}  // namespace ecopipe
