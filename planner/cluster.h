@@ -12,14 +12,18 @@
 
 namespace ecopipe {
 
+inline constexpr std::size_t kDevicesMax = 64;
+
 struct Device {
     std::string name;
     double memory_mib = 0;
-    double speed = 1.0;        // relative to the first profile's device; meaningless with a profile of its own
-    std::string profile;       // path as written; "" when the device has only a speed
-    std::string host;          // user@address for ssh, "" for this machine
-    std::string data_address;  // where other devices reach its data port, "" for the address it dials from
-    int data_port = 0;         // 0: any
+    double speed =
+        1.0;  // relative to the first profile's device; meaningless with a profile of its own
+    std::string profile;  // path as written; "" when the device has only a speed
+    std::string host;     // user@address for ssh, "" for this machine
+    std::string
+        data_address;   // where other devices reach its data port, "" for the address it dials from
+    int data_port = 0;  // 0: any
     int threads = 1;
 };
 
@@ -37,6 +41,7 @@ struct Cluster {
     std::vector<Device> devices;
     Link default_link;
     std::map<std::pair<std::size_t, std::size_t>, Link> links;  // keyed by (smaller, larger) index
+    std::string source;                                         // the file it came from, for errors
 
     // The link between two different devices.
     [[nodiscard]] const Link& link(std::size_t a, std::size_t b) const;

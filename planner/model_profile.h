@@ -15,7 +15,7 @@ struct LayerTiming {
     int micro_batch = 1;
     double forward_ms = 0;
     double backward_ms = 0;
-    std::optional<double> input_gradient_ms;   // with autograd cut at layer boundaries
+    std::optional<double> input_gradient_ms;  // with autograd cut at layer boundaries
     std::optional<double> weight_gradient_ms;
 };
 
@@ -23,17 +23,19 @@ struct LayerProfile {
     std::string name;
     std::uint64_t parameter_bytes = 0;
     std::uint64_t output_bytes_per_sample = 0;
-    std::uint64_t stash_bytes_per_sample = 0;      // input included, output excluded, views counted once
+    std::uint64_t stash_bytes_per_sample =
+        0;  // input included, output excluded, views counted once
     std::uint64_t workspace_bytes_per_sample = 0;  // peak above kept bytes while the layer runs
     double update_ms = 0;
     std::vector<LayerTiming> timing;  // ascending, distinct micro_batch
     std::string kind;                 // optional, "" when unknown
     std::optional<double> forward_flops_per_sample;
-    bool joined_to_previous = false;  // shares a storage with the previous layer: no cut between them
+    bool joined_to_previous =
+        false;  // shares a storage with the previous layer: no cut between them
 };
 
 struct ModelProfile {
-    std::string model;   // zoo name, or "sha256:..." of the TorchScript file
+    std::string model;  // zoo name, or "sha256:..." of the TorchScript file
     std::string device;
     int threads = 1;
     std::vector<std::int64_t> input;  // one sample, without the batch dimension
@@ -43,9 +45,14 @@ struct ModelProfile {
     double process_mib = 0;  // what the program itself needs
     bool partial = false;    // lists only some layers
     std::vector<LayerProfile> layers;
+    std::string source;  // the file it came from, for errors; not part of the text
 };
 
-// `source` names the text in errors. Refuses everything that INTERFACES does not allow, with its place.
+inline constexpr int kLayersMax = 4096;
+inline constexpr int kMicroBatchMax = 1 << 16;
+
+// `source` names the text in errors. Refuses everything that INTERFACES does not allow, with its
+// place.
 [[nodiscard]] Result<ModelProfile> parse_profile(std::string_view text, const std::string& source);
 [[nodiscard]] Result<ModelProfile> read_profile(const std::string& path);
 [[nodiscard]] std::string profile_text(const ModelProfile& profile);  // the bytes of profile.json

@@ -18,9 +18,12 @@ struct StagePlan {
     int in_flight = 1;
     bool recompute = false;
     std::optional<std::uint64_t> peak_bytes;
-    std::string codec_forward = "fp32";   // fp32 | fp16 | bf16 | int8
-    std::string codec_backward = "fp32";
-    std::optional<std::string> actions;   // CSV that replaces the named schedule
+    std::string codec_forward =
+        "fp32";  // of the activations this stage sends on: fp32 | fp16 | bf16 | int8
+    std::string codec_backward = "fp32";  // of the gradients this stage sends back
+    // One line of docs/SCHEDULES.md that replaces the named schedule. In the device's first stage;
+    // all devices or none.
+    std::optional<std::string> actions;
 };
 
 struct Prediction {
@@ -32,27 +35,43 @@ struct Prediction {
     double bubble_fraction = 0;
 };
 
+// What a change of the cluster would make of the step; no time when no plan would exist.
+struct WhatIf {
+    std::string change;
+    std::optional<double> step_ms;
+};
+
 struct Plan {
     std::string model;
     int batch = 0;
     int micro_batches = 0;
-    std::string schedule;  // gpipe | 1f1b | interleaved | zb-h1, or a name for the stages' own actions
+    std::string
+        schedule;  // gpipe | 1f1b | interleaved | zb-h1, or a name for the stages' own actions
     std::vector<StagePlan> stages;  // layer order
     std::optional<Prediction> predicted;
-    std::optional<double> single_device_ms;
+    std::optional<double>
+        single_device_ms;  // of the best single device that holds the model, if one does
+    std::vector<WhatIf> what_if;
 };
 
-// Reads and validates: layers contiguous from 0, every stage non-empty, devices not repeated (but interleaved: v times in
-// one cyclic order), in_flight not increasing after min(K, M), known schedule and codecs.
+// Reads and validates: layers contiguous from 0, every stage non-empty, devices not repeated (but
+// interleaved: v times in one cyclic order), in_flight not increasing after min(K, M), known
+// schedule and codecs.
 [[nodiscard]] Result<Plan> parse_plan(std::string_view text, const std::string& source);
 [[nodiscard]] Result<Plan> read_plan(const std::string& path);
+// The same rules for a plan that was not read from a text; `source` names it in errors.
+[[nodiscard]] Result<void> check_plan(const Plan& plan, const std::string& source);
 [[nodiscard]] std::string plan_text(const Plan& plan);  // the bytes of plan.json
 
-// Micro-batch sizes of a batch of `samples`: min(M, samples) parts that differ by at most one, larger first.
+// Micro-batch sizes of a batch of `samples`: min(M, samples) parts that differ by at most one,
+// larger first.
 [[nodiscard]] std::vector<int> micro_batch_sizes(int samples, int micro_batches);
 
-// The distinct devices of the plan in order of first appearance, and each one's action list for a step of `micro_batches`
-// (a short last batch has fewer than plan.micro_batches: the named schedule is drawn up anew for it).
+// The distinct devices of the plan in order of first appearance, and each one's action list for a
+// step of `micro_batches` (a short last batch has fewer than plan.micro_batches: the named schedule
+// is drawn up anew for it, and a user's own loses the actions of the missing, highest
+// micro-batches). Errors: kBadFile for a plan that check_plan refuses, kUsage for more
+// micro-batches than planned or none.
 [[nodiscard]] std::vector<std::string> plan_devices(const Plan& plan);
 [[nodiscard]] Result<std::vector<ActionList>> plan_actions(const Plan& plan, int micro_batches);
 

@@ -1,0 +1,75 @@
+#include "planner/arrangement.h"
+
+#include <algorithm>
+
+#include "planner/bounds.h"
+
+namespace ecopipe {
+namespace {
+
+// Lexicographic over the stages by one of their properties: -1, 0 or 1.
+template <class Property>
+int compare(const Arrangement& a, const Arrangement& b, Property&& property) {
+    for (std::size_t s = 0; s < a.stages.size(); ++s)
+        if (property(a, s) != property(b, s)) return property(a, s) < property(b, s) ? -1 : 1;
+    return 0;
+}
+
+}  // namespace
+
+bool better(const Arrangement& a, const Arrangement& b) {
+    if (a.stages.empty() || b.stages.empty()) return !a.stages.empty();
+    if (step_less(a.step_ms, b.step_ms)) return true;
+    if (step_less(b.step_ms, a.step_ms)) return false;
+    if (a.stages.size() != b.stages.size()) return a.stages.size() < b.stages.size();
+    if (const int c =
+            compare(a, b, [](const Arrangement& x, std::size_t s) { return x.stages[s].device; }))
+        return c < 0;
+    if (const int c = compare(
+            a, b, [](const Arrangement& x, std::size_t s) { return x.stages[s].recompute; }))
+        return c < 0;
+    if (const int c =
+            compare(a, b, [](const Arrangement& x, std::size_t s) { return x.in_flight[s]; }))
+        return c < 0;
+    return compare(a, b, [](const Arrangement& x, std::size_t s) { return x.stages[s].last; }) < 0;
+}
+
+std::vector<int> Appraiser::caps(const std::vector<StageSpan>& stages) const {
+    std::vector<int> out;
+    for (const StageSpan& stage : stages) {
+        out.push_back(model_.in_flight_cap(stage));
+        const int needed = kind_ == ScheduleKind::kGpipe ? model_.micro_batches() : 1;
+        if (out.back() < needed || (stage.recompute && kind_ == ScheduleKind::kZbH1)) return {};
+    }
+    return out;
+}
+
+double Appraiser::bound_ms(const PipelineCosts& costs, const std::vector<int>& caps) const {
+    if (kind_ == ScheduleKind::kZbH1) return pipeline_bound(costs, BackwardKind::kSplit).ms;
+    return std::max(pipeline_bound(costs, BackwardKind::kWhole).ms,
+                    in_flight_bound_ms(costs, caps));
+}
+
+Arrangement Appraiser::appraise(const std::vector<StageSpan>& stages, int vectors_max) {
+    const std::vector<int> most = caps(stages);
+    if (most.empty()) return {};
+    const PipelineCosts costs = model_.pipeline(stages, static_cast<int>(stages.size()));
+    const double bound = bound_ms(costs, most);
+    InFlightChoice choice = chooser_.choose(costs, most, bound, vectors_max);
+    Arrangement out{stages, std::move(choice.in_flight), choice.step_ms};
+    if (better(out, best_)) best_ = out;
+    return out;
+}
+
+Arrangement Appraiser::finish(int vectors_max) {
+    if (best_.stages.empty()) return best_;
+    const PipelineCosts costs =
+        model_.pipeline(best_.stages, static_cast<int>(best_.stages.size()));
+    InFlightChoice choice{best_.in_flight, best_.step_ms};
+    chooser_.lower(costs, caps(best_.stages), vectors_max, choice);
+    best_.in_flight = std::move(choice.in_flight);
+    best_.step_ms = choice.step_ms;
+    return best_;
+}
+
+}  // namespace ecopipe

@@ -1,0 +1,54 @@
+#pragma once
+// What the search moves about: stages with their in-flight counts and simulated step, and which of
+// two is the better.
+
+#include <limits>
+#include <vector>
+
+#include "planner/cost_model.h"
+#include "planner/in_flight.h"
+
+namespace ecopipe {
+
+struct Arrangement {
+    std::vector<StageSpan> stages;
+    std::vector<int> in_flight;
+    double step_ms = std::numeric_limits<double>::infinity();
+};
+
+// A shorter step; among equals fewer devices, then the cluster file's order, no recompute, smaller
+// K, earlier cuts.
+[[nodiscard]] bool better(const Arrangement& a, const Arrangement& b);
+
+// Simulates arrangements of one model under one schedule, and keeps the best.
+class Appraiser {
+  public:
+    Appraiser(const CostModel& model, ScheduleKind kind)
+        : model_(model), kind_(kind), chooser_(kind, model.micro_batches()) {}
+
+    // The stages' in-flight caps; empty when one of them does not fit its device under this
+    // schedule.
+    [[nodiscard]] std::vector<int> caps(const std::vector<StageSpan>& stages) const;
+    // The best in-flight counts for these stages, simulated; an infinite step when they do not fit.
+    // `vectors_max` as in InFlightChooser::choose. Keeps the result if it is the best so far.
+    Arrangement appraise(const std::vector<StageSpan>& stages, int vectors_max);
+    // A bound on what appraise can find, from the pipeline's bound and the caps.
+    [[nodiscard]] double bound_ms(const PipelineCosts& costs, const std::vector<int>& caps) const;
+    // The best so far with the smallest in-flight counts; no stages when nothing fits.
+    [[nodiscard]] Arrangement finish(int vectors_max);
+
+    [[nodiscard]] const Arrangement& best() const { return best_; }
+    [[nodiscard]] const CostModel& model() const { return model_; }
+    [[nodiscard]] ScheduleKind kind() const { return kind_; }
+    [[nodiscard]] std::uint64_t work() const { return chooser_.work() + extra_work_; }
+    void add_work(std::uint64_t actions) { extra_work_ += actions; }  // of the caller's own
+
+  private:
+    const CostModel& model_;
+    ScheduleKind kind_;
+    InFlightChooser chooser_;
+    Arrangement best_;
+    std::uint64_t extra_work_ = 0;
+};
+
+}  // namespace ecopipe

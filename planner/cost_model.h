@@ -1,0 +1,109 @@
+#pragma once
+// INTERFACES' cost model: what any run of layers costs on any device of a cluster, and what a
+// pipeline of them costs.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "planner/cluster.h"
+#include "planner/model_profile.h"
+#include "planner/pipeline_costs.h"
+#include "planner/plan.h"
+#include "planner/resolved_profiles.h"
+
+namespace ecopipe {
+
+// One stage as the search sees it: layers first..last of one device.
+struct StageSpan {
+    int device = 0;
+    int first = 0;
+    int last = 0;  // inclusive
+    bool recompute = false;
+};
+
+// A stage's memory by the contract's formula, in bytes.
+struct StageMemory {
+    double fixed =
+        0;  // parameters, gradients, optimiser slots, workspace, and one stash when it recomputes
+    double in_flight =
+        0;  // for each micro-batch in flight: its stash, or its input when it recomputes
+    [[nodiscard]] double peak(int in_flight_count) const {
+        return fixed + in_flight * in_flight_count;
+    }
+};
+
+class CostModel {
+  public:
+    // For micro-batches of ceil(batch / micro_batches) samples. Errors: kBadFile when that size is
+    // outside what was measured, naming the profile, the layer and the size to measure.
+    [[nodiscard]] static Result<CostModel> make(const Cluster& cluster,
+                                                const ResolvedProfiles& resolved, int batch,
+                                                int micro_batches);
+
+    [[nodiscard]] int layers() const { return layers_; }
+    [[nodiscard]] int devices() const { return static_cast<int>(device_.size()); }
+    [[nodiscard]] int micro_batches() const { return micro_batches_; }
+    [[nodiscard]] int micro_batch() const { return micro_batch_; }  // samples
+    [[nodiscard]] const Cluster& cluster() const { return cluster_; }
+    [[nodiscard]] bool has_split_backward() const { return split_; }
+    [[nodiscard]] bool may_cut_before(int layer) const {
+        return !joined_[static_cast<std::size_t>(layer)];
+    }
+
+    [[nodiscard]] StageCost stage_cost(const StageSpan& stage) const;
+    [[nodiscard]] StageMemory stage_memory(const StageSpan& stage) const;
+    [[nodiscard]] double budget_bytes(int device) const {
+        return device_[static_cast<std::size_t>(device)].budget;
+    }
+    // The most micro-batches in flight that fit the device, at most micro_batches(); 0 when not
+    // even one does.
+    [[nodiscard]] int in_flight_cap(const StageSpan& stage) const;
+    // Time on the wire, and latency, of the output of `layer` (-1: the model's input) between two
+    // devices.
+    [[nodiscard]] double output_ms(int layer, int from, int to) const;
+    [[nodiscard]] double latency_ms(int from, int to) const;
+
+    // The pipeline of these stages; stage k is slice k / devices of device k % devices.
+    [[nodiscard]] PipelineCosts pipeline(const std::vector<StageSpan>& stages, int devices) const;
+    // The same for a plan, its codecs included. The plan must name devices and layers of this model
+    // (see spans).
+    [[nodiscard]] PipelineCosts pipeline(const Plan& plan,
+                                         const std::vector<StageSpan>& stages) const;
+    [[nodiscard]] Result<std::vector<StageSpan>> spans(const Plan& plan,
+                                                       const std::string& source) const;
+    // Twice the largest latency between the portal and a device of the pipeline.
+    [[nodiscard]] double control_ms(const std::vector<StageSpan>& stages) const;
+
+  private:
+    // Sums over layers 0..i-1 at [i].
+    struct Prefix {
+        std::vector<double> forward, backward, input_gradient, weight_gradient, update, parameters,
+            stash;
+        std::vector<std::vector<double>> workspace_max;  // [k][i]: the largest of 2^k layers from i
+    };
+    struct DeviceCost {
+        std::shared_ptr<const Prefix> prefix;
+        double speed = 1;
+        double budget = 0;
+        int slots = 0;
+    };
+    [[nodiscard]] Result<Prefix> make_prefix(const ModelProfile& profile) const;
+
+    Cluster cluster_;
+    int layers_ = 0;
+    int micro_batches_ = 1;
+    int micro_batch_ = 1;
+    bool split_ = false;
+    std::vector<char> joined_;
+    std::vector<double>
+        output_bytes_;  // of a micro-batch; [0] the model's input, [i + 1] of layer i
+    std::vector<DeviceCost> device_;
+};
+
+// A layer's times at `micro_batch` samples, linear between its measured sizes; nothing outside
+// them.
+[[nodiscard]] std::optional<LayerTiming> timing_at(const LayerProfile& layer, int micro_batch);
+
+}  // namespace ecopipe

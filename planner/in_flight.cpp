@@ -1,0 +1,186 @@
+#include "planner/in_flight.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "planner/simulator.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr std::uint64_t kEventCost = 12;  // of the event simulator, in actions of the recurrence
+
+// How many non-increasing vectors with 1 <= K_s <= caps[s] there are, counted up to `limit`.
+int count_vectors(const std::vector<int>& caps, int limit) {
+    std::vector<std::int64_t> ways(static_cast<std::size_t>(caps.front()) + 1,
+                                   0);  // [k]: ending in K = k
+    for (int k = 1; k <= caps.front(); ++k) ways[static_cast<std::size_t>(k)] = 1;
+    std::int64_t total = caps.front();
+    for (std::size_t s = 1; s < caps.size() && total <= limit; ++s) {
+        std::int64_t above = 0;
+        total = 0;
+        for (int k = caps.front(); k >= 1; --k) {
+            above += ways[static_cast<std::size_t>(k)];
+            ways[static_cast<std::size_t>(k)] = k <= caps[s] ? above : 0;
+            total += ways[static_cast<std::size_t>(k)];
+        }
+    }
+    return static_cast<int>(std::min<std::int64_t>(total, limit + 1));
+}
+
+}  // namespace
+
+bool step_less(double a, double b) { return a < b * (1 - 1e-10); }
+
+ActionList InFlightChooser::list(int stage, int stages, int in_flight) const {
+    if (kind_ == ScheduleKind::kGpipe) return gpipe_actions(micro_batches_);
+    if (kind_ == ScheduleKind::kOneFOneB) return one_f_one_b_actions(micro_batches_, in_flight);
+    return zb_h1_actions(micro_batches_, stage, stages, in_flight);
+}
+
+std::vector<ActionList> InFlightChooser::lists(const std::vector<int>& in_flight) const {
+    std::vector<ActionList> out;
+    for (std::size_t s = 0; s < in_flight.size(); ++s)
+        out.push_back(list(static_cast<int>(s), static_cast<int>(in_flight.size()), in_flight[s]));
+    return out;
+}
+
+double InFlightChooser::step_ms(const PipelineCosts& costs, const std::vector<int>& in_flight) {
+    const int stages = static_cast<int>(in_flight.size());
+    const bool fast = recurrence_applies(costs);
+    work_ += static_cast<std::uint64_t>(2 * stages * micro_batches_) * (fast ? 1 : kEventCost);
+    if (!fast) return simulate(costs, lists(in_flight)).step_ms;
+    chosen_.clear();
+    for (int s = 0; s < stages; ++s) {
+        const int k = in_flight[static_cast<std::size_t>(s)];
+        const auto key =
+            kind_ == ScheduleKind::kZbH1 ? std::tuple(k, s, stages) : std::tuple(k, 0, 0);
+        auto found = cache_.find(key);
+        if (found == cache_.end()) found = cache_.emplace(key, list(s, stages, k)).first;
+        chosen_.push_back(&found->second);
+    }
+    return recurrence_.step_ms(costs, chosen_);
+}
+
+bool InFlightChooser::try_one(const PipelineCosts& costs, const std::vector<int>& in_flight,
+                              InFlightChoice& best) {
+    const double ms = step_ms(costs, in_flight);
+    if (!best.in_flight.empty() && !step_less(ms, best.step_ms)) return false;
+    best = {in_flight, ms};
+    return true;
+}
+
+// Caps that no later count may exceed: at most M, and not increasing.
+std::vector<int> InFlightChooser::capped(const std::vector<int>& caps) const {
+    std::vector<int> out = caps;
+    int above = micro_batches_;
+    for (int& cap : out) above = cap = std::min(cap, above);
+    return out;
+}
+
+void InFlightChooser::try_all(const PipelineCosts& costs, const std::vector<int>& caps,
+                              double bound_ms, InFlightChoice& best) {
+    std::vector<int> counts(caps.size(), 1);
+    while (true) {
+        try_one(costs, counts, best);
+        if (!step_less(bound_ms, best.step_ms)) return;
+        // The next vector in lexicographic order: raise the last count that may rise, those after
+        // it fall to 1.
+        std::size_t s = counts.size();
+        while (s-- > 0)
+            if (counts[s] < caps[s] && (s == 0 || counts[s] < counts[s - 1])) break;
+        if (s == std::size_t(-1)) return;
+        ++counts[s];
+        std::fill(counts.begin() + static_cast<std::ptrdiff_t>(s) + 1, counts.end(), 1);
+    }
+}
+
+void InFlightChooser::improve(const PipelineCosts& costs, const std::vector<int>& caps,
+                              double bound_ms, InFlightChoice& best) {
+    const std::size_t stages = caps.size();
+    for (bool moved = true; moved && step_less(bound_ms, best.step_ms);) {
+        moved = false;
+        for (std::size_t s = 0; s < stages; ++s)
+            for (const int by : {1, -1, 2, -2, 4, -4}) {
+                // One count alone, dragging its neighbours along where the order demands it.
+                std::vector<int> counts = best.in_flight;
+                const int wanted = std::clamp(counts[s] + by, 1, caps[s]);
+                if (wanted == counts[s]) continue;
+                counts[s] = wanted;
+                for (std::size_t t = s; t-- > 0;) counts[t] = std::max(counts[t], wanted);
+                for (std::size_t t = s + 1; t < stages; ++t)
+                    counts[t] = std::min(counts[t], wanted);
+                moved |= try_one(costs, counts, best);
+                if (!step_less(bound_ms, best.step_ms)) return;
+            }
+    }
+}
+
+InFlightChoice InFlightChooser::rule(const PipelineCosts& costs, const std::vector<int>& caps) {
+    InFlightChoice out;
+    out.in_flight = capped(caps);
+    const int stages = static_cast<int>(caps.size());
+    if (kind_ == ScheduleKind::kGpipe) out.in_flight.assign(caps.size(), micro_batches_);
+    if (kind_ == ScheduleKind::kOneFOneB)
+        for (int s = 0; s < stages; ++s) {
+            int& count = out.in_flight[static_cast<std::size_t>(s)];
+            count = std::min(count, 2 * (stages - s) - 1);
+        }
+    if (kind_ == ScheduleKind::kZbH1)
+        for (int& count : out.in_flight) count = std::min(count, stages);
+    out.step_ms = step_ms(costs, out.in_flight);
+    return out;
+}
+
+InFlightChoice InFlightChooser::choose(const PipelineCosts& costs, const std::vector<int>& caps,
+                                       double bound_ms, int vectors_max) {
+    InFlightChoice best = rule(costs, caps);
+    if (kind_ == ScheduleKind::kGpipe || !step_less(bound_ms, best.step_ms)) return best;
+    const std::vector<int> most = capped(caps);
+    const int stages = static_cast<int>(caps.size());
+    if (count_vectors(most, vectors_max) <= vectors_max) {
+        best = {};
+        try_all(costs, most, bound_ms, best);
+        return best;
+    }
+    const auto try_rule = [&](auto&& count_of) {
+        std::vector<int> counts = most;
+        for (int s = 0; s < stages; ++s) {
+            int& count = counts[static_cast<std::size_t>(s)];
+            count = std::clamp(count_of(s), 1, count);
+        }
+        try_one(costs, counts, best);
+    };
+    try_rule([&](int s) { return stages - s; });
+    try_rule([&](int s) { return 2 * (stages - s); });
+    try_rule([&](int s) { return 3 * (stages - s) - 2; });
+    try_rule([&](int) { return micro_batches_; });
+    improve(costs, most, bound_ms, best);
+    return best;
+}
+
+void InFlightChooser::lower(const PipelineCosts& costs, const std::vector<int>& caps,
+                            int vectors_max, InFlightChoice& choice) {
+    if (kind_ == ScheduleKind::kGpipe) return;
+    const std::vector<int> most = capped(caps);
+    if (count_vectors(most, vectors_max) <= vectors_max) {
+        InFlightChoice smallest;
+        try_all(costs, most, choice.step_ms, smallest);
+        if (!step_less(choice.step_ms, smallest.step_ms)) choice = smallest;
+        return;
+    }
+    const std::size_t stages = choice.in_flight.size();
+    // Equal neighbours fall only after the later one, so that the second round may find more than
+    // the first.
+    for (int round = 0; round < 2; ++round)
+        for (std::size_t s = 0; s < stages; ++s)
+            while (choice.in_flight[s] > (s + 1 < stages ? choice.in_flight[s + 1] : 1)) {
+                std::vector<int> counts = choice.in_flight;
+                --counts[s];
+                const double ms = step_ms(costs, counts);
+                if (step_less(choice.step_ms, ms)) break;
+                choice = {counts, std::min(ms, choice.step_ms)};
+            }
+}
+
+}  // namespace ecopipe

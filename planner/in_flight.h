@@ -1,0 +1,67 @@
+#pragma once
+// How many micro-batches each stage of a pipeline should have in flight: the K_s whose simulated
+// step is the shortest.
+
+#include <cstdint>
+#include <map>
+#include <tuple>
+#include <vector>
+
+#include "planner/pipeline_costs.h"
+#include "planner/recurrence.h"
+
+namespace ecopipe {
+
+enum class ScheduleKind { kGpipe, kOneFOneB, kZbH1 };
+
+[[nodiscard]] bool step_less(double a, double b);  // shorter by more than rounding, 1e-10 of it
+
+struct InFlightChoice {
+    std::vector<int> in_flight;  // one a stage, not increasing
+    double step_ms = 0;
+};
+
+// For one schedule and micro-batch count. Keeps action lists and scratch memory between calls. Not
+// thread-safe.
+class InFlightChooser {
+  public:
+    InFlightChooser(ScheduleKind kind, int micro_batches)
+        : kind_(kind), micro_batches_(micro_batches) {}
+
+    // Every count vector is tried, in rising order, when there are at most `vectors_max`; otherwise
+    // the best of the known rules (2(S-s)-1, S-s, M; research/pipeline.md 7.4) is improved
+    // coordinate by coordinate. Stops at `bound_ms`, below which no step can be. `caps`: what
+    // memory allows each stage, at least 1. gpipe has no choice: M, whatever the caps.
+    [[nodiscard]] InFlightChoice choose(const PipelineCosts& costs, const std::vector<int>& caps,
+                                        double bound_ms, int vectors_max);
+    // The one rule K_s = min(cap, 2(S-s)-1), without a search.
+    [[nodiscard]] InFlightChoice rule(const PipelineCosts& costs, const std::vector<int>& caps);
+    // The smallest counts (in lexicographic order, when all can be tried; else by lowering one
+    // after the other) with which the step stays as short.
+    void lower(const PipelineCosts& costs, const std::vector<int>& caps, int vectors_max,
+               InFlightChoice& choice);
+
+    [[nodiscard]] double step_ms(const PipelineCosts& costs, const std::vector<int>& in_flight);
+    [[nodiscard]] std::vector<ActionList> lists(const std::vector<int>& in_flight) const;
+    // Actions simulated since the start: the search's measure of effort, the same on every machine.
+    [[nodiscard]] std::uint64_t work() const { return work_; }
+
+  private:
+    [[nodiscard]] ActionList list(int stage, int stages, int in_flight) const;
+    [[nodiscard]] std::vector<int> capped(const std::vector<int>& caps) const;
+    void try_all(const PipelineCosts& costs, const std::vector<int>& caps, double bound_ms,
+                 InFlightChoice& best);
+    void improve(const PipelineCosts& costs, const std::vector<int>& caps, double bound_ms,
+                 InFlightChoice& best);
+    bool try_one(const PipelineCosts& costs, const std::vector<int>& in_flight,
+                 InFlightChoice& best);
+
+    ScheduleKind kind_;
+    int micro_batches_;
+    std::uint64_t work_ = 0;
+    Recurrence recurrence_;
+    std::map<std::tuple<int, int, int>, ActionList> cache_;  // node addresses are stable
+    std::vector<const ActionList*> chosen_;
+};
+
+}  // namespace ecopipe

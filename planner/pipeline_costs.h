@@ -1,0 +1,64 @@
+#pragma once
+// What one step of a concrete pipeline costs: the input of the simulators and the bounds. Times in
+// milliseconds, a micro-batch. No devices' names matter here, no layers, no bytes: cost_model.h
+// makes these from a cluster and profiles.
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "planner/schedule.h"
+
+namespace ecopipe {
+
+struct StageCost {
+    double forward_ms = 0;
+    double backward_ms = 0;  // recompute_ms included
+    double recompute_ms = 0;
+    double input_gradient_ms = 0;  // these two are used by split schedules alone
+    double weight_gradient_ms = 0;
+    double update_ms = 0;  // once a step
+};
+
+// One direction of a cut. A transfer occupies `resource` for occupy_ms and arrives latency_ms after
+// it leaves it.
+struct Transfer {
+    double occupy_ms = 0;
+    double latency_ms = 0;
+    int resource =
+        -1;  // index into PipelineCosts::resources; -1: both stages on one device, free and at once
+};
+
+// What transfers take turns on: one direction between two devices, or a medium with all links of
+// its name.
+struct Resource {
+    std::string name;  // "link hub-pi", "medium wifi"
+    int uses = 1;      // how many cuts, directions and feeds take turns on it
+};
+
+struct PipelineCosts {
+    int micro_batches = 1;
+    int devices = 1;
+    std::vector<StageCost>
+        stages;  // in layer order; stage k is slice k / devices of device k % devices
+    std::optional<Transfer>
+        feed;  // of one micro-batch's input, portal to stage 0; none when the portal runs it
+    std::vector<Transfer> forward;   // [k]: stage k to k + 1
+    std::vector<Transfer> backward;  // [k]: stage k + 1 to k
+    std::vector<Resource> resources;
+    std::vector<std::string> device_names;
+
+    [[nodiscard]] int stage_count() const { return static_cast<int>(stages.size()); }
+};
+
+// Time of one action of a stage.
+[[nodiscard]] double action_ms(const StageCost& stage, ActionKind kind);
+
+// A pipeline from plain numbers, with a link of its own per cut and direction and no latency:
+// stages[s] on device s. `forward_link_ms` and `backward_link_ms` have one entry fewer than
+// `stages`.
+[[nodiscard]] PipelineCosts plain_costs(int micro_batches, std::vector<StageCost> stages,
+                                        const std::vector<double>& forward_link_ms,
+                                        const std::vector<double>& backward_link_ms);
+
+}  // namespace ecopipe

@@ -1,0 +1,313 @@
+#include "planner/plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "core/check.h"
+#include "core/files.h"
+#include "core/log.h"
+#include "core/strict_json.h"
+#include "planner/cluster.h"
+#include "planner/model_profile.h"
+#include "planner/schedule_check.h"
+#include "planner/schema.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr Range<double> kMs{0, 1e15};
+
+bool is_schedule_name(const std::string& name) {
+    constexpr std::array kNames{"gpipe", "1f1b", "interleaved", "zb-h1"};
+    return std::find(kNames.begin(), kNames.end(), name) != kNames.end();
+}
+
+bool has_actions(const Plan& plan) {
+    return std::any_of(plan.stages.begin(), plan.stages.end(),
+                       [](const StagePlan& stage) { return stage.actions.has_value(); });
+}
+
+std::string read_codec(Fields& fields, const std::string& key) {
+    constexpr std::array kCodecs{"fp32", "fp16", "bf16", "int8"};
+    std::string codec = fields.text(key, "fp32");
+    if (std::find(kCodecs.begin(), kCodecs.end(), codec) == kCodecs.end())
+        fields.refuse(
+            key, fmt::format("expected fp32, fp16, bf16 or int8, found '{}'", printable(codec)));
+    return codec;
+}
+
+StagePlan read_stage(Fields& fields, int first_layer) {
+    StagePlan stage;
+    stage.device = fields.text("device");
+    stage.first_layer = static_cast<int>(fields.integer("first_layer", {0, kLayersMax - 1}));
+    stage.last_layer = static_cast<int>(fields.integer("last_layer", {0, kLayersMax - 1}));
+    stage.in_flight = static_cast<int>(fields.integer("in_flight", {1, kMicroBatchMax}));
+    stage.recompute = fields.flag("recompute", false);
+    if (fields.has("peak_bytes"))
+        stage.peak_bytes = static_cast<std::uint64_t>(fields.integer("peak_bytes", {0, INT64_MAX}));
+    stage.codec_forward = read_codec(fields, "codec_forward");
+    stage.codec_backward = read_codec(fields, "codec_backward");
+    if (fields.has("actions")) stage.actions = fields.text("actions");
+    fields.no_others();
+    if (stage.first_layer != first_layer)
+        fields.refuse("first_layer",
+                      fmt::format("expected {}, found {}", first_layer, stage.first_layer));
+    if (stage.last_layer < stage.first_layer)
+        fields.refuse("last_layer", fmt::format("expected at least first_layer ({}), found {}",
+                                                stage.first_layer, stage.last_layer));
+    return stage;
+}
+
+Prediction read_prediction(Fields fields) {
+    Prediction out;
+    out.step_ms = fields.number("step_ms", kMs);
+    out.control_ms = fields.number("control_ms", kMs, 0);
+    out.lower_bound_ms = fields.number("lower_bound_ms", kMs, 0);
+    out.bound_by = fields.text("bound_by", "");
+    out.cluster_bound_ms = fields.number("cluster_bound_ms", kMs, 0);
+    out.bubble_fraction = fields.number("bubble_fraction", {0, 1}, 0);
+    fields.no_others();
+    return out;
+}
+
+void read_alternatives(Fields fields, Plan& plan) {
+    if (fields.has("single_device_ms"))
+        plan.single_device_ms = fields.number("single_device_ms", kMs);
+    if (fields.has("what_if"))
+        for (Fields& row : fields.objects("what_if")) {
+            plan.what_if.push_back({row.text("change"), std::nullopt});
+            if (row.has("step_ms")) plan.what_if.back().step_ms = row.number("step_ms", kMs);
+            row.no_others();
+        }
+    fields.no_others();
+}
+
+// The count of devices: all stages' when none repeats, else the length of the one cyclic order; 0
+// when neither holds.
+std::size_t device_count(const Plan& plan) {
+    const std::vector<std::string> devices = plan_devices(plan);
+    if (devices.empty() || plan.stages.size() % devices.size() != 0) return 0;
+    for (std::size_t i = 0; i < plan.stages.size(); ++i)
+        if (plan.stages[i].device != devices[i % devices.size()]) return 0;
+    return devices.size();
+}
+
+Result<void> check_in_flight(const Plan& plan, const std::string& source) {
+    for (std::size_t s = 1; s < plan.stages.size(); ++s) {
+        const int before = std::min(plan.stages[s - 1].in_flight, plan.micro_batches);
+        const int here = std::min(plan.stages[s].in_flight, plan.micro_batches);
+        if (here > before)
+            return fail(
+                ExitCode::kBadFile,
+                fmt::format(
+                    "{}: stages[{}].in_flight: expected at most {} (that of stage {}, {}), or the "
+                    "pipeline deadlocks; found {} (stage {}, {})",
+                    source, s, before, s - 1, plan.stages[s - 1].device, here, s,
+                    plan.stages[s].device));
+    }
+    return {};
+}
+
+// The users' own lists in device order, with their places. A device's list stands in its first
+// stage.
+Result<ScheduleText> own_schedule(const Plan& plan, const std::string& source) {
+    ScheduleText out;
+    const std::size_t devices = plan_devices(plan).size();
+    for (std::size_t s = 0; s < plan.stages.size(); ++s) {
+        const std::string place = fmt::format("stages[{}].actions", s);
+        const auto& actions = plan.stages[s].actions;
+        if (s < devices && !actions)
+            return fail(
+                ExitCode::kBadFile,
+                fmt::format(
+                    "{}: {}: expected actions in every device's first stage or in none, found none",
+                    source, place));
+        if (s >= devices && actions)
+            return fail(
+                ExitCode::kBadFile,
+                fmt::format(
+                    "{}: {}: expected a device's actions in its first stage alone, found more",
+                    source, place));
+        if (s >= devices) continue;
+        ECOPIPE_ASSIGN_OR_RETURN(ActionList list, parse_actions(*actions, source + ": " + place));
+        out.devices.push_back(std::move(list));
+        out.places.push_back(place);
+    }
+    return out;
+}
+
+Result<void> check_own_actions(const Plan& plan, const std::string& source) {
+    ECOPIPE_ASSIGN_OR_RETURN(const ScheduleText text, own_schedule(plan, source));
+    ECOPIPE_ASSIGN_OR_RETURN(const ScheduleFacts facts, check_schedule(text, source));
+    if (facts.micro_batches != plan.micro_batches)
+        return fail(
+            ExitCode::kBadFile,
+            fmt::format("{}: stages[0].actions: expected actions of {} micro-batches, found {}",
+                        source, plan.micro_batches, facts.micro_batches));
+    const std::size_t slices = plan.stages.size() / text.devices.size();
+    if (static_cast<std::size_t>(facts.slices) != slices)
+        return fail(ExitCode::kBadFile,
+                    fmt::format("{}: stages[0].actions: expected {} slices a device, found {}",
+                                source, slices, facts.slices));
+    for (std::size_t s = 0; s < plan.stages.size(); ++s)
+        if (plan.stages[s].recompute && facts.split_backward)
+            return fail(
+                ExitCode::kBadFile,
+                fmt::format(
+                    "{}: stages[{}].recompute: expected false with input and weight gradients "
+                    "apart, found true",
+                    source, s));
+    return {};
+}
+
+Result<void> check_named_schedule(const Plan& plan, const std::string& source) {
+    if (!is_schedule_name(plan.schedule))
+        return fail(ExitCode::kBadFile,
+                    fmt::format("{}: schedule: expected gpipe, 1f1b, interleaved or zb-h1 (or "
+                                "actions in the stages), "
+                                "found '{}'",
+                                source, printable(plan.schedule)));
+    if (plan.schedule == "zb-h1")
+        for (std::size_t s = 0; s < plan.stages.size(); ++s)
+            if (plan.stages[s].recompute)
+                return fail(
+                    ExitCode::kBadFile,
+                    fmt::format("{}: stages[{}].recompute: expected false under zb-h1, found true",
+                                source, s));
+    return check_in_flight(plan, source);
+}
+
+OrderedJson stage_json(const StagePlan& stage) {
+    OrderedJson out = {{"device", stage.device},
+                       {"first_layer", stage.first_layer},
+                       {"last_layer", stage.last_layer},
+                       {"in_flight", stage.in_flight},
+                       {"recompute", stage.recompute}};
+    if (stage.peak_bytes) out["peak_bytes"] = *stage.peak_bytes;
+    if (stage.codec_forward != "fp32") out["codec_forward"] = stage.codec_forward;
+    if (stage.codec_backward != "fp32") out["codec_backward"] = stage.codec_backward;
+    if (stage.actions) out["actions"] = *stage.actions;
+    return out;
+}
+
+OrderedJson prediction_json(const Prediction& predicted) {
+    return {{"step_ms", predicted.step_ms},
+            {"control_ms", predicted.control_ms},
+            {"lower_bound_ms", predicted.lower_bound_ms},
+            {"bound_by", predicted.bound_by},
+            {"cluster_bound_ms", predicted.cluster_bound_ms},
+            {"bubble_fraction", predicted.bubble_fraction}};
+}
+
+OrderedJson alternatives_json(const Plan& plan) {
+    OrderedJson out = OrderedJson::object();
+    if (plan.single_device_ms) out["single_device_ms"] = *plan.single_device_ms;
+    for (const WhatIf& row : plan.what_if) {
+        OrderedJson json = {{"change", row.change}};
+        if (row.step_ms) json["step_ms"] = *row.step_ms;
+        out["what_if"].push_back(std::move(json));
+    }
+    return out;
+}
+
+}  // namespace
+
+Result<void> check_plan(const Plan& plan, const std::string& source) {
+    const std::size_t devices = device_count(plan);
+    const bool repeats_allowed = plan.schedule == "interleaved" || has_actions(plan);
+    if (devices == 0 || (devices < plan.stages.size() && !repeats_allowed))
+        return fail(ExitCode::kBadFile,
+                    fmt::format("{}: stages: expected {}, found a device again", source,
+                                repeats_allowed ? "every device equally often in one cyclic order"
+                                                : "a device of its own for every stage"));
+    return has_actions(plan) ? check_own_actions(plan, source) : check_named_schedule(plan, source);
+}
+
+Result<Plan> parse_plan(std::string_view text, const std::string& source) {
+    ECOPIPE_ASSIGN_OR_RETURN(Json json, parse_json(text, source));
+    ECOPIPE_RETURN_IF_ERROR(check_schema(json, "ecopipe.plan", 1, source));
+    Document document(std::move(json), source);
+    Fields root = document.root();
+    Plan plan;
+    static_cast<void>(root.text("schema"));
+    plan.model = root.text("model");
+    plan.batch = static_cast<int>(root.integer("batch", {1, 1 << 24}));
+    plan.micro_batches = static_cast<int>(root.integer("micro_batches", {1, kMicroBatchMax}));
+    plan.schedule = root.text("schedule");
+    for (Fields& fields : root.objects("stages"))
+        plan.stages.push_back(
+            read_stage(fields, plan.stages.empty() ? 0 : plan.stages.back().last_layer + 1));
+    if (plan.stages.empty()) root.refuse("stages", "expected at least one stage, found none");
+    if (root.has("predicted")) plan.predicted = read_prediction(root.object("predicted"));
+    if (root.has("alternatives")) read_alternatives(root.object("alternatives"), plan);
+    root.no_others();
+    ECOPIPE_RETURN_IF_ERROR(document.finish());
+    ECOPIPE_RETURN_IF_ERROR(check_plan(plan, source));
+    return plan;
+}
+
+Result<Plan> read_plan(const std::string& path) {
+    ECOPIPE_ASSIGN_OR_RETURN(const std::string text, read_file(path, kConfigBytesMax));
+    return parse_plan(text, path);
+}
+
+std::string plan_text(const Plan& plan) {
+    OrderedJson out = {{"schema", "ecopipe.plan/1"},
+                       {"model", plan.model},
+                       {"batch", plan.batch},
+                       {"micro_batches", plan.micro_batches},
+                       {"schedule", plan.schedule}};
+    out["stages"] = OrderedJson::array();
+    for (const StagePlan& stage : plan.stages) out["stages"].push_back(stage_json(stage));
+    if (plan.predicted) out["predicted"] = prediction_json(*plan.predicted);
+    if (OrderedJson alternatives = alternatives_json(plan); !alternatives.empty())
+        out["alternatives"] = std::move(alternatives);
+    return out.dump(1) + "\n";
+}
+
+std::vector<int> micro_batch_sizes(int samples, int micro_batches) {
+    ECOPIPE_CHECK(samples >= 0 && micro_batches >= 1);
+    const int parts = std::min(samples, micro_batches);
+    std::vector<int> out;
+    for (int m = 0; m < parts; ++m) out.push_back(samples / parts + (m < samples % parts ? 1 : 0));
+    return out;
+}
+
+std::vector<std::string> plan_devices(const Plan& plan) {
+    std::vector<std::string> out;
+    for (const StagePlan& stage : plan.stages)
+        if (std::find(out.begin(), out.end(), stage.device) == out.end())
+            out.push_back(stage.device);
+    return out;
+}
+
+Result<std::vector<ActionList>> plan_actions(const Plan& plan, int micro_batches) {
+    ECOPIPE_RETURN_IF_ERROR(check_plan(plan, "plan"));
+    if (micro_batches < 1 || micro_batches > plan.micro_batches)
+        return fail(ExitCode::kUsage,
+                    fmt::format("plan: micro_batches: expected 1 to {} of a step, found {}",
+                                plan.micro_batches, micro_batches));
+    const int devices = static_cast<int>(plan_devices(plan).size());
+    const int slices = static_cast<int>(plan.stages.size()) / devices;
+    std::vector<ActionList> out;
+    if (has_actions(plan)) {
+        ECOPIPE_ASSIGN_OR_RETURN(const ScheduleText text, own_schedule(plan, "plan"));
+        for (const ActionList& list : text.devices)
+            out.push_back(first_micro_batches(list, micro_batches));
+        return out;
+    }
+    for (int d = 0; d < devices; ++d) {
+        const int in_flight = plan.stages[static_cast<std::size_t>(d)].in_flight;
+        if (plan.schedule == "gpipe") out.push_back(gpipe_actions(micro_batches));
+        if (plan.schedule == "1f1b") out.push_back(one_f_one_b_actions(micro_batches, in_flight));
+        if (plan.schedule == "interleaved")
+            out.push_back(interleaved_actions(micro_batches, d, devices, slices));
+        if (plan.schedule == "zb-h1")
+            out.push_back(zb_h1_actions(micro_batches, d, devices, in_flight));
+    }
+    return out;
+}
+
+}  // namespace ecopipe

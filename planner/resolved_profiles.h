@@ -1,0 +1,38 @@
+#pragma once
+// Which profile serves which device of a cluster, with partial profiles completed.
+
+#include <string>
+#include <vector>
+
+#include "planner/cluster.h"
+#include "planner/model_profile.h"
+
+namespace ecopipe {
+
+// How a partial profile was completed (cost_predictor.h).
+struct PredictedLayers {
+    std::string device;
+    int count = 0;     // layers whose times were predicted
+    double error = 0;  // mean relative leave-one-out error of the predictor on the measured layers
+    double flops_error =
+        0;  // the same when times are scaled by FLOPs alone; 0 when FLOPs are unknown
+};
+
+struct ResolvedProfiles {
+    struct Source {
+        std::size_t profile = 0;  // into profiles
+        double speed = 1.0;       // its times are divided by this
+    };
+    std::vector<ModelProfile> profiles;  // complete
+    std::vector<Source> of_device;       // one a device of the cluster
+    std::vector<PredictedLayers> predicted;
+};
+
+// A device with a profile of its own name uses that, any other the first profile at its `speed`.
+// Refused (kBadFile, with the profile's file and place): profiles that disagree on the model, its
+// layers or their sizes; two profiles of one device; a device whose `profile:` was not read; a
+// partial profile that no complete one stands beside.
+[[nodiscard]] Result<ResolvedProfiles> resolve_profiles(const Cluster& cluster,
+                                                        const std::vector<ModelProfile>& profiles);
+
+}  // namespace ecopipe

@@ -1,0 +1,29 @@
+#pragma once
+// Whether action lists are a schedule: every action once, none missing, each after what it needs,
+// no deadlock.
+
+#include <string>
+#include <vector>
+
+#include "planner/schedule_csv.h"
+
+namespace ecopipe {
+
+struct ScheduleFacts {
+    int devices = 0;
+    int slices = 0;  // groups of layers on each device
+    int micro_batches = 0;
+    bool split_backward = false;      // some I and W
+    std::vector<int> peak_in_flight;  // of each stage (slice * devices + device), in micro-batches
+    int channel_capacity =
+        0;  // least room of every channel, in tensors, with which the schedule ends
+};
+
+// Checks the lists of all devices against one another. Stage g * devices + d is slice g of device
+// d; its forward needs the forward of the stage before, its backward (or input gradient) that of
+// the stage after, its weight gradient its own input gradient. Errors: kBadFile with `source`, the
+// list's place and the action. O(actions * log M).
+[[nodiscard]] Result<ScheduleFacts> check_schedule(const ScheduleText& schedule,
+                                                   const std::string& source);
+
+}  // namespace ecopipe

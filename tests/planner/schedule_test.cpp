@@ -1,0 +1,109 @@
+#include "planner/schedule.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "planner/bounds.h"
+#include "planner/in_flight.h"
+#include "planner/schedule_check.h"
+#include "planner/simulator.h"
+
+namespace ecopipe {
+namespace {
+
+using Maker = std::function<ActionList(int device)>;
+
+std::vector<ActionList> lists_of(int devices, const Maker& maker) {
+    std::vector<ActionList> out;
+    for (int d = 0; d < devices; ++d) out.push_back(maker(d));
+    return out;
+}
+
+Result<ScheduleFacts> facts_of(const std::vector<ActionList>& lists) {
+    ScheduleText text{lists, {}};
+    for (std::size_t d = 0; d < lists.size(); ++d)
+        text.places.push_back("line " + std::to_string(d + 1));
+    return check_schedule(text, "schedule");
+}
+
+// Equal stages, free links: f a stage and micro-batch forward and b backward, half of it for the
+// weights.
+PipelineCosts equal_stages(int micro_batches, int devices, int slices, double f, double b) {
+    const StageCost stage{f / slices, b / slices, 0, b / 2 / slices, b / 2 / slices, 0};
+    const auto stages = static_cast<std::size_t>(devices * slices);
+    const std::vector<double> links(stages - 1, 0);
+    PipelineCosts costs =
+        plain_costs(micro_batches, std::vector<StageCost>(stages, stage), links, links);
+    costs.devices = devices;
+    return costs;
+}
+
+TEST(Schedules, GpipeAndOneForwardOneBackwardTakeTheFormula) {
+    for (int S = 1; S <= 8; ++S)
+        for (int M = 1; M <= 20; ++M) {
+            const PipelineCosts costs = equal_stages(M, S, 1, 1.5, 2.25);
+            const double expected = (M + S - 1) * (1.5 + 2.25);
+            const auto gpipe = lists_of(S, [&](int) { return gpipe_actions(M); });
+            const auto textbook = lists_of(S, [&](int s) { return one_f_one_b_actions(M, S - s); });
+            EXPECT_DOUBLE_EQ(simulate(costs, gpipe).step_ms, expected);
+            EXPECT_DOUBLE_EQ(simulate(costs, textbook).step_ms, expected);
+            EXPECT_DOUBLE_EQ(pipeline_bound(costs, BackwardKind::kWhole).ms, expected);
+            const auto gpipe_facts = facts_of(gpipe);
+            const auto textbook_facts = facts_of(textbook);
+            ASSERT_TRUE(gpipe_facts && textbook_facts);
+            for (int s = 0; s < S; ++s) {
+                EXPECT_EQ(gpipe_facts->peak_in_flight[static_cast<std::size_t>(s)], M);
+                EXPECT_EQ(textbook_facts->peak_in_flight[static_cast<std::size_t>(s)],
+                          std::min(M, S - s));
+            }
+        }
+}
+
+TEST(Schedules, InterleavedTakesTheFormulaWhenDevicesDivideMicroBatches) {
+    for (int S = 1; S <= 6; ++S)
+        for (int v = 1; v <= 4; ++v)
+            for (int M = 1; M <= 18; ++M) {
+                const PipelineCosts costs = equal_stages(M, S, v, 1.0, 2.0);
+                const auto lists =
+                    lists_of(S, [&](int d) { return interleaved_actions(M, d, S, v); });
+                const auto facts = facts_of(lists);
+                ASSERT_TRUE(facts) << facts.error().message;
+                const double step = simulate(costs, lists).step_ms;
+                EXPECT_GE(step, pipeline_bound(costs, BackwardKind::kWhole).ms - 1e-9);
+                if (M % S == 0) {
+                    EXPECT_NEAR(step, (M + (S - 1.0) / v) * 3.0, 1e-9) << S << ' ' << v << ' ' << M;
+                }
+            }
+}
+
+TEST(Schedules, InterleavedFirstDevicesPeakIsThePapers) {
+    for (int S = 2; S <= 6; ++S)
+        for (int v = 1; v <= 4; ++v)
+            EXPECT_EQ(peak_in_flight(interleaved_actions(4 * S, 0, S, v)), v * S + S - 1);
+}
+
+TEST(Schedules, ZeroBubbleIsWithinOneActionOfTheFormulaAtOneForwardOneBackwardsMemory) {
+    for (int S = 1; S <= 8; ++S)
+        for (int M = 1; M <= 24; ++M) {
+            const PipelineCosts costs = equal_stages(M, S, 1, 1.0, 2.0);
+            const int cap = std::min(M, S);
+            const auto lists = lists_of(S, [&](int s) { return zb_h1_actions(M, s, S, cap); });
+            const auto facts = facts_of(lists);
+            ASSERT_TRUE(facts) << facts.error().message;
+            const double step = simulate(costs, lists).step_ms;
+            // With fewer micro-batches than about S the way of one micro-batch alone exceeds the
+            // formula.
+            const double bound = pipeline_bound(costs, BackwardKind::kSplit).ms;
+            const double formula = M * 3.0 + (S - 1);
+            if (M >= S) {
+                EXPECT_NEAR(bound, formula, 1e-9) << S << ' ' << M;
+            }
+            EXPECT_GE(step, bound - 1e-9);
+            EXPECT_LE(step, std::max(bound, formula) + 1.0) << S << ' ' << M;
+            for (const int peak : facts->peak_in_flight) EXPECT_LE(peak, cap);
+        }
+}
+
+}  // namespace
+}  // namespace ecopipe
