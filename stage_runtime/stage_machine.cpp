@@ -55,8 +55,11 @@ void StageMachine::handle(const stage_event::Configured& event, StageCommands& o
     next_action_ = 0;
     action_running_ = false;
     next_step_.reset();
-    for (const TensorAddress& address : arrived_) out.push_back(stage_command::DropTensor{address});
-    arrived_.clear();
+    std::erase_if(arrived_, [&](const TensorAddress& address) {
+        const bool stale = address.generation < generation_;
+        if (stale) out.push_back(stage_command::DropTensor{address});
+        return stale;
+    });
     phase_ = Phase::kLoading;
     ready_if_loaded(out);
 }
@@ -99,11 +102,12 @@ void StageMachine::handle(const stage_event::Begun& event, StageCommands& out) {
         return;
     }
     step_ = event.step;
-    mode_ = event.mode;
+    mode_ = event.begin.mode;
     actions_ = event.actions;
     next_action_ = 0;
     action_running_ = false;
     phase_ = Phase::kRunning;
+    out.push_back(stage_command::StartStep{event.step, event.begin});
     run_next(out);
 }
 

@@ -58,7 +58,7 @@ struct TensorArrived {
 struct Begun {
     std::uint32_t generation;
     std::uint64_t step;
-    StepMode mode;
+    Begin begin;
     ActionList actions;
 };
 struct ActionFinished {};
@@ -81,6 +81,10 @@ using StageEvent =
 
 namespace stage_command {
 struct SendReady {};
+struct StartStep {
+    std::uint64_t step;
+    Begin begin;
+};
 // Run one action; `tensors` are the addresses of what it consumes: inputs, then labels, or the returned gradients.
 struct Run {
     Action action;
@@ -102,7 +106,7 @@ struct ProtocolError {  // the portal broke the order of messages
 };
 }  // namespace stage_command
 using StageCommand =
-    std::variant<stage_command::SendReady, stage_command::Run, stage_command::DropTensor,
+    std::variant<stage_command::SendReady, stage_command::StartStep, stage_command::Run, stage_command::DropTensor,
                  stage_command::ReportStep, stage_command::ApplyUpdate, stage_command::SendCommitted,
                  stage_command::SendState, stage_command::ProtocolError>;
 using StageCommands = std::vector<StageCommand>;

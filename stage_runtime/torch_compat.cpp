@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
-#include <ATen/native/DispatchStub.h>
 #include <dlfcn.h>
 #include <torch/script.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
@@ -20,19 +19,14 @@ Function* loaded_function(const char* name) {
     return reinterpret_cast<Function*>(::dlsym(RTLD_DEFAULT, name));
 }
 
+// torch tells it in every version only within its configuration text: "CPU capability usage: AVX2".
 std::string instruction_set() {
-#if TORCH_VERSION_MAJOR >= 2
-    return at::get_cpu_capability();
-#else
-    switch (at::native::get_cpu_capability()) {
-        case at::native::CPUCapability::DEFAULT: return "DEFAULT";
-#if defined(__x86_64__)
-        case at::native::CPUCapability::AVX2: return "AVX2";
-        case at::native::CPUCapability::AVX512: return "AVX512";
-#endif
-        default: return "unknown";
-    }
-#endif
+    constexpr std::string_view kKey = "CPU capability usage: ";
+    const std::string config = at::show_config();
+    const std::size_t at_key = config.find(kKey);
+    if (at_key == std::string::npos) return "unknown";
+    const std::size_t begin = at_key + kKey.size();
+    return config.substr(begin, config.find('\n', begin) - begin);
 }
 
 }  // namespace

@@ -50,7 +50,7 @@ Function conv2d(Layer& layer, const std::string& prefix, const ConvOptions& o) {
     at::Tensor bias;
     if (o.bias) bias = parameter(layer, prefix + ".bias", {o.out}, uniform(bound));
     return [=](const at::Tensor& x, bool) {
-        return at::conv2d(x, weight, bias, o.stride, o.padding, 1, o.groups);
+        return at::conv2d(x, weight, bias, {o.stride, o.stride}, {o.padding, o.padding}, {1, 1}, o.groups);
     };
 }
 
@@ -99,11 +99,11 @@ Function relu6() {
 }
 
 Function max_pool2d(std::int64_t kernel) {
-    return [=](const at::Tensor& x, bool) { return at::max_pool2d(x, kernel); };
+    return [=](const at::Tensor& x, bool) { return at::max_pool2d(x, {kernel, kernel}); };
 }
 
 Function global_average_pool() {
-    return [](const at::Tensor& x, bool) { return at::adaptive_avg_pool2d(x, 1).flatten(1); };
+    return [](const at::Tensor& x, bool) { return at::adaptive_avg_pool2d(x, {1, 1}).flatten(1); };
 }
 
 Function flatten() {

@@ -1,0 +1,39 @@
+#pragma once
+// A queue from the network thread to the thread that works. It never blocks the pusher: what may be in it is bounded by
+// the credits of the data plane and by the control protocol, which has at most a few messages under way.
+
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <optional>
+
+#include "core/clock.h"
+
+namespace ecopipe {
+
+template <class T>
+class Inbox {
+  public:
+    void push(T item) {
+        {
+            const std::lock_guard lock(mutex_);
+            items_.push_back(std::move(item));
+        }
+        filled_.notify_one();
+    }
+    // The oldest item, or nothing at the deadline.
+    [[nodiscard]] std::optional<T> pop_until(Instant deadline) {
+        std::unique_lock lock(mutex_);
+        if (!filled_.wait_until(lock, deadline, [this] { return !items_.empty(); })) return std::nullopt;
+        T item = std::move(items_.front());
+        items_.pop_front();
+        return item;
+    }
+
+  private:
+    std::mutex mutex_;
+    std::condition_variable filled_;
+    std::deque<T> items_;  // guarded by mutex_
+};
+
+}  // namespace ecopipe

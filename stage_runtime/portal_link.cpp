@@ -1,0 +1,92 @@
+#include "stage_runtime/portal_link.h"
+
+#include <fmt/format.h>
+
+#include "core/log.h"
+
+namespace ecopipe {
+namespace {
+constexpr auto kHelloEvery = std::chrono::milliseconds(200);
+}
+
+PortalLink::PortalLink(NetLoop& loop, const std::atomic<std::uint64_t>& actions_finished, Callbacks callbacks)
+    : loop_(loop), actions_finished_(actions_finished), callbacks_(std::move(callbacks)) {}
+
+PortalLink::~PortalLink() { hang_up(); }
+
+Result<void> PortalLink::dial(const Endpoint& portal, const Hello& hello) {
+    return loop_.call([&]() -> Result<void> {
+        portal_ = portal;
+        hello_ = hello;
+        welcomed_ = lost_ = false;
+        run_ = 0;
+        auto socket = MessageSocket::dial(
+            loop_, portal, [this](const Incoming& message) { on_message(message); },
+            [this](std::string_view, const Error& error) {
+                log_warn("portal {}: {}", portal_.text(), error.message);
+                if (error.code == ExitCode::kMismatch)
+                    lose({ExitCode::kMismatch, fmt::format("portal {} {}", portal_.text(), error.message)});
+            });
+        if (!socket) return tl::unexpected<Error>(socket.error());
+        socket_ = std::move(*socket);
+        say_hello(++attempt_);
+        return {};
+    });
+}
+
+void PortalLink::hang_up() {
+    loop_.call([this] {
+        ++attempt_;
+        socket_.reset();
+    });
+}
+
+void PortalLink::say_hello(std::uint64_t attempt_of) {
+    if (attempt_of != attempt_ || welcomed_ || lost_) return;
+    static_cast<void>(socket_->send("", {}, hello_));
+    loop_.at(monotonic_now() + kHelloEvery, [this, attempt_of] { say_hello(attempt_of); });
+}
+
+void PortalLink::check_silence(std::uint64_t attempt_of) {
+    if (attempt_of != attempt_ || lost_) return;
+    const Instant now = monotonic_now();
+    if (now - last_heard_ > silence_max_) {
+        lose({ExitCode::kUnreachable, fmt::format("portal {} has said nothing for {:.1f} s", portal_.text(),
+                                                  to_ms(silence_max_) / 1000)});
+        return;
+    }
+    loop_.at(last_heard_ + silence_max_ + std::chrono::milliseconds(10),
+             [this, attempt_of] { check_silence(attempt_of); });
+}
+
+void PortalLink::lose(Error error) {
+    if (lost_) return;
+    lost_ = true;
+    callbacks_.on_lost(std::move(error));
+}
+
+void PortalLink::on_message(const Incoming& message) {
+    last_heard_ = monotonic_now();
+    const auto type = static_cast<MessageType>(message.header.type);
+    if (type == MessageType::kPing) {
+        if (const auto ping = decode<Ping>(message.body)) {
+            const Pong pong{ping->sent_ns, last_heard_.time_since_epoch().count(), actions_finished_.load()};
+            FrameHeader header;
+            header.run = run_;
+            static_cast<void>(socket_->send("", header, pong));
+        }
+        return;
+    }
+    if (type == MessageType::kWelcome) {
+        if (welcomed_) return;
+        const auto welcome = decode<Welcome>(message.body);
+        if (!welcome) return;
+        welcomed_ = true;
+        run_ = message.header.run;
+        silence_max_ = std::chrono::milliseconds(welcome->silence_max_ms);
+        check_silence(attempt_);
+    }
+    callbacks_.on_message(message.header, {message.body.begin(), message.body.end()});
+}
+
+}  // namespace ecopipe

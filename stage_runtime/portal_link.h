@@ -1,0 +1,56 @@
+#pragma once
+// A stage's control connection: dials the portal, says Hello until it is welcomed, answers pings, notices silence.
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "transport/message_socket.h"
+#include "transport/messages.h"
+
+namespace ecopipe {
+
+class PortalLink {
+  public:
+    struct Callbacks {  // on the network thread
+        std::function<void(const FrameHeader&, std::vector<std::byte> body)> on_message;  // but Ping
+        std::function<void(Error)> on_lost;  // once: silence, or another protocol
+    };
+    // Dials and keeps sending `hello` until Welcome. `actions_finished` is told in every Pong.
+    PortalLink(NetLoop& loop, const std::atomic<std::uint64_t>& actions_finished, Callbacks callbacks);
+    ~PortalLink();
+    [[nodiscard]] Result<void> dial(const Endpoint& portal, const Hello& hello);
+    void hang_up();
+
+    // Any thread. The header's generation, step and micro-batch are kept; the run is filled in.
+    template <class Message>
+    void send(FrameHeader header, const Message& message) {
+        loop_.post([this, header, message]() mutable {
+            header.run = run_;
+            if (socket_) static_cast<void>(socket_->send("", header, message));
+        });
+    }
+
+  private:
+    void say_hello(std::uint64_t attempt_of);
+    void check_silence(std::uint64_t attempt_of);
+    void on_message(const Incoming& message);
+    void lose(Error error);
+
+    NetLoop& loop_;
+    const std::atomic<std::uint64_t>& actions_finished_;
+    Callbacks callbacks_;
+    std::unique_ptr<MessageSocket> socket_;
+    Endpoint portal_;
+    Hello hello_;
+    std::uint64_t attempt_ = 0;  // timers of an earlier connection do nothing
+    std::uint64_t run_ = 0;
+    bool welcomed_ = false;
+    bool lost_ = false;
+    Instant last_heard_{};
+    Duration silence_max_{};
+};
+
+}  // namespace ecopipe

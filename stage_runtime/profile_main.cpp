@@ -1,0 +1,101 @@
+// ecopipe-profile: measures a model's layers on this device and writes profile.json.
+#include <fmt/format.h>
+
+#include <charconv>
+#include <set>
+
+#include "core/command_line.h"
+#include "core/files.h"
+#include "core/log.h"
+#include "stage_runtime/host_facts.h"
+#include "stage_runtime/profiler.h"
+#include "stage_runtime/torch_compat.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr int kMicroBatchMax = 65536;
+
+Result<std::vector<int>> parse_sizes(const std::string& text) {
+    std::set<int> sizes;
+    std::size_t begin = 0;
+    while (begin <= text.size()) {
+        const std::size_t end = std::min(text.find(',', begin), text.size());
+        int size = 0;
+        const auto [stop, error] = std::from_chars(text.data() + begin, text.data() + end, size);
+        if (error != std::errc() || stop != text.data() + end || size < 1 || size > kMicroBatchMax)
+            return fail(ExitCode::kUsage, fmt::format("--micro-batch: expected sizes like 1,2,4,8, found '{}'",
+                                                      printable(text)));
+        sizes.insert(size);
+        begin = end + 1;
+    }
+    return std::vector<int>(sizes.begin(), sizes.end());
+}
+
+Result<Shape> parse_input(const std::string& text) {
+    long c = 0;
+    long h = 0;
+    long w = 0;
+    char extra = 0;
+    if (std::sscanf(text.c_str(), "%ldx%ldx%ld%c", &c, &h, &w, &extra) == 3 && c > 0 && h > 0 && w > 0 &&
+        c <= 65536 && h <= 65536 && w <= 65536)
+        return Shape{c, h, w};
+    return fail(ExitCode::kUsage, fmt::format("--input: expected CxHxW, found '{}'", printable(text)));
+}
+
+Result<ExitCode> run(int argc, const char* const* argv) {
+    CommandLine line("ecopipe-profile", "measures a model's layers on this device");
+    line.text("model", "zoo name (lenet5, fashion_cnn, plain_cnn, mobilenet_v2) or TorchScript file");
+    line.text("input", "one sample's shape, CxHxW", "1x28x28");
+    line.integer("num-classes", "classes of the head", {1, 1000000}, 10);
+    line.text("optimizer", "sgd or adam", "sgd");
+    line.number("momentum", "of sgd; 0 needs no optimiser slot", {0, 1}, 0.9);
+    line.text("micro-batch", "sizes to measure", "1,2,4,8,16");
+    line.integer("threads", "threads that compute", {1, 1024}, 1);
+    line.number("seconds", "time to spend on each size", {0.01, 3600}, 0.5);
+    line.text("device-name", "name of this device in the cluster file (default: its host name)");
+    line.text("out", "file to write", "profile.json");
+    ECOPIPE_ASSIGN_OR_RETURN(const auto leave, line.parse(argc, argv));
+    if (leave) return *leave;
+    if (!line.has("model")) return fail(ExitCode::kUsage, "--model is missing");
+
+    ProfileRequest request;
+    ECOPIPE_ASSIGN_OR_RETURN(request.spec, find_model(line.get_text("model")));
+    ECOPIPE_ASSIGN_OR_RETURN(request.spec.input_shape, parse_input(line.get_text("input")));
+    ECOPIPE_ASSIGN_OR_RETURN(request.micro_batches, parse_sizes(line.get_text("micro-batch")));
+    request.spec.num_classes = static_cast<int>(line.get_integer("num-classes"));
+    request.threads = static_cast<int>(line.get_integer("threads"));
+    request.device = line.has("device-name") ? line.get_text("device-name") : host_name();
+    request.seconds_per_size = line.get_number("seconds");
+    request.optimizer.name = line.get_text("optimizer");
+    request.optimizer.momentum = line.get_number("momentum");
+    if (request.optimizer.name != "sgd" && request.optimizer.name != "adam")
+        return fail(ExitCode::kUsage,
+                    fmt::format("--optimizer: expected sgd or adam, found '{}'", printable(request.optimizer.name)));
+    // One channel that the model reads as three is repeated by the data readers; measure what they will feed.
+    if (const int channels = required_channels(request.spec); channels > 1 && request.spec.input_shape[0] == 1)
+        request.spec.input_shape[0] = channels;
+
+    configure_torch(request.threads);
+    warn_without_fast_blas();
+    ECOPIPE_ASSIGN_OR_RETURN(const ModelProfile profile, profile_model(request));
+    ECOPIPE_RETURN_IF_ERROR(write_file_atomically(line.get_text("out"), profile_text(profile)));
+    const auto& sizes = request.micro_batches;
+    double forward = 0;
+    double backward = 0;
+    for (const LayerProfile& layer : profile.layers) {
+        forward += layer.timing.back().forward_ms;
+        backward += layer.timing.back().backward_ms;
+    }
+    fmt::print("{}: {} layers of {} on {}: forward {:.3f} ms, backward {:.3f} ms at micro-batch {}\n",
+               line.get_text("out"), profile.layers.size(), profile.model, profile.device, forward, backward,
+               sizes.back());
+    return ExitCode::kDone;
+}
+
+}  // namespace
+}  // namespace ecopipe
+
+int main(int argc, char** argv) {
+    return ecopipe::run_program("ecopipe-profile", [&] { return ecopipe::run(argc, argv); });
+}

@@ -1,0 +1,302 @@
+#include "stage_runtime/profiler.h"
+
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/types.h>
+
+#include <algorithm>
+#include <set>
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "core/random.h"
+#include "stage_runtime/data/dataset.h"
+#include "stage_runtime/engine/allocator.h"
+#include "stage_runtime/engine/optimizer.h"
+#include "stage_runtime/engine/tensor_bridge.h"
+#include "stage_runtime/model/layer_sequence.h"
+#include "stage_runtime/model/loss.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr int kRepeatsMin = 5;
+constexpr int kWarmups = 2;
+
+double median(std::vector<double> values) {
+    std::sort(values.begin(), values.end());
+    const std::size_t n = values.size();
+    return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+std::size_t storage_bytes(const Tensors& tensors) {
+    std::set<const void*> seen;
+    std::size_t bytes = 0;
+    for (const at::Tensor& tensor : tensors)
+        if (seen.insert(tensor.storage().data()).second) bytes += tensor.storage().nbytes();
+    return bytes;
+}
+
+struct Pass {
+    std::vector<double> forward_ms;
+    std::vector<double> backward_ms;
+};
+
+struct Sizes {
+    std::vector<std::size_t> output;
+    std::vector<std::size_t> stash;
+    std::vector<std::size_t> workspace;
+};
+
+struct Stash {
+    Tensors inputs;
+    Tensors outputs;
+};
+
+class Profiler {
+  public:
+    Profiler(const ProfileRequest& request, LayerSequence sequence, std::unique_ptr<Loss> loss)
+        : request_(request), sequence_(std::move(sequence)), loss_(std::move(loss)) {
+        for (auto& layer : sequence_.layers)
+            for (LayerTensor& tensor : layer->tensors)
+                if (tensor.trainable) tensor.tensor.requires_grad_(true);
+    }
+
+    Pass run(const Batch& batch, Sizes* sizes) {
+        const std::size_t count = sequence_.layers.size();
+        Pass pass{std::vector<double>(count), std::vector<double>(count)};
+        std::vector<Stash> stash(count);
+        Tensors values{to_torch(batch.inputs)};
+        for (at_layer_ = 0; at_layer_ < count; ++at_layer_) values = forward(at_layer_, values, stash, pass, sizes);
+        // The loss belongs to the last layer, both ways.
+        Instant started = monotonic_now();
+        Tensors leaves;
+        const at::AutoGradMode graph(true);
+        for (const at::Tensor& value : values) {
+            leaves.push_back(value.detach().contiguous());
+            if (leaves.back().is_floating_point()) leaves.back().requires_grad_(true);
+        }
+        const LossValue loss = loss_->evaluate(leaves, to_torch(batch.labels));
+        pass.forward_ms.back() += to_ms(monotonic_now() - started);
+        started = monotonic_now();
+        Tensors gradients = torch::autograd::grad({loss.sum}, leaves, {at::ones_like(loss.sum)}, false, false, true);
+        pass.backward_ms.back() += to_ms(monotonic_now() - started);
+        for (at_layer_ = count; at_layer_-- > 0;) {
+            if (static_cast<int>(at_layer_) < sequence_.info.first_trainable_layer) break;
+            gradients = backward(at_layer_, stash, gradients, pass, sizes);
+        }
+        return pass;
+    }
+
+    double update_ms(std::size_t i) {
+        const auto optimizer = make_optimizer(request_.optimizer);
+        const at::NoGradGuard no_grad;
+        std::vector<double> times;
+        for (int repeat = 0; repeat < kRepeatsMin; ++repeat) {
+            double total = 0;
+            for (LayerTensor& tensor : sequence_.layers[i]->tensors) {
+                if (!tensor.trainable) continue;
+                at::Tensor value = tensor.tensor.detach().clone();
+                const at::Tensor gradient = at::zeros_like(value);
+                auto state = optimizer->fresh_state(value);
+                const Instant started = monotonic_now();
+                optimizer->update(value, gradient, state, 0.01);
+                total += to_ms(monotonic_now() - started);
+            }
+            times.push_back(total);
+        }
+        return median(times);
+    }
+
+    [[nodiscard]] std::string place() const {
+        return at_layer_ < sequence_.layers.size()
+                   ? fmt::format("layer {} ({})", at_layer_, sequence_.layers[at_layer_]->name)
+                   : "the loss";
+    }
+    [[nodiscard]] const LayerSequence& sequence() const { return sequence_; }
+
+  private:
+    Tensors forward(std::size_t i, const Tensors& values, std::vector<Stash>& stash, Pass& pass, Sizes* sizes) {
+        Layer& layer = *sequence_.layers[i];
+        const int index = static_cast<int>(i);
+        const bool graph = index >= sequence_.info.first_trainable_layer;
+        const std::size_t live_before = live_tensor_bytes();
+        reset_peak_tensor_bytes();
+        const Instant started = monotonic_now();
+        const at::AutoGradMode mode(graph);
+        Tensors inputs;
+        for (const at::Tensor& value : values) {
+            inputs.push_back(value.detach().contiguous());
+            if (index > sequence_.info.first_trainable_layer && inputs.back().is_floating_point())
+                inputs.back().requires_grad_(true);
+        }
+        Tensors arguments = inputs;
+        if (layer.writes_input)
+            for (at::Tensor& argument : arguments) argument = argument.clone();
+        Tensors outputs = layer.forward(arguments, true);
+        arguments.clear();
+        pass.forward_ms[i] = to_ms(monotonic_now() - started);
+        if (sizes != nullptr) measure_forward(i, inputs, outputs, live_before, graph, *sizes);
+        if (graph) stash[i] = {std::move(inputs), outputs};
+        return outputs;
+    }
+
+    // Kept for backward: the input, and what forward left alive besides an output of its own.
+    static void measure_forward(std::size_t i, const Tensors& inputs, const Tensors& outputs, std::size_t live_before,
+                                bool graph, Sizes& sizes) {
+        std::size_t wire = 0;
+        for (const at::Tensor& output : outputs) wire += output.numel() * output.element_size();
+        std::set<const void*> input_storages;
+        for (const at::Tensor& input : inputs) input_storages.insert(input.storage().data());
+        Tensors fresh;
+        for (const at::Tensor& output : outputs)
+            if (!input_storages.contains(output.storage().data())) fresh.push_back(output);
+        const std::size_t live = live_tensor_bytes();
+        const std::size_t grown = live > live_before ? live - live_before : 0;
+        const std::size_t output_bytes = std::min(storage_bytes(fresh), grown);
+        sizes.output[i] = wire;
+        sizes.stash[i] = graph ? storage_bytes(inputs) + grown - output_bytes : 0;
+        const std::size_t peak = peak_tensor_bytes();
+        sizes.workspace[i] = std::max(sizes.workspace[i], peak > live ? peak - live : 0);
+    }
+
+    Tensors backward(std::size_t i, std::vector<Stash>& stash, const Tensors& gradients, Pass& pass, Sizes* sizes) {
+        Stash kept = std::move(stash[i]);
+        stash[i] = {};
+        const std::size_t live_before = live_tensor_bytes();
+        reset_peak_tensor_bytes();
+        const Instant started = monotonic_now();
+        Tensors outputs;
+        Tensors output_gradients;
+        for (std::size_t k = 0; k < kept.outputs.size(); ++k) {
+            if (!kept.outputs[k].requires_grad() || !gradients[k].defined()) continue;
+            outputs.push_back(kept.outputs[k]);
+            output_gradients.push_back(gradients[k]);
+        }
+        Tensors wanted;
+        for (const at::Tensor& input : kept.inputs)
+            if (input.requires_grad()) wanted.push_back(input);
+        for (const LayerTensor& tensor : sequence_.layers[i]->tensors)
+            if (tensor.trainable) wanted.push_back(tensor.tensor);
+        Tensors input_gradients(kept.inputs.size());
+        if (!outputs.empty() && !wanted.empty()) {
+            const Tensors found =
+                torch::autograd::grad(outputs, wanted, output_gradients, false, false, /*allow_unused=*/true);
+            std::size_t next = 0;
+            for (std::size_t k = 0; k < kept.inputs.size(); ++k)
+                if (kept.inputs[k].requires_grad() && found[next++].defined())
+                    input_gradients[k] = found[next - 1].contiguous();
+        }
+        pass.backward_ms[i] += to_ms(monotonic_now() - started);
+        if (sizes != nullptr) {
+            const std::size_t peak = peak_tensor_bytes();
+            sizes->workspace[i] = std::max(sizes->workspace[i], peak > live_before ? peak - live_before : 0);
+        }
+        return input_gradients;
+    }
+
+    const ProfileRequest& request_;
+    LayerSequence sequence_;
+    std::unique_ptr<Loss> loss_;
+    std::size_t at_layer_ = 0;
+};
+
+Batch random_batch(const ModelSpec& spec, int samples) {
+    Shape shape = spec.input_shape;
+    shape.insert(shape.begin(), samples);
+    Batch batch{HostTensor::allocate(DType::kF32, shape), HostTensor::allocate(DType::kI64, {samples})};
+    Rng rng(1);
+    for (float& value : batch.inputs.as<float>()) value = static_cast<float>(rng.uniform());
+    for (std::int64_t& label : batch.labels.as<std::int64_t>())
+        label = static_cast<std::int64_t>(rng.below(static_cast<std::uint64_t>(spec.num_classes)));
+    return batch;
+}
+
+// Medians over passes of at least the time asked for.
+Pass measure_size(Profiler& profiler, const Batch& batch, double seconds, Sizes* sizes) {
+    for (int i = 0; i < kWarmups; ++i) static_cast<void>(profiler.run(batch, nullptr));
+    std::vector<Pass> passes;
+    const Instant until = monotonic_now() + from_ms(seconds * 1000);
+    while (static_cast<int>(passes.size()) < kRepeatsMin || monotonic_now() < until)
+        passes.push_back(profiler.run(batch, nullptr));
+    if (sizes != nullptr) static_cast<void>(profiler.run(batch, sizes));
+    Pass result = passes.front();
+    for (std::size_t i = 0; i < result.forward_ms.size(); ++i) {
+        std::vector<double> forward;
+        std::vector<double> backward;
+        for (const Pass& pass : passes) {
+            forward.push_back(pass.forward_ms[i]);
+            backward.push_back(pass.backward_ms[i]);
+        }
+        result.forward_ms[i] = median(forward);
+        result.backward_ms[i] = median(backward);
+    }
+    return result;
+}
+
+ModelProfile empty_profile(const ProfileRequest& request, const ModelInfo& info) {
+    ModelProfile profile;
+    profile.model = request.spec.id();
+    profile.device = request.device;
+    profile.threads = request.threads;
+    profile.input = request.spec.input_shape;
+    profile.num_classes = request.spec.num_classes;
+    profile.input_bytes_per_sample = *checked_bytes(DType::kF32, request.spec.input_shape);
+    profile.optimizer_slots = request.optimizer.slots();
+    for (const LayerInfo& layer : info.layers) {
+        LayerProfile entry;
+        entry.name = layer.name;
+        entry.kind = layer.kind;
+        entry.joined_to_previous = layer.joined_to_previous;
+        profile.layers.push_back(entry);
+    }
+    for (const TensorInfo& tensor : info.tensors)
+        if (!tensor.buffer)
+            profile.layers[static_cast<std::size_t>(tensor.layer)].parameter_bytes +=
+                *checked_bytes(tensor.dtype, tensor.shape);
+    return profile;
+}
+
+}  // namespace
+
+Result<ModelProfile> profile_model(const ProfileRequest& request) {
+    ECOPIPE_ASSIGN_OR_RETURN(LayerSequence sequence, load_layers(request.spec, nullptr));
+    ECOPIPE_ASSIGN_OR_RETURN(auto loss, make_loss(request.loss));
+    ECOPIPE_ASSIGN_OR_RETURN(const TensorMap weights, initial_weights(request.spec, 0));
+    {
+        const at::NoGradGuard no_grad;
+        std::size_t next = 0;
+        for (auto& layer : sequence.layers)
+            for (LayerTensor& tensor : layer->tensors) tensor.tensor.copy_(to_torch(weights[next++].tensor));
+    }
+    ModelProfile profile = empty_profile(request, sequence.info);
+    const std::size_t count = sequence.layers.size();
+    Profiler profiler(request, std::move(sequence), std::move(loss));
+    try {
+        for (const int micro_batch : request.micro_batches) {
+            const bool largest = micro_batch == request.micro_batches.back();
+            Sizes sizes{std::vector<std::size_t>(count), std::vector<std::size_t>(count), std::vector<std::size_t>(count)};
+            const Batch batch = random_batch(request.spec, micro_batch);
+            const Pass pass =
+                measure_size(profiler, batch, request.seconds_per_size, largest ? &sizes : nullptr);
+            const auto samples = static_cast<std::size_t>(micro_batch);
+            for (std::size_t i = 0; i < count; ++i) {
+                profile.layers[i].timing.push_back({micro_batch, pass.forward_ms[i], pass.backward_ms[i], {}, {}});
+                if (!largest) continue;
+                profile.layers[i].output_bytes_per_sample = (sizes.output[i] + samples - 1) / samples;
+                profile.layers[i].stash_bytes_per_sample = (sizes.stash[i] + samples - 1) / samples;
+                profile.layers[i].workspace_bytes_per_sample = (sizes.workspace[i] + samples - 1) / samples;
+                profile.layers[i].update_ms = profiler.update_ms(i);
+            }
+        }
+    } catch (const std::exception& error) {
+        const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+        const std::string message =
+            torch_error != nullptr ? torch_error->what_without_backtrace() : std::string(error.what());
+        return fail(ExitCode::kUsage, fmt::format("model {}: {}: {}", request.spec.id(), profiler.place(),
+                                                  printable(last_meaningful_line(message))));
+    }
+    return profile;
+}
+
+}  // namespace ecopipe

@@ -1,0 +1,29 @@
+#pragma once
+// Measures what each layer of a model costs on this device. The header is plain.
+
+#include <string>
+#include <vector>
+
+#include "planner/model_profile.h"
+#include "stage_runtime/model/model_spec.h"
+#include "transport/messages.h"
+
+namespace ecopipe {
+
+struct ProfileRequest {
+    ModelSpec spec;
+    std::string device = "this";
+    int threads = 1;
+    std::vector<int> micro_batches{1, 2, 4, 8, 16};  // ascending
+    OptimizerSpec optimizer;
+    std::string loss = "cross_entropy";
+    double seconds_per_size = 0.5;  // at least this long, and at least kRepeatsMin passes
+};
+
+// Every layer forward and backward as the engine runs it (an autograd graph a layer, the loss in the last one), medians
+// over repeated passes of the whole model so that caches are as cold as in training. Stash and workspace are read from the
+// counting allocator at the largest size. Layers left of the first trainable one have no backward. Errors: kUsage when a
+// layer cannot take a size.
+[[nodiscard]] Result<ModelProfile> profile_model(const ProfileRequest& request);
+
+}  // namespace ecopipe

@@ -1,0 +1,559 @@
+#include "stage_runtime/worker.h"
+
+#include <fmt/format.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <filesystem>
+#include <thread>
+
+#include "core/check.h"
+#include "core/command_line.h"
+#include "core/files.h"
+#include "core/inbox.h"
+#include "core/log.h"
+#include "stage_runtime/engine/allocator.h"
+#include "stage_runtime/engine/executor.h"
+#include "stage_runtime/engine/numeric_class.h"
+#include "stage_runtime/host_facts.h"
+#include "stage_runtime/portal_link.h"
+#include "stage_runtime/stage_machine.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr auto kTick = std::chrono::milliseconds(50);            // how soon a signal is noticed
+constexpr auto kEndWait = std::chrono::seconds(5);               // for the portal's word after a failure
+constexpr std::size_t kModelFileBytesMax = 8ULL << 30;
+
+struct ControlMessage {
+    FrameHeader header;
+    std::vector<std::byte> body;
+};
+struct PeerAttached {
+    std::string peer;
+};
+struct PortalLost {
+    Error error;
+};
+using WorkerEvent = std::variant<ControlMessage, Delivery, PeerAttached, PortalLost>;
+
+std::int64_t ns(Instant instant) { return instant.time_since_epoch().count(); }
+
+Result<std::string> find_torchscript(const std::string& directory, const std::string& sha256) {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
+        const std::string path = entry.path().string();
+        if (!entry.is_regular_file() || entry.path().extension() != ".pt") continue;
+        const auto bytes = read_file(path, kModelFileBytesMax);
+        if (bytes && sha256_hex(*bytes) == sha256) return path;
+    }
+    return fail(ExitCode::kBadFile,
+                fmt::format("the TorchScript file with SHA-256 {} is not in {}; copy it there: scp MODEL.pt {}:{}/",
+                            sha256, directory, host_name(), std::filesystem::absolute(directory, error).string()));
+}
+
+class Worker {
+  public:
+    explicit Worker(const WorkerOptions& options)
+        : options_(options),
+          link_(loop_, actions_finished_,
+                {[this](const FrameHeader& header, std::vector<std::byte> body) {
+                     inbox_.push(ControlMessage{header, std::move(body)});
+                 },
+                 [this](Error error) { inbox_.push(PortalLost{std::move(error)}); }}),
+          data_(loop_, options.device,
+                {[this](Delivery delivery) { inbox_.push(std::move(delivery)); },
+                 [this](const std::string& peer) { inbox_.push(PeerAttached{peer}); }}) {}
+
+    Result<ExitCode> run() {
+        ECOPIPE_ASSIGN_OR_RETURN(numeric_class_, measure_numeric_class(options_.threads));
+        data_.emulate(options_.links, options_.link);
+        ECOPIPE_ASSIGN_OR_RETURN(data_port_, data_.bind({options_.data_bind, static_cast<std::uint16_t>(options_.data_port)}));
+        log_debug("{} listens for tensors on {}:{}", options_.device, options_.data_bind, data_port_);
+        for (;;) {
+            auto ended = serve_one_run();
+            if (signal_received() != 0) return static_cast<ExitCode>(128 + signal_received());
+            const bool orphaned = !ended && ended.error().code == ExitCode::kUnreachable && was_welcomed_;
+            if (!options_.stay && !(orphaned && options_.wait_when_orphaned)) return ended;
+            if (orphaned && !options_.wait_when_orphaned) return ended;
+            if (!ended && !was_welcomed_) return ended;
+            if (!ended) log_error("{}", ended.error().message);
+            log_info("{} stays for the next run", options_.device);
+        }
+    }
+
+  private:
+    Result<ExitCode> serve_one_run();  // joins, works until the run ends
+    Result<ExitCode> pump();
+    Result<std::optional<ExitCode>> handle(ControlMessage& message);
+    Result<void> configure(const FrameHeader& header, const Configure& configure);
+    Result<void> begin(const FrameHeader& header, const Begin& begin);
+    Result<void> take_state(const Delivery& delivery);
+    Result<void> deliver(Delivery delivery);
+    Result<void> obey(StageCommands commands);
+    Result<void> run_action(const stage_command::Run& run);
+    Result<void> train_action(const Action& action, std::vector<HostTensor> tensors);
+    Result<void> evaluate_action(const Action& action, std::vector<HostTensor> tensors);
+    void send_outputs(const SliceRole& slice, int slice_index, std::uint32_t micro_batch, TensorKind kind,
+                      std::vector<HostTensor> outputs);
+    void send_gradients(const SliceRole& slice, int slice_index, std::uint32_t micro_batch,
+                        std::vector<HostTensor> gradients);
+    void send_tensor(const std::string& to, TensorAddress address, HostTensor tensor);
+    void report_step();
+    void send_state(bool optimizer_state);
+    void emulate_slowness(Duration cpu);
+    [[nodiscard]] FrameHeader header() const {
+        FrameHeader header;
+        header.generation = machine_.generation();
+        header.step = machine_.step();
+        header.micro_batch = micro_batch_;
+        return header;
+    }
+    // A failure of this stage: told to the portal, which tells everyone.
+    Result<ExitCode> give_up(const Error& error);
+
+    const WorkerOptions& options_;
+    Inbox<WorkerEvent> inbox_;
+    std::atomic<std::uint64_t> actions_finished_{0};
+    NetLoop loop_;
+    PortalLink link_;
+    DataPlane data_;
+    NumericClass numeric_class_;
+    std::uint16_t data_port_ = 0;
+
+    StageMachine machine_;
+    Plan plan_;
+    std::vector<std::unique_ptr<Executor>> executors_;  // one a slice
+    std::map<TensorAddress, Delivery> tensors_;         // arrived, not consumed yet
+    std::vector<Delivery> early_state_;                 // of a generation whose Configure is still under way
+    bool configured_ = false;
+    bool was_welcomed_ = false;
+    std::uint32_t micro_batch_ = 0;                     // of the action at hand
+    bool trace_ = false;
+    Done done_;            // of the step under way
+    double update_ms_ = 0;
+    Instant step_started_{};
+    std::uint64_t sent_before_ = 0;
+};
+
+Result<ExitCode> Worker::serve_one_run() {
+    machine_ = StageMachine();
+    executors_.clear();
+    tensors_.clear();
+    early_state_.clear();
+    configured_ = false;
+    const Hello hello{.device = options_.device,
+                      .program_version = kVersion,
+                      .numeric_class = numeric_class_.hash,
+                      .numeric_summary = numeric_class_.summary,
+                      .cpu = cpu_name(),
+                      .cores = core_count(),
+                      .threads = static_cast<std::uint32_t>(options_.threads),
+                      .memory_mib = available_memory_mib(),
+                      .data_address = options_.data_address,
+                      .data_port = data_port_,
+                      .process_id = static_cast<std::uint64_t>(::getpid())};
+    ECOPIPE_RETURN_IF_ERROR(link_.dial(options_.portal, hello));
+    log_info("{} joins {}", options_.device, options_.portal.text());
+    auto ended = pump();
+    link_.hang_up();
+    data_.keep_only({});
+    return ended;
+}
+
+Result<ExitCode> Worker::pump() {
+    was_welcomed_ = false;
+    const Instant join_deadline = monotonic_now() + from_ms(options_.join_timeout_s * 1000);
+    for (;;) {
+        auto event = inbox_.pop_until(monotonic_now() + kTick);
+        if (signal_received() != 0) {
+            const auto name = signal_received() == SIGINT ? "SIGINT" : "SIGTERM";
+            return give_up({ExitCode::kRunFailed, fmt::format("left on {}", name)});
+        }
+        if (!event) {
+            if (!was_welcomed_ && monotonic_now() > join_deadline)
+                return fail(ExitCode::kUnreachable,
+                            fmt::format("portal {} did not answer within {} s", options_.portal.text(),
+                                        options_.join_timeout_s));
+            continue;
+        }
+        Result<void> handled;
+        if (auto* lost = std::get_if<PortalLost>(&*event)) return tl::unexpected<Error>(lost->error);
+        if (auto* attached = std::get_if<PeerAttached>(&*event)) {
+            handled = obey(machine_.on(stage_event::Attached{attached->peer}));
+        } else if (auto* delivery = std::get_if<Delivery>(&*event)) {
+            handled = deliver(std::move(*delivery));
+        } else {
+            auto& message = std::get<ControlMessage>(*event);
+            was_welcomed_ = was_welcomed_ || static_cast<MessageType>(message.header.type) == MessageType::kWelcome;
+            auto outcome = handle(message);
+            if (outcome && *outcome) return **outcome;
+            if (!outcome) {
+                // The portal itself spoke of the end: nobody needs to be told.
+                const auto type = static_cast<MessageType>(message.header.type);
+                if (type == MessageType::kEnd || type == MessageType::kRefuse)
+                    return tl::unexpected<Error>(outcome.error());
+                handled = tl::unexpected<Error>(outcome.error());
+            }
+        }
+        if (!handled) return give_up(handled.error());
+    }
+}
+
+Result<ExitCode> Worker::give_up(const Error& error) {
+    link_.send(header(), Failed{static_cast<std::uint8_t>(error.code), error.message.substr(0, 4096)});
+    const Instant deadline = monotonic_now() + kEndWait;
+    while (monotonic_now() < deadline) {
+        const auto event = inbox_.pop_until(deadline);
+        if (!event || std::holds_alternative<PortalLost>(*event)) break;
+        const auto* message = std::get_if<ControlMessage>(&*event);
+        if (message != nullptr && static_cast<MessageType>(message->header.type) == MessageType::kEnd) break;
+    }
+    return tl::unexpected<Error>(error);
+}
+
+Result<std::optional<ExitCode>> Worker::handle(ControlMessage& message) {
+    const std::span<const std::byte> body(message.body);
+    const FrameHeader& head = message.header;
+    switch (static_cast<MessageType>(head.type)) {
+        case MessageType::kWelcome:
+            data_.set_run(head.run);
+            log_info("{} was welcomed by {}", options_.device, options_.portal.text());
+            break;
+        case MessageType::kRefuse: {
+            ECOPIPE_ASSIGN_OR_RETURN(const auto refuse, decode<Refuse>(body));
+            return fail(static_cast<ExitCode>(refuse.code),
+                        fmt::format("refused by portal {}: {}", options_.portal.text(), printable(refuse.reason)));
+        }
+        case MessageType::kConfigure: {
+            ECOPIPE_ASSIGN_OR_RETURN(const auto work, decode<Configure>(body));
+            ECOPIPE_RETURN_IF_ERROR(configure(head, work));
+            break;
+        }
+        case MessageType::kBegin: {
+            ECOPIPE_ASSIGN_OR_RETURN(const auto step, decode<Begin>(body));
+            ECOPIPE_RETURN_IF_ERROR(begin(head, step));
+            break;
+        }
+        case MessageType::kCommit: {
+            ECOPIPE_ASSIGN_OR_RETURN(const auto commit, decode<Commit>(body));
+            ECOPIPE_RETURN_IF_ERROR(obey(machine_.on(stage_event::CommitReceived{head.generation, head.step, commit})));
+            break;
+        }
+        case MessageType::kFetch: {
+            ECOPIPE_ASSIGN_OR_RETURN(const auto fetch, decode<Fetch>(body));
+            ECOPIPE_RETURN_IF_ERROR(obey(machine_.on(stage_event::FetchReceived{fetch})));
+            break;
+        }
+        case MessageType::kEnd: {
+            ECOPIPE_ASSIGN_OR_RETURN(const auto end, decode<End>(body));
+            if (end.code != 0)
+                return fail(static_cast<ExitCode>(end.code), fmt::format("the run ended: {}", end.reason));
+            log_info("the run is over");
+            return std::optional(ExitCode::kDone);
+        }
+        default: log_warn("portal {}: unexpected message {}", options_.portal.text(), head.type);
+    }
+    return std::optional<ExitCode>();
+}
+
+Result<void> Worker::configure(const FrameHeader& head, const Configure& work) {
+    ECOPIPE_ASSIGN_OR_RETURN(plan_, parse_plan(work.plan_json, "plan"));
+    ModelSpec spec;
+    spec.zoo = work.model;
+    spec.sha256 = work.model_sha256;
+    spec.num_classes = static_cast<int>(work.num_classes);
+    spec.input_shape = work.input_shape;
+    if (spec.zoo.empty()) {
+        ECOPIPE_ASSIGN_OR_RETURN(spec.torchscript_path, find_torchscript(options_.models_directory, spec.sha256));
+    }
+    executors_.clear();
+    std::vector<SliceRole> slices;
+    for (const StagePlan& stage : plan_.stages) {
+        if (stage.device != work.device) continue;
+        ExecutorOptions options;
+        options.range = {stage.first_layer, stage.last_layer};
+        options.recompute = stage.recompute;
+        options.optimizer = work.optimizer;
+        options.loss = work.loss;
+        options.seed = work.seed;
+        ECOPIPE_ASSIGN_OR_RETURN(auto executor, Executor::create(spec, options));
+        slices = slice_roles(plan_, work.device, executor->model().first_trainable_layer);
+        executors_.push_back(std::move(executor));
+    }
+    if (executors_.empty()) return fail(ExitCode::kBadFile, "the plan has no stage for this device");
+    std::set<std::string> peers{kPortalPeer};
+    std::vector<std::string> keep{kPortalPeer};
+    for (const PeerAddress& peer : work.peers) {
+        peers.insert(peer.device);
+        keep.push_back(peer.device);
+    }
+    data_.keep_only(keep);
+    configured_ = true;
+    ECOPIPE_RETURN_IF_ERROR(
+        obey(machine_.on(stage_event::Configured{head.generation, slices, peers, work.state_tensors})));
+    for (const PeerAddress& peer : work.peers) {
+        if (!peer.dial) continue;
+        ECOPIPE_ASSIGN_OR_RETURN(const Endpoint endpoint, parse_endpoint(peer.endpoint, "peer " + peer.device));
+        ECOPIPE_RETURN_IF_ERROR(data_.dial(peer.device, endpoint));
+    }
+    auto early = std::move(early_state_);
+    early_state_.clear();
+    for (Delivery& delivery : early) ECOPIPE_RETURN_IF_ERROR(take_state(delivery));
+    return {};
+}
+
+Result<void> Worker::begin(const FrameHeader& head, const Begin& step) {
+    const int micro_batches = static_cast<int>(step.micro_batch_samples.size());
+    ActionList actions;
+    if (step.mode == StepMode::kTrain) {
+        ECOPIPE_ASSIGN_OR_RETURN(const auto lists, plan_actions(plan_, micro_batches));
+        const auto devices = plan_devices(plan_);
+        const auto at = std::find(devices.begin(), devices.end(), options_.device) - devices.begin();
+        actions = lists.at(static_cast<std::size_t>(at));
+    } else {
+        for (int m = 0; m < micro_batches; ++m)
+            for (int slice = 0; slice < static_cast<int>(executors_.size()); ++slice)
+                actions.push_back({ActionKind::kForward, m, slice});
+    }
+    return obey(machine_.on(stage_event::Begun{head.generation, head.step, step, std::move(actions)}));
+}
+
+Result<void> Worker::take_state(const Delivery& delivery) {
+    if (!configured_ || delivery.address.generation > machine_.generation()) {
+        early_state_.push_back(delivery);
+        return {};
+    }
+    if (delivery.address.generation < machine_.generation()) return {};
+    const std::size_t slice = delivery.address.slice;
+    if (slice >= executors_.size()) return fail(ExitCode::kRunFailed, "a state tensor for a slice that is not here");
+    ECOPIPE_RETURN_IF_ERROR(executors_[slice]->load_state(delivery.address.name, delivery.tensor));
+    return obey(machine_.on(stage_event::StateLoaded{}));
+}
+
+Result<void> Worker::deliver(Delivery delivery) {
+    if (delivery.address.kind == TensorKind::kState) return take_state(delivery);
+    const TensorAddress address = delivery.address;
+    tensors_.insert_or_assign(address, std::move(delivery));
+    return obey(machine_.on(stage_event::TensorArrived{address}));
+}
+
+Result<void> Worker::obey(StageCommands commands) {
+    for (StageCommand& command : commands) {
+        if (std::holds_alternative<stage_command::SendReady>(command)) {
+            link_.send(header(), Ready{live_tensor_bytes()});
+        } else if (auto* start = std::get_if<stage_command::StartStep>(&command)) {
+            done_ = {};
+            trace_ = start->begin.trace;
+            step_started_ = monotonic_now();
+            sent_before_ = data_.sent_bytes();
+            reset_peak_tensor_bytes();
+            if (start->begin.mode == StepMode::kTrain)
+                for (auto& executor : executors_) executor->begin_step(start->step, start->begin.loss_divisor);
+        } else if (auto* run = std::get_if<stage_command::Run>(&command)) {
+            ECOPIPE_RETURN_IF_ERROR(run_action(*run));
+        } else if (auto* drop = std::get_if<stage_command::DropTensor>(&command)) {
+            tensors_.erase(drop->address);
+        } else if (std::holds_alternative<stage_command::ReportStep>(command)) {
+            report_step();
+            ECOPIPE_RETURN_IF_ERROR(obey(machine_.on(stage_event::StepReported{})));
+        } else if (auto* update = std::get_if<stage_command::ApplyUpdate>(&command)) {
+            const Duration cpu = thread_cpu_time();
+            const Instant started = monotonic_now();
+            for (auto& executor : executors_)
+                executor->commit(update->commit.learning_rate, update->commit.gradient_scale);
+            emulate_slowness(thread_cpu_time() - cpu);
+            update_ms_ = to_ms(monotonic_now() - started);
+            ECOPIPE_RETURN_IF_ERROR(obey(machine_.on(stage_event::UpdateFinished{})));
+        } else if (std::holds_alternative<stage_command::SendCommitted>(command)) {
+            link_.send(header(), Committed{update_ms_});
+        } else if (auto* fetch = std::get_if<stage_command::SendState>(&command)) {
+            send_state(fetch->optimizer_state);
+        } else if (auto* error = std::get_if<stage_command::ProtocolError>(&command)) {
+            return fail(ExitCode::kRunFailed, "unexpected message from the portal: " + error->reason);
+        }
+    }
+    return {};
+}
+
+Result<void> Worker::run_action(const stage_command::Run& run) {
+    micro_batch_ = static_cast<std::uint32_t>(run.action.micro_batch);
+    std::vector<HostTensor> tensors;
+    for (const TensorAddress& address : run.tensors) {
+        const auto found = tensors_.find(address);
+        ECOPIPE_CHECK(found != tensors_.end());
+        Delivery delivery = std::move(found->second);
+        tensors_.erase(found);
+        if (address.kind != TensorKind::kActivation && address.kind != TensorKind::kGradient &&
+            delivery.peer != options_.device)
+            data_.consumed(delivery.peer, delivery.tensor.bytes());
+        // Gradients stand at the place of their output; an output without one leaves a gap.
+        if (address.kind == TensorKind::kGradient) {
+            if (tensors.size() <= address.output) tensors.resize(address.output + 1U);
+            tensors[address.output] = std::move(delivery.tensor);
+        } else {
+            tensors.push_back(std::move(delivery.tensor));
+        }
+    }
+    const Instant started = monotonic_now();
+    if (machine_.mode() == StepMode::kTrain) {
+        ECOPIPE_RETURN_IF_ERROR(train_action(run.action, std::move(tensors)));
+    } else {
+        ECOPIPE_RETURN_IF_ERROR(evaluate_action(run.action, std::move(tensors)));
+    }
+    const Instant ended = monotonic_now();
+    done_.busy_ms += to_ms(ended - started);
+    if (trace_)
+        done_.actions.push_back({static_cast<char>(run.action.kind), static_cast<std::uint16_t>(run.action.slice),
+                                 micro_batch_, ns(started), ns(ended)});
+    ++actions_finished_;
+    return obey(machine_.on(stage_event::ActionFinished{}));
+}
+
+Result<void> Worker::train_action(const Action& action, std::vector<HostTensor> tensors) {
+    const auto index = static_cast<std::size_t>(action.slice);
+    const SliceRole& slice = machine_.slices()[index];
+    Executor& executor = *executors_[index];
+    const Duration cpu = thread_cpu_time();
+    if (action.kind == ActionKind::kForward) {
+        HostTensor labels;
+        if (slice.last) {
+            labels = std::move(tensors.back());
+            tensors.pop_back();
+        }
+        ECOPIPE_ASSIGN_OR_RETURN(auto outputs, executor.forward(micro_batch_, tensors, slice.last ? &labels : nullptr));
+        emulate_slowness(thread_cpu_time() - cpu);
+        if (!slice.last) send_outputs(slice, action.slice, micro_batch_, TensorKind::kActivation, std::move(outputs));
+        return {};
+    }
+    if (action.kind != ActionKind::kBackward)
+        return fail(ExitCode::kRunFailed, "a schedule with split backward is not supported by this stage");
+    ECOPIPE_ASSIGN_OR_RETURN(auto gradients, executor.backward(micro_batch_, tensors));
+    emulate_slowness(thread_cpu_time() - cpu);
+    if (slice.sends_gradient) send_gradients(slice, action.slice, micro_batch_, std::move(gradients));
+    return {};
+}
+
+Result<void> Worker::evaluate_action(const Action& action, std::vector<HostTensor> tensors) {
+    const auto index = static_cast<std::size_t>(action.slice);
+    const SliceRole& slice = machine_.slices()[index];
+    const Duration cpu = thread_cpu_time();
+    HostTensor labels;
+    if (slice.last) {
+        labels = std::move(tensors.back());
+        tensors.pop_back();
+    }
+    LossTotals totals;
+    ECOPIPE_ASSIGN_OR_RETURN(auto outputs,
+                             executors_[index]->evaluate(tensors, slice.last ? &labels : nullptr, totals));
+    done_.loss_sum += totals.sum;
+    done_.labels += totals.labels;
+    done_.correct += totals.correct;
+    emulate_slowness(thread_cpu_time() - cpu);
+    if (slice.last) return {};
+    // Evaluation streams: a faster stage waits here instead of queueing the whole test split.
+    while (!data_.wait_for_room(monotonic_now() + kTick))
+        if (signal_received() != 0) return fail(ExitCode::kRunFailed, "left on a signal");
+    send_outputs(slice, action.slice, micro_batch_, TensorKind::kEvalActivation, std::move(outputs));
+    return {};
+}
+
+void Worker::send_outputs(const SliceRole& slice, int slice_index, std::uint32_t micro_batch, TensorKind kind,
+                          std::vector<HostTensor> outputs) {
+    TensorAddress address;
+    address.generation = machine_.generation();
+    address.step = machine_.step();
+    address.kind = kind;
+    address.micro_batch = micro_batch;
+    address.slice = static_cast<std::uint16_t>(slice_index);
+    address.producer = static_cast<std::uint32_t>(slice.last_layer);
+    address.outputs = static_cast<std::uint16_t>(outputs.size());
+    address.gradient_returns = slice.receives_gradient;
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+        address.output = static_cast<std::uint16_t>(i);
+        send_tensor(slice.downstream, address, std::move(outputs[i]));
+    }
+}
+
+void Worker::send_gradients(const SliceRole& slice, int slice_index, std::uint32_t micro_batch,
+                            std::vector<HostTensor> gradients) {
+    TensorAddress address;
+    address.generation = machine_.generation();
+    address.step = machine_.step();
+    address.kind = TensorKind::kGradient;
+    address.micro_batch = micro_batch;
+    address.slice = static_cast<std::uint16_t>(slice_index);
+    address.producer = static_cast<std::uint32_t>(slice.first_layer - 1);
+    address.outputs = static_cast<std::uint16_t>(
+        std::count_if(gradients.begin(), gradients.end(), [](const HostTensor& g) { return g.defined(); }));
+    for (std::size_t i = 0; i < gradients.size(); ++i) {
+        if (!gradients[i].defined()) continue;
+        address.output = static_cast<std::uint16_t>(i);
+        send_tensor(slice.upstream, address, std::move(gradients[i]));
+    }
+}
+
+void Worker::send_tensor(const std::string& to, TensorAddress address, HostTensor tensor) {
+    if (to == options_.device) {  // the next slice is here: no wire between
+        inbox_.push(Delivery{options_.device, std::move(address), std::move(tensor)});
+    } else {
+        data_.send(to, std::move(address), std::move(tensor));
+    }
+}
+
+void Worker::report_step() {
+    if (machine_.mode() == StepMode::kTrain) {
+        for (auto& executor : executors_) {
+            const StepTotals totals = executor->finish_step();
+            done_.loss_sum += totals.loss.sum;
+            done_.labels += totals.loss.labels;
+            done_.correct += totals.loss.correct;
+            done_.squared_gradient_norms.insert(done_.squared_gradient_norms.end(),
+                                                totals.squared_gradient_norms.begin(),
+                                                totals.squared_gradient_norms.end());
+            if (done_.nonfinite_layer < 0) done_.nonfinite_layer = totals.nonfinite_layer;
+        }
+    }
+    done_.wait_ms = std::max(0.0, to_ms(monotonic_now() - step_started_) - done_.busy_ms);
+    done_.peak_bytes = peak_tensor_bytes();
+    done_.sent_bytes = data_.sent_bytes() - sent_before_;
+    link_.send(header(), done_);
+    done_ = {};
+}
+
+void Worker::send_state(bool optimizer_state) {
+    std::uint32_t sent = 0;
+    for (std::size_t slice = 0; slice < executors_.size(); ++slice) {
+        for (NamedTensor& entry : executors_[slice]->state(optimizer_state)) {
+            TensorAddress address;
+            address.generation = machine_.generation();
+            address.step = machine_.step();
+            address.kind = TensorKind::kState;
+            address.slice = static_cast<std::uint16_t>(slice);
+            address.name = entry.name;
+            data_.send(kPortalPeer, std::move(address), std::move(entry.tensor));
+            ++sent;
+        }
+    }
+    link_.send(header(), Fetched{sent});
+}
+
+void Worker::emulate_slowness(Duration cpu) {
+    if (options_.slowdown <= 1) return;
+    const Instant until = monotonic_now() + std::chrono::duration_cast<Duration>(cpu * (options_.slowdown - 1));
+    timespec when{};
+    when.tv_sec = until.time_since_epoch().count() / 1'000'000'000;
+    when.tv_nsec = until.time_since_epoch().count() % 1'000'000'000;
+    while (::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &when, nullptr) == EINTR && signal_received() == 0) {
+    }
+}
+
+}  // namespace
+
+Result<ExitCode> run_worker(const WorkerOptions& options) { return Worker(options).run(); }
+
+}  // namespace ecopipe
