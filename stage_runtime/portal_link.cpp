@@ -12,7 +12,10 @@ constexpr auto kHelloEvery = std::chrono::milliseconds(200);
 PortalLink::PortalLink(NetLoop& loop, const std::atomic<std::uint64_t>& actions_finished, Callbacks callbacks)
     : loop_(loop), actions_finished_(actions_finished), callbacks_(std::move(callbacks)) {}
 
-PortalLink::~PortalLink() { hang_up(); }
+PortalLink::~PortalLink() {
+    hang_up();
+    loop_.call([this] { lifeline_.reset(); });
+}
 
 Result<void> PortalLink::dial(const Endpoint& portal, const Hello& hello) {
     return loop_.call([&]() -> Result<void> {
@@ -44,7 +47,7 @@ void PortalLink::hang_up() {
 void PortalLink::say_hello(std::uint64_t attempt_of) {
     if (attempt_of != attempt_ || welcomed_ || lost_) return;
     static_cast<void>(socket_->send("", {}, hello_));
-    loop_.at(monotonic_now() + kHelloEvery, [this, attempt_of] { say_hello(attempt_of); });
+    loop_.at(monotonic_now() + kHelloEvery, lifeline_, [this, attempt_of] { say_hello(attempt_of); });
 }
 
 void PortalLink::check_silence(std::uint64_t attempt_of) {
@@ -55,7 +58,7 @@ void PortalLink::check_silence(std::uint64_t attempt_of) {
                                                   to_ms(silence_max_) / 1000)});
         return;
     }
-    loop_.at(last_heard_ + silence_max_ + std::chrono::milliseconds(10),
+    loop_.at(last_heard_ + silence_max_ + std::chrono::milliseconds(10), lifeline_,
              [this, attempt_of] { check_silence(attempt_of); });
 }
 

@@ -40,6 +40,7 @@ class PortalLink {
     void lose(Error error);
 
     NetLoop& loop_;
+    Lifeline lifeline_ = make_lifeline();
     const std::atomic<std::uint64_t>& actions_finished_;
     Callbacks callbacks_;
     std::unique_ptr<MessageSocket> socket_;

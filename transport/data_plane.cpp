@@ -25,6 +25,7 @@ DataPlane::DataPlane(NetLoop& loop, std::string own_device, Callbacks callbacks)
 
 DataPlane::~DataPlane() {
     loop_.call([this] {
+        lifeline_.reset();
         peers_.clear();
         listener_.reset();
     });
@@ -92,7 +93,7 @@ void DataPlane::attach(const std::string& name) {
     const auto known = peers_.find(name);
     if (known == peers_.end() || known->second->attached) return;
     const bool sent = send_message(*known->second, {}, Attach{own_device_});
-    loop_.at(monotonic_now() + (sent ? kAttachAgain : kAttachRetry), [this, name] { attach(name); });
+    loop_.at(monotonic_now() + (sent ? kAttachAgain : kAttachRetry), lifeline_, [this, name] { attach(name); });
 }
 
 void DataPlane::keep_only(const std::vector<std::string>& keep) {
@@ -156,7 +157,7 @@ void DataPlane::pump_later(const std::string& name, Instant when) {
     Peer& to = peer(name);
     if (to.pump_scheduled) return;
     to.pump_scheduled = true;
-    loop_.at(when, [this, name] {
+    loop_.at(when, lifeline_, [this, name] {
         const auto known = peers_.find(name);
         if (known == peers_.end()) return;
         known->second->pump_scheduled = false;
@@ -177,7 +178,7 @@ void DataPlane::pump(const std::string& name) {
                 pump_later(name, to.shaper.free_at() - kShapeAhead / 2);
                 return;
             }
-            loop_.at(to.shaper.reserve(now, bytes), [this, name, item, bytes] {
+            loop_.at(to.shaper.reserve(now, bytes), lifeline_, [this, name, item, bytes] {
                 const auto known = peers_.find(name);
                 if (known != peers_.end() && !send_chunk(*known->second, item, bytes))
                     log_warn("data channel to {}: a chunk could not be sent", name);

@@ -114,6 +114,7 @@ class DataPlane {
     bool send_message(Peer& to, FrameHeader header, const Message& message, Payload payload = {});
 
     NetLoop& loop_;
+    Lifeline lifeline_ = make_lifeline();
     std::string own_device_;
     Callbacks callbacks_;
     std::unique_ptr<MessageSocket> listener_;

@@ -26,6 +26,11 @@ zmq::message_t payload_message(Payload payload) {
     return zmq::message_t(data, payload.bytes.size(), free_payload, owner);
 }
 
+std::string_view peer_address(const zmq::message_t& frame) {
+    const char* address = zmq_msg_gets(frame.handle(), "Peer-Address");
+    return address != nullptr ? address : "";
+}
+
 zmq::message_t bytes_message(const void* data, std::size_t size) { return zmq::message_t(data, size); }
 
 }  // namespace
@@ -152,7 +157,8 @@ void MessageSocket::handle(std::string_view from, std::span<zmq::message_t> fram
         bad_(from, header.error());
         return;
     }
-    handler_({from, *header, views[1], frames.size() == kFramesMax ? views[2] : std::span<const std::byte>()});
+    const auto payload = frames.size() == kFramesMax ? views[2] : std::span<const std::byte>();
+    handler_({from, *header, views[1], payload, peer_address(frames[0])});
 }
 
 }  // namespace ecopipe

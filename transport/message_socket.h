@@ -21,6 +21,7 @@ struct Incoming {
     const FrameHeader& header;
     std::span<const std::byte> body;
     std::span<const std::byte> payload;
+    std::string_view address;  // the peer's IP address, "" if ZeroMQ does not tell
 };
 
 // Bytes to send without a copy: `owner` keeps them alive until ZeroMQ is done.

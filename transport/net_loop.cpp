@@ -43,8 +43,8 @@ void NetLoop::unwatch(zmq::socket_ref socket) {
     std::erase_if(watched_, [&](const Watched& w) { return w.socket == socket.handle(); });
 }
 
-void NetLoop::at(Instant when, std::function<void()> task) {
-    timers_.emplace(when, std::move(task));
+void NetLoop::at(Instant when, const Lifeline& owner, std::function<void()> task) {
+    timers_.emplace(when, Timer{owner, std::move(task)});
 }
 
 void NetLoop::run_posted() {
@@ -60,9 +60,9 @@ void NetLoop::run_posted() {
 
 void NetLoop::run_due() {
     while (!timers_.empty() && timers_.begin()->first <= monotonic_now()) {
-        auto task = std::move(timers_.begin()->second);
+        const Timer timer = std::move(timers_.begin()->second);
         timers_.erase(timers_.begin());
-        task();
+        if (!timer.owner.expired()) timer.task();
     }
 }
 

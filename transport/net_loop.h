@@ -6,6 +6,7 @@
 #include <functional>
 #include <future>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -14,6 +15,10 @@
 #include "core/clock.h"
 
 namespace ecopipe {
+
+// Timers outlive the object that set them: it holds a lifeline, and a timer tied to it does nothing once it is gone.
+using Lifeline = std::shared_ptr<const bool>;
+[[nodiscard]] inline Lifeline make_lifeline() { return std::make_shared<const bool>(true); }
 
 class NetLoop {
   public:
@@ -45,7 +50,8 @@ class NetLoop {
     // `on_readable` reads until nothing is left or its own limit is reached; it is called again while data waits.
     void watch(zmq::socket_ref socket, std::function<void()> on_readable);
     void unwatch(zmq::socket_ref socket);
-    void at(Instant when, std::function<void()> task);  // microseconds of precision; in order at equal instants
+    // Microseconds of precision; in order at equal instants; nothing when `owner` has died by then.
+    void at(Instant when, const Lifeline& owner, std::function<void()> task);
 
   private:
     struct Watched {
@@ -63,7 +69,11 @@ class NetLoop {
     std::mutex mutex_;
     std::deque<std::function<void()>> posted_;  // guarded by mutex_
     std::vector<Watched> watched_;
-    std::multimap<Instant, std::function<void()>> timers_;
+    struct Timer {
+        std::weak_ptr<const bool> owner;
+        std::function<void()> task;
+    };
+    std::multimap<Instant, Timer> timers_;
     std::atomic<bool> stopping_{false};
     std::thread thread_;  // last: starts when everything above exists
 };

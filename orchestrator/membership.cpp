@@ -1,0 +1,131 @@
+#include "orchestrator/membership.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "core/command_line.h"
+#include "core/log.h"
+
+namespace ecopipe {
+
+Membership::Membership(NetLoop& loop, Inbox<PortalEvent>& inbox, std::uint64_t run, MembershipOptions options)
+    : loop_(loop), inbox_(inbox), run_(run), options_(std::move(options)), liveness_(options_.silence_max) {}
+
+Membership::~Membership() {
+    loop_.call([this] {
+        lifeline_.reset();
+        socket_.reset();
+    });
+}
+
+Result<std::uint16_t> Membership::bind() {
+    return loop_.call([this]() -> Result<std::uint16_t> {
+        auto socket = MessageSocket::bind(
+            loop_, options_.bind, [this](const Incoming& message) { on_message(message); },
+            [this](std::string_view from, const Error& error) {
+                log_warn("control port: {}", error.message);
+                if (error.code == ExitCode::kMismatch) refuse(from, ExitCode::kMismatch, "another protocol");
+            });
+        if (!socket) return tl::unexpected<Error>(socket.error());
+        socket_ = std::move(*socket);
+        ping();
+        return socket_->port();
+    });
+}
+
+void Membership::ping() {
+    const Instant now = monotonic_now();
+    std::vector<std::string> gone;
+    for (const auto& [device, member] : members_)
+        if (!send_now(device, {}, Ping{now.time_since_epoch().count()})) gone.push_back(device);
+    for (const std::string& device : gone) lose(device, "its connection is gone");
+    for (const std::string& device : liveness_.silent(now))
+        lose(device, fmt::format("it has said nothing for {:.1f} s", to_ms(options_.silence_max) / 1000));
+    loop_.at(now + options_.ping_interval, lifeline_, [this] { ping(); });
+}
+
+void Membership::lose(const std::string& device, std::string how) {
+    const auto member = members_.find(device);
+    if (member == members_.end()) return;
+    names_by_routing_id_.erase(member->second.routing_id);
+    members_.erase(member);
+    liveness_.left(device);
+    inbox_.push(portal_event::Lost{device, std::move(how)});
+}
+
+void Membership::forget(const std::string& device) {
+    loop_.call([&] {
+        if (const auto member = members_.find(device); member != members_.end()) {
+            names_by_routing_id_.erase(member->second.routing_id);
+            members_.erase(member);
+        }
+        liveness_.left(device);
+    });
+}
+
+std::int64_t Membership::clock_offset_ns(const std::string& device) {
+    return loop_.call([&] { return liveness_.clock_offset_ns(device); });
+}
+
+void Membership::refuse(std::string_view to, ExitCode code, const std::string& reason) {
+    FrameHeader header;
+    header.run = run_;
+    static_cast<void>(socket_->send(to, header, Refuse{static_cast<std::uint8_t>(code), reason}));
+}
+
+void Membership::on_hello(const Incoming& message) {
+    const auto hello = decode<Hello>(message.body);
+    if (!hello) {
+        log_warn("control port: a bad Hello: {}", hello.error().message);
+        return;
+    }
+    const std::string& device = hello->device;
+    FrameHeader header;
+    header.run = run_;
+    const Welcome welcome{static_cast<std::uint32_t>(to_ms(options_.ping_interval)),
+                          static_cast<std::uint32_t>(to_ms(options_.silence_max))};
+    if (const auto member = members_.find(device); member != members_.end()) {
+        if (member->second.routing_id == message.from) {
+            static_cast<void>(socket_->send(message.from, header, welcome));
+        } else {
+            refuse(message.from, ExitCode::kUsage, fmt::format("a device named {} has already joined", device));
+        }
+        return;
+    }
+    if (!options_.allowed.contains(device)) {
+        refuse(message.from, ExitCode::kUsage,
+               fmt::format("no device of the cluster is named {}; it has {}", printable(device),
+                           fmt::join(options_.allowed, ", ")));
+        return;
+    }
+    if (hello->program_version != kVersion) {
+        refuse(message.from, ExitCode::kMismatch,
+               fmt::format("version {} cannot join version {}", printable(hello->program_version), kVersion));
+        return;
+    }
+    members_[device] = {std::string(message.from), *hello};
+    names_by_routing_id_[std::string(message.from)] = device;
+    liveness_.joined(device, monotonic_now());
+    static_cast<void>(socket_->send(message.from, header, welcome));
+    inbox_.push(portal_event::Joined{device, *hello, std::string(message.address)});
+}
+
+void Membership::on_message(const Incoming& message) {
+    const auto type = static_cast<MessageType>(message.header.type);
+    if (type == MessageType::kHello) {
+        on_hello(message);
+        return;
+    }
+    const auto known = names_by_routing_id_.find(std::string(message.from));
+    if (known == names_by_routing_id_.end() || message.header.run != run_) return;
+    const Instant now = monotonic_now();
+    liveness_.heard(known->second, now);
+    if (type == MessageType::kPong) {
+        if (const auto pong = decode<Pong>(message.body))
+            liveness_.pong(known->second, Instant(Duration(pong->echo_ns)), now, pong->local_ns);
+        return;
+    }
+    inbox_.push(portal_event::Message{known->second, message.header, {message.body.begin(), message.body.end()}});
+}
+
+}  // namespace ecopipe

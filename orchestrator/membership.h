@@ -1,0 +1,93 @@
+#pragma once
+// The control port of a portal: who may join, who has, who is lost. The adapter between sockets and the session.
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core/inbox.h"
+#include "orchestrator/liveness.h"
+#include "transport/data_plane.h"
+#include "transport/message_socket.h"
+#include "transport/messages.h"
+
+namespace ecopipe {
+
+// What reaches the portal's main thread.
+namespace portal_event {
+struct Joined {
+    std::string device;
+    Hello hello;
+    std::string address;  // that it dialled from, "" if unknown
+};
+struct Message {
+    std::string device;
+    FrameHeader header;
+    std::vector<std::byte> body;
+};
+struct Lost {
+    std::string device;
+    std::string how;
+};
+struct Attached {
+    std::string device;
+};
+}  // namespace portal_event
+using PortalEvent = std::variant<portal_event::Joined, portal_event::Message, portal_event::Lost,
+                                 portal_event::Attached, Delivery>;
+
+struct MembershipOptions {
+    Endpoint bind;
+    std::set<std::string> allowed;  // device names of the cluster
+    Duration ping_interval = std::chrono::milliseconds(500);
+    Duration silence_max = std::chrono::seconds(5);
+};
+
+class Membership {
+  public:
+    Membership(NetLoop& loop, Inbox<PortalEvent>& inbox, std::uint64_t run, MembershipOptions options);
+    ~Membership();
+    [[nodiscard]] Result<std::uint16_t> bind();  // the port
+
+    // Any thread; false when the device has not joined or its connection is gone.
+    template <class Body>
+    bool send(const std::string& device, FrameHeader header, const Body& body) {
+        return loop_.call([&] { return send_now(device, header, body); });
+    }
+    [[nodiscard]] std::int64_t clock_offset_ns(const std::string& device);
+    // A device whose end is known is not reported as lost.
+    void forget(const std::string& device);
+
+  private:
+    struct Member {
+        std::string routing_id;
+        Hello hello;
+    };
+    template <class Body>
+    bool send_now(const std::string& device, FrameHeader header, const Body& body) {
+        const auto member = members_.find(device);
+        if (member == members_.end()) return false;
+        header.run = run_;
+        return socket_->send(member->second.routing_id, header, body);
+    }
+    void on_message(const Incoming& message);
+    void on_hello(const Incoming& message);
+    void refuse(std::string_view to, ExitCode code, const std::string& reason);
+    void ping();
+    void lose(const std::string& device, std::string how);
+
+    NetLoop& loop_;
+    Lifeline lifeline_ = make_lifeline();
+    Inbox<PortalEvent>& inbox_;
+    std::uint64_t run_;
+    MembershipOptions options_;
+    std::unique_ptr<MessageSocket> socket_;
+    std::map<std::string, Member> members_;
+    std::map<std::string, std::string> names_by_routing_id_;
+    Liveness liveness_;
+};
+
+}  // namespace ecopipe

@@ -1,0 +1,107 @@
+#include "orchestrator/planning.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "core/log.h"
+#include "stage_runtime/profiler.h"
+
+namespace ecopipe {
+
+Result<void> adopt_plan(const Plan& plan, const ModelSpec& spec, const ModelInfo& info, TrainOptions& options) {
+    const auto contradiction = [&](const std::string& what, const auto& in_plan, const auto& found) {
+        return fail(ExitCode::kUsage, fmt::format("{}: {} is {} in the plan, {} here", options.plan_file, what, in_plan, found));
+    };
+    const auto layers = static_cast<int>(info.layers.size());
+    if (plan.model != spec.id())
+        return fail(ExitCode::kBadFile, fmt::format("{}: model: expected {}, found {}", options.plan_file, spec.id(), plan.model));
+    if (plan.stages.back().last_layer + 1 != layers)
+        return fail(ExitCode::kBadFile, fmt::format("{}: stages: expected {} layers as the model has, found {}",
+                                                    options.plan_file, layers, plan.stages.back().last_layer + 1));
+    for (const StagePlan& stage : plan.stages) {
+        if (info.layers[static_cast<std::size_t>(stage.first_layer)].joined_to_previous)
+            return fail(ExitCode::kBadFile, fmt::format("{}: stages: layer {} shares a parameter with an earlier layer and "
+                                                        "cannot start a stage",
+                                                        options.plan_file, stage.first_layer));
+        if (stage.codec_forward != "fp32" || stage.codec_backward != "fp32")
+            return fail(ExitCode::kBadFile, fmt::format("{}: stages: this version sends fp32 only", options.plan_file));
+    }
+    if (options.given.contains("batch") && options.trainer.batch != plan.batch)
+        return contradiction("--batch", plan.batch, options.trainer.batch);
+    if (options.given.contains("micro-batches") && options.trainer.micro_batches != plan.micro_batches)
+        return contradiction("--micro-batches", plan.micro_batches, options.trainer.micro_batches);
+    if (options.given.contains("schedule") && options.schedule != "auto" && options.schedule != plan.schedule)
+        return contradiction("--schedule", plan.schedule, options.schedule);
+    options.trainer.batch = plan.batch;
+    options.trainer.micro_batches = plan.micro_batches;
+    return {};
+}
+
+Result<std::vector<ModelProfile>> gather_profiles(const Cluster& cluster, const std::string& cluster_file,
+                                                  const ModelSpec& spec, const ModelInfo& info,
+                                                  const TrainOptions& options) {
+    std::vector<ModelProfile> profiles;
+    const auto directory = std::filesystem::path(cluster_file).parent_path();
+    bool some_without = false;
+    for (const Device& device : cluster.devices) {
+        if (device.profile.empty()) {
+            some_without = true;
+            continue;
+        }
+        const std::string path = (directory / device.profile).string();
+        ECOPIPE_ASSIGN_OR_RETURN(ModelProfile profile, read_profile(path));
+        if (profile.model != spec.id() || (!profile.partial && profile.layers.size() != info.layers.size()))
+            return fail(ExitCode::kBadFile,
+                        fmt::format("{}: expected a profile of {} with {} layers, found {} with {}", path, spec.id(),
+                                    info.layers.size(), profile.model, profile.layers.size()));
+        profile.device = device.name;
+        profiles.push_back(std::move(profile));
+    }
+    if (!some_without) return profiles;
+    ProfileRequest request;
+    request.spec = spec;
+    request.optimizer = options.optimizer;
+    const int largest = (options.trainer.batch + options.trainer.micro_batches - 1) / options.trainer.micro_batches;
+    request.micro_batches = {largest};
+    request.device = "measured here";
+    request.threads = options.threads;
+    log_info("no profile for every device: measuring {} at micro-batch {}", spec.id(), largest);
+    ECOPIPE_ASSIGN_OR_RETURN(ModelProfile measured, profile_model(request));
+    profiles.insert(profiles.begin(), std::move(measured));
+    return profiles;
+}
+
+Cluster present_part(const Cluster& cluster, const std::set<std::string>& present) {
+    Cluster part = cluster;
+    part.devices.clear();
+    part.links.clear();
+    std::vector<std::size_t> kept;
+    for (std::size_t i = 0; i < cluster.devices.size(); ++i) {
+        if (!present.contains(cluster.devices[i].name)) continue;
+        kept.push_back(i);
+        part.devices.push_back(cluster.devices[i]);
+    }
+    part.portal = 0;
+    for (std::size_t a = 0; a < kept.size(); ++a) {
+        if (kept[a] == cluster.portal) part.portal = a;
+        for (std::size_t b = a + 1; b < kept.size(); ++b)
+            part.links[{a, b}] = cluster.link(kept[a], kept[b]);
+    }
+    return part;
+}
+
+Cluster cluster_of_plan(const Plan& plan) {
+    Cluster cluster;
+    cluster.name = "plan";
+    for (const std::string& name : plan_devices(plan)) {
+        Device device;
+        device.name = name;
+        device.memory_mib = 1 << 20;
+        cluster.devices.push_back(std::move(device));
+    }
+    return cluster;
+}
+
+}  // namespace ecopipe

@@ -1,0 +1,93 @@
+#include "orchestrator/run_record.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "stage_runtime/model/safetensors.h"
+
+namespace ecopipe {
+namespace {
+constexpr std::size_t kTracedStepsMax = 20;
+}
+
+Result<RunRecord> RunRecord::create(const std::string& directory) {
+    ECOPIPE_RETURN_IF_ERROR(make_directories(directory));
+    for (const char* name : {"run.json", "metrics.jsonl", "model.safetensors"})
+        if (std::filesystem::exists(directory + "/" + name))
+            return fail(ExitCode::kUsage,
+                        fmt::format("--out {}: holds a run already ({}); give another directory", directory, name));
+    ECOPIPE_ASSIGN_OR_RETURN(LineAppender metrics, LineAppender::open(directory + "/metrics.jsonl"));
+    return RunRecord(directory, std::move(metrics));
+}
+
+Result<void> RunRecord::step(std::uint64_t step, double loss, double learning_rate, double step_ms,
+                             double samples_per_s, const std::vector<DeviceReport>& devices) {
+    OrderedJson line{{"step", step}, {"loss", loss}, {"lr", learning_rate}, {"step_ms", step_ms},
+                     {"samples_per_s", samples_per_s}};
+    OrderedJson stages = OrderedJson::array();
+    for (const DeviceReport& device : devices)
+        stages.push_back({{"device", device.device},
+                          {"busy_ms", device.busy_ms},
+                          {"wait_ms", device.wait_ms},
+                          {"peak_bytes", device.peak_bytes},
+                          {"sent_bytes", device.sent_bytes}});
+    line["stages"] = std::move(stages);
+    return metric(line);
+}
+
+Result<void> RunRecord::evaluation(double epoch, const std::string& split, const LossSum& loss) {
+    const auto labels = static_cast<double>(std::max<std::uint64_t>(loss.labels, 1));
+    return metric({{"epoch", epoch},
+                   {"split", split},
+                   {"loss", loss.sum / labels},
+                   {"accuracy", static_cast<double>(loss.correct) / labels}});
+}
+
+Result<void> RunRecord::metric(const OrderedJson& line) { return metrics_.append(line.dump()); }
+
+void RunRecord::trace(std::uint64_t step, const std::vector<DeviceReport>& devices) {
+    traced_.push_back({step, devices});
+    if (traced_.size() > kTracedStepsMax) traced_.pop_front();
+}
+
+Result<void> RunRecord::save_run() const { return write_file_atomically(path("run.json"), run.dump(2) + "\n"); }
+
+Result<void> RunRecord::save_timeline() const {
+    OrderedJson events = OrderedJson::array();
+    std::int64_t origin = INT64_MAX;
+    for (const TracedStep& traced : traced_)
+        for (const DeviceReport& device : traced.devices)
+            for (const ActionTime& action : device.actions)
+                origin = std::min(origin, action.start_ns + device.clock_offset_ns);
+    if (!traced_.empty()) {
+        for (std::size_t i = 0; i < traced_.back().devices.size(); ++i)
+            events.push_back({{"name", "process_name"}, {"ph", "M"}, {"pid", i}, {"tid", 0},
+                              {"args", {{"name", traced_.back().devices[i].device}}}});
+    }
+    for (const TracedStep& traced : traced_) {
+        for (std::size_t i = 0; i < traced.devices.size(); ++i) {
+            const DeviceReport& device = traced.devices[i];
+            for (const ActionTime& action : device.actions)
+                events.push_back(
+                    {{"name", fmt::format("{}{}", action.kind, action.micro_batch)},
+                     {"cat", action.kind == 'F' ? "forward" : "backward"},
+                     {"ph", "X"},
+                     {"ts", static_cast<double>(action.start_ns + device.clock_offset_ns - origin) / 1e3},
+                     {"dur", static_cast<double>(action.end_ns - action.start_ns) / 1e3},
+                     {"pid", i},
+                     {"tid", 0},
+                     {"args", {{"step", traced.step}, {"slice", action.slice}}}});
+        }
+    }
+    const OrderedJson trace{{"displayTimeUnit", "ms"}, {"traceEvents", std::move(events)}};
+    return write_file_atomically(path("timeline.json"), trace.dump() + "\n");
+}
+
+Result<void> RunRecord::save_model(const ModelSpec& spec, const TensorMap& weights) const {
+    if (spec.zoo.empty()) ECOPIPE_RETURN_IF_ERROR(save_torchscript(spec, weights, path("model.pt")));
+    return write_safetensors(path("model.safetensors"), weights);
+}
+
+}  // namespace ecopipe

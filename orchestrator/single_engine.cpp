@@ -1,0 +1,80 @@
+#include "orchestrator/single_engine.h"
+
+#include <fmt/format.h>
+
+#include <numeric>
+
+#include "core/clock.h"
+#include "stage_runtime/engine/allocator.h"
+
+namespace ecopipe {
+namespace {
+
+class SingleEngine : public TrainingEngine {
+  public:
+    explicit SingleEngine(SingleProcess process) : process_(std::move(process)) {}
+
+    Result<void> load(const TensorMap& state) override {
+        process_.reset_optimizer();
+        return process_.load(state);
+    }
+
+    Result<void> start_step(std::uint64_t step, std::vector<Batch> micro_batches, double loss_divisor,
+                            bool) override {
+        step_ = step;
+        micro_batches_ = std::move(micro_batches);
+        loss_divisor_ = loss_divisor;
+        return {};
+    }
+
+    Result<StepOutcome> finish_step() override {
+        reset_peak_tensor_bytes();
+        const Instant started = monotonic_now();
+        auto totals = process_.run_step(step_, micro_batches_, loss_divisor_);
+        if (!totals) return fail_in(fmt::format("step {}", step_), totals.error());
+        StepOutcome outcome;
+        outcome.loss = {totals->loss.sum, totals->loss.labels, totals->loss.correct};
+        outcome.squared_gradient_norms = totals->squared_gradient_norms;
+        outcome.nonfinite_layer = totals->nonfinite_layer;
+        DeviceReport report;
+        report.device = "this process";
+        report.busy_ms = to_ms(monotonic_now() - started);
+        report.peak_bytes = peak_tensor_bytes();
+        outcome.devices.push_back(report);
+        return outcome;
+    }
+
+    Result<void> commit(double learning_rate, double gradient_scale) override {
+        process_.commit(learning_rate, gradient_scale);
+        return {};
+    }
+
+    Result<LossSum> evaluate(const Dataset& data, int batch) override {
+        LossTotals totals;
+        std::vector<std::int64_t> indices;
+        for (std::int64_t begin = 0; begin < data.size(); begin += batch) {
+            indices.resize(static_cast<std::size_t>(std::min<std::int64_t>(batch, data.size() - begin)));
+            std::iota(indices.begin(), indices.end(), begin);
+            ECOPIPE_RETURN_IF_ERROR(process_.evaluate(data.batch(indices), totals));
+        }
+        return LossSum{totals.sum, totals.labels, totals.correct};
+    }
+
+    Result<TensorMap> state(bool optimizer_state) override { return process_.state(optimizer_state); }
+    void end(ExitCode, const std::string&) override {}
+
+  private:
+    SingleProcess process_;
+    std::uint64_t step_ = 0;
+    std::vector<Batch> micro_batches_;
+    double loss_divisor_ = 1;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<TrainingEngine>> make_single_engine(const ModelSpec& spec, const ExecutorOptions& options) {
+    ECOPIPE_ASSIGN_OR_RETURN(SingleProcess process, SingleProcess::create(spec, options));
+    return std::make_unique<SingleEngine>(std::move(process));
+}
+
+}  // namespace ecopipe

@@ -1,0 +1,53 @@
+#pragma once
+// The flags of ecopipe-train, parsed and checked against one another.
+
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "core/command_line.h"
+#include "orchestrator/trainer.h"
+#include "transport/endpoint.h"
+#include "transport/messages.h"
+
+namespace ecopipe {
+
+struct TrainOptions {
+    std::string model;
+    std::string data;
+    std::string out;
+    std::string cluster_file;  // "" when not given
+    std::string plan_file;
+    bool local = false;
+    bool single = false;
+    bool pin = false;
+    bool insecure = false;
+    std::optional<Endpoint> bind;
+    double join_timeout_s = 60;
+    double peer_timeout_s = 5;
+    int threads = 1;
+    std::string schedule = "auto";
+    std::set<std::string> given;  // flags that the user gave, which a file may not contradict
+    TrainerOptions trainer;
+    OptimizerSpec optimizer;
+    std::vector<int> classes;
+    std::int64_t data_limit = 0;
+    int num_classes = 0;  // 0: the data set's
+    std::string init;
+    bool evaluate_only = false;
+    bool quiet = false;
+    std::string log_level;
+    std::optional<Endpoint> federated;
+    std::string cluster_name;
+    OrderedJson effective;  // every flag, for run.json
+};
+
+// Prints help or version and returns nothing to leave with code 0. Errors: kUsage.
+[[nodiscard]] Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* const* argv);
+
+// Takes one setting of a federation's client configuration: epochs, batch, micro_batches, optimizer, lr, momentum,
+// weight_decay. A flag given here that contradicts it is refused with both values.
+[[nodiscard]] Result<void> adopt_client_setting(const std::string& key, const std::string& value, TrainOptions& options);
+
+}  // namespace ecopipe

@@ -1,0 +1,328 @@
+#include "orchestrator/train_run.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <filesystem>
+#include <memory>
+
+#include "core/log.h"
+#include "orchestrator/cluster_session.h"
+#include "orchestrator/federated_client.h"
+#include "orchestrator/local_launcher.h"
+#include "orchestrator/planning.h"
+#include "orchestrator/single_engine.h"
+#include "planner/partition.h"
+#include "stage_runtime/engine/numeric_class.h"
+#include "stage_runtime/host_facts.h"
+#include "stage_runtime/model/safetensors.h"
+#include "stage_runtime/torch_compat.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr double kLocalJoinTimeoutS = 60;
+constexpr double kStagePatienceS = 5;  // for --local stages to end by themselves
+
+// Everything a run is made of, in the order it comes to be.
+struct Run {
+    NetLoop loop;  // first to come, last to go: every socket lives on it
+    TrainOptions options;
+    ModelSpec spec;
+    ModelInfo info;
+    DataSplits data;
+    TensorMap weights;
+    std::unique_ptr<LocalLauncher> launcher;
+    std::unique_ptr<TrainingEngine> engine;
+    ClusterSession* session = nullptr;  // the engine, when it is a pipeline
+};
+
+Result<void> load_inputs(Run& run) {
+    TrainOptions& options = run.options;
+    ECOPIPE_ASSIGN_OR_RETURN(run.spec, find_model(options.model));
+    DataOptions data_options{options.classes, options.data_limit, required_channels(run.spec)};
+    ECOPIPE_ASSIGN_OR_RETURN(run.data, open_data(options.data, data_options));
+    const int classes = run.data.train->num_classes();
+    run.spec.num_classes = options.num_classes > 0 ? options.num_classes : classes;
+    if (run.spec.num_classes < classes)
+        return fail(ExitCode::kUsage, fmt::format("--num-classes: the data has {} classes, found {}", classes,
+                                                  run.spec.num_classes));
+    run.spec.input_shape = run.data.train->sample_shape();
+    ECOPIPE_ASSIGN_OR_RETURN(run.info, inspect_model(run.spec));
+    ECOPIPE_ASSIGN_OR_RETURN(run.weights, initial_weights(run.spec, options.trainer.seed));
+    if (options.init.empty()) return {};
+    ECOPIPE_ASSIGN_OR_RETURN(const TensorMap given, read_safetensors(options.init));
+    for (NamedTensor& weight : run.weights) {
+        const auto found = std::find_if(given.begin(), given.end(),
+                                        [&](const NamedTensor& g) { return g.name == weight.name; });
+        if (found == given.end())
+            return fail(ExitCode::kBadFile, fmt::format("{}: tensor {} is missing", options.init, weight.name));
+        if (found->tensor.shape() != weight.tensor.shape() || found->tensor.dtype() != weight.tensor.dtype())
+            return fail(ExitCode::kBadFile,
+                        fmt::format("{}: tensor {}: expected shape {}, found {}", options.init, weight.name,
+                                    shape_text(weight.tensor.shape()), shape_text(found->tensor.shape())));
+        weight.tensor = found->tensor;
+    }
+    if (given.size() != run.weights.size())
+        return fail(ExitCode::kBadFile, fmt::format("{}: expected the model's {} tensors, found {}", options.init,
+                                                    run.weights.size(), given.size()));
+    return {};
+}
+
+// The smallest micro-batch that any step will have goes through the model once, before anything is started.
+Result<void> try_smallest_micro_batch(const Run& run) {
+    ECOPIPE_ASSIGN_OR_RETURN(const EpochPlan epochs, plan_epochs(run.data.train->size(), run.options.trainer));
+    if (epochs.steps == 0) return {};
+    int smallest = micro_batch_sizes(run.options.trainer.batch, run.options.trainer.micro_batches).back();
+    const bool reaches_last = epochs.steps >= epochs.steps_per_epoch;
+    const bool has_whole = epochs.steps_per_epoch > 1 || epochs.last_batch == run.options.trainer.batch;
+    const int last = micro_batch_sizes(epochs.last_batch, run.options.trainer.micro_batches).back();
+    if (!has_whole) smallest = last;
+    if (reaches_last) smallest = std::min(smallest, last);
+    std::vector<std::int64_t> indices;
+    for (int i = 0; i < smallest; ++i) indices.push_back(i);
+    const Batch batch = run.data.train->batch(indices);
+    return try_model(run.spec, "cross_entropy", batch.inputs, batch.labels);
+}
+
+ExecutorOptions executor_options(const TrainOptions& options) {
+    ExecutorOptions executor;
+    executor.optimizer = options.optimizer;
+    executor.seed = options.trainer.seed;
+    return executor;
+}
+
+std::string join_command(const Cluster& cluster, const Endpoint& bound, const std::string& device, bool insecure) {
+    const std::string host = cluster.portal_address.empty() ? bound.host : cluster.portal_address;
+    return fmt::format("ecopipe-stage --join tcp://{}:{} --name {}{}", host, bound.port, device,
+                       insecure ? " --insecure" : "");
+}
+
+// Who has joined by the deadline. Without a plan the run goes on with those present.
+Result<void> await_devices(ClusterSession& session, const Cluster& cluster, const std::set<std::string>& wanted,
+                           const TrainOptions& options) {
+    const double timeout_s = options.local ? kLocalJoinTimeoutS : options.join_timeout_s;
+    const auto tell = [&](const std::vector<std::string>& missing) {
+        if (missing.empty() || options.local) return;
+        log_info("waiting on {} for {} device{}:", session.bound().text(), missing.size(), missing.size() == 1 ? "" : "s");
+        for (const std::string& device : missing)
+            log_info("  {}", join_command(cluster, session.bound(), device, options.insecure));
+    };
+    return session.wait_for(wanted, monotonic_now() + from_ms(timeout_s * 1000), tell);
+}
+
+void tell_numeric_classes(const ClusterSession& session, RunRecord& record) {
+    std::map<std::uint64_t, std::vector<std::string>> classes;
+    OrderedJson devices = OrderedJson::object();
+    for (const auto& [name, device] : session.joined()) {
+        classes[device.hello.numeric_class].push_back(name);
+        devices[name] = {{"cpu", device.hello.cpu},
+                         {"cores", device.hello.cores},
+                         {"threads", device.hello.threads},
+                         {"memory_mib", device.hello.memory_mib},
+                         {"numeric_class", fmt::format("{:016x}", device.hello.numeric_class)},
+                         {"numeric_summary", device.hello.numeric_summary}};
+    }
+    record.run["devices"] = std::move(devices);
+    record.run["numeric_classes"] = classes.size();
+    if (classes.size() > 1) {
+        log_warn("the devices are of {} numeric classes: weights equal those of one process to float tolerance, not byte "
+                 "for byte",
+                 classes.size());
+    } else {
+        log_info("all devices are of one numeric class: weights are byte-identical to those of one process");
+    }
+}
+
+// Opens the port, starts local stages, waits for the devices, settles the plan.
+Result<void> open_pipeline(Run& run, RunRecord& record) {
+    TrainOptions& options = run.options;
+    std::optional<Plan> plan;
+    if (!options.plan_file.empty()) {
+        ECOPIPE_ASSIGN_OR_RETURN(plan, read_plan(options.plan_file));
+        ECOPIPE_RETURN_IF_ERROR(adopt_plan(*plan, run.spec, run.info, options));
+    }
+    Cluster cluster;
+    if (!options.cluster_file.empty()) {
+        ECOPIPE_ASSIGN_OR_RETURN(cluster, read_cluster(options.cluster_file));
+    } else {
+        cluster = cluster_of_plan(*plan);
+    }
+    ECOPIPE_RETURN_IF_ERROR(try_smallest_micro_batch(run));
+    std::vector<ModelProfile> profiles;
+    if (!plan) {
+        ECOPIPE_ASSIGN_OR_RETURN(profiles, gather_profiles(cluster, options.cluster_file, run.spec, run.info, options));
+    }
+
+    SessionOptions session_options;
+    session_options.peer_timeout_s = options.peer_timeout_s;
+    session_options.bind = options.local ? Endpoint{"127.0.0.1", 0} : Endpoint{"127.0.0.1", static_cast<std::uint16_t>(cluster.port)};
+    if (!options.local && !cluster.portal_address.empty())
+        session_options.bind.host = cluster.portal_address;
+    if (options.bind) session_options.bind = *options.bind;
+    ECOPIPE_RETURN_IF_ERROR(allow_address(session_options.bind, options.insecure, "portal_address"));
+    const bool emulate = options.local && !options.cluster_file.empty();
+    if (emulate) session_options.links = portal_links(cluster);
+    for (const Device& device : cluster.devices) {
+        session_options.devices.push_back(device.name);
+        if (!options.local && !device.data_address.empty()) session_options.data_address[device.name] = device.data_address;
+    }
+    run.launcher = std::make_unique<LocalLauncher>();
+    session_options.check = [launcher = run.launcher.get()]() -> Result<void> {
+        if (signal_received() != 0) return fail(ExitCode::kRunFailed, "interrupted by a signal");
+        return launcher->check();
+    };
+    ECOPIPE_ASSIGN_OR_RETURN(auto session, ClusterSession::open(run.loop, std::move(session_options)));
+    run.session = session.get();
+    run.engine = std::move(session);
+    if (options.local) {
+        auto stages = local_stages(cluster, options.pin);
+        if (!emulate)
+            for (LocalStage& stage : stages) stage.links.clear();
+        const std::string models = run.spec.torchscript_path.empty()
+                                       ? "."
+                                       : std::filesystem::absolute(run.spec.torchscript_path).parent_path().string();
+        ECOPIPE_RETURN_IF_ERROR(run.launcher->start(run.session->bound(), stages, models,
+                                                    options.log_level == "info" ? "warn" : options.log_level));
+    }
+    std::set<std::string> wanted;
+    if (plan) {
+        for (const std::string& device : plan_devices(*plan)) wanted.insert(device);
+    } else {
+        for (const Device& device : cluster.devices) wanted.insert(device.name);
+    }
+    for (const std::string& device : wanted)
+        if (!cluster.find(device))
+            return fail(ExitCode::kBadFile, fmt::format("{}: device {} is not in {}", options.plan_file, device,
+                                                        options.cluster_file));
+    ECOPIPE_RETURN_IF_ERROR(await_devices(*run.session, cluster, wanted, options));
+    std::vector<std::string> absent;
+    std::set<std::string> present;
+    for (const std::string& device : wanted)
+        (run.session->joined().contains(device) ? (void)present.insert(device) : absent.push_back(device));
+    if (!absent.empty() && (plan || present.empty()))
+        return fail(ExitCode::kUnreachable, fmt::format("{} did not join within {} s", fmt::join(absent, ", "),
+                                                        options.local ? kLocalJoinTimeoutS : options.join_timeout_s));
+    if (!absent.empty()) log_warn("absent: {}; planning without", fmt::join(absent, ", "));
+    if (!plan) {
+        PlanRequest request{options.trainer.batch, options.trainer.micro_batches, options.schedule};
+        ECOPIPE_ASSIGN_OR_RETURN(plan, search_plan(present_part(cluster, present), profiles, request));
+    }
+    tell_numeric_classes(*run.session, record);
+    ECOPIPE_RETURN_IF_ERROR(write_file_atomically(record.path("plan.json"), plan_text(*plan)));
+    for (const StagePlan& stage : plan->stages)
+        log_info("stage on {}: layers {}..{}, {} in flight{}", stage.device, stage.first_layer, stage.last_layer,
+                 stage.in_flight, stage.recompute ? ", recomputing" : "");
+    if (plan->predicted)
+        log_info("{} with {} micro-batches, predicted step {:.2f} ms + control {:.2f} ms, bound by {}", plan->schedule,
+                 plan->micro_batches, plan->predicted->step_ms, plan->predicted->control_ms, plan->predicted->bound_by);
+    run.session->set_plan(*plan, {run.spec, options.trainer.seed, options.optimizer, "cross_entropy"}, run.info);
+    return {};
+}
+
+Result<void> open_single(Run& run, RunRecord& record) {
+    ECOPIPE_RETURN_IF_ERROR(try_smallest_micro_batch(run));
+    ECOPIPE_ASSIGN_OR_RETURN(run.engine, make_single_engine(run.spec, executor_options(run.options)));
+    ECOPIPE_ASSIGN_OR_RETURN(const NumericClass numeric, measure_numeric_class(run.options.threads));
+    record.run["devices"]["this process"] = {{"cpu", cpu_name()},
+                                             {"cores", core_count()},
+                                             {"threads", run.options.threads},
+                                             {"numeric_class", fmt::format("{:016x}", numeric.hash)},
+                                             {"numeric_summary", numeric.summary}};
+    return {};
+}
+
+Result<void> begin_record(const Run& run, RunRecord& record) {
+    record.run["version"] = kVersion;
+    record.run["flags"] = run.options.effective;
+    record.run["seed"] = run.options.trainer.seed;
+    record.run["torch"] = torch_versions().torch;
+    record.run["blas"] = torch_versions().blas;
+    record.run["model"] = run.spec.id();
+    OrderedJson hashes = OrderedJson::object();
+    for (const std::string& file : {run.options.cluster_file, run.options.plan_file, run.options.init}) {
+        if (file.empty()) continue;
+        ECOPIPE_ASSIGN_OR_RETURN(const std::string bytes, read_file(file, kSafetensorsBytesMax));
+        hashes[file] = sha256_hex(bytes);
+    }
+    record.run["file_sha256"] = std::move(hashes);
+    return {};
+}
+
+Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
+    Trainer trainer(*run.engine, run.data, run.options.trainer, record, progress);
+    ECOPIPE_RETURN_IF_ERROR(run.engine->load(run.weights));
+    TrainResult result;
+    if (run.options.evaluate_only) {
+        ECOPIPE_ASSIGN_OR_RETURN(result.test, trainer.evaluate(0));
+    } else {
+        ECOPIPE_ASSIGN_OR_RETURN(result, trainer.run());
+        ECOPIPE_ASSIGN_OR_RETURN(const TensorMap trained, run.engine->state(false));
+        ECOPIPE_RETURN_IF_ERROR(record.save_model(run.spec, trained));
+        ECOPIPE_RETURN_IF_ERROR(record.save_timeline());
+    }
+    const auto labels = static_cast<double>(std::max<std::uint64_t>(result.test.labels, 1));
+    record.run["results"] = {{"steps", result.steps},
+                             {"last_loss", result.last_loss},
+                             {"test_loss", result.test.sum / labels},
+                             {"test_accuracy", static_cast<double>(result.test.correct) / labels},
+                             {"median_step_ms", result.median_step_ms},
+                             {"samples_per_s", result.samples_per_s},
+                             {"interrupted", result.interrupted}};
+    ECOPIPE_RETURN_IF_ERROR(record.save_run());
+    fmt::print("{} steps, {:.0f} samples/s, test accuracy {:.2f} %; files in {}\n", result.steps, result.samples_per_s,
+               100 * static_cast<double>(result.test.correct) / labels, record.directory());
+    return result.interrupted ? static_cast<ExitCode>(128 + signal_received()) : ExitCode::kDone;
+}
+
+// Before anything is planned: the server's configuration decides batch and optimiser.
+Result<std::unique_ptr<FederatedClient>> join_federation(Run& run) {
+    TrainOptions& options = run.options;
+    if (options.cluster_name.empty() && !options.cluster_file.empty()) {
+        ECOPIPE_ASSIGN_OR_RETURN(const Cluster cluster, read_cluster(options.cluster_file));
+        options.cluster_name = cluster.name;
+    }
+    if (options.cluster_name.empty())
+        return fail(ExitCode::kUsage, "--cluster-name is missing (--federated needs one)");
+    FederatedOptions federated{*options.federated, options.cluster_name, run.spec, run.info, options.join_timeout_s};
+    auto client = std::make_unique<FederatedClient>(run.loop, std::move(federated));
+    ECOPIPE_ASSIGN_OR_RETURN(const auto configuration, client->join(*run.data.train));
+    for (const KeyValue& pair : configuration) ECOPIPE_RETURN_IF_ERROR(adopt_client_setting(pair.key, pair.value, options));
+    return client;
+}
+
+Result<ExitCode> run_all(Run& run, RunRecord& record) {
+    ECOPIPE_RETURN_IF_ERROR(begin_record(run, record));
+    Progress progress(run.options.quiet);
+    std::unique_ptr<FederatedClient> client;
+    if (run.options.federated) {
+        ECOPIPE_ASSIGN_OR_RETURN(client, join_federation(run));
+    }
+    if (run.options.single) {
+        ECOPIPE_RETURN_IF_ERROR(open_single(run, record));
+    } else {
+        ECOPIPE_RETURN_IF_ERROR(open_pipeline(run, record));
+    }
+    if (client) return client->serve(*run.engine, run.data, run.options.trainer, record, progress);
+    return train_alone(run, record, progress);
+}
+
+}  // namespace
+
+Result<ExitCode> train(TrainOptions options) {
+    Run run;
+    run.options = std::move(options);
+    ECOPIPE_RETURN_IF_ERROR(load_inputs(run));
+    ECOPIPE_ASSIGN_OR_RETURN(RunRecord record, RunRecord::create(run.options.out));
+    auto outcome = run_all(run, record);
+    if (run.engine)
+        run.engine->end(outcome ? ExitCode::kDone : outcome.error().code, outcome ? "done" : outcome.error().message);
+    if (run.launcher) run.launcher->stop(kStagePatienceS);
+    if (!outcome && signal_received() != 0) {
+        log_error("{}", outcome.error().message);
+        return static_cast<ExitCode>(128 + signal_received());
+    }
+    return outcome;
+}
+
+}  // namespace ecopipe

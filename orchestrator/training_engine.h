@@ -1,0 +1,57 @@
+#pragma once
+// What trains: a pipeline over devices, or one process. The trainer cannot tell them apart, and the weights may not differ.
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/host_tensor.h"
+#include "core/result.h"
+#include "stage_runtime/data/dataset.h"
+#include "transport/messages.h"
+
+namespace ecopipe {
+
+struct LossSum {
+    double sum = 0;
+    std::uint64_t labels = 0;
+    std::uint64_t correct = 0;
+};
+
+// What one device reports of a step.
+struct DeviceReport {
+    std::string device;
+    double busy_ms = 0;
+    double wait_ms = 0;
+    std::uint64_t peak_bytes = 0;
+    std::uint64_t sent_bytes = 0;
+    std::int64_t clock_offset_ns = 0;  // add to `actions` to get the portal's clock
+    std::vector<ActionTime> actions;   // when traced
+};
+
+struct StepOutcome {
+    LossSum loss;
+    std::vector<double> squared_gradient_norms;  // one a layer of the model
+    int nonfinite_layer = -1;
+    std::vector<DeviceReport> devices;
+};
+
+// Used by one thread. Every wait inside has a deadline; a failure names device, step and micro-batch.
+class TrainingEngine {
+  public:
+    virtual ~TrainingEngine() = default;
+    // Weights, buffers and, when they are among them, moments. Fresh optimiser state for what is not named.
+    [[nodiscard]] virtual Result<void> load(const TensorMap& state) = 0;
+    // Starts a step; the caller may prepare the next batch before it asks for the outcome.
+    [[nodiscard]] virtual Result<void> start_step(std::uint64_t step, std::vector<Batch> micro_batches,
+                                                  double loss_divisor, bool trace) = 0;
+    [[nodiscard]] virtual Result<StepOutcome> finish_step() = 0;
+    [[nodiscard]] virtual Result<void> commit(double learning_rate, double gradient_scale) = 0;
+    // Streams a split through the model in batches of `batch` samples.
+    [[nodiscard]] virtual Result<LossSum> evaluate(const Dataset& data, int batch) = 0;
+    [[nodiscard]] virtual Result<TensorMap> state(bool optimizer_state) = 0;  // in the model's order
+    // The end, for every device: code kDone, or the error that ends the run.
+    virtual void end(ExitCode code, const std::string& reason) = 0;
+};
+
+}  // namespace ecopipe

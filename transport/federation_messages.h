@@ -1,0 +1,181 @@
+#pragma once
+// The messages between clusters and the federation's server. Same rules as messages.h; examples in docs/WIRE.md.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/host_tensor.h"
+#include "transport/frame.h"
+
+namespace ecopipe {
+
+struct KeyValue {
+    std::string key;
+    std::string value;
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(key, value);
+    }
+};
+
+// A tensor's place in the flat bytes of a model: tensors follow one another in this order without gaps.
+struct TensorEntry {
+    std::string name;
+    DType dtype = DType::kF32;
+    std::vector<std::int64_t> shape;
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(name, dtype, shape);
+    }
+};
+
+// cluster -> server, until welcomed; again after silence.
+struct ClusterHello {
+    static constexpr MessageType kType = MessageType::kClusterHello;
+    std::string cluster;
+    std::string program_version;
+    std::string model;  // as plans name it
+    std::uint64_t instance = 0;  // one number a client process: a reconnect is not a second cluster
+    std::uint64_t samples = 0;
+    std::vector<std::uint64_t> label_counts;  // one a class; empty when not told
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(cluster, program_version, model, instance, samples, label_counts);
+    }
+    [[nodiscard]] std::string validate() const;
+};
+
+// server -> cluster. `client` is the configuration that every task repeats: epochs, batch, lr, ...
+struct ClusterWelcome {
+    static constexpr MessageType kType = MessageType::kClusterWelcome;
+    std::uint32_t ping_interval_ms = 0;
+    std::uint32_t silence_max_ms = 0;
+    std::vector<KeyValue> client;
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(ping_interval_ms, silence_max_ms, client);
+    }
+    [[nodiscard]] std::string validate() const;
+};
+
+// server -> cluster: train from this version. The cluster pulls the model chunk by chunk.
+struct Task {
+    static constexpr MessageType kType = MessageType::kTask;
+    std::uint64_t round = 0;
+    std::uint64_t base_version = 0;
+    std::vector<KeyValue> client;
+    std::vector<TensorEntry> tensors;
+    std::string sha256;  // of the model's flat bytes
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(round, base_version, client, tensors, sha256);
+    }
+    [[nodiscard]] std::string validate() const;
+};
+
+struct ModelRequest {
+    static constexpr MessageType kType = MessageType::kModelRequest;
+    std::uint64_t version = 0;
+    std::uint64_t offset = 0;
+    std::uint32_t bytes = 0;
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(version, offset, bytes);
+    }
+    [[nodiscard]] std::string validate() const;
+};
+
+struct ModelChunk {
+    static constexpr MessageType kType = MessageType::kModelChunk;
+    std::uint64_t version = 0;
+    std::uint64_t offset = 0;
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(version, offset);
+    }
+    [[nodiscard]] std::string validate() const { return {}; }
+};
+
+enum class UpdateEncoding : std::uint8_t { kWeightsFp32 = 0 };
+
+// cluster -> server: one slice of a finished update is about to follow, in chunks.
+struct UpdateSlice {
+    static constexpr MessageType kType = MessageType::kUpdateSlice;
+    std::uint64_t base_version = 0;
+    std::uint64_t sequence = 0;  // counts this cluster's updates
+    std::uint16_t slice = 0;
+    std::uint16_t slices = 1;
+    std::uint32_t first_layer = 0;
+    std::uint32_t last_layer = 0;
+    UpdateEncoding encoding = UpdateEncoding::kWeightsFp32;
+    std::uint64_t samples = 0;
+    double train_loss = 0;
+    double seconds = 0;  // from task to update
+    std::uint64_t bytes = 0;
+    std::string sha256;  // of the slice's bytes
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(base_version, sequence, slice, slices, first_layer, last_layer, encoding, samples, train_loss, seconds, bytes,
+           sha256);
+    }
+    [[nodiscard]] std::string validate() const;
+};
+
+struct UpdateChunk {
+    static constexpr MessageType kType = MessageType::kUpdateChunk;
+    std::uint64_t sequence = 0;
+    std::uint16_t slice = 0;
+    std::uint64_t offset = 0;
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(sequence, slice, offset);
+    }
+    [[nodiscard]] std::string validate() const { return {}; }
+};
+
+// server -> cluster: what became of an update. The cluster keeps it until then.
+struct Verdict {
+    static constexpr MessageType kType = MessageType::kVerdict;
+    std::uint64_t sequence = 0;
+    bool accepted = false;
+    std::string reason;
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(sequence, accepted, reason);
+    }
+    [[nodiscard]] std::string validate() const;
+};
+
+// server -> cluster: the federation is over.
+struct FederationEnd {
+    static constexpr MessageType kType = MessageType::kFederationEnd;
+    std::uint8_t code = 0;
+    std::string reason;
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(code, reason);
+    }
+    [[nodiscard]] std::string validate() const;
+};
+
+// The flat bytes that a list of entries describes; nothing when an entry is invalid or the sum overflows.
+[[nodiscard]] std::optional<std::size_t> flat_bytes(const std::vector<TensorEntry>& entries);
+[[nodiscard]] std::vector<TensorEntry> entries_of(const TensorMap& tensors);
+[[nodiscard]] std::string flatten(const TensorMap& tensors);
+// `bytes` must be flat_bytes(entries) long.
+[[nodiscard]] TensorMap unflatten(const std::vector<TensorEntry>& entries, std::string_view bytes);
+
+}  // namespace ecopipe
