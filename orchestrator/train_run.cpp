@@ -52,21 +52,7 @@ Result<void> load_inputs(Run& run) {
     ECOPIPE_ASSIGN_OR_RETURN(run.weights, initial_weights(run.spec, options.trainer.seed));
     if (options.init.empty()) return {};
     ECOPIPE_ASSIGN_OR_RETURN(const TensorMap given, read_safetensors(options.init));
-    for (NamedTensor& weight : run.weights) {
-        const auto found = std::find_if(given.begin(), given.end(),
-                                        [&](const NamedTensor& g) { return g.name == weight.name; });
-        if (found == given.end())
-            return fail(ExitCode::kBadFile, fmt::format("{}: tensor {} is missing", options.init, weight.name));
-        if (found->tensor.shape() != weight.tensor.shape() || found->tensor.dtype() != weight.tensor.dtype())
-            return fail(ExitCode::kBadFile,
-                        fmt::format("{}: tensor {}: expected shape {}, found {}", options.init, weight.name,
-                                    shape_text(weight.tensor.shape()), shape_text(found->tensor.shape())));
-        weight.tensor = found->tensor;
-    }
-    if (given.size() != run.weights.size())
-        return fail(ExitCode::kBadFile, fmt::format("{}: expected the model's {} tensors, found {}", options.init,
-                                                    run.weights.size(), given.size()));
-    return {};
+    return adopt_weights(given, options.init, run.weights);
 }
 
 // The smallest micro-batch that any step will have goes through the model once, before anything is started.

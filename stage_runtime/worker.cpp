@@ -26,6 +26,7 @@ namespace ecopipe {
 namespace {
 
 constexpr auto kTick = std::chrono::milliseconds(50);            // how soon a signal is noticed
+constexpr auto kLoadTimeout = std::chrono::seconds(30);          // for channels and state after Configure
 constexpr auto kEndWait = std::chrono::seconds(5);               // for the portal's word after a failure
 constexpr std::size_t kModelFileBytesMax = 8ULL << 30;
 
@@ -89,6 +90,7 @@ class Worker {
   private:
     Result<ExitCode> serve_one_run();  // joins, works until the run ends
     Result<ExitCode> pump();
+    [[nodiscard]] std::string loading_problem() const;
     Result<std::optional<ExitCode>> handle(ControlMessage& message);
     Result<void> configure(const FrameHeader& header, const Configure& configure);
     Result<void> begin(const FrameHeader& header, const Begin& begin);
@@ -130,8 +132,11 @@ class Worker {
     std::vector<std::unique_ptr<Executor>> executors_;  // one a slice
     std::map<TensorAddress, Delivery> tensors_;         // arrived, not consumed yet
     std::vector<Delivery> early_state_;                 // of a generation whose Configure is still under way
+    std::set<std::string> attached_;                    // peers whose channel stands
     bool configured_ = false;
     bool was_welcomed_ = false;
+    std::optional<Instant> loading_since_;              // from Configure to Ready
+    std::vector<PeerAddress> peers_;
     std::uint32_t micro_batch_ = 0;                     // of the action at hand
     bool trace_ = false;
     Done done_;            // of the step under way
@@ -145,7 +150,9 @@ Result<ExitCode> Worker::serve_one_run() {
     executors_.clear();
     tensors_.clear();
     early_state_.clear();
+    attached_.clear();
     configured_ = false;
+    loading_since_.reset();
     const Hello hello{.device = options_.device,
                       .program_version = kVersion,
                       .numeric_class = numeric_class_.hash,
@@ -175,6 +182,8 @@ Result<ExitCode> Worker::pump() {
             return give_up({ExitCode::kRunFailed, fmt::format("left on {}", name)});
         }
         if (!event) {
+            if (loading_since_ && monotonic_now() - *loading_since_ > kLoadTimeout)
+                return give_up({ExitCode::kUnreachable, fmt::format("not ready after {} s: {}", kLoadTimeout.count(), loading_problem())});
             if (!was_welcomed_ && monotonic_now() > join_deadline)
                 return fail(ExitCode::kUnreachable,
                             fmt::format("portal {} did not answer within {} s", options_.portal.text(),
@@ -184,6 +193,7 @@ Result<ExitCode> Worker::pump() {
         Result<void> handled;
         if (auto* lost = std::get_if<PortalLost>(&*event)) return tl::unexpected<Error>(lost->error);
         if (auto* attached = std::get_if<PeerAttached>(&*event)) {
+            attached_.insert(attached->peer);
             handled = obey(machine_.on(stage_event::Attached{attached->peer}));
         } else if (auto* delivery = std::get_if<Delivery>(&*event)) {
             handled = deliver(std::move(*delivery));
@@ -286,16 +296,21 @@ Result<void> Worker::configure(const FrameHeader& head, const Configure& work) {
         executors_.push_back(std::move(executor));
     }
     if (executors_.empty()) return fail(ExitCode::kBadFile, "the plan has no stage for this device");
-    std::set<std::string> peers{kPortalPeer};
+    // Channels of an earlier plan stay; only those that do not stand yet are waited for.
+    std::set<std::string> missing;
     std::vector<std::string> keep{kPortalPeer};
-    for (const PeerAddress& peer : work.peers) {
-        peers.insert(peer.device);
-        keep.push_back(peer.device);
-    }
+    for (const PeerAddress& peer : work.peers) keep.push_back(peer.device);
+    for (const std::string& peer : keep)
+        if (!attached_.contains(peer)) missing.insert(peer);
     data_.keep_only(keep);
+    std::erase_if(attached_, [&](const std::string& peer) {
+        return std::find(keep.begin(), keep.end(), peer) == keep.end();
+    });
     configured_ = true;
+    peers_ = work.peers;
+    loading_since_ = monotonic_now();
     ECOPIPE_RETURN_IF_ERROR(
-        obey(machine_.on(stage_event::Configured{head.generation, slices, peers, work.state_tensors})));
+        obey(machine_.on(stage_event::Configured{head.generation, slices, missing, work.state_tensors})));
     for (const PeerAddress& peer : work.peers) {
         if (!peer.dial) continue;
         ECOPIPE_ASSIGN_OR_RETURN(const Endpoint endpoint, parse_endpoint(peer.endpoint, "peer " + peer.device));
@@ -305,6 +320,16 @@ Result<void> Worker::configure(const FrameHeader& head, const Configure& work) {
     early_state_.clear();
     for (Delivery& delivery : early) ECOPIPE_RETURN_IF_ERROR(take_state(delivery));
     return {};
+}
+
+// A device that cannot be reached is named with its address and port.
+std::string Worker::loading_problem() const {
+    for (const PeerAddress& peer : peers_)
+        if (!attached_.contains(peer.device))
+            return peer.dial ? fmt::format("device {} cannot be reached at {}", peer.device, peer.endpoint)
+                             : fmt::format("device {} did not dial this one's data port {}", peer.device, data_port_);
+    if (!attached_.contains(kPortalPeer)) return fmt::format("the portal did not dial this device's data port {}", data_port_);
+    return machine_.waiting_for();
 }
 
 Result<void> Worker::begin(const FrameHeader& head, const Begin& step) {
@@ -345,6 +370,7 @@ Result<void> Worker::deliver(Delivery delivery) {
 Result<void> Worker::obey(StageCommands commands) {
     for (StageCommand& command : commands) {
         if (std::holds_alternative<stage_command::SendReady>(command)) {
+            loading_since_.reset();
             link_.send(header(), Ready{live_tensor_bytes()});
         } else if (auto* start = std::get_if<stage_command::StartStep>(&command)) {
             done_ = {};

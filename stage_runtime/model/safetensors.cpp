@@ -85,6 +85,24 @@ Result<TensorMap> read_safetensors(const std::string& path) {
     return parse_safetensors(bytes, path);
 }
 
+Result<void> adopt_weights(const TensorMap& given, const std::string& source, TensorMap& weights) {
+    for (NamedTensor& weight : weights) {
+        const auto found = std::find_if(given.begin(), given.end(),
+                                        [&](const NamedTensor& g) { return g.name == weight.name; });
+        if (found == given.end())
+            return fail(ExitCode::kBadFile, fmt::format("{}: tensor {} is missing", source, weight.name));
+        if (found->tensor.shape() != weight.tensor.shape() || found->tensor.dtype() != weight.tensor.dtype())
+            return fail(ExitCode::kBadFile, fmt::format("{}: tensor {}: expected shape {}, found {}", source, weight.name,
+                                                        shape_text(weight.tensor.shape()),
+                                                        shape_text(found->tensor.shape())));
+        weight.tensor = found->tensor;
+    }
+    if (given.size() != weights.size())
+        return fail(ExitCode::kBadFile,
+                    fmt::format("{}: expected the model's {} tensors, found {}", source, weights.size(), given.size()));
+    return {};
+}
+
 Result<void> write_safetensors(const std::string& path, const TensorMap& tensors) {
     OrderedJson header = OrderedJson::object();
     std::size_t at = 0;

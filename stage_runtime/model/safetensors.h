@@ -16,6 +16,9 @@ inline constexpr std::size_t kSafetensorsBytesMax = 16ULL << 30;
 [[nodiscard]] Result<TensorMap> parse_safetensors(std::string_view bytes, const std::string& source);
 [[nodiscard]] Result<TensorMap> read_safetensors(const std::string& path);
 
+// Puts the tensors of a file in place of a model's own: the same names, shapes and dtypes, none missing, none too many.
+[[nodiscard]] Result<void> adopt_weights(const TensorMap& given, const std::string& source, TensorMap& weights);
+
 // The bytes depend on the tensors alone: names and order are kept, nothing else is written. Atomic.
 [[nodiscard]] Result<void> write_safetensors(const std::string& path, const TensorMap& tensors);
 

@@ -1,0 +1,27 @@
+#include "fl_server/evaluator.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace ecopipe {
+
+Result<std::unique_ptr<Evaluator>> Evaluator::create(const ModelSpec& spec, const Dataset& data) {
+    ECOPIPE_ASSIGN_OR_RETURN(SingleProcess process, SingleProcess::create(spec, ExecutorOptions{}));
+    return std::unique_ptr<Evaluator>(new Evaluator(std::move(process), data));
+}
+
+Result<Evaluation> Evaluator::evaluate(const TensorMap& weights) {
+    constexpr std::int64_t kBatch = 100;
+    ECOPIPE_RETURN_IF_ERROR(process_.load(weights));
+    LossTotals totals;
+    std::vector<std::int64_t> indices;
+    for (std::int64_t begin = 0; begin < data_.size(); begin += kBatch) {
+        indices.resize(static_cast<std::size_t>(std::min(kBatch, data_.size() - begin)));
+        std::iota(indices.begin(), indices.end(), begin);
+        ECOPIPE_RETURN_IF_ERROR(process_.evaluate(data_.batch(indices), totals));
+    }
+    const auto labels = static_cast<double>(std::max<std::uint64_t>(totals.labels, 1));
+    return Evaluation{totals.sum / labels, static_cast<double>(totals.correct) / labels};
+}
+
+}  // namespace ecopipe
