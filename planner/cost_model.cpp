@@ -69,6 +69,21 @@ std::optional<LayerTiming> timing_at(const LayerProfile& layer, int micro_batch)
                        between(low.weight_gradient_ms, above->weight_gradient_ms, t)};
 }
 
+bool size_is_measured(const ResolvedProfiles& resolved, int micro_batch) {
+    for (const ResolvedProfiles::Source& source : resolved.of_device)
+        for (const LayerProfile& layer : resolved.profiles[source.profile].layers)
+            if (!timing_at(layer, micro_batch)) return false;
+    return true;
+}
+
+int largest_measured(const ResolvedProfiles& resolved) {
+    int out = kMicroBatchMax;
+    for (const ResolvedProfiles::Source& source : resolved.of_device)
+        for (const LayerProfile& layer : resolved.profiles[source.profile].layers)
+            out = std::min(out, layer.timing.back().micro_batch);
+    return out;
+}
+
 Result<CostModel::Prefix> CostModel::make_prefix(const ModelProfile& profile) const {
     Prefix out;
     std::vector<double> workspace;

@@ -102,6 +102,12 @@ class CostModel {
     std::vector<DeviceCost> device_;
 };
 
+// Whether every layer that some device of the cluster runs was measured at, or on both sides of,
+// this micro-batch size.
+[[nodiscard]] bool size_is_measured(const ResolvedProfiles& resolved, int micro_batch);
+// The largest size up to which all were.
+[[nodiscard]] int largest_measured(const ResolvedProfiles& resolved);
+
 // A layer's times at `micro_batch` samples, linear between its measured sizes; nothing outside
 // them.
 [[nodiscard]] std::optional<LayerTiming> timing_at(const LayerProfile& layer, int micro_batch);

@@ -3,49 +3,207 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <set>
 
-#include "planner/arrangement.h"
 #include "planner/bounds.h"
 #include "planner/cost_model.h"
-#include "planner/partition_exhaustive.h"
+#include "planner/schedule_check.h"
+#include "planner/schedule_search.h"
 #include "planner/simulator.h"
 
 namespace ecopipe {
 namespace {
 
-constexpr int kVectorsMax = 64;
-constexpr std::uint64_t kWorkMax = 400'000'000;
+constexpr double kMib = 1024.0 * 1024.0;
+constexpr int kCountsTried = 16;    // micro-batch counts of `auto`
+constexpr int kCountsDeepened = 3;  // of them, those that get the whole effort
+constexpr double kWorthwhile =
+    0.99;  // what another schedule must bring the step to, to be chosen over 1f1b
 
-Plan as_plan(const Arrangement& found, const CostModel& model, const PlanRequest& request,
-             const std::string& schedule, const std::string& model_name) {
+ScheduleKind kind_of(const std::string& schedule) {
+    if (schedule == "gpipe") return ScheduleKind::kGpipe;
+    return schedule == "zb-h1" ? ScheduleKind::kZbH1 : ScheduleKind::kOneFOneB;
+}
+
+tl::unexpected<Error> no_split_times(const std::string& source, const std::string& schedule) {
+    return fail(ExitCode::kBadFile, fmt::format("{}: schedule: expected profiles with "
+                                                "input_gradient_ms and weight_gradient_ms of every "
+                                                "layer for '{}', found none",
+                                                source, schedule));
+}
+
+// Which memory is short and by how much, in the arrangement that misses least.
+tl::unexpected<Error> nothing_fits(const CostModel& model, ScheduleKind kind) {
+    const std::vector<StageSpan> stages = nearest_misfit(model, kind);
+    const int in_flight = kind == ScheduleKind::kGpipe ? model.micro_batches() : 1;
+    std::string shortages;
+    std::size_t first = 0;
+    for (const StageSpan& stage : stages) {
+        const double needed = model.stage_memory(stage).peak(in_flight);
+        const double budget = std::max(0.0, model.budget_bytes(stage.device));
+        if (needed <= budget) continue;
+        if (shortages.empty()) first = static_cast<std::size_t>(stage.device);
+        shortages += fmt::format(
+            "{}{} needs {:.1f} MiB for layers {} to {} and has {:.1f}, {:.1f} MiB short",
+            shortages.empty() ? "" : "; ",
+            model.cluster().devices[static_cast<std::size_t>(stage.device)].name, needed / kMib,
+            stage.first, stage.last, budget / kMib, (needed - budget) / kMib);
+    }
+    return fail(ExitCode::kBadFile,
+                fmt::format("{}: devices[{}].memory_mib: expected memory for a plan with {} "
+                            "micro-batches of {}, found "
+                            "none that fits; in the nearest {}",
+                            model.cluster().source, first, model.micro_batches(),
+                            model.micro_batch(), shortages));
+}
+
+Result<GivenSchedule> given(const PlanRequest& request, const Cluster& cluster) {
+    ECOPIPE_ASSIGN_OR_RETURN(const ScheduleFacts facts,
+                             check_schedule(*request.actions, request.schedule));
+    if (static_cast<std::size_t>(facts.devices) > cluster.devices.size())
+        return fail(
+            ExitCode::kUsage,
+            fmt::format("--schedule: expected at most {} devices, as in {}, found {} in {}",
+                        cluster.devices.size(), cluster.source, facts.devices, request.schedule));
+    return GivenSchedule{facts.devices, facts.slices, request.actions->devices,
+                         facts.peak_in_flight, facts.split_backward};
+}
+
+// 1f1b, or another schedule when it is clearly faster.
+Found search_any(const CostModel& model, double effort) {
+    Found best = search_named(model, ScheduleKind::kOneFOneB, effort);
+    const double limit_ms = best.arrangement.step_ms * kWorthwhile;
+    Found interleaved = search_interleaved(model, best.arrangement, effort / 2);
+    if (interleaved.arrangement.step_ms < limit_ms) best = std::move(interleaved);
+    if (!model.has_split_backward()) return best;
+    Found split = search_named(model, ScheduleKind::kZbH1, effort / 2);
+    if (split.arrangement.step_ms < limit_ms && better(split.arrangement, best.arrangement))
+        best = std::move(split);
+    return best;
+}
+
+Result<Found> search_model(const CostModel& model, const PlanRequest& request, double effort) {
+    if (request.actions) {
+        ECOPIPE_ASSIGN_OR_RETURN(const GivenSchedule schedule, given(request, model.cluster()));
+        if (schedule.split_backward && !model.has_split_backward())
+            return no_split_times(model.cluster().source, request.schedule);
+        return search_own(model, request.schedule, schedule, effort);
+    }
+    if (request.schedule == "zb-h1" && !model.has_split_backward())
+        return no_split_times(model.cluster().source, request.schedule);
+    if (request.schedule == "auto") return search_any(model, effort);
+    if (request.schedule == "interleaved") return search_interleaved(model, {}, effort);
+    return search_named(model, kind_of(request.schedule), effort);
+}
+
+// The fewest micro-batches of each size ceil(batch / M), thinned evenly to kCountsTried.
+std::vector<int> count_candidates(int batch) {
+    std::set<int> counts;
+    for (int m = 1; m <= std::min(batch, kMicroBatchMax);) {
+        counts.insert(m);
+        const int size = (batch + m - 1) / m;
+        m = size == 1
+                ? batch + 1
+                : (batch + size - 2) / (size - 1);  // the first count of the next smaller size
+    }
+    return {counts.begin(), counts.end()};
+}
+
+struct Trial {
+    CostModel model;
+    Found found;
+};
+
+// The models of all micro-batch counts that `request` allows; the error of the last when none is
+// within what was measured.
+Result<std::vector<CostModel>> candidate_models(const Cluster& cluster,
+                                                const ResolvedProfiles& resolved,
+                                                const PlanRequest& request) {
+    std::vector<CostModel> out;
+    if (request.micro_batches != 0) {
+        ECOPIPE_ASSIGN_OR_RETURN(CostModel model,
+                                 CostModel::make(cluster, resolved, request.batch,
+                                                 std::min(request.micro_batches, request.batch)));
+        out.push_back(std::move(model));
+        return out;
+    }
+    std::vector<int> counts = count_candidates(request.batch);
+    std::erase_if(counts,
+                  [&](int m) { return !size_is_measured(resolved, (request.batch + m - 1) / m); });
+    if (counts.empty()) {
+        // The nearest size makes the best advice.
+        const int sizes_max = largest_measured(resolved);
+        const int m = (request.batch + sizes_max - 1) / sizes_max;
+        ECOPIPE_ASSIGN_OR_RETURN(CostModel model, CostModel::make(cluster, resolved, request.batch,
+                                                                  std::clamp(m, 1, request.batch)));
+        out.push_back(std::move(model));
+        return out;
+    }
+    const std::size_t tried = std::min<std::size_t>(counts.size(), kCountsTried);
+    for (std::size_t i = 0; i < tried; ++i) {
+        const std::size_t at = tried == 1 ? 0 : i * (counts.size() - 1) / (tried - 1);
+        ECOPIPE_ASSIGN_OR_RETURN(CostModel model,
+                                 CostModel::make(cluster, resolved, request.batch, counts[at]));
+        out.push_back(std::move(model));
+    }
+    return out;
+}
+
+// Every candidate quickly, then the best few with the whole effort between them.
+Result<Trial> search_counts(std::vector<CostModel> models, const PlanRequest& request) {
+    std::vector<Trial> trials;
+    const auto count = static_cast<double>(models.size());
+    const double quick = models.size() == 1 ? 1 : 0.4 / count;
+    for (CostModel& model : models) {
+        ECOPIPE_ASSIGN_OR_RETURN(Found found, search_model(model, request, request.effort * quick));
+        trials.push_back({std::move(model), std::move(found)});
+    }
+    const auto shorter = [](const Trial& a, const Trial& b) {
+        return better(a.found.arrangement, b.found.arrangement);
+    };
+    std::stable_sort(trials.begin(), trials.end(), shorter);
+    const std::size_t deepened = std::min<std::size_t>(trials.size(), kCountsDeepened);
+    for (std::size_t i = 0; trials.size() > 1 && i < deepened; ++i) {
+        if (trials[i].found.optimal && request.schedule != "auto") continue;
+        ECOPIPE_ASSIGN_OR_RETURN(
+            Found found, search_model(trials[i].model, request,
+                                      request.effort * 0.6 / static_cast<double>(deepened)));
+        if (better(found.arrangement, trials[i].found.arrangement))
+            trials[i].found = std::move(found);
+    }
+    std::stable_sort(trials.begin(), trials.end(), shorter);
+    return std::move(trials.front());
+}
+
+Plan as_plan(const Found& found, const CostModel& model, const PlanRequest& request,
+             const std::string& name) {
     Plan plan;
-    plan.model = model_name;
+    plan.model = name;
     plan.batch = request.batch;
     plan.micro_batches = model.micro_batches();
-    plan.schedule = schedule;
-    for (std::size_t s = 0; s < found.stages.size(); ++s) {
-        const StageSpan& span = found.stages[s];
+    plan.schedule = found.schedule;
+    for (std::size_t s = 0; s < found.arrangement.stages.size(); ++s) {
+        const StageSpan& span = found.arrangement.stages[s];
         StagePlan stage;
         stage.device = model.cluster().devices[static_cast<std::size_t>(span.device)].name;
         stage.first_layer = span.first;
         stage.last_layer = span.last;
-        stage.in_flight = found.in_flight[s];
+        stage.in_flight = found.arrangement.in_flight[s];
         stage.recompute = span.recompute;
+        if (s < found.actions.size()) stage.actions = actions_csv(found.actions[s]);
         plan.stages.push_back(std::move(stage));
     }
     return plan;
 }
 
-std::optional<double> best_single_ms(const CostModel& model, ScheduleKind kind) {
-    std::optional<double> best;
+std::optional<double> best_single_ms(const CostModel& model) {
+    Appraiser appraiser(model, ScheduleKind::kOneFOneB);
     for (int d = 0; d < model.devices(); ++d)
-        for (const bool recompute : {false, true}) {
-            Appraiser appraiser(model, kind);
-            const Arrangement one =
-                appraiser.appraise({{d, 0, model.layers() - 1, recompute}}, kVectorsMax);
-            if (!one.stages.empty() && (!best || one.step_ms < *best)) best = one.step_ms;
-        }
-    return best;
+        for (const bool recompute : {false, true})
+            appraiser.appraise({{d, 0, model.layers() - 1, recompute}}, model.micro_batches());
+    if (appraiser.best().stages.empty()) return std::nullopt;
+    return appraiser.best().step_ms;
 }
 
 Result<void> predict(const CostModel& model, Plan& plan, const std::string& source) {
@@ -54,12 +212,7 @@ Result<void> predict(const CostModel& model, Plan& plan, const std::string& sour
                              plan_actions(plan, plan.micro_batches));
     const BackwardKind backward = backward_kind(lists);
     if (backward != BackwardKind::kWhole && !model.has_split_backward())
-        return fail(
-            ExitCode::kBadFile,
-            fmt::format(
-                "{}: schedule: expected profiles with input_gradient_ms and weight_gradient_ms for "
-                "'{}', found none",
-                source, plan.schedule));
+        return no_split_times(source, plan.schedule);
     const PipelineCosts costs = model.pipeline(plan, spans);
     const Timeline timeline = simulate(costs, lists);
     const Bound bound = pipeline_bound(costs, backward);
@@ -70,13 +223,14 @@ Result<void> predict(const CostModel& model, Plan& plan, const std::string& sour
                                 bound.by,
                                 cluster_bound_ms(model, backward, fill),
                                 timeline.bubble_fraction};
-    const bool gpipe = plan.schedule == "gpipe";
     for (std::size_t s = 0; s < spans.size(); ++s) {
+        const bool all = plan.schedule == "gpipe" && !plan.stages[s].actions;
         const int in_flight =
-            gpipe ? plan.micro_batches : std::min(plan.stages[s].in_flight, plan.micro_batches);
+            all ? plan.micro_batches : std::min(plan.stages[s].in_flight, plan.micro_batches);
         plan.stages[s].peak_bytes =
-            static_cast<std::uint64_t>(model.stage_memory(spans[s]).peak(in_flight));
+            static_cast<std::uint64_t>(std::ceil(model.stage_memory(spans[s]).peak(in_flight)));
     }
+    plan.single_device_ms = best_single_ms(model);
     return {};
 }
 
@@ -84,34 +238,30 @@ Result<void> predict(const CostModel& model, Plan& plan, const std::string& sour
 
 Result<Plan> search_plan(const Cluster& cluster, const std::vector<ModelProfile>& profiles,
                          const PlanRequest& request) {
+    if (request.batch < 1 || request.micro_batches < 0 || request.micro_batches > kMicroBatchMax)
+        return fail(
+            ExitCode::kUsage,
+            fmt::format("--micro-batches: expected 1 to {} of a batch of at least 1, found {} "
+                        "of {}",
+                        kMicroBatchMax, request.micro_batches, request.batch));
     ECOPIPE_ASSIGN_OR_RETURN(const ResolvedProfiles resolved, resolve_profiles(cluster, profiles));
-    const int micro_batches =
-        std::clamp(request.micro_batches == 0 ? 8 : request.micro_batches, 1, request.batch);
-    ECOPIPE_ASSIGN_OR_RETURN(const CostModel model,
-                             CostModel::make(cluster, resolved, request.batch, micro_batches));
-    const ScheduleKind kind = request.schedule == "gpipe"   ? ScheduleKind::kGpipe
-                              : request.schedule == "zb-h1" ? ScheduleKind::kZbH1
-                                                            : ScheduleKind::kOneFOneB;
-    Appraiser appraiser(model, kind);
-    search_exhaustively(appraiser, kVectorsMax, kWorkMax);
-    const Arrangement found = appraiser.finish(kVectorsMax);
-    if (found.stages.empty())
-        return fail(ExitCode::kBadFile, fmt::format("{}: memory is short", cluster.source));
-    const std::string schedule = request.schedule == "auto" ? "1f1b" : request.schedule;
-    Plan plan = as_plan(found, model, request, schedule, resolved.profiles.front().model);
-    ECOPIPE_RETURN_IF_ERROR(predict(model, plan, "plan"));
-    plan.single_device_ms = best_single_ms(model, kind);
+    ECOPIPE_ASSIGN_OR_RETURN(std::vector<CostModel> models,
+                             candidate_models(cluster, resolved, request));
+    ECOPIPE_ASSIGN_OR_RETURN(const Trial best, search_counts(std::move(models), request));
+    if (best.found.arrangement.stages.empty())
+        return nothing_fits(best.model, kind_of(request.schedule));
+    Plan plan = as_plan(best.found, best.model, request, resolved.profiles.front().model);
+    ECOPIPE_RETURN_IF_ERROR(predict(best.model, plan, "plan"));
     return plan;
 }
 
 Result<void> predict_plan(const Cluster& cluster, const std::vector<ModelProfile>& profiles,
                           Plan& plan) {
+    ECOPIPE_RETURN_IF_ERROR(check_plan(plan, "plan"));
     ECOPIPE_ASSIGN_OR_RETURN(const ResolvedProfiles resolved, resolve_profiles(cluster, profiles));
     ECOPIPE_ASSIGN_OR_RETURN(const CostModel model,
                              CostModel::make(cluster, resolved, plan.batch, plan.micro_batches));
-    ECOPIPE_RETURN_IF_ERROR(predict(model, plan, "plan"));
-    plan.single_device_ms = best_single_ms(model, ScheduleKind::kOneFOneB);
-    return {};
+    return predict(model, plan, "plan");
 }
 
 }  // namespace ecopipe

@@ -1,0 +1,62 @@
+#pragma once
+// Cuts and devices without the rest, as the local search changes them, and a quick estimate of
+// their step.
+
+#include <vector>
+
+#include "planner/arrangement.h"
+
+namespace ecopipe {
+
+// Layers that may not be parted are one atom. Stage s runs atoms ends[s-1]..ends[s]-1 on
+// devices[s].
+struct Layout {
+    std::vector<int> devices;
+    std::vector<int> ends;
+    friend bool operator==(const Layout&, const Layout&) = default;
+};
+
+// Knows a model's atoms and estimates layouts of them under one schedule. Not thread-safe: keeps
+// scratch memory.
+class LayoutEstimator {
+  public:
+    LayoutEstimator(const CostModel& model, ScheduleKind kind);
+
+    [[nodiscard]] int atoms() const { return static_cast<int>(first_layer_.size()) - 1; }
+    // The layout's stages, each recomputing when that is estimated to be faster under its memory;
+    // without regard to memory where nothing fits.
+    [[nodiscard]] std::vector<StageSpan> stages(const Layout& layout);
+    // The same, none of them recomputing.
+    [[nodiscard]] std::vector<StageSpan> plain_stages(const Layout& layout) const;
+    // head + M * max(stage, round trip / in flight) + tail, the largest over the stages
+    // (research/pipeline.md 7.3): within a few per cent of the simulation. What does not fit is
+    // priced far above everything that does, by how much it misses.
+    [[nodiscard]] double step_ms(const Layout& layout);
+    // What a step's share of work is: forward and backward of atoms [begin, end) on a device, a
+    // micro-batch.
+    [[nodiscard]] double work_ms(int device, int begin, int end) const;
+
+  private:
+    struct Choice {
+        StageSpan span;
+        double forward_ms, back_ms, rest_ms;
+        int cap;
+        double missing;  // memory that is short, as a share of the device's; 0 when it fits
+    };
+    [[nodiscard]] Choice choice(const StageSpan& span) const;
+    void choose_stages(const Layout& layout);
+
+    const CostModel& model_;
+    ScheduleKind kind_;
+    std::vector<int> first_layer_;  // of each atom, and the layer count
+    std::vector<Choice> chosen_;
+};
+
+// The cut with the least largest stage time (f + b) for these devices in this order, all of them
+// used; an empty layout when there are fewer atoms than devices. O(devices * atoms^2).
+[[nodiscard]] Layout least_largest_stage(const LayoutEstimator& estimator,
+                                         const std::vector<int>& devices);
+// Atoms dealt evenly by count.
+[[nodiscard]] Layout even_layout(const LayoutEstimator& estimator, const std::vector<int>& devices);
+
+}  // namespace ecopipe

@@ -1,0 +1,21 @@
+#pragma once
+// The search for models and clusters that are too large to try everything.
+
+#include <cstdint>
+
+#include "planner/arrangement.h"
+
+namespace ecopipe {
+
+// Improves `appraiser`'s best for about `work_max` of work. It starts from single devices, even
+// cuts and least-largest-stage cuts of the given and the speed order (so that the result is never
+// worse than those), anneals cuts, order and subset on LayoutEstimator's estimate, and ends by
+// moving the best layouts in small steps under the simulator. `seed` decides every draw: the same
+// inputs give the same plan on every machine.
+void search_locally(Appraiser& appraiser, std::uint64_t work_max, std::uint64_t seed);
+
+// The stages that miss the least memory, found the same way.
+[[nodiscard]] std::vector<StageSpan> least_misfit(const CostModel& model, ScheduleKind kind,
+                                                  std::uint64_t work_max, std::uint64_t seed);
+
+}  // namespace ecopipe

@@ -1,0 +1,83 @@
+#include "planner/schedule_search.h"
+
+#include <algorithm>
+
+#include "planner/partition_exhaustive.h"
+#include "planner/partition_local.h"
+
+namespace ecopipe {
+namespace {
+
+// Effort 1, in simulated actions; about 200 million of them pass a second on one core of 2023.
+constexpr double kFirstLook = 3e6;
+constexpr double kExhaustive = 1.2e8;
+constexpr double kLocal = 2.4e8;
+constexpr double kSliced = 8e7;
+constexpr int kVectorsMax = 256;  // in-flight vectors that are all tried
+constexpr int kSlicesTried = 4;
+constexpr std::uint64_t kSeed = 0x65636f706970;  // any number would do, as long as it stays
+
+std::uint64_t scaled(double work, double effort) {
+    return static_cast<std::uint64_t>(work * effort);
+}
+
+std::vector<int> order_of(const Arrangement& arrangement) {
+    std::vector<int> out;
+    for (const StageSpan& stage : arrangement.stages) out.push_back(stage.device);
+    return out;
+}
+
+}  // namespace
+
+const char* schedule_name(ScheduleKind kind) {
+    return kind == ScheduleKind::kGpipe      ? "gpipe"
+           : kind == ScheduleKind::kOneFOneB ? "1f1b"
+                                             : "zb-h1";
+}
+
+Found search_named(const CostModel& model, ScheduleKind kind, double effort) {
+    Appraiser appraiser(model, kind);
+    // A good plan first: the better it is, the more the exhaustive search can leave out.
+    search_locally(appraiser, scaled(kFirstLook, effort), kSeed);
+    const bool optimal =
+        search_exhaustively(appraiser, kVectorsMax, appraiser.work() + scaled(kExhaustive, effort));
+    if (!optimal) search_locally(appraiser, scaled(kLocal, effort), kSeed + 1);
+    Found out{schedule_name(kind), appraiser.finish(kVectorsMax), 0, {}, optimal};
+    out.devices = static_cast<int>(out.arrangement.stages.size());
+    return out;
+}
+
+Found search_interleaved(const CostModel& model, const Arrangement& start, double effort) {
+    Found best{"interleaved", {}, 0, {}, false};
+    const int devices_max = model.devices();
+    std::uint64_t runs = 0;
+    for (int devices = 1; devices <= devices_max; ++devices)
+        runs += devices == 1 ? 1 : kSlicesTried;
+    for (int devices = 1; devices <= devices_max; ++devices)
+        for (int slices = 1; slices <= (devices == 1 ? 1 : kSlicesTried); ++slices) {
+            const GivenSchedule schedule =
+                interleaved_schedule(model.micro_batches(), devices, slices);
+            std::vector<std::vector<int>> orders;
+            // On one device only the choice of it matters: each is a start of its own.
+            for (int d = 0; devices == 1 && d < devices_max; ++d) orders.push_back({d});
+            if (static_cast<int>(start.stages.size()) == devices) orders.push_back(order_of(start));
+            SlicedArrangement found =
+                search_given(model, schedule, orders, scaled(kSliced, effort) / runs, kSeed + runs);
+            if (!better(found.arrangement, best.arrangement)) continue;
+            best.arrangement = std::move(found.arrangement);
+            best.devices = devices;
+        }
+    return best;
+}
+
+Found search_own(const CostModel& model, const std::string& name, const GivenSchedule& schedule,
+                 double effort) {
+    SlicedArrangement found = search_given(model, schedule, {}, scaled(kSliced * 2, effort), kSeed);
+    return {name, std::move(found.arrangement), found.devices, schedule.lists, false};
+}
+
+std::vector<StageSpan> nearest_misfit(const CostModel& model, ScheduleKind kind) {
+    return least_misfit(model, kind, scaled(kFirstLook, 4), kSeed);
+}
+
+}  // namespace ecopipe

@@ -1,0 +1,35 @@
+#pragma once
+// The best arrangement of one model on one cluster, for one schedule and micro-batch count.
+
+#include <optional>
+#include <string>
+
+#include "planner/arrangement.h"
+#include "planner/sliced_search.h"
+
+namespace ecopipe {
+
+struct Found {
+    std::string schedule;
+    Arrangement arrangement;          // no stages when nothing fits
+    int devices = 0;                  // the stages are groups of this many devices in turn
+    std::vector<ActionList> actions;  // a user's own lists; empty for a named schedule
+    bool optimal = false;             // the search tried everything, given its in-flight counts
+};
+
+// gpipe, 1f1b, zb-h1.
+[[nodiscard]] Found search_named(const CostModel& model, ScheduleKind kind, double effort);
+// Every device count, and 1 to 4 slices on each. `start`: an arrangement whose device order is
+// tried too.
+[[nodiscard]] Found search_interleaved(const CostModel& model, const Arrangement& start,
+                                       double effort);
+// A user's own lists.
+[[nodiscard]] Found search_own(const CostModel& model, const std::string& name,
+                               const GivenSchedule& schedule, double effort);
+
+// The stages that come nearest to fitting under `kind` when nothing fits; for the error.
+[[nodiscard]] std::vector<StageSpan> nearest_misfit(const CostModel& model, ScheduleKind kind);
+
+[[nodiscard]] const char* schedule_name(ScheduleKind kind);
+
+}  // namespace ecopipe
