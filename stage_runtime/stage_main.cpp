@@ -5,6 +5,7 @@
 
 #include "core/command_line.h"
 #include "core/log.h"
+#include "stage_runtime/engine/numeric_class.h"
 #include "stage_runtime/host_facts.h"
 #include "stage_runtime/torch_compat.h"
 #include "stage_runtime/worker.h"
@@ -35,6 +36,20 @@ Result<void> parse_link(const std::string& text, std::map<std::string, EmulatedL
     return fail(ExitCode::kUsage, fmt::format("--link: expected PEER=MBPS/LATENCY_MS, found '{}'", printable(text)));
 }
 
+// What launch_stages.sh check wants to know of a device.
+Result<ExitCode> self_check(int threads) {
+    ECOPIPE_ASSIGN_OR_RETURN(const NumericClass numeric, measure_numeric_class(threads));
+    const OrderedJson facts{{"version", kVersion},
+                            {"numeric_class", fmt::format("{:016x}", numeric.hash)},
+                            {"numeric_summary", numeric.summary},
+                            {"cpu", cpu_name()},
+                            {"cores", core_count()},
+                            {"memory_mib", available_memory_mib()},
+                            {"fast_blas", torch_versions().fast_blas}};
+    fmt::print("{}\n", facts.dump());
+    return ExitCode::kDone;
+}
+
 Result<ExitCode> run(int argc, const char* const* argv) {
     CommandLine line("ecopipe-stage", "runs layers of a network on this device for a portal (ecopipe-train)");
     line.text("join", "the portal's address, tcp://PORTAL:PORT");
@@ -43,6 +58,7 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     line.text("models", "directory that TorchScript files may be loaded from", ".");
     line.text("data-address", "address that other devices reach this one at (default: the interface towards the portal)");
     line.integer("data-port", "port for tensors from other devices; 0: any", {0, 65535}, 0);
+    line.flag("self-check", "print one JSON line about this device and leave");
     line.flag("stay", "serve run after run");
     line.text("orphan", "when the portal is lost: exit, or wait for it (with --stay)", "exit");
     line.number("join-timeout-s", "give up when no portal answers for this long", {0.1, 1e9}, 600);
@@ -53,6 +69,11 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     line.texts("link", "emulate the link to one device: PEER=MBPS/LATENCY_MS; may be repeated");
     ECOPIPE_ASSIGN_OR_RETURN(const auto leave, line.parse(argc, argv));
     if (leave) return *leave;
+    if (line.get_flag("self-check")) {
+        const auto threads = static_cast<int>(line.get_integer("threads"));
+        configure_torch(threads);
+        return self_check(threads);
+    }
     for (const char* needed : {"join", "name"})
         if (!line.has(needed)) return fail(ExitCode::kUsage, fmt::format("--{} is missing", needed));
 
