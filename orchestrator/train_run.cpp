@@ -191,7 +191,10 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
                                                         options.local ? kLocalJoinTimeoutS : options.join_timeout_s));
     if (!absent.empty()) log_warn("absent: {}; planning without", fmt::join(absent, ", "));
     if (!plan) {
-        PlanRequest request{options.trainer.batch, options.trainer.micro_batches, options.schedule};
+        PlanRequest request;
+        request.batch = options.trainer.batch;
+        request.micro_batches = options.trainer.micro_batches;
+        ECOPIPE_RETURN_IF_ERROR(use_schedule(request, options.schedule));
         ECOPIPE_ASSIGN_OR_RETURN(plan, search_plan(present_part(cluster, present), profiles, request));
     }
     tell_numeric_classes(*run.session, record);

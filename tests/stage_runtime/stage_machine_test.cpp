@@ -1,0 +1,141 @@
+#include "stage_runtime/stage_machine.h"
+
+#include <gtest/gtest.h>
+
+namespace ecopipe {
+namespace {
+
+using namespace stage_event;
+using namespace stage_command;
+
+template <class Command>
+const Command* find(const StageCommands& commands) {
+    for (const StageCommand& command : commands)
+        if (const auto* found = std::get_if<Command>(&command)) return found;
+    return nullptr;
+}
+
+SliceRole middle() {
+    SliceRole role;
+    role.stage = 1;
+    role.first_layer = 2;
+    role.last_layer = 3;
+    role.upstream = "a";
+    role.downstream = "c";
+    role.sends_gradient = role.receives_gradient = true;
+    return role;
+}
+
+TensorAddress tensor(TensorKind kind, std::uint32_t micro_batch, std::uint32_t producer, std::uint64_t step = 0,
+                     std::uint32_t generation = 1) {
+    TensorAddress address;
+    address.generation = generation;
+    address.step = step;
+    address.kind = kind;
+    address.micro_batch = micro_batch;
+    address.producer = producer;
+    return address;
+}
+
+class MiddleStage : public testing::Test {
+  protected:
+    void SetUp() override {
+        EXPECT_FALSE(find<SendReady>(machine_.on(Configured{1, {middle()}, {"a", "c"}, 1})));
+        EXPECT_FALSE(find<SendReady>(machine_.on(stage_event::Attached{"a"})));
+        EXPECT_FALSE(find<SendReady>(machine_.on(StateLoaded{})));
+        EXPECT_TRUE(find<SendReady>(machine_.on(stage_event::Attached{"c"})));
+    }
+    static Begun begun(std::uint64_t step, std::uint32_t generation = 1) {
+        Begin begin;
+        begin.micro_batch_samples = {4, 4};
+        return {generation, step, begin, one_f_one_b_actions(2, 1)};
+    }
+    StageMachine machine_;
+};
+
+TEST_F(MiddleStage, RunsActionsInOrderAsTheirTensorsArrive) {
+    EXPECT_TRUE(find<StartStep>(machine_.on(begun(0))));
+    // The second micro-batch is here first: it waits for the first.
+    EXPECT_FALSE(find<stage_command::Run>(machine_.on(TensorArrived{tensor(TensorKind::kActivation, 1, 1)})));
+    const auto commands = machine_.on(TensorArrived{tensor(TensorKind::kActivation, 0, 1)});
+    ASSERT_TRUE(find<stage_command::Run>(commands));
+    EXPECT_EQ(find<stage_command::Run>(commands)->action, (Action{ActionKind::kForward, 0, 0}));
+    EXPECT_FALSE(find<stage_command::Run>(machine_.on(ActionFinished{})));  // B0 waits for its gradient
+    EXPECT_TRUE(find<stage_command::Run>(machine_.on(TensorArrived{tensor(TensorKind::kGradient, 0, 3)})));
+    EXPECT_TRUE(find<stage_command::Run>(machine_.on(ActionFinished{})));  // F1
+    EXPECT_FALSE(find<stage_command::Run>(machine_.on(ActionFinished{})));
+    EXPECT_TRUE(find<stage_command::Run>(machine_.on(TensorArrived{tensor(TensorKind::kGradient, 1, 3)})));
+    EXPECT_TRUE(find<ReportStep>(machine_.on(ActionFinished{})));
+    EXPECT_TRUE(machine_.on(StepReported{}).empty());
+    EXPECT_TRUE(find<ApplyUpdate>(machine_.on(CommitReceived{1, 0, Commit{0.1, 1}})));
+    EXPECT_TRUE(find<SendCommitted>(machine_.on(UpdateFinished{})));
+}
+
+TEST_F(MiddleStage, TheNextBeginWaitsForTheCommit) {
+    StageMachine machine;
+    static_cast<void>(machine.on(Configured{1, {middle()}, {}, 0}));
+    Begin begin;
+    begin.micro_batch_samples = {1};
+    static_cast<void>(machine.on(Begun{1, 0, begin, {}}));
+    static_cast<void>(machine.on(StepReported{}));
+    EXPECT_FALSE(find<StartStep>(machine.on(Begun{1, 1, begin, {}})));
+    static_cast<void>(machine.on(CommitReceived{1, 0, Commit{}}));
+    EXPECT_TRUE(find<StartStep>(machine.on(UpdateFinished{})));
+}
+
+TEST_F(MiddleStage, OlderGenerationsAndDuplicatesAreDropped) {
+    static_cast<void>(machine_.on(begun(0)));
+    EXPECT_TRUE(find<DropTensor>(machine_.on(TensorArrived{tensor(TensorKind::kActivation, 0, 1, 0, 0)})));
+    static_cast<void>(machine_.on(TensorArrived{tensor(TensorKind::kActivation, 1, 1)}));
+    EXPECT_TRUE(find<DropTensor>(machine_.on(TensorArrived{tensor(TensorKind::kActivation, 1, 1)})));
+    EXPECT_TRUE(machine_.on(CommitReceived{0, 0, Commit{}}).empty());
+    EXPECT_TRUE(machine_.on(begun(0, 0)).empty());
+}
+
+TEST_F(MiddleStage, TensorsOfALaterStepWait) {
+    EXPECT_TRUE(machine_.on(TensorArrived{tensor(TensorKind::kActivation, 0, 1, 5)}).empty());
+    EXPECT_TRUE(find<stage_command::Run>(machine_.on(begun(5))));
+}
+
+TEST_F(MiddleStage, SeveralOutputsOfOneLayerAreAllAwaited) {
+    static_cast<void>(machine_.on(begun(0)));
+    TensorAddress first = tensor(TensorKind::kActivation, 0, 1);
+    first.outputs = 2;
+    TensorAddress second = first;
+    second.output = 1;
+    EXPECT_FALSE(find<stage_command::Run>(machine_.on(TensorArrived{second})));
+    const auto commands = machine_.on(TensorArrived{first});
+    ASSERT_TRUE(find<stage_command::Run>(commands));
+    EXPECT_EQ(find<stage_command::Run>(commands)->tensors, (std::vector<TensorAddress>{first, second}));
+}
+
+TEST_F(MiddleStage, ACommitOutOfOrderIsAnError) {
+    EXPECT_TRUE(find<ProtocolError>(machine_.on(CommitReceived{1, 0, Commit{}})));
+    static_cast<void>(machine_.on(begun(0)));
+    EXPECT_TRUE(find<ProtocolError>(machine_.on(FetchReceived{})));
+    EXPECT_TRUE(find<ProtocolError>(machine_.on(begun(1))));
+}
+
+TEST(SliceRoles, FollowThePlanAndTheFirstTrainableLayer) {
+    Plan plan;
+    for (const int first : {0, 2, 4, 6}) {
+        StagePlan stage;
+        stage.device = first % 4 == 0 ? "a" : "b";
+        stage.first_layer = first;
+        stage.last_layer = first + 1;
+        plan.stages.push_back(stage);
+    }
+    const auto a = slice_roles(plan, "a", 2);
+    ASSERT_EQ(a.size(), 2U);
+    EXPECT_TRUE(a[0].first);
+    EXPECT_EQ(a[0].upstream, kPortalPeer);
+    EXPECT_FALSE(a[0].receives_gradient);  // layers 0 and 1 are frozen
+    EXPECT_TRUE(a[1].sends_gradient);
+    const auto b = slice_roles(plan, "b", 2);
+    EXPECT_FALSE(b[0].sends_gradient);
+    EXPECT_TRUE(b[1].last);
+    EXPECT_EQ(tensor_peers(plan, "a"), std::vector<std::string>{"b"});
+}
+
+}  // namespace
+}  // namespace ecopipe
