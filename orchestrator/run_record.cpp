@@ -1,6 +1,7 @@
 #include "orchestrator/run_record.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -18,8 +19,9 @@ Result<RunRecord> RunRecord::create(const std::string& directory) {
         if (std::filesystem::exists(directory + "/" + name))
             return fail(ExitCode::kUsage,
                         fmt::format("--out {}: holds a run already ({}); give another directory", directory, name));
-    ECOPIPE_ASSIGN_OR_RETURN(LineAppender metrics, LineAppender::open(directory + "/metrics.jsonl"));
-    return RunRecord(directory, std::move(metrics));
+    if (::access(directory.c_str(), W_OK) != 0)
+        return fail(ExitCode::kRunFailed, fmt::format("--out {}: cannot be written", directory));
+    return RunRecord(directory);
 }
 
 Result<void> RunRecord::step(std::uint64_t step, double loss, double learning_rate, double step_ms,
@@ -45,7 +47,13 @@ Result<void> RunRecord::evaluation(double epoch, const std::string& split, const
                    {"accuracy", static_cast<double>(loss.correct) / labels}});
 }
 
-Result<void> RunRecord::metric(const OrderedJson& line) { return metrics_.append(line.dump()); }
+Result<void> RunRecord::metric(const OrderedJson& line) {
+    if (!metrics_) {
+        ECOPIPE_ASSIGN_OR_RETURN(LineAppender opened, LineAppender::open(path("metrics.jsonl")));
+        metrics_.emplace(std::move(opened));
+    }
+    return metrics_->append(line.dump());
+}
 
 void RunRecord::trace(std::uint64_t step, const std::vector<DeviceReport>& devices) {
     traced_.push_back({step, devices});

@@ -2,6 +2,7 @@
 // The output directory of a run: metrics.jsonl, run.json, plan.json, timeline.json and the trained model.
 
 #include <deque>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,7 +15,8 @@ namespace ecopipe {
 
 class RunRecord {
   public:
-    // Creates `directory`; refuses one that holds a run already (kUsage).
+    // Creates `directory`; refuses one that holds a run already (kUsage) or cannot be written (kRunFailed). Files come to be
+    // with the first step, so that a run refused before leaves none.
     [[nodiscard]] static Result<RunRecord> create(const std::string& directory);
 
     [[nodiscard]] const std::string& directory() const { return directory_; }
@@ -35,14 +37,13 @@ class RunRecord {
     [[nodiscard]] Result<void> save_model(const ModelSpec& spec, const TensorMap& weights) const;
 
   private:
-    RunRecord(std::string directory, LineAppender metrics)
-        : directory_(std::move(directory)), metrics_(std::move(metrics)) {}
+    explicit RunRecord(std::string directory) : directory_(std::move(directory)) {}
     struct TracedStep {
         std::uint64_t step;
         std::vector<DeviceReport> devices;
     };
     std::string directory_;
-    LineAppender metrics_;
+    std::optional<LineAppender> metrics_;
     std::deque<TracedStep> traced_;
 };
 

@@ -44,6 +44,7 @@ void declare(CommandLine& line) {
     line.integer("num-classes", "classes of the head (default: the data set's)", {1, 1000000});
     line.text("init", "safetensors file to start from");
     line.flag("evaluate-only", "test the model of --init and stop");
+    line.flag("no-evaluation", "do not test after each epoch");
     line.flag("quiet", "no progress on stderr");
     line.text("federated", "take part in the federation of this server, tcp://SERVER:PORT");
     line.text("cluster-name", "this cluster's name in the federation (default: the cluster file's)");
@@ -123,6 +124,7 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
     options.trainer.steps = options.trainer.has_steps ? static_cast<std::uint64_t>(line.get_integer("steps")) : 0;
     options.trainer.drop_last = line.get_flag("drop-last");
     options.trainer.shuffle = !line.get_flag("no-shuffle");
+    options.trainer.evaluate = !line.get_flag("no-evaluation");
     options.trainer.learning_rate = line.get_number("lr");
     options.trainer.seed = static_cast<std::uint64_t>(line.get_integer("seed"));
     options.optimizer.name = line.get_text("optimizer");

@@ -198,7 +198,6 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
         ECOPIPE_ASSIGN_OR_RETURN(plan, search_plan(present_part(cluster, present), profiles, request));
     }
     tell_numeric_classes(*run.session, record);
-    ECOPIPE_RETURN_IF_ERROR(write_file_atomically(record.path("plan.json"), plan_text(*plan)));
     for (const StagePlan& stage : plan->stages)
         log_info("stage on {}: layers {}..{}, {} in flight{}", stage.device, stage.first_layer, stage.last_layer,
                  stage.in_flight, stage.recompute ? ", recomputing" : "");
@@ -250,17 +249,22 @@ Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
         ECOPIPE_RETURN_IF_ERROR(record.save_model(run.spec, trained));
         ECOPIPE_RETURN_IF_ERROR(record.save_timeline());
     }
-    const auto labels = static_cast<double>(std::max<std::uint64_t>(result.test.labels, 1));
     record.run["results"] = {{"steps", result.steps},
                              {"last_loss", result.last_loss},
-                             {"test_loss", result.test.sum / labels},
-                             {"test_accuracy", static_cast<double>(result.test.correct) / labels},
                              {"median_step_ms", result.median_step_ms},
                              {"samples_per_s", result.samples_per_s},
                              {"interrupted", result.interrupted}};
+    std::string tested;
+    if (result.test.labels > 0) {
+        const auto labels = static_cast<double>(result.test.labels);
+        const double accuracy = static_cast<double>(result.test.correct) / labels;
+        record.run["results"]["test_loss"] = result.test.sum / labels;
+        record.run["results"]["test_accuracy"] = accuracy;
+        tested = fmt::format(", test accuracy {:.2f} %", 100 * accuracy);
+    }
     ECOPIPE_RETURN_IF_ERROR(record.save_run());
-    fmt::print("{} steps, {:.0f} samples/s, test accuracy {:.2f} %; files in {}\n", result.steps, result.samples_per_s,
-               100 * static_cast<double>(result.test.correct) / labels, record.directory());
+    fmt::print("{} steps, {:.0f} samples/s{}; files in {}\n", result.steps, result.samples_per_s, tested,
+               record.directory());
     return result.interrupted ? static_cast<ExitCode>(128 + signal_received()) : ExitCode::kDone;
 }
 
@@ -292,6 +296,8 @@ Result<ExitCode> run_all(Run& run, RunRecord& record) {
     } else {
         ECOPIPE_RETURN_IF_ERROR(open_pipeline(run, record));
     }
+    if (run.session != nullptr)
+        ECOPIPE_RETURN_IF_ERROR(write_file_atomically(record.path("plan.json"), plan_text(run.session->plan())));
     if (client) return client->serve(*run.engine, run.data, run.options.trainer, record, progress);
     return train_alone(run, record, progress);
 }

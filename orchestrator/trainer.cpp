@@ -115,7 +115,7 @@ Result<LossSum> Trainer::evaluate(double epoch) {
 Result<TrainResult> Trainer::run() {
     ECOPIPE_ASSIGN_OR_RETURN(const EpochPlan plan, plan_epochs(data_.train->size(), options_));
     TrainResult result;
-    ECOPIPE_RETURN_IF_ERROR(train_steps(0, 0, plan, plan.steps, true, result));
+    ECOPIPE_RETURN_IF_ERROR(train_steps(0, 0, plan, plan.steps, options_.evaluate, result));
     return result;
 }
 

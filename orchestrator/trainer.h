@@ -19,6 +19,7 @@ struct TrainerOptions {
     bool has_steps = false;
     bool drop_last = false;
     bool shuffle = true;
+    bool evaluate = true;  // after each epoch
     double learning_rate = 0.01;
     std::uint64_t seed = 0;
 };

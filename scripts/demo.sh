@@ -18,6 +18,7 @@ mkdir -p "$out"
 cat >"$out/cluster.yaml" <<'YAML'
 name: demo-home
 portal: hub
+portal_address: 127.0.0.1
 devices:
   - {name: hub, memory_mib: 1024, speed: 0.8}
   - {name: laptop, memory_mib: 1024, speed: 0.6}

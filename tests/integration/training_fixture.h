@@ -1,0 +1,39 @@
+#pragma once
+// What the training tests share: models from Python, plans by hand, runs to compare.
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/support/process.h"
+
+namespace ecopipe::test {
+
+inline constexpr const char* kPython = "/usr/bin/python3";  // the Debian one, which python3-torch belongs to
+
+struct ModelCase {
+    std::string model;  // zoo name or path
+    std::string id;     // as plans name it
+    int layers = 0;
+};
+
+// A plan by hand: `stages` stages of nearly equal layer counts.
+[[nodiscard]] std::string hand_plan(const ModelCase& model, int stages, const std::string& schedule, int batch,
+                                    int micro_batches, bool recompute = false);
+
+// Runs ecopipe-train with --quiet and expects success.
+void expect_trains(std::vector<std::string> flags);
+
+class Training : public testing::Test {
+  protected:
+    // Trains --single into `name` and returns the model file's bytes.
+    std::string single(const ModelCase& model, const std::vector<std::string>& flags, const std::string& name);
+    // Trains --local with a plan by hand.
+    std::string local(const ModelCase& model, const std::string& plan, const std::vector<std::string>& flags,
+                      const std::string& name);
+    ModelCase torchscript(const std::string& name, int layers);  // of models.py
+    TemporaryDirectory directory_;
+};
+
+}  // namespace ecopipe::test
