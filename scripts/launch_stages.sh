@@ -253,6 +253,17 @@ case $do in
     put) # DIR FILE, bytes on stdin
         mkdir -p "$1" && cat >"$1/$2.new" && mv "$1/$2.new" "$1/$2"
         ;;
+    settled) # LOG PID START BOOT: whether it lives once it has said something, or after five seconds
+        log=$1
+        shift
+        tries=0
+        while [ $tries -lt 50 ] && same "$@" && [ ! -s "$log" ]; do
+            sleep 0.1
+            tries=$((tries + 1))
+        done
+        sleep 0.2
+        same "$@"
+        ;;
     tail) tail -n 1 "$1" 2>/dev/null | cut -c 1-200 ;;
 esac
 '
@@ -292,40 +303,45 @@ fetch_log() { # DEVICE
     on "$1" cat "$(directory_of "$1")/$1.log" >"$state/$1.log" 2>/dev/null || true
 }
 
-place_model() { # DEVICE: prints the directory that its stage loads from
-    if [ -z "$model" ]; then
-        echo .
-    elif [ -z "${host[$1]}" ]; then
-        (cd "$(dirname "$model")" && pwd)
-    else
-        local file sum directory
-        file=$(basename "$model")
-        sum=$(sha256sum "$model" | cut -d' ' -f1)
-        directory=$(directory_of "$1")/models
-        if ! ask "$1" has "$directory" "$file" "$sum"; then
-            echo "$1: copying $file to ${host[$1]}:$directory/" >&2
-            on "$1" sh -c "$agent" agent put "$directory" "$file" <"$model" || return $?
-        fi
-        echo "$directory"
-    fi
+reach() { # DEVICE: fails when ssh does, with its last line in `reason`
+    reason=$(on "$1" true 2>&1 </dev/null) && return 0
+    reason="ssh to ${host[$1]} failed: ${reason##*$'\n'}"
+    return 1
 }
 
-start_device() { # DEVICE
+place_model() { # DEVICE: sets `models`, the directory that its stage loads from
+    models=.
+    if [ -z "$model" ]; then return 0; fi
+    if [ -z "${host[$1]}" ]; then
+        models=$(cd "$(dirname "$model")" && pwd)
+        return 0
+    fi
+    local file sum
+    file=$(basename "$model")
+    sum=$(sha256sum "$model" | cut -d' ' -f1)
+    models=$(directory_of "$1")/models
+    if ask "$1" has "$models" "$file" "$sum"; then return 0; fi
+    echo "$1: copying $file to ${host[$1]}:$models/"
+    on "$1" sh -c "$agent" agent put "$models" "$file" <"$model"
+}
+
+start_device() { # DEVICE: on failure `reason` says why
     local device=$1 models stage=$remote_program words
-    models=$(place_model "$device") || return $?
+    reason=''
+    place_model "$device" || return 1
     if [ -z "${host[$device]}" ]; then stage=$program; fi
     words=(--join "tcp://$portal_address:$portal_port" --name "$device" --threads "${threads[$device]}" --models "$models")
     if [ -n "${data_address[$device]}" ]; then words+=(--data-address "${data_address[$device]}"); fi
     if [ "${data_port[$device]}" != 0 ]; then words+=(--data-port "${data_port[$device]}"); fi
     if [ "$insecure" = yes ]; then words+=(--insecure); fi
     if [ "$stay" = yes ]; then words+=(--stay); fi
-    ask "$device" start "$(directory_of "$device")" "$device" "$stage" "${words[@]}" "${extra[@]}" \
-        >"$state/$device.pid.new" || return $?
+    reason=$(ask "$device" start "$(directory_of "$device")" "$device" "$stage" "${words[@]}" "${extra[@]}" \
+        2>&1 >"$state/$device.pid.new") || return 1
     mv "$state/$device.pid.new" "$state/$device.pid"
 }
 
 up() {
-    local device code started=()
+    local device last started=()
     undo() {
         for device in "${started[@]}"; do stop_device "$device" || true; done
         rm -f "$state"/*.pid.new
@@ -333,30 +349,25 @@ up() {
     trap 'undo; exit 130' INT
     trap 'undo; exit 143' TERM
     for device in "${devices[@]}"; do
-        code=0
-        running "$device" || code=$?
-        if [ "$code" = 0 ]; then
+        reach "$device" || die 4 "$device: $reason; nothing was started"
+    done
+    for device in "${devices[@]}"; do
+        if running "$device"; then
             echo "$device: runs already on $(place_of "$device"), process $pid"
             continue
         fi
-        if [ "$code" != 255 ]; then
-            code=0
-            start_device "$device" || code=$?
-        fi
-        if [ "$code" != 0 ]; then
+        if ! start_device "$device"; then
             undo
-            if [ "$code" = 255 ]; then die 4 "$device: ssh to ${host[$device]} failed; nothing was left running"; fi
-            die 1 "$device: could not be started on $(place_of "$device"); nothing was left running"
+            die 1 "$device: could not be started on $(place_of "$device"): ${reason##*$'\n'}; nothing was left running"
         fi
         started+=("$device")
         process_of "$device"
         echo "$device: started on $(place_of "$device"), process $pid"
     done
-    if [ ${#started[@]} -eq 0 ]; then return 0; fi
-    sleep 1 # long enough for a refused flag, a missing library or a port in use to show
+    # A refused flag, a missing library or a port in use shows at once.
     for device in "${started[@]}"; do
-        if running "$device"; then continue; fi
-        local last
+        process_of "$device"
+        if ask "$device" settled "$(directory_of "$device")/$device.log" "$pid" "$start" "$boot"; then continue; fi
         last=$(ask "$device" tail "$(directory_of "$device")/$device.log") || true
         undo
         die 1 "$device: ended at once: ${last:-no word in its log}; nothing was left running"
@@ -452,12 +463,10 @@ problem() { # CODE DEVICE MESSAGE: counts; the gravest code wins: 4, then 5, the
 }
 
 check_programs() { # sets `sound`: the devices that ssh reaches
-    local device facts code free classes=() versions=()
+    local device facts free classes=() versions=()
     for device in "${devices[@]}"; do
-        code=0
-        on "$device" true </dev/null || code=$?
-        if [ "$code" != 0 ]; then
-            problem 4 "$device" "ssh to ${host[$device]} failed"
+        if ! reach "$device"; then
+            problem 4 "$device" "$reason"
             continue
         fi
         sound+=("$device")
