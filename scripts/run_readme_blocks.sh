@@ -36,6 +36,7 @@ groups=() names=()
 
 cleanup() {
     for group in "${groups[@]}"; do kill -KILL -- "-$group" 2>/dev/null || true; done
+    wait 2>/dev/null || true
     ip netns del "$space-hub" 2>/dev/null || true
     ip netns del "$space-pi" 2>/dev/null || true
     if [ "$keep" = yes ]; then echo "left: $work"; else rm -rf "$work"; fi
