@@ -7,10 +7,9 @@
 #include <set>
 
 #include "planner/bounds.h"
-#include "planner/cost_model.h"
+#include "planner/plan_timeline.h"
 #include "planner/schedule_check.h"
 #include "planner/schedule_search.h"
-#include "planner/simulator.h"
 
 namespace ecopipe {
 namespace {
@@ -207,28 +206,21 @@ std::optional<double> best_single_ms(const CostModel& model) {
 }
 
 Result<void> predict(const CostModel& model, Plan& plan, const std::string& source) {
-    ECOPIPE_ASSIGN_OR_RETURN(const std::vector<StageSpan> spans, model.spans(plan, source));
-    ECOPIPE_ASSIGN_OR_RETURN(const std::vector<ActionList> lists,
-                             plan_actions(plan, plan.micro_batches));
-    const BackwardKind backward = backward_kind(lists);
-    if (backward != BackwardKind::kWhole && !model.has_split_backward())
-        return no_split_times(source, plan.schedule);
-    const PipelineCosts costs = model.pipeline(plan, spans);
-    const Timeline timeline = simulate(costs, lists);
-    const Bound bound = pipeline_bound(costs, backward);
-    const bool fill = costs.devices == costs.stage_count() && backward == BackwardKind::kWhole;
-    plan.predicted = Prediction{timeline.step_ms,
-                                model.control_ms(spans),
+    ECOPIPE_ASSIGN_OR_RETURN(const PlayedPlan played, play_plan(model, plan, source));
+    const BackwardKind backward = backward_kind(played.lists);
+    const Bound bound = pipeline_bound(played.costs, backward);
+    const bool fill =
+        played.costs.devices == played.costs.stage_count() && backward == BackwardKind::kWhole;
+    plan.predicted = Prediction{played.timeline.step_ms,
+                                model.control_ms(played.spans),
                                 bound.ms,
                                 bound.by,
                                 cluster_bound_ms(model, backward, fill),
-                                timeline.bubble_fraction};
-    for (std::size_t s = 0; s < spans.size(); ++s) {
-        const bool all = plan.schedule == "gpipe" && !plan.stages[s].actions;
-        const int in_flight =
-            all ? plan.micro_batches : std::min(plan.stages[s].in_flight, plan.micro_batches);
-        plan.stages[s].peak_bytes =
-            static_cast<std::uint64_t>(std::ceil(model.stage_memory(spans[s]).peak(in_flight)));
+                                played.timeline.bubble_fraction};
+    for (std::size_t s = 0; s < played.spans.size(); ++s) {
+        const double peak =
+            model.stage_memory(played.spans[s]).peak(micro_batches_in_flight(plan, s));
+        plan.stages[s].peak_bytes = static_cast<std::uint64_t>(std::ceil(peak));
     }
     plan.single_device_ms = best_single_ms(model);
     return {};

@@ -29,7 +29,7 @@ PipelineCosts plain_costs(int micro_batches, std::vector<StageCost> stages,
     costs.devices = static_cast<int>(stages.size());
     costs.stages = std::move(stages);
     const auto link = [&](double occupy_ms, std::size_t from, std::size_t to) {
-        costs.resources.push_back({fmt::format("link {}-{}", from, to), 1});
+        costs.resources.push_back({fmt::format("link {}-{}", from, to), 1, from, to, ""});
         return Transfer{occupy_ms, 0, static_cast<int>(costs.resources.size()) - 1};
     };
     for (std::size_t k = 0; k + 1 < costs.stages.size(); ++k) {

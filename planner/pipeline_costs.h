@@ -32,8 +32,11 @@ struct Transfer {
 // What transfers take turns on: one direction between two devices, or a medium with all links of
 // its name.
 struct Resource {
-    std::string name;  // "link hub-pi", "medium wifi"
-    int uses = 1;      // how many cuts, directions and feeds take turns on it
+    std::string name;      // "link hub-pi", "medium wifi"
+    int uses = 1;          // how many cuts, directions and feeds take turns on it
+    std::size_t from = 0;  // devices of the cluster, when it is one direction between two
+    std::size_t to = 0;
+    std::string medium;  // else its medium
 };
 
 struct PipelineCosts {
