@@ -206,9 +206,9 @@ void InFlightChooser::lower(const PipelineCosts& costs, const std::vector<int>& 
         return;
     }
     const std::size_t stages = choice.in_flight.size();
-    // Equal neighbours fall only after the later one, so that the second round may find more than
-    // the first.
-    for (int round = 0; round < 2; ++round)
+    // A count may fall only once the next one has, so the rounds go on until one changes nothing.
+    for (bool moved = true; moved;) {
+        moved = false;
         for (std::size_t s = 0; s < stages; ++s)
             while (choice.in_flight[s] > (s + 1 < stages ? choice.in_flight[s + 1] : 1)) {
                 std::vector<int> counts = choice.in_flight;
@@ -216,7 +216,9 @@ void InFlightChooser::lower(const PipelineCosts& costs, const std::vector<int>& 
                 const double ms = step_ms(costs, counts);
                 if (step_less(choice.step_ms, ms)) break;
                 choice = {counts, std::min(ms, choice.step_ms)};
+                moved = true;
             }
+    }
 }
 
 }  // namespace ecopipe

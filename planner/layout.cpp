@@ -1,7 +1,6 @@
 #include "planner/layout.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 namespace ecopipe {
@@ -53,15 +52,14 @@ double LayoutEstimator::pace_with(const Choice& choice, std::size_t s, double pa
     pace_ms = std::max(pace_ms, own);
     if (pace_ms <= 0) return 0;
     double round = own;
-    double needed = 1;
+    int needed = 1;
     for (std::size_t t = s + 1; t < chosen_.size(); ++t) {
         round += pace_[t - 1].travel_ms + pace_[t].own_ms;
-        needed = std::max(needed, counts_[t] - 1 + std::ceil(round / pace_ms - 1e-9));
+        needed = std::max(needed, counts_[t] - 1 + whole_above(round / pace_ms));
     }
-    needed = std::min(std::max(needed, std::ceil(round / pace_ms - 1e-9)),
-                      static_cast<double>(model_.micro_batches()));
-    counts_[s] = std::min(choice.cap, static_cast<int>(needed));
-    return pace_ms * std::max(1.0, needed / choice.cap);
+    needed = std::min(std::max(needed, whole_above(round / pace_ms)), model_.micro_batches());
+    counts_[s] = std::min(choice.cap, needed);
+    return pace_ms * std::max(1.0, static_cast<double>(needed) / choice.cap);
 }
 
 // From the last stage up, since what a stage needs in flight depends on those after it.

@@ -1,9 +1,14 @@
 #include "planner/pace.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace ecopipe {
+
+int whole_above(double value) {
+    const double held = std::min(value - 1e-9, 1e9);
+    const int floor = static_cast<int>(held);
+    return floor + (static_cast<double>(floor) < held ? 1 : 0);
+}
 
 bool counts_at_pace(std::span<const PaceStage> stages, double pace_ms, std::span<const int> caps,
                     int micro_batches, std::vector<int>& counts) {
@@ -12,13 +17,13 @@ bool counts_at_pace(std::span<const PaceStage> stages, double pace_ms, std::span
     counts.assign(count, 1);
     for (std::size_t s = count; s-- > 0;) {
         double round_ms = stages[s].own_ms;
-        double needed = 1;
+        int needed = 1;
         for (std::size_t t = s + 1; t < count; ++t) {
             round_ms += stages[t - 1].travel_ms + stages[t].own_ms;
-            needed = std::max(needed, counts[t] - 1 + std::ceil(round_ms * per_pace - 1e-9));
+            needed = std::max(needed, counts[t] - 1 + whole_above(round_ms * per_pace));
         }
-        needed = std::max(needed, std::ceil(round_ms * per_pace - 1e-9));
-        counts[s] = static_cast<int>(std::min(needed, static_cast<double>(micro_batches)));
+        needed = std::max(needed, whole_above(round_ms * per_pace));
+        counts[s] = std::min(needed, micro_batches);
         if (counts[s] > caps[s]) return false;
     }
     return true;

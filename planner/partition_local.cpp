@@ -66,11 +66,11 @@ class LocalSearch {
         // the best found.
         for (std::uint64_t round = 1; round <= kRestarts; ++round) {
             anneal_orders(round == 1 ? starts.front() : pool_.entries().front().layout,
-                          work_max_ * (2 * round - 1) / (4 * kRestarts));
-            anneal(pool_.entries().front().layout, work_max_ * (2 * round) / (4 * kRestarts));
+                          work_max_ * (2 * round - 1) / (8 * kRestarts));
+            anneal(pool_.entries().front().layout, work_max_ * (2 * round) / (8 * kRestarts));
         }
         for (const Pool::Entry& entry : pool_.entries())
-            if (done() < work_max_ * 6 / 10 || appraiser_.best().stages.empty())
+            if (done() < work_max_ * 3 / 10 || appraiser_.best().stages.empty())
                 simulate(entry.layout);
         anneal_simulated();
     }

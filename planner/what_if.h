@@ -12,7 +12,7 @@ namespace ecopipe {
 // memory where memory limits a stage, each device but the portal left out, and under 1f1b what
 // other in-flight counts would make of the same cuts. The batch, micro-batch count and schedule
 // stay. A row is never worse than the plan itself under the same change. At most about
-// `kWhatIfRowsMax` rows; each costs a search of a twentieth of the usual effort.
+// `kWhatIfRowsMax` rows; each costs a search of a small part of the usual effort.
 inline constexpr std::size_t kWhatIfRowsMax = 12;
 [[nodiscard]] Result<std::vector<WhatIf>> what_if_rows(const Cluster& cluster,
                                                        const std::vector<ModelProfile>& profiles,
