@@ -85,6 +85,11 @@ double tick_step(double whole_ms) {
     return 10 * power;
 }
 
+std::string lane_name(const PipelineCosts& costs, std::size_t device) {
+    const std::string& name = costs.device_names[device];
+    return name.empty() ? fmt::format("stage {}", device) : fmt::format("{} {}", device, name);
+}
+
 class Drawing {
   public:
     explicit Drawing(double whole_ms) : whole_ms_(whole_ms > 0 ? whole_ms : 1) {}
@@ -138,8 +143,7 @@ class Drawing {
     void devices(const GanttPanel& panel) {
         const Timeline& timeline = *panel.timeline;
         for (int d = 0; d < panel.costs->devices; ++d) {
-            lane(fmt::format("{} {}", d, panel.costs->device_names[static_cast<std::size_t>(d)]),
-                 kLane);
+            lane(lane_name(*panel.costs, static_cast<std::size_t>(d)), kLane);
             for (const ActionSpan& span : timeline.actions)
                 if (span.device == d)
                     action(span, panel.costs->stages[static_cast<std::size_t>(span.stage)]);
@@ -266,7 +270,7 @@ std::string chrome_trace(const PipelineCosts& costs, const Timeline& timeline) {
         {{"name", "process_name"}, {"ph", "M"}, {"pid", 1}, {"args", {{"name", "pipeline"}}}});
     const auto devices = static_cast<std::size_t>(costs.devices);
     for (std::size_t d = 0; d < devices; ++d) {
-        events.push_back(thread_json(d, fmt::format("{} {}", d, costs.device_names[d])));
+        events.push_back(thread_json(d, lane_name(costs, d)));
         if (timeline.device_end_ms[d] > timeline.update_start_ms[d])
             events.push_back(span_json("update", "update", d, timeline.update_start_ms[d],
                                        timeline.device_end_ms[d]));

@@ -36,8 +36,7 @@ PipelineCosts plain_costs(int micro_batches, std::vector<StageCost> stages,
         costs.forward.push_back(link(forward_link_ms[k], k, k + 1));
         costs.backward.push_back(link(backward_link_ms[k], k + 1, k));
     }
-    for (std::size_t d = 0; d < costs.stages.size(); ++d)
-        costs.device_names.push_back(fmt::format("{}", d));
+    costs.device_names.resize(costs.stages.size());
     return costs;
 }
 

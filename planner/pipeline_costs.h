@@ -49,7 +49,7 @@ struct PipelineCosts {
     std::vector<Transfer> forward;   // [k]: stage k to k + 1
     std::vector<Transfer> backward;  // [k]: stage k + 1 to k
     std::vector<Resource> resources;
-    std::vector<std::string> device_names;
+    std::vector<std::string> device_names;  // "" for plain numbers
 
     [[nodiscard]] int stage_count() const { return static_cast<int>(stages.size()); }
 };
