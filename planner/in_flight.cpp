@@ -145,11 +145,9 @@ double InFlightChooser::find_pace(const PipelineCosts& costs, const std::vector<
 }
 
 InFlightChoice InFlightChooser::paced(const PipelineCosts& costs, const std::vector<int>& caps) {
-    InFlightChoice best = rule(costs, caps);
-    if (kind_ != ScheduleKind::kOneFOneB || best.in_flight.size() == 1) return best;
+    if (kind_ != ScheduleKind::kOneFOneB || caps.size() == 1) return rule(costs, caps);
     find_pace(costs, capped(caps));
-    try_one(costs, paced_, best);
-    return best;
+    return {paced_, step_ms(costs, paced_)};
 }
 
 // The least counts for the best pace that the caps allow, for slower ones, and with one more to

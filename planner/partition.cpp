@@ -236,6 +236,7 @@ Result<Plan> search_plan(const Cluster& cluster, const std::vector<ModelProfile>
             fmt::format("--micro-batches: expected 1 to {} of a batch of at least 1, found {} "
                         "of {}",
                         kMicroBatchMax, request.micro_batches, request.batch));
+    if (request.actions) ECOPIPE_RETURN_IF_ERROR(given(request, cluster));
     ECOPIPE_ASSIGN_OR_RETURN(const ResolvedProfiles resolved, resolve_profiles(cluster, profiles));
     ECOPIPE_ASSIGN_OR_RETURN(std::vector<CostModel> models,
                              candidate_models(cluster, resolved, request));

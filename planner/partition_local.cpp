@@ -197,7 +197,9 @@ class LocalSearch {
         constexpr double kHot = 0.01;
         constexpr double kCold = 0.0002;
         constexpr double kNear = 1.003;
+        constexpr double kDoubt = 1.01;  // how much better a move may be than its estimate says
         Layout layout = layout_of(appraiser_.best());
+        double guess_ms = estimate(layout);
         double ms = appraiser_.quick_ms(estimator_.stages(layout));
         const std::uint64_t begin = done();
         while (done() < work_max_) {
@@ -208,11 +210,13 @@ class LocalSearch {
             appraiser_.add_work(8);
             if (!move_randomly(next, model_.devices(), estimator_.atoms(), rng_)) continue;
             const double limit_ms = ms * (1 - heat * std::log(1 - rng_.uniform()));
-            if (estimate(next) > limit_ms * kNear) continue;
+            const double next_guess_ms = estimate(next);
+            if (next_guess_ms > guess_ms * (limit_ms / ms) * kDoubt) continue;
             const double next_ms = appraiser_.quick_ms(estimator_.stages(next));
             if (next_ms > limit_ms) continue;
             layout = std::move(next);
             ms = next_ms;
+            guess_ms = next_guess_ms;
             if (ms < appraiser_.best().step_ms * kNear) simulate(layout);
         }
     }
