@@ -146,8 +146,10 @@ double InFlightChooser::find_pace(const PipelineCosts& costs, const std::vector<
 
 InFlightChoice InFlightChooser::paced(const PipelineCosts& costs, const std::vector<int>& caps) {
     if (kind_ != ScheduleKind::kOneFOneB || caps.size() == 1) return rule(costs, caps);
+    InFlightChoice best = rule(costs, caps);
     find_pace(costs, capped(caps));
-    return {paced_, step_ms(costs, paced_)};
+    try_one(costs, paced_, best);
+    return best;
 }
 
 // The least counts for the best pace that the caps allow, for slower ones, and with one more to

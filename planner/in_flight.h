@@ -37,8 +37,8 @@ class InFlightChooser {
                                         double bound_ms, int vectors_max);
     // The one rule K_s = min(cap, 2(S-s)-1), without a search.
     [[nodiscard]] InFlightChoice rule(const PipelineCosts& costs, const std::vector<int>& caps);
-    // The least counts for the best pace that the caps allow (pace.h), in one simulation; the rule
-    // for other schedules.
+    // The better of that rule and the least counts for the best pace that the caps allow (pace.h):
+    // two simulations.
     [[nodiscard]] InFlightChoice paced(const PipelineCosts& costs, const std::vector<int>& caps);
     // The smallest counts (in lexicographic order, when all can be tried; else by lowering one
     // after the other) with which the step stays as short.

@@ -69,14 +69,15 @@ Result<GivenSchedule> given(const PlanRequest& request, const Cluster& cluster) 
                          facts.peak_in_flight, facts.split_backward};
 }
 
-// 1f1b, or another schedule when it is clearly faster.
+// 1f1b, or another schedule when it is clearly faster. Together they take `effort`.
 Found search_any(const CostModel& model, double effort) {
-    Found best = search_named(model, ScheduleKind::kOneFOneB, effort);
+    const bool may_split = model.has_split_backward();
+    Found best = search_named(model, ScheduleKind::kOneFOneB, effort * (may_split ? 0.45 : 0.8));
     const double limit_ms = best.arrangement.step_ms * kWorthwhile;
-    Found interleaved = search_interleaved(model, best.arrangement, effort / 2);
+    Found interleaved = search_interleaved(model, best.arrangement, effort * 0.2);
     if (interleaved.arrangement.step_ms < limit_ms) best = std::move(interleaved);
-    if (!model.has_split_backward()) return best;
-    Found split = search_named(model, ScheduleKind::kZbH1, effort / 2);
+    if (!may_split) return best;
+    Found split = search_named(model, ScheduleKind::kZbH1, effort * 0.35);
     if (split.arrangement.step_ms < limit_ms && better(split.arrangement, best.arrangement))
         best = std::move(split);
     return best;

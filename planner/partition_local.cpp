@@ -13,8 +13,9 @@
 namespace ecopipe {
 namespace {
 
-constexpr std::size_t kPoolMax = 24;  // layouts that go from the annealing to the simulator
-constexpr int kVectorsMax = 16;       // in-flight vectors tried exhaustively during the search
+constexpr std::size_t kPoolMax = 24;         // layouts that go from the annealing to the simulator
+constexpr std::size_t kStartsSimulated = 8;  // of the known layouts, besides the single devices
+constexpr int kVectorsMax = 16;  // in-flight vectors tried exhaustively during the search
 constexpr std::uint64_t kEstimateCost = 8;  // of one stage's estimate, in actions of the recurrence
 constexpr std::uint64_t kPackCost = 24;     // of one stage's packing
 constexpr std::uint64_t kRestarts = 3;
@@ -55,13 +56,12 @@ class LocalSearch {
 
     void run() {
         std::vector<Layout> starts = known_layouts();
-        for (const Layout& layout : starts) {
-            pool_.offer(estimate(layout), layout);
-            simulate(layout);
-        }
+        for (const Layout& layout : starts) pool_.offer(estimate(layout), layout);
         std::sort(starts.begin(), starts.end(), [&](const Layout& a, const Layout& b) {
             return estimator_.step_ms(a) < estimator_.step_ms(b);
         });
+        for (std::size_t i = 0; i < starts.size(); ++i)
+            if (i < kStartsSimulated || starts[i].devices.size() == 1) simulate(starts[i]);
         // Orders first, with the cuts that fit them; then cuts, orders and subsets together from
         // the best found.
         for (std::uint64_t round = 1; round <= kRestarts; ++round) {

@@ -9,7 +9,7 @@
 namespace ecopipe {
 namespace {
 
-constexpr double kEffort = 0.03;
+constexpr double kEffort = 0.02;
 constexpr std::size_t kLinksMax = 3;
 constexpr std::size_t kMemoriesMax = 2;
 constexpr std::size_t kDropsMax = 4;
