@@ -53,12 +53,19 @@ double Appraiser::bound_ms(const PipelineCosts& costs, const std::vector<int>& c
 Arrangement Appraiser::appraise(const std::vector<StageSpan>& stages, int vectors_max) {
     const std::vector<int> most = caps(stages);
     if (most.empty()) return {};
-    const PipelineCosts costs = model_.pipeline(stages, static_cast<int>(stages.size()));
+    const PipelineCosts costs = model_.pipeline(stages, static_cast<int>(stages.size()), false);
     const double bound = bound_ms(costs, most);
     InFlightChoice choice = chooser_.choose(costs, most, bound, vectors_max);
     Arrangement out{stages, std::move(choice.in_flight), choice.step_ms};
     if (better(out, best_)) best_ = out;
     return out;
+}
+
+double Appraiser::quick_ms(const std::vector<StageSpan>& stages) {
+    const std::vector<int> most = caps(stages);
+    if (most.empty()) return std::numeric_limits<double>::infinity();
+    const PipelineCosts costs = model_.pipeline(stages, static_cast<int>(stages.size()), false);
+    return chooser_.paced(costs, most).step_ms;
 }
 
 Arrangement Appraiser::finish(int vectors_max) {

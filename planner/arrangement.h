@@ -32,6 +32,9 @@ class Appraiser {
     // The best in-flight counts for these stages, simulated; an infinite step when they do not fit.
     // `vectors_max` as in InFlightChooser::choose. Keeps the result if it is the best so far.
     Arrangement appraise(const std::vector<StageSpan>& stages, int vectors_max);
+    // One simulation, with the in-flight counts of the best pace (pace.h): no more than a few per
+    // cent above appraise's. Infinite when the stages do not fit.
+    [[nodiscard]] double quick_ms(const std::vector<StageSpan>& stages);
     // A bound on what appraise can find, from the pipeline's bound and the caps.
     [[nodiscard]] double bound_ms(const PipelineCosts& costs, const std::vector<int>& caps) const;
     // The best so far with the smallest in-flight counts; no stages when nothing fits.

@@ -169,8 +169,13 @@ double in_flight_bound_ms(const PipelineCosts& costs, const std::vector<int>& in
     const Ways ways = ways_of(costs, BackwardKind::kWhole);
     double bound = 0;
     for (std::size_t k = 0; k < ways.head.size(); ++k) {
-        const int rounds = (costs.micro_batches + in_flight[k] - 1) / in_flight[k];
-        bound = std::max(bound, ways.head[k] + rounds * ways.round[k] + ways.tail[k]);
+        const int m = costs.micro_batches;
+        const int rounds = (m + in_flight[k] - 1) / in_flight[k];
+        const double first = ways.head[k] + ways.round[k] + ways.tail[k];
+        const double before = std::max(0, m - in_flight[k]) * ways.parts[k].forward;
+        bound = std::max({bound, ways.head[k] + rounds * ways.round[k] + ways.tail[k],
+                          first + (m - 1) * ways.parts[k].back + before,
+                          first + (m - 1) * ways.parts[k].forward});
     }
     return bound;
 }

@@ -24,9 +24,11 @@ enum class BackwardKind { kWhole, kSplit, kMixed };  // all B; all I and W; both
 // split form; with both kinds mixed, the lesser of each.
 [[nodiscard]] Bound pipeline_bound(const PipelineCosts& costs, BackwardKind backward);
 
-// The same for one in-flight count: stage `s` cannot have more than in_flight[s] micro-batches
-// between their forward and the end of their backward, so it goes round ceil(M / K) times. For
-// whole backwards, one stage a device.
+// A bound for schedules with at most in_flight[s] micro-batches of stage s between their forward
+// and the end of their backward, one stage a device, whole backwards: it goes round ceil(M / K)
+// times; its first gradient comes after one round, and then all backwards and all but K forwards
+// are still to do; and its last forward is followed by a round. Used to prune the search; what a
+// plan reports is pipeline_bound, which K does not excuse.
 [[nodiscard]] double in_flight_bound_ms(const PipelineCosts& costs,
                                         const std::vector<int>& in_flight);
 

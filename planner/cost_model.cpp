@@ -39,11 +39,6 @@ double range_max(const std::vector<std::vector<double>>& levels, std::size_t fir
     return std::max(levels[level][first], levels[level][last + 1 - (std::size_t{1} << level)]);
 }
 
-double sum(const std::vector<double>& prefix, const StageSpan& stage) {
-    return prefix[static_cast<std::size_t>(stage.last) + 1] -
-           prefix[static_cast<std::size_t>(stage.first)];
-}
-
 // What a codec leaves of a float32 tensor's bytes.
 double codec_ratio(const std::string& codec) {
     if (codec == "fp16" || codec == "bf16") return 0.5;
@@ -84,12 +79,12 @@ int largest_measured(const ResolvedProfiles& resolved) {
     return out;
 }
 
-Result<CostModel::Prefix> CostModel::make_prefix(const ModelProfile& profile) const {
-    Prefix out;
+Result<CostModel::DeviceCost> CostModel::device_cost(const ModelProfile& profile,
+                                                     double speed) const {
+    DeviceCost out;
+    out.weights = 2 + profile.optimizer_slots;
+    out.sums.push_back({});
     std::vector<double> workspace;
-    for (auto* sums : {&out.forward, &out.backward, &out.input_gradient, &out.weight_gradient,
-                       &out.update, &out.parameters, &out.stash})
-        sums->push_back(0);
     for (const LayerProfile& layer : profile.layers) {
         const auto timing = timing_at(layer, micro_batch_);
         if (!timing)
@@ -100,16 +95,15 @@ Result<CostModel::Prefix> CostModel::make_prefix(const ModelProfile& profile) co
                     "measured ({} to {}); measure {} too",
                     profile.source, layer.name, micro_batch_, layer.timing.front().micro_batch,
                     layer.timing.back().micro_batch, micro_batch_));
-        const auto add = [](std::vector<double>& sums, double value) {
-            sums.push_back(sums.back() + value);
-        };
-        add(out.forward, timing->forward_ms);
-        add(out.backward, timing->backward_ms);
-        add(out.input_gradient, timing->input_gradient_ms.value_or(0));
-        add(out.weight_gradient, timing->weight_gradient_ms.value_or(0));
-        add(out.update, layer.update_ms);
-        add(out.parameters, static_cast<double>(layer.parameter_bytes));
-        add(out.stash, static_cast<double>(layer.stash_bytes_per_sample) * micro_batch_);
+        Sums next = out.sums.back();
+        next.forward += timing->forward_ms / speed;
+        next.backward += timing->backward_ms / speed;
+        next.input_gradient += timing->input_gradient_ms.value_or(0) / speed;
+        next.weight_gradient += timing->weight_gradient_ms.value_or(0) / speed;
+        next.update += layer.update_ms / speed;
+        next.parameters += static_cast<double>(layer.parameter_bytes);
+        next.stash += static_cast<double>(layer.stash_bytes_per_sample) * micro_batch_;
+        out.sums.push_back(next);
         workspace.push_back(static_cast<double>(layer.workspace_bytes_per_sample) * micro_batch_);
     }
     out.workspace_max = range_maxima(std::move(workspace));
@@ -131,44 +125,57 @@ Result<CostModel> CostModel::make(const Cluster& cluster, const ResolvedProfiles
         out.output_bytes_.push_back(static_cast<double>(layer.output_bytes_per_sample) *
                                     out.micro_batch_);
     }
-    std::vector<std::shared_ptr<const Prefix>> prefixes(resolved.profiles.size());
     out.split_ = true;
     for (std::size_t d = 0; d < cluster.devices.size(); ++d) {
         const ResolvedProfiles::Source& source = resolved.of_device[d];
         const ModelProfile& profile = resolved.profiles[source.profile];
-        if (!prefixes[source.profile]) {
-            ECOPIPE_ASSIGN_OR_RETURN(Prefix prefix, out.make_prefix(profile));
-            prefixes[source.profile] = std::make_shared<const Prefix>(std::move(prefix));
-        }
+        ECOPIPE_ASSIGN_OR_RETURN(DeviceCost device, out.device_cost(profile, source.speed));
+        device.budget = (cluster.devices[d].memory_mib - profile.process_mib) * kMib;
+        out.device_.push_back(std::move(device));
         for (const LayerProfile& layer : profile.layers)
             out.split_ &= timing_at(layer, out.micro_batch_)->weight_gradient_ms.has_value();
-        out.device_.push_back({prefixes[source.profile], source.speed,
-                               (cluster.devices[d].memory_mib - profile.process_mib) * kMib,
-                               profile.optimizer_slots});
+        for (std::size_t to = 0; to < cluster.devices.size(); ++to) {
+            Wire wire;
+            if (d != to)
+                wire = {8 / (cluster.link(d, to).mbps * 1000), cluster.link(d, to).latency_ms};
+            out.wires_.push_back(wire);
+        }
     }
     return out;
 }
 
+double CostModel::work_ms(int device, int first, int last, bool split_backward) const {
+    const auto& sums = device_[static_cast<std::size_t>(device)].sums;
+    const Sums& end = sums[static_cast<std::size_t>(last) + 1];
+    const Sums& begin = sums[static_cast<std::size_t>(first)];
+    const double forward = end.forward - begin.forward;
+    if (!split_backward) return forward + (end.backward - begin.backward);
+    return forward + (end.input_gradient - begin.input_gradient) +
+           (end.weight_gradient - begin.weight_gradient);
+}
+
 StageCost CostModel::stage_cost(const StageSpan& stage) const {
-    const DeviceCost& device = device_[static_cast<std::size_t>(stage.device)];
-    const Prefix& prefix = *device.prefix;
+    const auto& sums = device_[static_cast<std::size_t>(stage.device)].sums;
+    const Sums& end = sums[static_cast<std::size_t>(stage.last) + 1];
+    const Sums& begin = sums[static_cast<std::size_t>(stage.first)];
     StageCost out;
-    out.forward_ms = sum(prefix.forward, stage) / device.speed;
+    out.forward_ms = end.forward - begin.forward;
     out.recompute_ms = stage.recompute ? out.forward_ms : 0;
-    out.backward_ms = sum(prefix.backward, stage) / device.speed + out.recompute_ms;
-    out.input_gradient_ms = sum(prefix.input_gradient, stage) / device.speed;
-    out.weight_gradient_ms = sum(prefix.weight_gradient, stage) / device.speed;
-    out.update_ms = sum(prefix.update, stage) / device.speed;
+    out.backward_ms = end.backward - begin.backward + out.recompute_ms;
+    out.input_gradient_ms = end.input_gradient - begin.input_gradient;
+    out.weight_gradient_ms = end.weight_gradient - begin.weight_gradient;
+    out.update_ms = end.update - begin.update;
     return out;
 }
 
 StageMemory CostModel::stage_memory(const StageSpan& stage) const {
     const DeviceCost& device = device_[static_cast<std::size_t>(stage.device)];
-    const Prefix& prefix = *device.prefix;
-    const double stash = sum(prefix.stash, stage);
+    const Sums& end = device.sums[static_cast<std::size_t>(stage.last) + 1];
+    const Sums& begin = device.sums[static_cast<std::size_t>(stage.first)];
+    const double stash = end.stash - begin.stash;
     StageMemory out;
-    out.fixed = sum(prefix.parameters, stage) * (2 + device.slots) +
-                range_max(prefix.workspace_max, static_cast<std::size_t>(stage.first),
+    out.fixed = (end.parameters - begin.parameters) * device.weights +
+                range_max(device.workspace_max, static_cast<std::size_t>(stage.first),
                           static_cast<std::size_t>(stage.last));
     out.in_flight = stage.recompute ? output_bytes_[static_cast<std::size_t>(stage.first)] : stash;
     if (stage.recompute) out.fixed += stash;
@@ -185,55 +192,59 @@ int CostModel::in_flight_cap(const StageSpan& stage) const {
 }
 
 double CostModel::output_ms(int layer, int from, int to) const {
-    if (from == to) return 0;
-    const Link& link = cluster_.link(static_cast<std::size_t>(from), static_cast<std::size_t>(to));
-    return output_bytes_[static_cast<std::size_t>(layer + 1)] * 8 / (link.mbps * 1000);
+    return output_bytes_[static_cast<std::size_t>(layer + 1)] * wire(from, to).ms_per_byte;
 }
 
-double CostModel::latency_ms(int from, int to) const {
-    if (from == to) return 0;
-    return cluster_.link(static_cast<std::size_t>(from), static_cast<std::size_t>(to)).latency_ms;
-}
+double CostModel::latency_ms(int from, int to) const { return wire(from, to).latency_ms; }
 
 namespace {
 
 // Gives each direction between two devices, and each medium, its place in PipelineCosts::resources.
 class ResourceTable {
   public:
-    ResourceTable(const Cluster& cluster, PipelineCosts& costs)
-        : cluster_(cluster), costs_(costs) {}
+    ResourceTable(const Cluster& cluster, PipelineCosts& costs, bool named)
+        : cluster_(cluster), costs_(costs), named_(named) {}
     Transfer transfer(int from, int to, double occupy_ms, double latency_ms) {
         if (from == to) return {};
         const auto a = static_cast<std::size_t>(from);
         const auto b = static_cast<std::size_t>(to);
         const std::string& medium = cluster_.link(a, b).medium;
-        const std::string name =
-            medium.empty()
-                ? fmt::format("link {}-{}", cluster_.devices[a].name, cluster_.devices[b].name)
-                : "medium " + medium;
-        const std::string key = medium.empty() ? fmt::format("{}>{}", from, to) : name;
-        const auto [found, fresh] = index_.emplace(key, static_cast<int>(costs_.resources.size()));
-        if (fresh) {
-            costs_.resources.push_back({name, 1});
-        } else {
-            costs_.resources[static_cast<std::size_t>(found->second)].uses += 1;
+        for (std::size_t r = 0; r < costs_.resources.size(); ++r) {
+            Resource& known = costs_.resources[r];
+            if (medium.empty() ? !known.medium.empty() || known.from != a || known.to != b
+                               : known.medium != medium)
+                continue;
+            ++known.uses;
+            return {occupy_ms, latency_ms, static_cast<int>(r)};
         }
-        return {occupy_ms, latency_ms, found->second};
+        costs_.resources.push_back({named_ ? name(a, b, medium) : std::string(), 1, a, b, medium});
+        return {occupy_ms, latency_ms, static_cast<int>(costs_.resources.size()) - 1};
     }
 
   private:
+    [[nodiscard]] std::string name(std::size_t from, std::size_t to,
+                                   const std::string& medium) const {
+        if (!medium.empty()) return "medium " + medium;
+        return fmt::format("link {}-{}", cluster_.devices[from].name, cluster_.devices[to].name);
+    }
+
     const Cluster& cluster_;
     PipelineCosts& costs_;
-    std::map<std::string, int> index_;
+    bool named_;
 };
 
 }  // namespace
 
-PipelineCosts CostModel::pipeline(const std::vector<StageSpan>& stages, int devices) const {
+PipelineCosts CostModel::pipeline(const std::vector<StageSpan>& stages, int devices,
+                                  bool named) const {
     PipelineCosts costs;
     costs.micro_batches = micro_batches_;
     costs.devices = devices;
-    ResourceTable table(cluster_, costs);
+    ResourceTable table(cluster_, costs, named);
+    costs.stages.reserve(stages.size());
+    costs.forward.reserve(stages.size());
+    costs.backward.reserve(stages.size());
+    costs.resources.reserve(2 * stages.size());
     const int portal = static_cast<int>(cluster_.portal);
     const int first = stages.front().device;
     if (first != portal)
@@ -241,7 +252,7 @@ PipelineCosts CostModel::pipeline(const std::vector<StageSpan>& stages, int devi
             table.transfer(portal, first, output_ms(-1, portal, first), latency_ms(portal, first));
     for (std::size_t k = 0; k < stages.size(); ++k) {
         costs.stages.push_back(stage_cost(stages[k]));
-        if (k < static_cast<std::size_t>(devices))
+        if (named && k < static_cast<std::size_t>(devices))
             costs.device_names.push_back(
                 cluster_.devices[static_cast<std::size_t>(stages[k].device)].name);
         if (k + 1 == stages.size()) break;

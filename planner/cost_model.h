@@ -2,8 +2,6 @@
 // INTERFACES' cost model: what any run of layers costs on any device of a cluster, and what a
 // pipeline of them costs.
 
-#include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -52,6 +50,10 @@ class CostModel {
         return !joined_[static_cast<std::size_t>(layer)];
     }
 
+    // forward + backward of a micro-batch, without recomputation; or forward and both gradients
+    // when they are apart.
+    [[nodiscard]] double work_ms(int device, int first, int last,
+                                 bool split_backward = false) const;
     [[nodiscard]] StageCost stage_cost(const StageSpan& stage) const;
     [[nodiscard]] StageMemory stage_memory(const StageSpan& stage) const;
     [[nodiscard]] double budget_bytes(int device) const {
@@ -65,8 +67,10 @@ class CostModel {
     [[nodiscard]] double output_ms(int layer, int from, int to) const;
     [[nodiscard]] double latency_ms(int from, int to) const;
 
-    // The pipeline of these stages; stage k is slice k / devices of device k % devices.
-    [[nodiscard]] PipelineCosts pipeline(const std::vector<StageSpan>& stages, int devices) const;
+    // The pipeline of these stages; stage k is slice k / devices of device k % devices. Without
+    // names for people unless `named`.
+    [[nodiscard]] PipelineCosts pipeline(const std::vector<StageSpan>& stages, int devices,
+                                         bool named = true) const;
     // The same for a plan, its codecs included. The plan must name devices and layers of this model
     // (see spans).
     [[nodiscard]] PipelineCosts pipeline(const Plan& plan,
@@ -77,19 +81,27 @@ class CostModel {
     [[nodiscard]] double control_ms(const std::vector<StageSpan>& stages) const;
 
   private:
-    // Sums over layers 0..i-1 at [i].
-    struct Prefix {
-        std::vector<double> forward, backward, input_gradient, weight_gradient, update, parameters,
-            stash;
-        std::vector<std::vector<double>> workspace_max;  // [k][i]: the largest of 2^k layers from i
+    // Of layers 0..i-1, at [i], at the device's speed.
+    struct Sums {
+        double forward = 0, backward = 0, input_gradient = 0, weight_gradient = 0, update = 0;
+        double parameters = 0, stash = 0;
     };
     struct DeviceCost {
-        std::shared_ptr<const Prefix> prefix;
-        double speed = 1;
+        std::vector<Sums> sums;
+        std::vector<std::vector<double>> workspace_max;  // [k][i]: the largest of 2^k layers from i
         double budget = 0;
-        int slots = 0;
+        double weights =
+            2;  // copies of the parameters: themselves, their gradients, the optimiser's slots
     };
-    [[nodiscard]] Result<Prefix> make_prefix(const ModelProfile& profile) const;
+    struct Wire {
+        double ms_per_byte = 0;
+        double latency_ms = 0;
+    };
+    [[nodiscard]] Result<DeviceCost> device_cost(const ModelProfile& profile, double speed) const;
+    [[nodiscard]] const Wire& wire(int from, int to) const {
+        return wires_[static_cast<std::size_t>(from) * device_.size() +
+                      static_cast<std::size_t>(to)];
+    }
 
     Cluster cluster_;
     int layers_ = 0;
@@ -100,6 +112,7 @@ class CostModel {
     std::vector<double>
         output_bytes_;  // of a micro-batch; [0] the model's input, [i + 1] of layer i
     std::vector<DeviceCost> device_;
+    std::vector<Wire> wires_;  // [from][to]; nothing from a device to itself
 };
 
 // Whether every layer that some device of the cluster runs was measured at, or on both sides of,

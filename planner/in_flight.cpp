@@ -132,6 +132,41 @@ InFlightChoice InFlightChooser::rule(const PipelineCosts& costs, const std::vect
     return out;
 }
 
+double InFlightChooser::find_pace(const PipelineCosts& costs, const std::vector<int>& caps) {
+    pace_.clear();
+    for (std::size_t s = 0; s < costs.stages.size(); ++s) {
+        pace_.push_back({costs.stages[s].forward_ms + costs.stages[s].backward_ms, 0});
+        if (s + 1 == costs.stages.size()) break;
+        const Transfer& down = costs.forward[s];
+        const Transfer& up = costs.backward[s];
+        pace_.back().travel_ms = down.occupy_ms + down.latency_ms + up.occupy_ms + up.latency_ms;
+    }
+    return least_pace_ms(pace_, caps, micro_batches_, paced_);
+}
+
+InFlightChoice InFlightChooser::paced(const PipelineCosts& costs, const std::vector<int>& caps) {
+    if (kind_ != ScheduleKind::kOneFOneB || caps.size() == 1) return rule(costs, caps);
+    InFlightChoice best = rule(costs, caps);
+    find_pace(costs, capped(caps));
+    try_one(costs, paced_, best);
+    return best;
+}
+
+// The least counts for the best pace that the caps allow, for slower ones, and with one more to
+// every stage.
+void InFlightChooser::try_paces(const PipelineCosts& costs, const std::vector<int>& caps,
+                                InFlightChoice& best) {
+    const double pace_ms = find_pace(costs, caps);
+    std::vector<int> counts = paced_;
+    try_one(costs, counts, best);
+    for (const double slower : {1.05, 1.15})
+        if (pace_ms > 0 && counts_at_pace(pace_, pace_ms * slower, caps, micro_batches_, counts))
+            try_one(costs, counts, best);
+    counts = best.in_flight;
+    for (std::size_t s = 0; s < counts.size(); ++s) counts[s] = std::min(counts[s] + 1, caps[s]);
+    try_one(costs, counts, best);
+}
+
 InFlightChoice InFlightChooser::choose(const PipelineCosts& costs, const std::vector<int>& caps,
                                        double bound_ms, int vectors_max) {
     InFlightChoice best = rule(costs, caps);
@@ -155,6 +190,7 @@ InFlightChoice InFlightChooser::choose(const PipelineCosts& costs, const std::ve
     try_rule([&](int s) { return 2 * (stages - s); });
     try_rule([&](int s) { return 3 * (stages - s) - 2; });
     try_rule([&](int) { return micro_batches_; });
+    if (kind_ == ScheduleKind::kOneFOneB) try_paces(costs, most, best);
     improve(costs, most, bound_ms, best);
     return best;
 }
@@ -170,9 +206,9 @@ void InFlightChooser::lower(const PipelineCosts& costs, const std::vector<int>& 
         return;
     }
     const std::size_t stages = choice.in_flight.size();
-    // Equal neighbours fall only after the later one, so that the second round may find more than
-    // the first.
-    for (int round = 0; round < 2; ++round)
+    // A count may fall only once the next one has, so the rounds go on until one changes nothing.
+    for (bool moved = true; moved;) {
+        moved = false;
         for (std::size_t s = 0; s < stages; ++s)
             while (choice.in_flight[s] > (s + 1 < stages ? choice.in_flight[s + 1] : 1)) {
                 std::vector<int> counts = choice.in_flight;
@@ -180,7 +216,9 @@ void InFlightChooser::lower(const PipelineCosts& costs, const std::vector<int>& 
                 const double ms = step_ms(costs, counts);
                 if (step_less(choice.step_ms, ms)) break;
                 choice = {counts, std::min(ms, choice.step_ms)};
+                moved = true;
             }
+    }
 }
 
 }  // namespace ecopipe

@@ -7,6 +7,7 @@
 #include <tuple>
 #include <vector>
 
+#include "planner/pace.h"
 #include "planner/pipeline_costs.h"
 #include "planner/recurrence.h"
 
@@ -36,6 +37,9 @@ class InFlightChooser {
                                         double bound_ms, int vectors_max);
     // The one rule K_s = min(cap, 2(S-s)-1), without a search.
     [[nodiscard]] InFlightChoice rule(const PipelineCosts& costs, const std::vector<int>& caps);
+    // The better of that rule and the least counts for the best pace that the caps allow (pace.h):
+    // two simulations.
+    [[nodiscard]] InFlightChoice paced(const PipelineCosts& costs, const std::vector<int>& caps);
     // The smallest counts (in lexicographic order, when all can be tried; else by lowering one
     // after the other) with which the step stays as short.
     void lower(const PipelineCosts& costs, const std::vector<int>& caps, int vectors_max,
@@ -53,6 +57,8 @@ class InFlightChooser {
                  InFlightChoice& best);
     void improve(const PipelineCosts& costs, const std::vector<int>& caps, double bound_ms,
                  InFlightChoice& best);
+    void try_paces(const PipelineCosts& costs, const std::vector<int>& caps, InFlightChoice& best);
+    double find_pace(const PipelineCosts& costs, const std::vector<int>& caps);
     bool try_one(const PipelineCosts& costs, const std::vector<int>& in_flight,
                  InFlightChoice& best);
 
@@ -62,6 +68,8 @@ class InFlightChooser {
     Recurrence recurrence_;
     std::map<std::tuple<int, int, int>, ActionList> cache_;  // node addresses are stable
     std::vector<const ActionList*> chosen_;
+    std::vector<PaceStage> pace_;
+    std::vector<int> paced_;  // the counts that find_pace found
 };
 
 }  // namespace ecopipe

@@ -16,10 +16,8 @@ LayoutEstimator::LayoutEstimator(const CostModel& model, ScheduleKind kind)
 }
 
 double LayoutEstimator::work_ms(int device, int begin, int end) const {
-    const StageCost cost =
-        model_.stage_cost({device, first_layer_[static_cast<std::size_t>(begin)],
-                           first_layer_[static_cast<std::size_t>(end)] - 1, false});
-    return cost.forward_ms + cost.backward_ms;
+    return model_.work_ms(device, first_layer_[static_cast<std::size_t>(begin)],
+                          first_layer_[static_cast<std::size_t>(end)] - 1);
 }
 
 LayoutEstimator::Choice LayoutEstimator::choice(const StageSpan& span) const {
@@ -40,33 +38,58 @@ LayoutEstimator::Choice LayoutEstimator::choice(const StageSpan& span) const {
     return out;
 }
 
-// From the last stage up, since a stage's round trip holds those after it.
+double LayoutEstimator::travel_ms(const Layout& layout, std::size_t s, int last_layer) const {
+    const int here = layout.devices[s];
+    const int next = layout.devices[s + 1];
+    return model_.output_ms(last_layer, here, next) + model_.latency_ms(here, next);
+}
+
+// The pace of the pipeline from stage s on, if `choice` became stage s; its in-flight count goes to
+// counts_[s].
+double LayoutEstimator::pace_with(const Choice& choice, std::size_t s, double pace_ms) {
+    const double own = choice.forward_ms + choice.back_ms;
+    pace_[s].own_ms = own;
+    pace_ms = std::max(pace_ms, own);
+    if (pace_ms <= 0) return 0;
+    double round = own;
+    int needed = 1;
+    for (std::size_t t = s + 1; t < chosen_.size(); ++t) {
+        round += pace_[t - 1].travel_ms + pace_[t].own_ms;
+        needed = std::max(needed, counts_[t] - 1 + whole_above(round / pace_ms));
+    }
+    needed = std::min(std::max(needed, whole_above(round / pace_ms)), model_.micro_batches());
+    counts_[s] = std::min(choice.cap, needed);
+    return pace_ms * std::max(1.0, static_cast<double>(needed) / choice.cap);
+}
+
+// From the last stage up, since what a stage needs in flight depends on those after it.
 void LayoutEstimator::choose_stages(const Layout& layout) {
     const std::size_t count = layout.devices.size();
     chosen_.resize(count);
-    const int m = model_.micro_batches();
-    double beyond = 0;
+    pace_.assign(count, {});
+    counts_.assign(count, 1);
+    double pace_ms = 0;
     for (std::size_t s = count; s-- > 0;) {
         const int begin = s == 0 ? 0 : layout.ends[s - 1];
         const int last = first_layer_[static_cast<std::size_t>(layout.ends[s])] - 1;
+        if (s + 1 < count) pace_[s].travel_ms = 2 * travel_ms(layout, s, last);
         StageSpan span{layout.devices[s], first_layer_[static_cast<std::size_t>(begin)], last,
                        false};
-        Choice best = choice(span);
-        const int wanted = std::min(m, 2 * static_cast<int>(count - s) - 1);
-        if (kind_ != ScheduleKind::kZbH1 && (best.cap < wanted || best.missing > 0)) {
+        chosen_[s] = choice(span);
+        double plain_ms = pace_with(chosen_[s], s, pace_ms);
+        const bool tight = chosen_[s].missing > 0 || plain_ms > std::max(pace_ms, pace_[s].own_ms);
+        if (tight && kind_ != ScheduleKind::kZbH1) {
             span.recompute = true;
             const Choice again = choice(span);
-            const auto pace = [&](const Choice& c) {
-                const double own = c.forward_ms + c.back_ms;
-                return c.missing * kMisfit + std::max(own, (own + beyond) / std::min(c.cap, m));
-            };
-            if (pace(again) < pace(best)) best = again;
+            const double again_ms = pace_with(again, s, pace_ms);
+            if (again.missing * kMisfit + again_ms < chosen_[s].missing * kMisfit + plain_ms) {
+                chosen_[s] = again;
+                plain_ms = again_ms;
+            } else {
+                plain_ms = pace_with(chosen_[s], s, pace_ms);
+            }
         }
-        chosen_[s] = best;
-        if (s == 0) break;
-        beyond += best.forward_ms + best.back_ms +
-                  2 * (model_.output_ms(span.first - 1, layout.devices[s - 1], span.device) +
-                       model_.latency_ms(layout.devices[s - 1], span.device));
+        pace_ms = plain_ms;
     }
 }
 
@@ -91,41 +114,52 @@ std::vector<StageSpan> LayoutEstimator::plain_stages(const Layout& layout) const
 double LayoutEstimator::step_ms(const Layout& layout) {
     choose_stages(layout);
     const std::size_t count = chosen_.size();
-    const double m = model_.micro_batches();
     double missing = 0;
-    double round = 0;  // of stage s, found from the whole by taking away what lies before it
+    caps_.resize(count);
+    int cap = model_.micro_batches();
     for (std::size_t s = 0; s < count; ++s) {
         missing += chosen_[s].missing;
-        round += chosen_[s].forward_ms + chosen_[s].back_ms;
-        if (s == 0) continue;
-        const int from = layout.devices[s - 1];
-        const int to = layout.devices[s];
-        round += 2 * (model_.output_ms(chosen_[s].span.first - 1, from, to) +
-                      model_.latency_ms(from, to));
+        caps_[s] = cap = std::min(cap, chosen_[s].cap);
     }
     if (missing > 0) return kMisfit * (1 + missing);
+    if (kind_ == ScheduleKind::kOneFOneB)
+        least_pace_ms(pace_, caps_, model_.micro_batches(), counts_);
+    return step_at_counts(layout);
+}
+
+// With counts_ in flight, unless the schedule is another than 1f1b.
+double LayoutEstimator::step_at_counts(const Layout& layout) const {
+    const std::size_t count = chosen_.size();
+    const double m = model_.micro_batches();
     const int portal = static_cast<int>(model_.cluster().portal);
     double way = model_.output_ms(-1, portal, layout.devices[0]);
     double head = way + model_.latency_ms(portal, layout.devices[0]);
-    double pace = way;
     double tail = 0;
-    double step = m * way + round;
-    int cap = model_.micro_batches();
+    double step = m * way;
     for (std::size_t s = 0; s < count; ++s) {
         const Choice& c = chosen_[s];
-        cap = std::min(cap, c.cap);
-        const double own = c.forward_ms + c.back_ms;
-        pace = std::max(own, round / cap);
-        step = std::max(step, head + m * pace + std::max(tail, m * c.rest_ms));
+        step = std::max(step, head + m * pace_[s].own_ms + std::max(tail, m * c.rest_ms));
+        double round = 0;
+        for (std::size_t t = s; t < count; ++t) {
+            round += pace_[t].own_ms;
+            const int passing = counts_[s] - (t + 1 < count ? counts_[t] - 1 : 0);
+            const int rounds = (model_.micro_batches() + passing - 1) / passing;
+            if (kind_ == ScheduleKind::kOneFOneB && t > s)
+                step = std::max(step, head + rounds * round + tail);
+            round += pace_[t].travel_ms;
+        }
+        // The first gradient comes after one round; until then only forwards can run, at most as
+        // many as memory holds.
+        const int later = kind_ == ScheduleKind::kOneFOneB ? model_.micro_batches() - caps_[s] : 0;
+        const double first_ms = head + round + tail;
+        step = std::max(step, first_ms + (m - 1) * c.back_ms + later * c.forward_ms);
+        step = std::max(step, first_ms + (m - 1) * c.forward_ms);
         if (s + 1 == count) break;
-        const int next = layout.devices[s + 1];
-        way = model_.output_ms(c.span.last, c.span.device, next);
-        const double travel = way + model_.latency_ms(c.span.device, next);
-        step =
-            std::max(step, head + c.forward_ms + m * way + (round - own) - way + c.back_ms + tail);
+        const double travel = pace_[s].travel_ms / 2;
+        way = travel - model_.latency_ms(c.span.device, layout.devices[s + 1]);
+        step = std::max(step, head + c.forward_ms + m * way + c.back_ms + tail);
         head += c.forward_ms + travel;
         tail += c.back_ms + travel;
-        round -= own + 2 * travel;
     }
     return step;
 }

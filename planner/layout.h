@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "planner/arrangement.h"
+#include "planner/pace.h"
 
 namespace ecopipe {
 
@@ -28,9 +29,9 @@ class LayoutEstimator {
     [[nodiscard]] std::vector<StageSpan> stages(const Layout& layout);
     // The same, none of them recomputing.
     [[nodiscard]] std::vector<StageSpan> plain_stages(const Layout& layout) const;
-    // head + M * max(stage, round trip / in flight) + tail, the largest over the stages
-    // (research/pipeline.md 7.3): within a few per cent of the simulation. What does not fit is
-    // priced far above everything that does, by how much it misses.
+    // head + M * stage + tail, the largest over the stages, their links, and the cycles that the
+    // in-flight counts close (pace.h). What does not fit is priced far above everything that does,
+    // by how much it misses.
     [[nodiscard]] double step_ms(const Layout& layout);
     // What a step's share of work is: forward and backward of atoms [begin, end) on a device, a
     // micro-batch.
@@ -45,11 +46,17 @@ class LayoutEstimator {
     };
     [[nodiscard]] Choice choice(const StageSpan& span) const;
     void choose_stages(const Layout& layout);
+    [[nodiscard]] double pace_with(const Choice& choice, std::size_t s, double pace_ms);
+    [[nodiscard]] double travel_ms(const Layout& layout, std::size_t s, int last_layer) const;
+    [[nodiscard]] double step_at_counts(const Layout& layout) const;
 
     const CostModel& model_;
     ScheduleKind kind_;
     std::vector<int> first_layer_;  // of each atom, and the layer count
     std::vector<Choice> chosen_;
+    std::vector<PaceStage> pace_;
+    std::vector<int> caps_;
+    std::vector<int> counts_;
 };
 
 // The cut with the least largest stage time (f + b) for these devices in this order, all of them

@@ -148,6 +148,28 @@ bool reverse_run(Layout& layout, Rng& rng) {
 
 }  // namespace
 
+void move_order(std::vector<int>& order, std::size_t used, Rng& rng) {
+    const std::size_t a = draw(std::min(used, order.size()), rng);
+    const std::size_t b = draw(order.size(), rng);
+    const auto [low, high] = std::minmax(a, b);
+    const auto first = order.begin() + static_cast<std::ptrdiff_t>(low);
+    const auto last = order.begin() + static_cast<std::ptrdiff_t>(high);
+    switch (rng.below(5)) {
+        case 0:
+        case 1:
+            std::iter_swap(first, last);
+            break;
+        case 2:
+            std::rotate(first, first + 1, last + 1);
+            break;
+        case 3:
+            std::rotate(first, last, last + 1);
+            break;
+        default:
+            std::reverse(first, last + 1);
+    }
+}
+
 bool move_randomly(Layout& layout, int devices, int atoms, Rng& rng) {
     const bool may_grow = static_cast<int>(layout.devices.size()) < std::min(devices, atoms);
     switch (rng.below(16)) {

@@ -11,4 +11,8 @@ namespace ecopipe {
 // and no device twice.
 bool move_randomly(Layout& layout, int devices, int atoms, Rng& rng);
 
+// Swaps or moves devices of a permutation, or reverses a run; at least one of the first `used`
+// takes part.
+void move_order(std::vector<int>& order, std::size_t used, Rng& rng);
+
 }  // namespace ecopipe

@@ -7,10 +7,9 @@
 #include <set>
 
 #include "planner/bounds.h"
-#include "planner/cost_model.h"
+#include "planner/plan_timeline.h"
 #include "planner/schedule_check.h"
 #include "planner/schedule_search.h"
-#include "planner/simulator.h"
 
 namespace ecopipe {
 namespace {
@@ -70,14 +69,15 @@ Result<GivenSchedule> given(const PlanRequest& request, const Cluster& cluster) 
                          facts.peak_in_flight, facts.split_backward};
 }
 
-// 1f1b, or another schedule when it is clearly faster.
+// 1f1b, or another schedule when it is clearly faster. Together they take `effort`.
 Found search_any(const CostModel& model, double effort) {
-    Found best = search_named(model, ScheduleKind::kOneFOneB, effort);
+    const bool may_split = model.has_split_backward();
+    Found best = search_named(model, ScheduleKind::kOneFOneB, effort * (may_split ? 0.45 : 0.8));
     const double limit_ms = best.arrangement.step_ms * kWorthwhile;
-    Found interleaved = search_interleaved(model, best.arrangement, effort / 2);
+    Found interleaved = search_interleaved(model, best.arrangement, effort * 0.2);
     if (interleaved.arrangement.step_ms < limit_ms) best = std::move(interleaved);
-    if (!model.has_split_backward()) return best;
-    Found split = search_named(model, ScheduleKind::kZbH1, effort / 2);
+    if (!may_split) return best;
+    Found split = search_named(model, ScheduleKind::kZbH1, effort * 0.35);
     if (split.arrangement.step_ms < limit_ms && better(split.arrangement, best.arrangement))
         best = std::move(split);
     return best;
@@ -207,28 +207,21 @@ std::optional<double> best_single_ms(const CostModel& model) {
 }
 
 Result<void> predict(const CostModel& model, Plan& plan, const std::string& source) {
-    ECOPIPE_ASSIGN_OR_RETURN(const std::vector<StageSpan> spans, model.spans(plan, source));
-    ECOPIPE_ASSIGN_OR_RETURN(const std::vector<ActionList> lists,
-                             plan_actions(plan, plan.micro_batches));
-    const BackwardKind backward = backward_kind(lists);
-    if (backward != BackwardKind::kWhole && !model.has_split_backward())
-        return no_split_times(source, plan.schedule);
-    const PipelineCosts costs = model.pipeline(plan, spans);
-    const Timeline timeline = simulate(costs, lists);
-    const Bound bound = pipeline_bound(costs, backward);
-    const bool fill = costs.devices == costs.stage_count() && backward == BackwardKind::kWhole;
-    plan.predicted = Prediction{timeline.step_ms,
-                                model.control_ms(spans),
+    ECOPIPE_ASSIGN_OR_RETURN(const PlayedPlan played, play_plan(model, plan, source));
+    const BackwardKind backward = backward_kind(played.lists);
+    const Bound bound = pipeline_bound(played.costs, backward);
+    const bool fill =
+        played.costs.devices == played.costs.stage_count() && backward == BackwardKind::kWhole;
+    plan.predicted = Prediction{played.timeline.step_ms,
+                                model.control_ms(played.spans),
                                 bound.ms,
                                 bound.by,
                                 cluster_bound_ms(model, backward, fill),
-                                timeline.bubble_fraction};
-    for (std::size_t s = 0; s < spans.size(); ++s) {
-        const bool all = plan.schedule == "gpipe" && !plan.stages[s].actions;
-        const int in_flight =
-            all ? plan.micro_batches : std::min(plan.stages[s].in_flight, plan.micro_batches);
-        plan.stages[s].peak_bytes =
-            static_cast<std::uint64_t>(std::ceil(model.stage_memory(spans[s]).peak(in_flight)));
+                                played.timeline.bubble_fraction};
+    for (std::size_t s = 0; s < played.spans.size(); ++s) {
+        const double peak =
+            model.stage_memory(played.spans[s]).peak(micro_batches_in_flight(plan, s));
+        plan.stages[s].peak_bytes = static_cast<std::uint64_t>(std::ceil(peak));
     }
     plan.single_device_ms = best_single_ms(model);
     return {};
@@ -244,6 +237,7 @@ Result<Plan> search_plan(const Cluster& cluster, const std::vector<ModelProfile>
             fmt::format("--micro-batches: expected 1 to {} of a batch of at least 1, found {} "
                         "of {}",
                         kMicroBatchMax, request.micro_batches, request.batch));
+    if (request.actions) ECOPIPE_RETURN_IF_ERROR(given(request, cluster));
     ECOPIPE_ASSIGN_OR_RETURN(const ResolvedProfiles resolved, resolve_profiles(cluster, profiles));
     ECOPIPE_ASSIGN_OR_RETURN(std::vector<CostModel> models,
                              candidate_models(cluster, resolved, request));

@@ -7,7 +7,7 @@
 namespace ecopipe {
 namespace {
 
-constexpr std::uint64_t kNodeCost = 4;  // of one partial arrangement, in actions of the recurrence
+constexpr std::uint64_t kNodeCost = 6;  // of one partial arrangement, in actions of the recurrence
 
 class BranchAndBound {
   public:
@@ -53,9 +53,7 @@ class BranchAndBound {
         }
     }
     [[nodiscard]] double work(const StageSpan& span) const {
-        const StageCost cost = model_.stage_cost(span);
-        return cost.forward_ms +
-               (split_ ? cost.input_gradient_ms + cost.weight_gradient_ms : cost.backward_ms);
+        return model_.work_ms(span.device, span.first, span.last, split_);
     }
 
     // Whether an arrangement that begins as the current one and takes at least `ms` can still be
@@ -98,6 +96,8 @@ class BranchAndBound {
             if (last + 1 < layers && !model_.may_cut_before(last + 1)) continue;
             if (!last_stage && last + 1 == layers) return;
             const StageSpan plain{device, first, last, false};
+            spend();
+            if (exhausted_) return;
             stages_.push_back(plain);
             const bool hopeless =
                 !promising(head_ms + model_.micro_batches() * work(plain) + (split_ ? 0 : tail_ms));
@@ -115,14 +115,15 @@ class BranchAndBound {
         }
     }
 
+    void spend() {
+        appraiser_.add_work(kNodeCost);
+        exhausted_ |= appraiser_.work() > work_max_;
+    }
+
     void descend(const StageSpan& stage, int own_cap, double head_ms, double tail_ms, int cap) {
         if (own_cap < (appraiser_.kind() == ScheduleKind::kGpipe ? model_.micro_batches() : 1))
             return;
-        appraiser_.add_work(kNodeCost);
-        if (appraiser_.work() > work_max_) {
-            exhausted_ = true;
-            return;
-        }
+        spend();
         const StageCost cost = model_.stage_cost(stage);
         const double back = split_ ? cost.input_gradient_ms : cost.backward_ms;
         const double m = model_.micro_batches();
@@ -150,7 +151,7 @@ class BranchAndBound {
     void leaf() {
         const std::vector<int> caps = appraiser_.caps(stages_);
         if (caps.empty()) return;
-        const PipelineCosts costs = model_.pipeline(stages_, wanted_);
+        const PipelineCosts costs = model_.pipeline(stages_, wanted_, false);
         if (promising(appraiser_.bound_ms(costs, caps))) appraiser_.appraise(stages_, vectors_max_);
     }
 

@@ -3,18 +3,22 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "core/random.h"
 #include "planner/layout.h"
 #include "planner/layout_moves.h"
+#include "planner/packing.h"
 
 namespace ecopipe {
 namespace {
 
-constexpr std::size_t kPoolMax = 24;  // layouts that go from the annealing to the simulator
-constexpr int kVectorsMax = 16;       // in-flight vectors tried exhaustively during the search
-constexpr std::uint64_t kEstimateCost = 4;  // of one stage's estimate, in actions of the recurrence
-constexpr int kRestarts = 4;
+constexpr std::size_t kPoolMax = 24;         // layouts that go from the annealing to the simulator
+constexpr std::size_t kStartsSimulated = 8;  // of the known layouts, besides the single devices
+constexpr int kVectorsMax = 16;  // in-flight vectors tried exhaustively during the search
+constexpr std::uint64_t kEstimateCost = 8;  // of one stage's estimate, in actions of the recurrence
+constexpr std::uint64_t kPackCost = 24;     // of one stage's packing
+constexpr std::uint64_t kRestarts = 3;
 
 // The best layouts seen, by estimate, each once.
 class Pool {
@@ -45,26 +49,30 @@ class LocalSearch {
         : appraiser_(appraiser),
           model_(appraiser.model()),
           estimator_(model_, appraiser.kind()),
+          packer_(model_, appraiser.kind()),
           rng_(seed),
           begin_(appraiser.work()),
           work_max_(work_max) {}
 
     void run() {
         std::vector<Layout> starts = known_layouts();
-        for (const Layout& layout : starts) {
-            pool_.offer(estimate(layout), layout);
-            simulate(layout);
-        }
+        for (const Layout& layout : starts) pool_.offer(estimate(layout), layout);
         std::sort(starts.begin(), starts.end(), [&](const Layout& a, const Layout& b) {
             return estimator_.step_ms(a) < estimator_.step_ms(b);
         });
-        for (int round = 0; round < kRestarts; ++round)
-            anneal(round % 2 == 0 ? starts.front() : pool_.entries().front().layout,
-                   work_max_ * 3 / 5 * static_cast<std::uint64_t>(round + 1) / kRestarts);
+        for (std::size_t i = 0; i < starts.size(); ++i)
+            if (i < kStartsSimulated || starts[i].devices.size() == 1) simulate(starts[i]);
+        // Orders first, with the cuts that fit them; then cuts, orders and subsets together from
+        // the best found.
+        for (std::uint64_t round = 1; round <= kRestarts; ++round) {
+            anneal_orders(round == 1 ? starts.front() : pool_.entries().front().layout,
+                          work_max_ * (2 * round - 1) / (8 * kRestarts));
+            anneal(pool_.entries().front().layout, work_max_ * (2 * round) / (8 * kRestarts));
+        }
         for (const Pool::Entry& entry : pool_.entries())
-            if (done() < work_max_ * 7 / 10 || appraiser_.best().stages.empty())
+            if (done() < work_max_ * 3 / 10 || appraiser_.best().stages.empty())
                 simulate(entry.layout);
-        polish();
+        anneal_simulated();
     }
 
     [[nodiscard]] std::vector<StageSpan> best_by_estimate() {
@@ -106,6 +114,58 @@ class LocalSearch {
         return out;
     }
 
+    // Simulated annealing over permutations of all devices, of which the packing uses as many as it
+    // needs.
+    void anneal_orders(const Layout& start, std::uint64_t until) {
+        constexpr double kHot = 0.05;
+        constexpr double kCold = 0.001;
+        std::vector<int> order = start.devices;
+        for (int d = 0; d < model_.devices(); ++d)
+            if (std::find(order.begin(), order.end(), d) == order.end()) order.push_back(d);
+        Layout layout = start;
+        double ms = estimate(start);
+        const std::uint64_t begin = done();
+        while (order.size() > 1 && done() < until) {
+            const double share =
+                static_cast<double>(done() - begin) / static_cast<double>(until - begin);
+            const double heat = kHot * std::pow(kCold / kHot, share);
+            std::vector<int> next = order;
+            move_order(next, layout.devices.size(), rng_);
+            const double limit_ms = ms * (1 - heat * std::log(1 - rng_.uniform()));
+            const auto packed =
+                pack_tightly(next, limit_ms, static_cast<int>(layout.devices.size()));
+            if (!packed) continue;
+            const double next_ms = estimate(*packed);
+            pool_.offer(next_ms, *packed);
+            if (next_ms > limit_ms) continue;
+            order = std::move(next);
+            layout = *packed;
+            ms = next_ms;
+        }
+    }
+
+    // The packing of an order for the least step time up to `limit_ms`, to a thousandth or so.
+    std::optional<Layout> pack_tightly(const std::vector<int>& order, double limit_ms,
+                                       int stages_expected) {
+        const auto pack = [&](double ms) {
+            appraiser_.add_work(kPackCost * order.size());
+            return packer_.pack(order, ms, stages_expected);
+        };
+        std::optional<Layout> best = pack(limit_ms);
+        double low = 0.94 * limit_ms;
+        double high = limit_ms;
+        for (int i = 0; best && i < 6; ++i) {
+            const double middle = (low + high) / 2;
+            if (auto tighter = pack(middle)) {
+                best = std::move(tighter);
+                high = middle;
+            } else {
+                low = middle;
+            }
+        }
+        return best;
+    }
+
     // Simulated annealing on the estimate, from 5 % of the step down to 0.05 %.
     void anneal(Layout layout, std::uint64_t until) {
         constexpr double kHot = 0.05;
@@ -120,7 +180,7 @@ class LocalSearch {
                                 static_cast<double>(done() - start) /
                                     static_cast<double>(std::max<std::uint64_t>(1, until - start)));
             Layout next = layout;
-            appraiser_.add_work(1);  // so that a layout without a possible move ends too
+            appraiser_.add_work(8);  // so that a layout without a possible move ends too
             if (!move_randomly(next, model_.devices(), estimator_.atoms(), rng_)) continue;
             const double next_ms = estimate(next);
             if (next_ms > ms && rng_.uniform() >= std::exp((ms - next_ms) / (heat * ms))) continue;
@@ -130,24 +190,34 @@ class LocalSearch {
         }
     }
 
-    // Small steps from the best arrangement under the simulator, as long as the work lasts.
-    void polish() {
+    // Annealing under the simulator itself, from 1 % of the step down to 0.02 %, starting from the
+    // best arrangement. Only what comes near the best has its in-flight counts searched.
+    void anneal_simulated() {
         if (appraiser_.best().stages.empty()) return;
+        constexpr double kHot = 0.01;
+        constexpr double kCold = 0.0002;
+        constexpr double kNear = 1.003;
+        constexpr double kDoubt = 1.01;  // how much better a move may be than its estimate says
         Layout layout = layout_of(appraiser_.best());
-        int idle = 0;
-        const int patience = 60 * static_cast<int>(layout.devices.size()) + 200;
-        while (done() < work_max_ && idle < patience) {
+        double guess_ms = estimate(layout);
+        double ms = appraiser_.quick_ms(estimator_.stages(layout));
+        const std::uint64_t begin = done();
+        while (done() < work_max_) {
+            const double share =
+                static_cast<double>(done() - begin) / static_cast<double>(work_max_ - begin);
+            const double heat = kHot * std::pow(kCold / kHot, share);
             Layout next = layout;
-            ++idle;
-            appraiser_.add_work(1);
+            appraiser_.add_work(8);
             if (!move_randomly(next, model_.devices(), estimator_.atoms(), rng_)) continue;
-            if (estimate(next) > appraiser_.best().step_ms * 1.02) continue;
-            const double before = appraiser_.best().step_ms;
-            simulate(next);
-            if (step_less(appraiser_.best().step_ms, before)) {
-                layout = next;
-                idle = 0;
-            }
+            const double limit_ms = ms * (1 - heat * std::log(1 - rng_.uniform()));
+            const double next_guess_ms = estimate(next);
+            if (next_guess_ms > guess_ms * (limit_ms / ms) * kDoubt) continue;
+            const double next_ms = appraiser_.quick_ms(estimator_.stages(next));
+            if (next_ms > limit_ms) continue;
+            layout = std::move(next);
+            ms = next_ms;
+            guess_ms = next_guess_ms;
+            if (ms < appraiser_.best().step_ms * kNear) simulate(layout);
         }
     }
 
@@ -166,6 +236,7 @@ class LocalSearch {
     Appraiser& appraiser_;
     const CostModel& model_;
     LayoutEstimator estimator_;
+    Packer packer_;
     Rng rng_;
     std::uint64_t begin_;
     std::uint64_t work_max_;

@@ -29,15 +29,14 @@ PipelineCosts plain_costs(int micro_batches, std::vector<StageCost> stages,
     costs.devices = static_cast<int>(stages.size());
     costs.stages = std::move(stages);
     const auto link = [&](double occupy_ms, std::size_t from, std::size_t to) {
-        costs.resources.push_back({fmt::format("link {}-{}", from, to), 1});
+        costs.resources.push_back({fmt::format("link {}-{}", from, to), 1, from, to, ""});
         return Transfer{occupy_ms, 0, static_cast<int>(costs.resources.size()) - 1};
     };
     for (std::size_t k = 0; k + 1 < costs.stages.size(); ++k) {
         costs.forward.push_back(link(forward_link_ms[k], k, k + 1));
         costs.backward.push_back(link(backward_link_ms[k], k + 1, k));
     }
-    for (std::size_t d = 0; d < costs.stages.size(); ++d)
-        costs.device_names.push_back(fmt::format("{}", d));
+    costs.device_names.resize(costs.stages.size());
     return costs;
 }
 

@@ -32,8 +32,11 @@ struct Transfer {
 // What transfers take turns on: one direction between two devices, or a medium with all links of
 // its name.
 struct Resource {
-    std::string name;  // "link hub-pi", "medium wifi"
-    int uses = 1;      // how many cuts, directions and feeds take turns on it
+    std::string name;      // "link hub-pi", "medium wifi"
+    int uses = 1;          // how many cuts, directions and feeds take turns on it
+    std::size_t from = 0;  // devices of the cluster, when it is one direction between two
+    std::size_t to = 0;
+    std::string medium;  // else its medium
 };
 
 struct PipelineCosts {
@@ -46,7 +49,7 @@ struct PipelineCosts {
     std::vector<Transfer> forward;   // [k]: stage k to k + 1
     std::vector<Transfer> backward;  // [k]: stage k + 1 to k
     std::vector<Resource> resources;
-    std::vector<std::string> device_names;
+    std::vector<std::string> device_names;  // "" for plain numbers
 
     [[nodiscard]] int stage_count() const { return static_cast<int>(stages.size()); }
 };

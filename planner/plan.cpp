@@ -275,6 +275,11 @@ std::vector<int> micro_batch_sizes(int samples, int micro_batches) {
     return out;
 }
 
+int micro_batches_in_flight(const Plan& plan, std::size_t stage) {
+    if (plan.schedule == "gpipe" && !has_actions(plan)) return plan.micro_batches;
+    return std::min(plan.stages[stage].in_flight, plan.micro_batches);
+}
+
 std::vector<std::string> plan_devices(const Plan& plan) {
     std::vector<std::string> out;
     for (const StagePlan& stage : plan.stages)

@@ -67,6 +67,10 @@ struct Plan {
 // larger first.
 [[nodiscard]] std::vector<int> micro_batch_sizes(int samples, int micro_batches);
 
+// How many micro-batches stage `stage` holds at once: all under gpipe, else its in_flight, at most
+// M.
+[[nodiscard]] int micro_batches_in_flight(const Plan& plan, std::size_t stage);
+
 // The distinct devices of the plan in order of first appearance, and each one's action list for a
 // step of `micro_batches` (a short last batch has fewer than plan.micro_batches: the named schedule
 // is drawn up anew for it, and a user's own loses the actions of the missing, highest

@@ -2,9 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 
-#include "core/check.h"
+#include "planner/cost_predictor.h"
 
 namespace ecopipe {
 namespace {
@@ -91,7 +92,18 @@ Result<ResolvedProfiles> resolve_profiles(const Cluster& cluster,
                                           const std::vector<ModelProfile>& profiles) {
     ECOPIPE_RETURN_IF_ERROR(check_profiles(profiles));
     ResolvedProfiles out;
-    out.profiles = profiles;
+    const auto whole = std::find_if(profiles.begin(), profiles.end(),
+                                    [](const auto& profile) { return !profile.partial; });
+    for (const ModelProfile& profile : profiles) {
+        if (!profile.partial) {
+            out.profiles.push_back(profile);
+            continue;
+        }
+        ECOPIPE_RETURN_IF_ERROR(check_same_model(profile, *whole));
+        ECOPIPE_ASSIGN_OR_RETURN(Completed completed, complete_profile(profile, *whole));
+        out.profiles.push_back(std::move(completed.profile));
+        out.predicted.push_back(std::move(completed.report));
+    }
     for (std::size_t d = 0; d < cluster.devices.size(); ++d) {
         const Device& device = cluster.devices[d];
         ResolvedProfiles::Source source{0, device.speed};

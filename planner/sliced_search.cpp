@@ -92,12 +92,17 @@ class SlicedSearch {
 
     void anneal(double ms, Layout layout, std::uint64_t until) {
         constexpr double kHot = 0.02;
+        constexpr std::uint64_t kTries =
+            200;  // of every pair of a stage and a device: small problems end early
+        const std::uint64_t pairs =
+            layout.ends.size() * static_cast<std::uint64_t>(model_.devices());
+        until = std::min(until, work_ + kTries * pairs * step_cost_);
         const std::uint64_t start = work_;
         while (work_ < until) {
             const double heat = kHot * (1 - static_cast<double>(work_ - start) /
                                                 static_cast<double>(until - start));
             Layout next = layout;
-            ++work_;
+            work_ += step_cost_ / 16 + 1;
             if (!change(next)) continue;
             const double next_ms = price(next);
             if (next_ms > ms &&

@@ -283,7 +283,7 @@ Instance random_instance(Rng& rng, const InstanceShape& shape) {
     out.profile.optimizer_slots = between(0, 2);
     out.profile.process_mib = rng.uniform(0, 1);
     out.profile.input_bytes_per_sample = rng.below(40000);
-    const int layers = between(1, shape.layers_max);
+    const int layers = between(shape.layers_min, shape.layers_max);
     double bytes = 0;
     for (int l = 0; l < layers; ++l) {
         LayerProfile layer;
@@ -299,7 +299,7 @@ Instance random_instance(Rng& rng, const InstanceShape& shape) {
                  static_cast<double>(layer.stash_bytes_per_sample) * size * 2;
         out.profile.layers.push_back(std::move(layer));
     }
-    const int devices = between(1, shape.devices_max);
+    const int devices = between(shape.devices_min, shape.devices_max);
     out.cluster.name = "random";
     out.cluster.source = "cluster.yaml";
     for (int d = 0; d < devices; ++d) {

@@ -20,7 +20,9 @@ struct Instance {
 };
 
 struct InstanceShape {
+    int layers_min = 1;
     int layers_max = 6;
+    int devices_min = 1;
     int devices_max = 3;
     int micro_batches_min = 2;
     int micro_batches_max = 4;

@@ -1,0 +1,258 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <optional>
+
+#include "bench/subcommands.h"
+#include "core/command_line.h"
+#include "core/files.h"
+#include "core/log.h"
+#include "planner/bounds.h"
+#include "planner/gantt.h"
+#include "planner/in_flight.h"
+#include "planner/partition.h"
+#include "planner/plan_timeline.h"
+#include "planner/schedule_csv.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr int kStagesMax = 64;
+constexpr int kMicroBatchesMax = 4096;
+
+struct Row {
+    std::string schedule;
+    PipelineCosts costs;
+    std::vector<ActionList> lists;
+    Timeline timeline;
+    Bound bound;
+};
+
+Row make_row(std::string schedule, PipelineCosts costs, std::vector<ActionList> lists) {
+    Row row{std::move(schedule), std::move(costs), std::move(lists), {}, {}};
+    row.timeline = simulate(row.costs, row.lists);
+    row.bound = pipeline_bound(row.costs, backward_kind(row.lists));
+    return row;
+}
+
+// Of each device, in micro-batches of all its layers: a slice counts for its share.
+std::vector<double> peaks(const Row& row) {
+    const double slices = static_cast<double>(row.costs.stage_count()) / row.costs.devices;
+    std::vector<double> out;
+    for (const ActionList& list : row.lists) out.push_back(peak_in_flight(list) / slices);
+    return out;
+}
+
+// "1,2.5,3": `count` numbers, or one for all.
+Result<std::vector<double>> numbers(const CommandLine& line, const char* flag, int count,
+                                    double otherwise) {
+    if (!line.has(flag)) return std::vector<double>(static_cast<std::size_t>(count), otherwise);
+    const std::string text = line.get_text(flag);
+    std::vector<double> out;
+    for (std::size_t start = 0; start <= text.size();) {
+        const std::size_t comma = std::min(text.find(',', start), text.size());
+        double value = 0;
+        const auto [stop, error] = std::from_chars(text.data() + start, text.data() + comma, value);
+        if (error != std::errc() || stop != text.data() + comma || !std::isfinite(value) ||
+            value < 0 || value > 1e9)
+            return fail(
+                ExitCode::kUsage,
+                fmt::format("--{}: expected numbers from 0 to 1e9 apart by commas, found '{}'",
+                            flag, printable(text)));
+        out.push_back(value);
+        start = comma + 1;
+    }
+    if (out.size() == 1) out.resize(static_cast<std::size_t>(count), out.front());
+    if (out.size() != static_cast<std::size_t>(count))
+        return fail(ExitCode::kUsage, fmt::format("--{}: expected one number or {}, found {}", flag,
+                                                  count, out.size()));
+    return out;
+}
+
+struct Numbers {
+    int stages, micro_batches, slices;
+    std::vector<double> forward_ms, backward_ms, link_ms;
+};
+
+// `slices` equal parts of every stage; from the last device back to the first, the slowest of the
+// links.
+PipelineCosts sliced_costs(const Numbers& given, int slices) {
+    std::vector<StageCost> stages;
+    std::vector<double> links;
+    const double back_ms =
+        given.link_ms.empty() ? 0 : *std::max_element(given.link_ms.begin(), given.link_ms.end());
+    for (int k = 0; k < given.stages * slices; ++k) {
+        const auto d = static_cast<std::size_t>(k % given.stages);
+        const double b = given.backward_ms[d] / slices;
+        stages.push_back({given.forward_ms[d] / slices, b, 0, b / 2, b / 2, 0});
+        if (k + 1 < given.stages * slices)
+            links.push_back(d < given.link_ms.size() ? given.link_ms[d] : back_ms);
+    }
+    PipelineCosts costs = plain_costs(given.micro_batches, std::move(stages), links, links);
+    costs.devices = given.stages;
+    costs.device_names.resize(static_cast<std::size_t>(given.stages));
+    return costs;
+}
+
+std::vector<Row> rows_of(const Numbers& given) {
+    const PipelineCosts costs = sliced_costs(given, 1);
+    const std::vector<int> free_caps(costs.stages.size(), given.micro_batches);
+    std::vector<Row> out;
+    const auto add_chosen = [&](ScheduleKind kind, const char* name, BackwardKind backward) {
+        InFlightChooser chooser(kind, given.micro_batches);
+        InFlightChoice choice =
+            chooser.choose(costs, free_caps, pipeline_bound(costs, backward).ms, 256);
+        chooser.lower(costs, free_caps, 256, choice);
+        out.push_back(make_row(name, costs, chooser.lists(choice.in_flight)));
+    };
+    add_chosen(ScheduleKind::kGpipe, "gpipe", BackwardKind::kWhole);
+    add_chosen(ScheduleKind::kOneFOneB, "1f1b", BackwardKind::kWhole);
+    std::vector<ActionList> textbook;
+    std::vector<ActionList> interleaved;
+    std::vector<ActionList> split;
+    for (int s = 0; s < given.stages; ++s) {
+        textbook.push_back(one_f_one_b_actions(given.micro_batches, given.stages - s));
+        interleaved.push_back(
+            interleaved_actions(given.micro_batches, s, given.stages, given.slices));
+        split.push_back(zb_h1_actions(given.micro_batches, s, given.stages,
+                                      std::min(given.stages, given.micro_batches)));
+    }
+    out.push_back(make_row("1f1b K=S-s", costs, textbook));
+    out.push_back(make_row("interleaved", sliced_costs(given, given.slices), interleaved));
+    out.push_back(make_row("zb-h1", costs, split));
+    return out;
+}
+
+Result<std::vector<Row>> rows_of_numbers(const CommandLine& line) {
+    for (const char* needed : {"stages", "micro-batches"})
+        if (!line.has(needed))
+            return fail(ExitCode::kUsage,
+                        fmt::format("--{}: expected a number, found none", needed));
+    Numbers given{};
+    given.stages = static_cast<int>(line.get_integer("stages"));
+    given.micro_batches = static_cast<int>(line.get_integer("micro-batches"));
+    given.slices = static_cast<int>(line.get_integer("slices"));
+    ECOPIPE_ASSIGN_OR_RETURN(given.forward_ms, numbers(line, "forward-ms", given.stages, 1));
+    ECOPIPE_ASSIGN_OR_RETURN(given.backward_ms, numbers(line, "backward-ms", given.stages, 2));
+    ECOPIPE_ASSIGN_OR_RETURN(given.link_ms, numbers(line, "link-ms", given.stages - 1, 0));
+    return rows_of(given);
+}
+
+// A plan of each schedule, and the given one.
+Result<std::vector<Row>> rows_of_cluster(const CommandLine& line) {
+    for (const char* needed : {"cluster", "profile"})
+        if (!line.has(needed))
+            return fail(ExitCode::kUsage, fmt::format("--{}: expected a file, found none", needed));
+    for (const char* number : {"stages", "slices", "forward-ms", "backward-ms", "link-ms"})
+        if (line.given(number))
+            return fail(
+                ExitCode::kUsage,
+                fmt::format("--{}: expected plain numbers or --cluster, found both", number));
+    ECOPIPE_ASSIGN_OR_RETURN(const Cluster cluster, read_cluster(line.get_text("cluster")));
+    ECOPIPE_ASSIGN_OR_RETURN(const std::vector<ModelProfile> profiles,
+                             read_profiles(cluster, line.get_texts("profile")));
+    PlanRequest request;
+    request.batch = static_cast<int>(line.get_integer("batch"));
+    request.micro_batches =
+        line.has("micro-batches") ? static_cast<int>(line.get_integer("micro-batches")) : 0;
+    std::vector<Row> out;
+    const auto add = [&](const std::string& name, const Plan& plan,
+                         const std::string& source) -> Result<void> {
+        ECOPIPE_ASSIGN_OR_RETURN(PlayedPlan played, play_plan(cluster, profiles, plan, source));
+        out.push_back(make_row(name, std::move(played.costs), std::move(played.lists)));
+        return {};
+    };
+    if (line.has("plan")) {
+        ECOPIPE_ASSIGN_OR_RETURN(const Plan plan, read_plan(line.get_text("plan")));
+        ECOPIPE_RETURN_IF_ERROR(add("plan: " + plan.schedule, plan, line.get_text("plan")));
+        request.batch = plan.batch;
+        request.micro_batches = plan.micro_batches;
+    }
+    for (const char* schedule : {"gpipe", "1f1b", "interleaved", "zb-h1"}) {
+        request.schedule = schedule;
+        const auto plan = search_plan(cluster, profiles, request);
+        if (!plan) {
+            log_warn("{}: {}", schedule, plan.error().message);
+            continue;
+        }
+        request.micro_batches = plan->micro_batches;  // the same for all that follow
+        ECOPIPE_RETURN_IF_ERROR(add(schedule, *plan, schedule));
+    }
+    if (out.empty())
+        return fail(
+            ExitCode::kBadFile,
+            fmt::format("{}: expected a plan under some schedule, found none", cluster.source));
+    return out;
+}
+
+void print_json(const std::vector<Row>& rows) {
+    OrderedJson list = OrderedJson::array();
+    for (const Row& row : rows)
+        list.push_back({{"schedule", row.schedule},
+                        {"step_ms", row.timeline.step_ms},
+                        {"bubble_fraction", row.timeline.bubble_fraction},
+                        {"peak_in_flight", peaks(row)},
+                        {"lower_bound_ms", row.bound.ms},
+                        {"bound_by", row.bound.by},
+                        {"devices", row.costs.devices}});
+    fmt::print("{}\n", OrderedJson{{"rows", list}}.dump(1));
+}
+
+void print_table(const std::vector<Row>& rows) {
+    fmt::print("{:<18} {:>12} {:>8} {:>14} {:<24} peak in flight\n", "schedule", "step ms",
+               "bubble", "bound ms", "bound by");
+    for (const Row& row : rows) {
+        std::string peak;
+        for (const double p : peaks(row))
+            peak += fmt::format("{}{:.4g}", peak.empty() ? "" : " ", p);
+        fmt::print("{:<18} {:>12.3f} {:>6.1f} % {:>14.3f} {:<24} {}\n", row.schedule,
+                   row.timeline.step_ms, 100 * row.timeline.bubble_fraction, row.bound.ms,
+                   row.bound.by, peak);
+    }
+}
+
+CommandLine options() {
+    CommandLine line("ecopipe-bench schedules",
+                     "simulates every schedule on the same pipeline or cluster");
+    line.integer("stages", "devices of the pipeline", {1, kStagesMax});
+    line.integer("micro-batches", "micro-batches a step", {1, kMicroBatchesMax});
+    line.integer("slices", "slices a device of interleaved", {1, 16}, 2);
+    line.text("forward-ms", "a stage's forward, one number or one a stage (default 1)");
+    line.text("backward-ms", "a stage's backward, half of it for the weights (default 2)");
+    line.text("link-ms", "a transfer, each way, one number or one a cut (default 0)");
+    line.text("cluster", "instead of numbers: a cluster file, to plan each schedule on");
+    line.texts("profile", "with --cluster: a profile (may be repeated)");
+    line.text("plan", "with --cluster: a plan to compare with");
+    line.integer("batch", "with --cluster: samples a step", {1, 1 << 24}, 64);
+    line.flag("json", "print JSON instead of a table");
+    line.text("svg", "where to draw the schedules as Gantt charts");
+    return line;
+}
+
+}  // namespace
+
+Result<ExitCode> bench_schedules(int argc, const char* const* argv) {
+    CommandLine line = options();
+    ECOPIPE_ASSIGN_OR_RETURN(const std::optional<ExitCode> leave, line.parse(argc, argv));
+    if (leave) return *leave;
+    const bool files = line.has("cluster") || line.has("profile") || line.has("plan");
+    ECOPIPE_ASSIGN_OR_RETURN(const std::vector<Row> rows,
+                             files ? rows_of_cluster(line) : rows_of_numbers(line));
+    if (line.has("svg")) {
+        std::vector<GanttPanel> panels;
+        for (const Row& row : rows)
+            panels.push_back({fmt::format("{}: {:.3f} ms", row.schedule, row.timeline.step_ms),
+                              &row.costs, &row.timeline});
+        ECOPIPE_RETURN_IF_ERROR(write_file_atomically(line.get_text("svg"), gantt_svg(panels)));
+    }
+    if (line.get_flag("json")) {
+        print_json(rows);
+    } else {
+        print_table(rows);
+    }
+    return ExitCode::kDone;
+}
+
+}  // namespace ecopipe

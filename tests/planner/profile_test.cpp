@@ -1,0 +1,246 @@
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "core/strict_json.h"
+#include "planner/cost_model.h"
+#include "planner/cost_predictor.h"
+#include "planner/model_profile.h"
+#include "planner/partition.h"
+
+namespace ecopipe {
+namespace {
+
+const std::string kData = std::string(ECOPIPE_SOURCE_DIR) + "/tests/planner/data/";
+
+ModelProfile data_profile(const char* name) {
+    auto profile = read_profile(kData + name);
+    EXPECT_TRUE(profile) << (profile ? "" : profile.error().message);
+    return *profile;
+}
+
+Json small() {
+    return Json::parse(
+        R"({"schema": "ecopipe.profile/1", "model": "m", "device": "hub", "threads": 1, "input": [1, 8, 8],
+        "num_classes": 10, "input_bytes_per_sample": 256, "optimizer_slots": 1, "layers": [
+        {"name": "0", "parameter_bytes": 100, "output_bytes_per_sample": 10, "stash_bytes_per_sample": 20, "update_ms": 0.1,
+         "timing": [{"micro_batch": 2, "forward_ms": 1, "backward_ms": 2}, {"micro_batch": 8, "forward_ms": 4, "backward_ms": 5}]},
+        {"name": "1", "parameter_bytes": 0, "output_bytes_per_sample": 10, "stash_bytes_per_sample": 20, "update_ms": 0,
+         "timing": [{"micro_batch": 2, "forward_ms": 1, "backward_ms": 2}, {"micro_batch": 8, "forward_ms": 4, "backward_ms": 5}]}]})");
+}
+
+// The error after one value, at a JSON pointer, was replaced (null: removed).
+Error refusal(const char* pointer, const Json& value) {
+    Json json = small();
+    json[Json::json_pointer(pointer)] = value;
+    const auto result = parse_profile(json.dump(), "p.json");
+    return result ? Error{ExitCode::kDone, "accepted"} : result.error();
+}
+
+TEST(Profile, ComesBackAsItWasWritten) {
+    for (const char* name : {"hub.json", "pi.json", "pi_partial.json"}) {
+        const ModelProfile profile = data_profile(name);
+        const std::string text = profile_text(profile);
+        const auto again = parse_profile(text, "again");
+        ASSERT_TRUE(again) << again.error().message;
+        EXPECT_EQ(profile_text(*again), text);
+    }
+    Json joined = small();
+    joined["layers"][1]["joined_to_previous"] = true;
+    EXPECT_TRUE(parse_profile(joined.dump(), "p")->layers[1].joined_to_previous);
+}
+
+TEST(Profile, RefusesWhatIsHostileOrAbsurdWithItsPlace) {
+    const auto expect = [](const char* pointer, const Json& value, const std::string& place) {
+        const Error error = refusal(pointer, value);
+        EXPECT_EQ(error.code, ExitCode::kBadFile) << pointer;
+        EXPECT_EQ(error.message.find("p.json: " + place), 0U) << pointer << ": " << error.message;
+        EXPECT_EQ(error.message.find('\n'), std::string::npos);
+    };
+    expect("/layers/0/timing/0/forward_ms", -1, "layers[0].timing[0].forward_ms");
+    expect("/layers/0/timing/0/forward_ms", 1e308, "layers[0].timing[0].forward_ms");
+    expect("/layers/0/timing/0/forward_ms", "NaN", "layers[0].timing[0].forward_ms");
+    expect("/layers/0/timing/0/forward_ms", nullptr, "layers[0].timing[0].forward_ms");
+    expect("/layers/0/timing/0/micro_batch", 0, "layers[0].timing[0].micro_batch");
+    expect("/layers/0/timing/0/micro_batch", 2.5, "layers[0].timing[0].micro_batch");
+    expect("/layers/0/timing/1/micro_batch", 2, "layers[0].timing[1].micro_batch");
+    expect("/layers/0/timing/1/micro_batch", 1, "layers[0].timing[1].micro_batch");
+    expect("/layers/0/timing", Json::array(), "layers[0].timing");
+    expect("/layers/0/timing/0/input_gradient_ms", 1, "layers[0].timing[0].weight_gradient_ms");
+    expect("/layers/1/parameter_bytes", -4, "layers[1].parameter_bytes");
+    expect("/layers/1/parameter_bytes", 18446744073709551615ULL, "layers[1].parameter_bytes");
+    expect("/layers/1/stash_bytes_per_sample", 1e308, "layers[1].stash_bytes_per_sample");
+    expect("/layers/1/name", "0", "layers[1].name");
+    expect("/layers/1/name", "", "layers[1].name");
+    expect("/layers/1/surprise", 1, "layers[1].surprise");
+    expect("/layers/0/joined_to_previous", true, "layers[0].joined_to_previous");
+    expect("/layers", Json::array(), "layers");
+    expect("/layers", 3, "layers");
+    expect("/optimizer_slots", 1000, "optimizer_slots");
+    expect("/process_mib", -1, "process_mib");
+    expect("/input", {1, -3}, "input[1]");
+    expect("/device", 7, "device");
+    expect("/partial", "yes", "partial");
+    expect("/schema", 1, "schema");
+    expect("/schema", "ecopipe.plan/1", "schema");
+}
+
+TEST(Profile, RefusesAnotherVersionAsAMismatch) {
+    EXPECT_EQ(refusal("/schema", "ecopipe.profile/2").code, ExitCode::kMismatch);
+    EXPECT_EQ(refusal("/schema", "ecopipe.profile/0").code, ExitCode::kMismatch);
+}
+
+TEST(Profile, RefusesTextsThatAreNoProfile) {
+    for (const std::string& text :
+         {std::string(), std::string("{"), std::string("[]"), std::string("null"), std::string("7"),
+          std::string(10 << 20, '['), std::string(10 << 20, '{'),
+          std::string("{\"schema\":NaN}")}) {
+        const auto result = parse_profile(text, "p.json");
+        ASSERT_FALSE(result);
+        EXPECT_EQ(result.error().message.find("p.json: "), 0U);
+    }
+    EXPECT_FALSE(read_profile("/nonexistent/profile.json"));
+    EXPECT_FALSE(read_profile("/"));
+}
+
+TEST(Profile, TimesAreLinearBetweenMeasuredSizesAndNothingOutside) {
+    const ModelProfile profile = *parse_profile(small().dump(), "p");
+    const LayerProfile& layer = profile.layers[0];
+    EXPECT_FALSE(timing_at(layer, 1));
+    EXPECT_DOUBLE_EQ(timing_at(layer, 2)->forward_ms, 1);
+    EXPECT_DOUBLE_EQ(timing_at(layer, 4)->forward_ms, 2);
+    EXPECT_DOUBLE_EQ(timing_at(layer, 5)->backward_ms, 3.5);
+    EXPECT_DOUBLE_EQ(timing_at(layer, 8)->backward_ms, 5);
+    EXPECT_FALSE(timing_at(layer, 9));
+}
+
+Cluster cluster_of(const char* devices) {
+    auto cluster =
+        parse_cluster(fmt::format("name: c\nportal: hub\nportal_address: 127.0.0.1\ndevices: {}\n"
+                                  "default_link: {{mbps: 100, latency_ms: 1}}\n",
+                                  devices),
+                      "c.yaml");
+    EXPECT_TRUE(cluster) << (cluster ? "" : cluster.error().message);
+    return *cluster;
+}
+
+TEST(Profile, ASizeOutsideWhatWasMeasuredIsRefusedNamingIt) {
+    const ModelProfile profile = *parse_profile(small().dump(), "p.json");
+    const Cluster cluster = cluster_of("[{name: hub, memory_mib: 100}]");
+    PlanRequest request;
+    request.batch = 64;
+    request.micro_batches = 4;
+    const auto plan = search_plan(cluster, {profile}, request);
+    ASSERT_FALSE(plan);
+    EXPECT_EQ(plan.error().message,
+              "p.json: layer '0': timing: expected micro-batches of 16 samples within those "
+              "measured (2 to 8); measure 16 too");
+    request.micro_batches = 0;  // auto keeps to what was measured
+    const auto chosen = search_plan(cluster, {profile}, request);
+    ASSERT_TRUE(chosen) << chosen.error().message;
+    EXPECT_EQ(chosen->micro_batches, 8);
+}
+
+TEST(Profiles, MustAgreeOnTheModel) {
+    const Cluster cluster =
+        cluster_of("[{name: hub, memory_mib: 100}, {name: pi, memory_mib: 100}]");
+    const ModelProfile hub = *parse_profile(small().dump(), "hub.json");
+    const auto problem = [&](auto&& change) {
+        Json json = small();
+        json["device"] = "pi";
+        change(json);
+        const auto result =
+            resolve_profiles(cluster, {hub, *parse_profile(json.dump(), "pi.json")});
+        return result ? std::string("accepted") : result.error().message;
+    };
+    EXPECT_EQ(problem([](Json&) {}), "accepted");
+    EXPECT_EQ(problem([](Json& j) { j["layers"].erase(1); }),
+              "pi.json: layers: expected 2 as in hub.json (or \"partial\": true), found 1");
+    EXPECT_EQ(problem([](Json& j) { j["model"] = "other"; }),
+              "pi.json: model: expected m as in hub.json, found other");
+    EXPECT_EQ(problem([](Json& j) { j["layers"][1]["name"] = "x"; }),
+              "pi.json: layers[1].name: expected '1' as in hub.json, found 'x'");
+    EXPECT_NE(problem([](Json& j) {
+                  j["layers"][1]["parameter_bytes"] = 7;
+              }).find("pi.json: layers[1].parameter_bytes"),
+              std::string::npos);
+    EXPECT_NE(problem([](Json& j) { j["optimizer_slots"] = 2; }).find("pi.json: optimizer_slots"),
+              std::string::npos);
+    EXPECT_NE(problem([](Json& j) {
+                  j["device"] = "hub";
+              }).find("pi.json: device: expected one profile of 'hub'"),
+              std::string::npos);
+    EXPECT_FALSE(resolve_profiles(cluster, {}));
+}
+
+TEST(Profiles, ADeviceUsesItsOwnElseTheFirstAtItsSpeed) {
+    const Cluster cluster = cluster_of(
+        "[{name: hub, memory_mib: 100}, {name: pi, memory_mib: 100, speed: 0.5},"
+        " {name: old, memory_mib: 100, speed: 0.25}]");
+    const ModelProfile hub = *parse_profile(small().dump(), "hub.json");
+    Json other = small();
+    other["device"] = "pi";
+    for (auto& layer : other["layers"]) layer["timing"][0]["forward_ms"] = 7;
+    const auto resolved = resolve_profiles(cluster, {hub, *parse_profile(other.dump(), "pi.json")});
+    ASSERT_TRUE(resolved);
+    const auto model = CostModel::make(cluster, *resolved, 4, 2);
+    ASSERT_TRUE(model) << model.error().message;
+    EXPECT_DOUBLE_EQ(model->stage_cost({0, 0, 1, false}).forward_ms, 2);
+    EXPECT_DOUBLE_EQ(model->stage_cost({1, 0, 1, false}).forward_ms,
+                     14);  // its own; speed does not matter
+    EXPECT_DOUBLE_EQ(model->stage_cost({2, 0, 1, false}).forward_ms, 8);
+    EXPECT_DOUBLE_EQ(model->stage_cost({2, 0, 1, false}).update_ms, 0.4);
+    EXPECT_DOUBLE_EQ(model->stage_cost({2, 0, 1, true}).backward_ms, 16 + 8);
+}
+
+TEST(Predictor, CompletesAPartialProfileBetterThanFlopsAlone) {
+    const ModelProfile hub = data_profile("hub.json");
+    const ModelProfile truth = data_profile("pi.json");
+    const auto completed = complete_profile(data_profile("pi_partial.json"), hub);
+    ASSERT_TRUE(completed) << completed.error().message;
+    EXPECT_EQ(completed->report.count, 7);
+    EXPECT_LT(completed->report.error, 0.5 * completed->report.flops_error);
+    EXPECT_LT(completed->report.error, 0.15);
+    double error = 0;
+    for (std::size_t l = 0; l < truth.layers.size(); ++l) {
+        const double predicted = completed->profile.layers[l].timing[3].forward_ms;
+        error += std::abs(predicted / truth.layers[l].timing[3].forward_ms - 1) /
+                 static_cast<double>(completed->report.count);
+    }
+    EXPECT_LT(error, 0.15);  // on the layers that were not measured
+    fmt::print("leave-one-out {:.3f}, by FLOPs alone {:.3f}, on the unmeasured {:.3f}\n",
+               completed->report.error, completed->report.flops_error, error);
+}
+
+TEST(Predictor, WorksWithoutFlopsAndRefusesWhatItCannotKnow) {
+    ModelProfile hub = data_profile("hub.json");
+    ModelProfile partial = data_profile("pi_partial.json");
+    for (auto* profile : {&hub, &partial})
+        for (LayerProfile& layer : profile->layers) layer.forward_flops_per_sample.reset();
+    const auto completed = complete_profile(partial, hub);
+    ASSERT_TRUE(completed);
+    EXPECT_EQ(completed->report.flops_error, 0);
+    EXPECT_LT(completed->report.error, 0.3);
+    ModelProfile few = partial;
+    few.layers.resize(2);
+    EXPECT_NE(
+        complete_profile(few, hub).error().message.find("expected at least 3 measured layers"),
+        std::string::npos);
+    ModelProfile swapped = partial;
+    std::swap(swapped.layers[0], swapped.layers[1]);
+    EXPECT_NE(complete_profile(swapped, hub).error().message.find("in their order"),
+              std::string::npos);
+    ModelProfile strange = partial;
+    strange.layers[0].name = "nonesuch";
+    EXPECT_NE(complete_profile(strange, hub).error().message.find("'nonesuch'"), std::string::npos);
+    ModelProfile sizes = partial;
+    for (LayerProfile& layer : sizes.layers)
+        layer.timing = {{64, 1, 1, std::nullopt, std::nullopt}};
+    EXPECT_FALSE(complete_profile(sizes, hub));
+    const Cluster cluster = cluster_of("[{name: hub, memory_mib: 100}]");
+    EXPECT_NE(
+        resolve_profiles(cluster, {partial}).error().message.find("expected a complete profile"),
+        std::string::npos);
+}
+
+}  // namespace
+}  // namespace ecopipe
