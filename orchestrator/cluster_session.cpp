@@ -14,6 +14,7 @@ namespace ecopipe {
 namespace {
 
 constexpr auto kTick = std::chrono::milliseconds(50);            // how often the caller's check is asked
+constexpr auto kReachTimeout = std::chrono::seconds(15);         // to open the data channels
 constexpr auto kConfigureTimeout = std::chrono::seconds(60);     // load a slice, open channels, take the weights
 constexpr auto kStepTimeout = std::chrono::minutes(60);          // liveness ends a dead wait far earlier
 constexpr auto kEndLinger = std::chrono::milliseconds(300);      // for the last word to leave
@@ -264,6 +265,17 @@ Result<void> ClusterSession::load(const TensorMap& state) {
     ECOPIPE_RETURN_IF_ERROR(absorb(machine_.on(session_event::ConfigureSent{generation_, devices_})));
     for (const std::string& device : devices_)
         static_cast<void>(members_->send(device, header(0), configuration(device, tensors_of[device])));
+    const auto all_attached = [&] {
+        return std::all_of(devices_.begin(), devices_.end(), [&](const auto& d) { return attached_.contains(d); });
+    };
+    if (auto reached = pump(all_attached, monotonic_now() + kReachTimeout, "reaching the devices"); !reached) {
+        for (const std::string& device : devices_)
+            if (!attached_.contains(device) && joined_.contains(device))
+                return fail(ExitCode::kUnreachable,
+                            fmt::format("device {} has joined, but its data port cannot be reached at {}", device,
+                                        joined_.at(device).data_endpoint));
+        return reached;
+    }
     send_state(state);
     return pump([&] { return ready_; }, monotonic_now() + kConfigureTimeout, "giving out the layers");
 }
@@ -397,6 +409,7 @@ void ClusterSession::end(ExitCode code, const std::string& reason) {
     ended_ = true;
     for (const auto& [device, joined] : joined_)
         static_cast<void>(members_->send(device, header(step_), End{static_cast<std::uint8_t>(code), reason}));
+    members_->close();
     // The sockets linger on close; this lets the network thread hand the words over first.
     static_cast<void>(inbox_.pop_until(monotonic_now() + kEndLinger));
 }

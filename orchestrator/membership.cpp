@@ -34,6 +34,7 @@ Result<std::uint16_t> Membership::bind() {
 }
 
 void Membership::ping() {
+    if (closed_) return;
     const Instant now = monotonic_now();
     std::vector<std::string> gone;
     for (const auto& [device, member] : members_)
@@ -53,14 +54,8 @@ void Membership::lose(const std::string& device, std::string how) {
     inbox_.push(portal_event::Lost{device, std::move(how)});
 }
 
-void Membership::forget(const std::string& device) {
-    loop_.call([&] {
-        if (const auto member = members_.find(device); member != members_.end()) {
-            names_by_routing_id_.erase(member->second.routing_id);
-            members_.erase(member);
-        }
-        liveness_.left(device);
-    });
+void Membership::close() {
+    loop_.call([this] { closed_ = true; });
 }
 
 std::int64_t Membership::clock_offset_ns(const std::string& device) {
@@ -74,6 +69,7 @@ void Membership::refuse(std::string_view to, ExitCode code, const std::string& r
 }
 
 void Membership::on_hello(const Incoming& message) {
+    if (closed_) return;
     const auto hello = decode<Hello>(message.body);
     if (!hello) {
         log_warn("control port: a bad Hello: {}", hello.error().message);

@@ -58,8 +58,8 @@ class Membership {
         return loop_.call([&] { return send_now(device, header, body); });
     }
     [[nodiscard]] std::int64_t clock_offset_ns(const std::string& device);
-    // A device whose end is known is not reported as lost.
-    void forget(const std::string& device);
+    // The run is over: nobody joins any more and nobody is lost. A stage that stays knocks on for the next portal.
+    void close();
 
   private:
     struct Member {
@@ -88,6 +88,7 @@ class Membership {
     std::map<std::string, Member> members_;
     std::map<std::string, std::string> names_by_routing_id_;
     Liveness liveness_;
+    bool closed_ = false;
 };
 
 }  // namespace ecopipe

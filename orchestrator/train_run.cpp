@@ -135,10 +135,6 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
         cluster = cluster_of_plan(*plan);
     }
     ECOPIPE_RETURN_IF_ERROR(try_smallest_micro_batch(run));
-    std::vector<ModelProfile> profiles;
-    if (!plan) {
-        ECOPIPE_ASSIGN_OR_RETURN(profiles, gather_profiles(cluster, options.cluster_file, run.spec, run.info, options));
-    }
 
     SessionOptions session_options;
     session_options.peer_timeout_s = options.peer_timeout_s;
@@ -161,6 +157,10 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
     ECOPIPE_ASSIGN_OR_RETURN(auto session, ClusterSession::open(run.loop, std::move(session_options)));
     run.session = session.get();
     run.engine = std::move(session);
+    std::vector<ModelProfile> profiles;
+    if (!plan) {
+        ECOPIPE_ASSIGN_OR_RETURN(profiles, gather_profiles(cluster, options.cluster_file, run.spec, run.info, options));
+    }
     if (options.local) {
         auto stages = local_stages(cluster, options.pin);
         if (!emulate)

@@ -215,6 +215,7 @@ Result<ExitCode> Worker::pump() {
 }
 
 Result<ExitCode> Worker::give_up(const Error& error) {
+    if (!was_welcomed_) return tl::unexpected<Error>(error);  // nobody is there to be told
     link_.send(header(), Failed{static_cast<std::uint8_t>(error.code), error.message.substr(0, 4096)});
     const Instant deadline = monotonic_now() + kEndWait;
     while (monotonic_now() < deadline) {

@@ -168,6 +168,30 @@ TEST_F(Refusal, StagesOfADeadPortalEndThemselves) {
     EXPECT_NE(stage.err.find("has said nothing for"), std::string::npos) << stage.err;
 }
 
+// Found by use: a stage that stays knocked on the portal whose run had just ended, and was refused as its own double.
+TEST_F(Refusal, AStageThatStaysServesRunAfterRun) {
+    write(directory_ / "plan.json", hand_plan(lenet_, 1, "1f1b", 32, 4));
+    const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
+    Process d0({"ecopipe-stage", "--join", portal, "--name", "d0", "--stay"});
+    for (const char* out : {"one", "two", "three"}) {
+        const Finished trained = run({"ecopipe-train", "--model", "lenet5", "--data", "synthetic:1x28x28:10:64", "--plan",
+                                      directory_ / "plan.json", "--bind", portal, "--no-evaluation", "--quiet", "--out",
+                                      directory_ / out}, kDeadlineS);
+        EXPECT_EQ(trained.code, 0) << trained.err << d0.err();
+    }
+    d0.signal(SIGTERM);
+    EXPECT_EQ(d0.wait(kDeadlineS).code, 143) << d0.err();
+}
+
+TEST_F(Refusal, ADataPortThatCannotBeReachedIsNamedWithItsAddress) {
+    write(directory_ / "plan.json", hand_plan(lenet_, 1, "1f1b", 32, 4));
+    const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
+    Process d0({"ecopipe-stage", "--join", portal, "--name", "d0", "--data-address", "127.77.0.1"});
+    expect_refused(with({"--model", "lenet5", "--plan", directory_ / "plan.json", "--bind", portal}), 4,
+                   "device d0 has joined, but its data port cannot be reached at tcp://127.77.0.1:");
+    EXPECT_EQ(d0.wait(kDeadlineS).code, 4) << d0.err();
+}
+
 TEST_F(Refusal, ALossThatBecomesNaNIsNeverCommitted) {
     write(directory_ / "plan.json", hand_plan(lenet_, 2, "1f1b", 32, 4));
     expect_refused(with({"--local", "--model", "lenet5", "--plan", directory_ / "plan.json", "--lr", "1e6"}), 1,

@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Which module may include which, and where torch, ZeroMQ and cereal may be known. Prints each violation; exit 1 if any.
+
+Usage: check_modules.py REPOSITORY"""
+
+import pathlib
+import re
+import sys
+
+MAY_INCLUDE = {
+    "core": set(),
+    "planner": {"core"},
+    "transport": {"core"},
+    "stage_runtime": {"core", "planner", "transport"},
+    "orchestrator": {"core", "planner", "transport", "stage_runtime"},
+    "fl_server": {"core", "transport", "stage_runtime"},
+    "bench": {"core", "planner", "transport", "stage_runtime", "orchestrator", "fl_server"},
+}
+TORCH = re.compile(r"^(torch|ATen|c10)/")
+# The files that include torch: few, and only .cpp files or headers that say so.
+TORCH_HOME = ("stage_runtime/engine/", "stage_runtime/model/", "stage_runtime/profiler.cpp",
+              "stage_runtime/torch_compat.cpp")
+WIRE = re.compile(r"^(zmq(\.hpp|\.h|_addon\.hpp)|cereal/)")
+BANNED = re.compile(r"^cereal/(types/memory|types/polymorphic|archives/)")
+INCLUDE = re.compile(r'^\s*#include\s+[<"]([^>"]+)[>"]')
+
+
+def problems(root):
+    for module, allowed in MAY_INCLUDE.items():
+        for path in sorted((root / module).rglob("*")):
+            if path.suffix not in (".h", ".cpp"):
+                continue
+            name = path.relative_to(root).as_posix()
+            lines = path.read_text().splitlines()
+            if path.suffix == ".h" and (not lines or lines[0] != "#pragma once"):
+                yield f"{name}:1: a header starts with #pragma once"
+            for number, line in enumerate(lines, 1):
+                match = INCLUDE.match(line)
+                if not match:
+                    continue
+                target = match.group(1)
+                first = target.split("/")[0]
+                if first in MAY_INCLUDE and first != module and first not in allowed:
+                    yield f"{name}:{number}: {module} must not include {target}"
+                if TORCH.match(target) and not name.startswith(TORCH_HOME):
+                    yield f"{name}:{number}: torch is included in stage_runtime's engine and model alone"
+                if WIRE.match(target) and module != "transport":
+                    yield f"{name}:{number}: ZeroMQ and cereal live in transport alone"
+                if BANNED.match(target):
+                    yield f"{name}:{number}: {target} has no place on a wire"
+
+
+found = list(problems(pathlib.Path(sys.argv[1])))
+print("\n".join(found) or "every include keeps to its module")
+sys.exit(1 if found else 0)
