@@ -65,6 +65,12 @@ Result<GivenSchedule> given(const PlanRequest& request, const Cluster& cluster) 
             ExitCode::kUsage,
             fmt::format("--schedule: expected at most {} devices, as in {}, found {} in {}",
                         cluster.devices.size(), cluster.source, facts.devices, request.schedule));
+    if (facts.micro_batches != request.micro_batches || facts.micro_batches > request.batch)
+        return fail(ExitCode::kUsage, fmt::format("--schedule: expected the {} micro-batches of "
+                                                  "{}, each with a sample of the batch of {}, "
+                                                  "found {} micro-batches",
+                                                  facts.micro_batches, request.schedule,
+                                                  request.batch, request.micro_batches));
     return GivenSchedule{facts.devices, facts.slices, request.actions->devices,
                          facts.peak_in_flight, facts.split_backward};
 }

@@ -98,6 +98,9 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     ECOPIPE_ASSIGN_OR_RETURN(plan.what_if, what_if_rows(cluster, profiles, request, plan));
     ECOPIPE_ASSIGN_OR_RETURN(const PlayedPlan played, play_plan(cluster, profiles, plan, "plan"));
     ECOPIPE_ASSIGN_OR_RETURN(const ResolvedProfiles resolved, resolve_profiles(cluster, profiles));
+    for (const PredictedLayers& p : resolved.predicted)
+        log_info("{}: times of {} layers predicted, leave-one-out error {:.1f} %", p.device,
+                 p.count, 100 * p.error);
     ECOPIPE_RETURN_IF_ERROR(write_outputs(line, plan, played));
     fmt::print("{}", line.get_flag("json") ? plan_text(plan)
                                            : plan_report(plan, played, resolved.predicted));

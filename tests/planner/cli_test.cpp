@@ -98,6 +98,8 @@ TEST_F(Cli, RefusesInOneLineWithTheRightCode) {
     expect(home_ + "--schedule /nonexistent.csv", 3, "ecopipe-plan: ");
     expect(home_ + "--schedule " + kData + "own.csv --micro-batches 4", 2,
            "ecopipe-plan: --micro-batches: expected 3");
+    expect(home_ + "--schedule " + kData + "own.csv --batch 2", 2,
+           "ecopipe-plan: --schedule: expected the 3 micro-batches");
     expect(home_ + "--surprise", 2, "ecopipe-plan: ");
     expect(home_ + "--out /nonexistent/plan.json", 1, "ecopipe-plan: ");
     const std::string brackets = write("brackets.json", std::string(10 << 20, '['));
