@@ -1,5 +1,6 @@
 #pragma once
-// ECOPIPE_CHECK: what only our own bug can cause. On in release. No byte from a peer, a file or argv may reach one.
+// ECOPIPE_CHECK: what only our own bug can cause. On in release. No byte from a peer, a file or
+// argv may reach one.
 
 namespace ecopipe {
 
@@ -8,7 +9,7 @@ namespace ecopipe {
 
 }  // namespace ecopipe
 
-#define ECOPIPE_CHECK(condition)                                                    \
-    do {                                                                            \
+#define ECOPIPE_CHECK(condition)                                                   \
+    do {                                                                           \
         if (!(condition)) ::ecopipe::check_failed(__FILE__, __LINE__, #condition); \
     } while (false)

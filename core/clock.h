@@ -1,5 +1,6 @@
 #pragma once
-// Time as the machines see it: a monotonic instant that is always an argument, so that tests own it.
+// Time as the machines see it: a monotonic instant that is always an argument, so that tests own
+// it.
 
 #include <chrono>
 #include <cstdint>

@@ -7,9 +7,9 @@
 #include <charconv>
 #include <cmath>
 #include <csignal>
-#include <sstream>
 #include <cstdio>
 #include <limits>
+#include <sstream>
 
 #include "core/log.h"
 
@@ -55,13 +55,16 @@ void CommandLine::integer(const char* name, const char* help, Range<std::int64_t
     auto* value = po::value<std::string>();
     if (otherwise) value->default_value(std::to_string(*otherwise));
     options_.add_options()(name, value, help);
-    rules_.push_back({name, [name, range](const po::variables_map& values) -> Result<void> {
-        const auto& text = values[name].as<std::string>();
-        std::int64_t number = 0;
-        if (parse_whole(text, number) && number >= range.low && number <= range.high) return {};
-        return fail(ExitCode::kUsage, fmt::format("--{}: expected an integer from {} to {}, found '{}'",
-                                                  name, range.low, range.high, printable(text)));
-    }});
+    rules_.push_back(
+        {name, [name, range](const po::variables_map& values) -> Result<void> {
+             const auto& text = values[name].as<std::string>();
+             std::int64_t number = 0;
+             if (parse_whole(text, number) && number >= range.low && number <= range.high)
+                 return {};
+             return fail(ExitCode::kUsage,
+                         fmt::format("--{}: expected an integer from {} to {}, found '{}'", name,
+                                     range.low, range.high, printable(text)));
+         }});
 }
 
 void CommandLine::number(const char* name, const char* help, Range<double> range,
@@ -70,14 +73,16 @@ void CommandLine::number(const char* name, const char* help, Range<double> range
     if (otherwise) value->default_value(number_text(*otherwise));
     options_.add_options()(name, value, help);
     rules_.push_back({name, [name, range](const po::variables_map& values) -> Result<void> {
-        const auto& text = values[name].as<std::string>();
-        double number = std::numeric_limits<double>::quiet_NaN();
-        if (parse_whole(text, number) && std::isfinite(number) && number >= range.low &&
-            number <= range.high)
-            return {};
-        return fail(ExitCode::kUsage, fmt::format("--{}: expected a number from {} to {}, found '{}'",
-                                                  name, range.low, range.high, printable(text)));
-    }});
+                          const auto& text = values[name].as<std::string>();
+                          double number = std::numeric_limits<double>::quiet_NaN();
+                          if (parse_whole(text, number) && std::isfinite(number) &&
+                              number >= range.low && number <= range.high)
+                              return {};
+                          return fail(
+                              ExitCode::kUsage,
+                              fmt::format("--{}: expected a number from {} to {}, found '{}'", name,
+                                          range.low, range.high, printable(text)));
+                      }});
 }
 
 void CommandLine::flag(const char* name, const char* help) {
@@ -89,12 +94,14 @@ void CommandLine::positional(const char* name) { positions_.add(name, 1); }
 Result<std::optional<ExitCode>> CommandLine::parse(int argc, const char* const* argv) {
     try {
         po::command_line_parser parser(argc, argv);
-        const int style = po::command_line_style::unix_style &
-                          ~(po::command_line_style::allow_guessing | po::command_line_style::allow_short);
+        const int style =
+            po::command_line_style::unix_style &
+            ~(po::command_line_style::allow_guessing | po::command_line_style::allow_short);
         po::store(parser.options(options_).positional(positions_).style(style).run(), values_);
         po::notify(values_);
     } catch (const po::error& error) {
-        return fail(ExitCode::kUsage, fmt::format("{} (--help lists the options)", printable(error.what())));
+        return fail(ExitCode::kUsage,
+                    fmt::format("{} (--help lists the options)", printable(error.what())));
     }
     if (get_flag("help")) {
         std::ostringstream listing;
@@ -154,7 +161,8 @@ OrderedJson CommandLine::effective() const {
 }
 
 int run_program(const char* program, const std::function<Result<ExitCode>()>& body) {
-    // glibc's default thresholds hand freed activations back to the kernel: a pipeline step took 2.4 times as long.
+    // glibc's default thresholds hand freed activations back to the kernel: a pipeline step
+    // took 2.4 times as long.
     mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the largest that glibc accepts
     mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
     try {
@@ -171,7 +179,7 @@ int run_program(const char* program, const std::function<Result<ExitCode>()>& bo
 }
 
 void watch_signals() {
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_handler = remember_signal;
     sigaction(SIGINT, &action, nullptr);
     sigaction(SIGTERM, &action, nullptr);

@@ -1,6 +1,6 @@
 #pragma once
-// The command line that all programs share: --help, --version, --log-level, no guessed abbreviations, finite numbers in
-// range, one line of refusal with exit code 2.
+// The command line that all programs share: --help, --version, --log-level, no guessed
+// abbreviations, finite numbers in range, one line of refusal with exit code 2.
 
 #include <boost/program_options.hpp>
 #include <cstdint>
@@ -19,7 +19,8 @@ class CommandLine {
   public:
     CommandLine(std::string program, std::string summary);
 
-    // Each adds one option; `range` and `otherwise` appear in --help. Without `otherwise` the option is absent by default.
+    // Each adds one option; `range` and `otherwise` appear in --help. Without `otherwise` the
+    // option is absent by default.
     void text(const char* name, const char* help, std::optional<std::string> otherwise = {});
     void texts(const char* name, const char* help);  // may be repeated
     void integer(const char* name, const char* help, Range<std::int64_t> range,
@@ -55,11 +56,12 @@ class CommandLine {
     std::vector<Rule> rules_;
 };
 
-// The body of every main(): raises malloc's thresholds, runs `body`, prints its error as "program: message" and turns it,
-// and any exception that got out, into an exit code.
+// The body of every main(): raises malloc's thresholds, runs `body`, prints its error as "program:
+// message" and turns it, and any exception that got out, into an exit code.
 [[nodiscard]] int run_program(const char* program, const std::function<Result<ExitCode>()>& body);
 
-// After SIGINT or SIGTERM: the signal's number, else 0. `watch_signals` installs handlers that only set it.
+// After SIGINT or SIGTERM: the signal's number, else 0. `watch_signals` installs handlers that only
+// set it.
 void watch_signals();
 [[nodiscard]] int signal_received();
 

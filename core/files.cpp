@@ -50,7 +50,7 @@ bool write_all(int fd, std::string_view bytes) {
 Result<std::string> read_file(const std::string& path, std::size_t bytes_max) {
     const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     if (file.get() < 0) return system_failure(ExitCode::kBadFile, path, "open");
-    struct stat info {};
+    struct stat info{};
     if (::fstat(file.get(), &info) != 0) return system_failure(ExitCode::kBadFile, path, "stat");
     if (!S_ISREG(info.st_mode)) return fail(ExitCode::kBadFile, path + ": is not a regular file");
     const auto size = static_cast<std::size_t>(info.st_size);
@@ -93,8 +93,8 @@ Result<void> write_file_atomically(const std::string& path,
     }
     if (::rename(temporary.c_str(), path.c_str()) != 0) return give_up("rename");
     const auto parent = std::filesystem::path(path).parent_path();
-    const Descriptor directory(::open(parent.empty() ? "." : parent.c_str(),
-                                      O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const Descriptor directory(
+        ::open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (directory.get() >= 0) ::fsync(directory.get());
     return {};
 }

@@ -14,8 +14,9 @@ namespace ecopipe {
 // The bytes of `path`; refuses what is missing, unreadable, no regular file, or above `bytes_max`.
 [[nodiscard]] Result<std::string> read_file(const std::string& path, std::size_t bytes_max);
 
-// Writes `path`.tmp in the same directory, fsyncs, renames over `path` and fsyncs the directory: after a crash the old
-// or the new file is there, whole. On error the temporary file is removed and `path` is untouched.
+// Writes `path`.tmp in the same directory, fsyncs, renames over `path` and fsyncs the directory:
+// after a crash the old or the new file is there, whole. On error the temporary file is removed and
+// `path` is untouched.
 [[nodiscard]] Result<void> write_file_atomically(const std::string& path, std::string_view bytes);
 // The same in parts, so that large files need no second copy in memory.
 [[nodiscard]] Result<void> write_file_atomically(const std::string& path,

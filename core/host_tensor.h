@@ -1,6 +1,6 @@
 #pragma once
-// A tensor in host memory, contiguous and row-major: what data readers, files, the wire and the engine exchange.
-// It knows nothing of torch; the engine wraps its tensors without copying them.
+// A tensor in host memory, contiguous and row-major: what data readers, files, the wire and the
+// engine exchange. It knows nothing of torch; the engine wraps its tensors without copying them.
 
 #include <cstddef>
 #include <cstdint>
@@ -38,9 +38,10 @@ inline constexpr int kTensorRankMax = 8;
 
 using Shape = std::vector<std::int64_t>;
 
-// Product of the dimensions times the element size; nothing if a dimension is negative, the rank exceeds
-// kTensorRankMax or the product overflows.
-[[nodiscard]] std::optional<std::size_t> checked_bytes(DType dtype, std::span<const std::int64_t> shape);
+// Product of the dimensions times the element size; nothing if a dimension is negative, the rank
+// exceeds kTensorRankMax or the product overflows.
+[[nodiscard]] std::optional<std::size_t> checked_bytes(DType dtype,
+                                                       std::span<const std::int64_t> shape);
 [[nodiscard]] std::string shape_text(std::span<const std::int64_t> shape);  // "[64, 3, 16, 16]"
 
 class HostTensor {

@@ -1,6 +1,7 @@
 #pragma once
-// A queue from the network thread to the thread that works. It never blocks the pusher: what may be in it is bounded by
-// the credits of the data plane and by the control protocol, which has at most a few messages under way.
+// A queue from the network thread to the thread that works. It never blocks the pusher: what may be
+// in it is bounded by the credits of the data plane and by the control protocol, which has at most
+// a few messages under way.
 
 #include <condition_variable>
 #include <deque>
@@ -24,7 +25,8 @@ class Inbox {
     // The oldest item, or nothing at the deadline.
     [[nodiscard]] std::optional<T> pop_until(Instant deadline) {
         std::unique_lock lock(mutex_);
-        if (!filled_.wait_until(lock, deadline, [this] { return !items_.empty(); })) return std::nullopt;
+        if (!filled_.wait_until(lock, deadline, [this] { return !items_.empty(); }))
+            return std::nullopt;
         T item = std::move(items_.front());
         items_.pop_front();
         return item;

@@ -1,5 +1,6 @@
 #pragma once
-// Logs go to stderr, one line an event; results go to stdout. spdlog is used through this header alone.
+// Logs go to stderr, one line an event; results go to stdout. spdlog is used through this header
+// alone.
 
 #include <fmt/format.h>
 
@@ -12,7 +13,8 @@ namespace ecopipe {
 
 enum class LogLevel { kDebug, kInfo, kWarn, kError };
 
-// Sets the process-wide level ("debug", "info", "warn", "error") and the program's name in every line.
+// Sets the process-wide level ("debug", "info", "warn", "error") and the program's name in every
+// line.
 Result<void> configure_log(std::string_view program, std::string_view level);
 void log_line(LogLevel level, std::string_view text);
 [[nodiscard]] bool log_enabled(LogLevel level);

@@ -1,6 +1,7 @@
 #pragma once
-// Randomness is keyed, never sequential across the program: a draw depends on what it is for, not on who drew before.
-// The generator and distributions are our own because those of the standard library differ between implementations.
+// Randomness is keyed, never sequential across the program: a draw depends on what it is for, not
+// on who drew before. The generator and distributions are our own because those of the standard
+// library differ between implementations.
 
 #include <array>
 #include <cstddef>
@@ -12,11 +13,14 @@
 
 namespace ecopipe {
 
-// A seed for one purpose: mixes `seed` with the words of a key. Equal inputs give equal seeds on every machine.
-[[nodiscard]] std::uint64_t keyed_seed(std::uint64_t seed, std::initializer_list<std::uint64_t> key);
+// A seed for one purpose: mixes `seed` with the words of a key. Equal inputs give equal seeds on
+// every machine.
+[[nodiscard]] std::uint64_t keyed_seed(std::uint64_t seed,
+                                       std::initializer_list<std::uint64_t> key);
 [[nodiscard]] std::uint64_t keyed_seed(std::uint64_t seed, std::string_view key);
 
-// xoshiro256** 1.0 (Blackman and Vigna, "Scrambled linear pseudorandom number generators", 2018), seeded by splitmix64.
+// xoshiro256** 1.0 (Blackman and Vigna, "Scrambled linear pseudorandom number generators", 2018),
+// seeded by splitmix64.
 class Rng {
   public:
     explicit Rng(std::uint64_t seed);

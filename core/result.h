@@ -1,5 +1,6 @@
 #pragma once
-// The error model of every module: what can happen in the field is a Result with one line a user can act on.
+// The error model of every module: what can happen in the field is a Result with one line a user
+// can act on.
 
 #include <cstdint>
 #include <string>
@@ -43,16 +44,17 @@ using Result = tl::expected<T, Error>;
 #define ECOPIPE_CONCAT(a, b) ECOPIPE_CONCAT_INNER(a, b)
 
 // Returns the error of a Result<void> from the enclosing function.
-#define ECOPIPE_RETURN_IF_ERROR(expression)                                   \
-    do {                                                                      \
-        if (auto ecopipe_result = (expression); !ecopipe_result)              \
+#define ECOPIPE_RETURN_IF_ERROR(expression)                                  \
+    do {                                                                     \
+        if (auto ecopipe_result = (expression); !ecopipe_result)             \
             return tl::unexpected<::ecopipe::Error>(ecopipe_result.error()); \
     } while (false)
 
 // ECOPIPE_ASSIGN_OR_RETURN(auto plan, read_plan(path)): the value, or the enclosing function fails.
-#define ECOPIPE_ASSIGN_OR_RETURN(declaration, expression) \
-    ECOPIPE_ASSIGN_OR_RETURN_INNER(ECOPIPE_CONCAT(ecopipe_result_, __LINE__), declaration, expression)
-#define ECOPIPE_ASSIGN_OR_RETURN_INNER(name, declaration, expression)           \
-    auto name = (expression);                                                  \
+#define ECOPIPE_ASSIGN_OR_RETURN(declaration, expression)                                  \
+    ECOPIPE_ASSIGN_OR_RETURN_INNER(ECOPIPE_CONCAT(ecopipe_result_, __LINE__), declaration, \
+                                   expression)
+#define ECOPIPE_ASSIGN_OR_RETURN_INNER(name, declaration, expression)            \
+    auto name = (expression);                                                    \
     if (!name) return tl::unexpected<::ecopipe::Error>(std::move(name).error()); \
     declaration = std::move(*name)

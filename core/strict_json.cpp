@@ -32,8 +32,8 @@ std::string line_and_column(std::string_view text, std::size_t offset) {
 
 Result<Json> parse_json(std::string_view text, const std::string& source) {
     if (text.size() > kConfigBytesMax)
-        return fail(ExitCode::kBadFile, fmt::format("{}: expected at most {} bytes, found {}", source,
-                                                    kConfigBytesMax, text.size()));
+        return fail(ExitCode::kBadFile, fmt::format("{}: expected at most {} bytes, found {}",
+                                                    source, kConfigBytesMax, text.size()));
     std::vector<std::set<std::string>> keys_at_depth;
     const auto callback = [&](int depth, Json::parse_event_t event, Json& parsed) {
         if (depth > kConfigDepthMax)
@@ -167,9 +167,7 @@ bool Fields::flag(const std::string& key, bool otherwise) {
     return otherwise;
 }
 
-Fields Fields::object(const std::string& key) {
-    return Fields(document_, need(key), place(key));
-}
+Fields Fields::object(const std::string& key) { return Fields(document_, need(key), place(key)); }
 
 std::vector<Fields> Fields::objects(const std::string& key) {
     std::vector<Fields> out;

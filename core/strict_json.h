@@ -1,9 +1,10 @@
 #pragma once
-// Strict reading of JSON (and of YAML, see strict_yaml.h): unknown keys, duplicate keys, wrong types, lossy or out-of-range
-// numbers and absurd nesting are refused, naming the file and the place in it; nothing is guessed.
+// Strict reading of JSON (and of YAML, see strict_yaml.h): unknown keys, duplicate keys, wrong
+// types, lossy or out-of-range numbers and absurd nesting are refused, naming the file and the
+// place in it; nothing is guessed.
 //
-// Reading is sticky: the first problem is kept, later reads return defaults, and `Document::finish` reports it. So a
-// reader is a plain list of fields:
+// Reading is sticky: the first problem is kept, later reads return defaults, and `Document::finish`
+// reports it. So a reader is a plain list of fields:
 //
 //     Document document(json, "plan.json");
 //     Fields root = document.root();
@@ -28,7 +29,8 @@ using OrderedJson = nlohmann::ordered_json;
 inline constexpr std::size_t kConfigBytesMax = 16U << 20;  // largest text that is parsed at all
 inline constexpr int kConfigDepthMax = 64;
 
-// Parses `text`; the error names `source`, line and column. Duplicate keys in one object are refused.
+// Parses `text`; the error names `source`, line and column. Duplicate keys in one object are
+// refused.
 [[nodiscard]] Result<Json> parse_json(std::string_view text, const std::string& source);
 
 template <class T>
@@ -58,7 +60,7 @@ class Fields {
     [[nodiscard]] std::vector<std::string> texts(const std::string& key);
     [[nodiscard]] std::vector<std::string> keys() const;
 
-    void no_others();                             // refuses every key that was not asked for
+    void no_others();  // refuses every key that was not asked for
     void refuse(const std::string& key, const std::string& problem);  // a rule of the caller's
     [[nodiscard]] const std::string& path() const { return path_; }
 
@@ -80,7 +82,8 @@ class Fields {
     std::set<std::string> asked_;
 };
 
-// Owns the parsed text and the first problem found in it. Must outlive its Fields and not move meanwhile.
+// Owns the parsed text and the first problem found in it. Must outlive its Fields and not move
+// meanwhile.
 class Document {
   public:
     Document(Json json, std::string source, ExitCode code = ExitCode::kBadFile);

@@ -36,7 +36,8 @@ Json plain_scalar(const std::string& text) {
     return text;
 }
 
-// Builds the value event by event; never recurses, so that depth is bounded before anything is built.
+// Builds the value event by event; never recurses, so that depth is bounded before anything is
+// built.
 class Builder : public YAML::EventHandler {
   public:
     Json take() { return std::move(root_); }
@@ -53,7 +54,8 @@ class Builder : public YAML::EventHandler {
     void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                   const std::string& text) override {
         no_anchor(mark, anchor);
-        if (tag != "?" && tag != "!" && !tag.empty()) throw Refusal{mark.line, "tags are not accepted"};
+        if (tag != "?" && tag != "!" && !tag.empty())
+            throw Refusal{mark.line, "tags are not accepted"};
         if (expects_key()) {
             if (!open_.back().object->is_object() || open_.back().object->contains(text))
                 throw Refusal{mark.line, fmt::format("key '{}' is given twice", printable(text))};
@@ -114,7 +116,8 @@ class Builder : public YAML::EventHandler {
     std::vector<Open> open_;
 };
 
-// yaml-cpp's scanner recurses with the nesting of flow collections: refuse absurd depth before it sees the text.
+// yaml-cpp's scanner recurses with the nesting of flow collections: refuse absurd depth before it
+// sees the text.
 bool too_deep(std::string_view text) {
     int depth = 0;
     for (const char c : text) {
@@ -130,7 +133,9 @@ bool too_deep(std::string_view text) {
         const std::string_view line = text.substr(line_start, end - line_start);
         int marks = 0;
         std::size_t i = 0;
-        for (; i < line.size() && (line[i] == ' ' || line[i] == '-' || line[i] == '?' || line[i] == ':'); ++i)
+        for (; i < line.size() &&
+               (line[i] == ' ' || line[i] == '-' || line[i] == '?' || line[i] == ':');
+             ++i)
             marks += line[i] != ' ' ? 1 : 0;
         if (marks > kConfigDepthMax || i > 4096) return true;
         line_start = end + 1;
@@ -142,8 +147,8 @@ bool too_deep(std::string_view text) {
 
 Result<Json> parse_yaml(std::string_view text, const std::string& source) {
     if (text.size() > kConfigBytesMax)
-        return fail(ExitCode::kBadFile, fmt::format("{}: expected at most {} bytes, found {}", source,
-                                                    kConfigBytesMax, text.size()));
+        return fail(ExitCode::kBadFile, fmt::format("{}: expected at most {} bytes, found {}",
+                                                    source, kConfigBytesMax, text.size()));
     if (too_deep(text))
         return fail(ExitCode::kBadFile,
                     fmt::format("{}: nested deeper than {} levels", source, kConfigDepthMax));
@@ -154,7 +159,8 @@ Result<Json> parse_yaml(std::string_view text, const std::string& source) {
         if (!parser.HandleNextDocument(builder)) return Json(nullptr);
         Builder rest;
         if (parser.HandleNextDocument(rest))
-            return fail(ExitCode::kBadFile, fmt::format("{}: expected one document, found more", source));
+            return fail(ExitCode::kBadFile,
+                        fmt::format("{}: expected one document, found more", source));
         return builder.take();
     } catch (const Refusal& refusal) {
         return fail(ExitCode::kBadFile,

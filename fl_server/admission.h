@@ -19,7 +19,8 @@ struct AdmissionRule {
 // Each returns the reason for a rejection, "" when there is none.
 [[nodiscard]] std::string check_announcement(const UpdateSlice& slice, const AdmissionRule& rule);
 // The whole bytes against the announcement: size, hash, every float finite.
-[[nodiscard]] std::string check_contents(const UpdateSlice& slice, const std::vector<TensorEntry>& entries,
+[[nodiscard]] std::string check_contents(const UpdateSlice& slice,
+                                         const std::vector<TensorEntry>& entries,
                                          std::string_view bytes);
 
 }  // namespace ecopipe

@@ -16,11 +16,13 @@ struct Evaluation {
 class Evaluator {
   public:
     // `data` must outlive it.
-    [[nodiscard]] static Result<std::unique_ptr<Evaluator>> create(const ModelSpec& spec, const Dataset& data);
+    [[nodiscard]] static Result<std::unique_ptr<Evaluator>> create(const ModelSpec& spec,
+                                                                   const Dataset& data);
     [[nodiscard]] Result<Evaluation> evaluate(const TensorMap& weights);
 
   private:
-    Evaluator(SingleProcess process, const Dataset& data) : process_(std::move(process)), data_(data) {}
+    Evaluator(SingleProcess process, const Dataset& data)
+        : process_(std::move(process)), data_(data) {}
     SingleProcess process_;
     const Dataset& data_;
 };

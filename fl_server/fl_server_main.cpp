@@ -24,12 +24,15 @@ void declare(CommandLine& line) {
     line.integer("rounds", "rounds to run", {1, 1000000000}, 10);
     line.text("eval-data", "data set whose test split every global model is tested on");
     line.text("input", "one sample's shape CxHxW, when --eval-data does not tell", "1x28x28");
-    line.integer("num-classes", "classes of the head (default: the evaluation data's, else 10)", {1, 1000000});
+    line.integer("num-classes", "classes of the head (default: the evaluation data's, else 10)",
+                 {1, 1000000});
     line.text("init", "safetensors file to start from");
     line.integer("seed", "of the initial weights", {0, INT64_MAX}, 0);
     line.integer("min-clusters", "a round starts when so many are connected", {1, 1000000}, 2);
-    line.number("round-timeout-s", "a round ends after this long with the updates that it has", {0.1, 1e9}, 600);
-    line.number("peer-timeout-s", "a cluster silent for this long is disconnected", {0.2, 86400}, 10);
+    line.number("round-timeout-s", "a round ends after this long with the updates that it has",
+                {0.1, 1e9}, 600);
+    line.number("peer-timeout-s", "a cluster silent for this long is disconnected", {0.2, 86400},
+                10);
     line.text("config", "server.yaml with the clusters' client: settings");
     line.integer("threads", "threads that evaluate", {1, 1024}, 1);
     line.flag("insecure", "accept unencrypted traffic on other addresses than loopback");
@@ -43,18 +46,23 @@ Result<void> load_model(const CommandLine& line, ServerOptions& options) {
     long h = 0;
     long w = 0;
     char extra = 0;
-    if (std::sscanf(line.get_text("input").c_str(), "%ldx%ldx%ld%c", &c, &h, &w, &extra) != 3 || c < 1 || h < 1 || w < 1)
-        return fail(ExitCode::kUsage, fmt::format("--input: expected CxHxW, found '{}'", printable(line.get_text("input"))));
+    if (std::sscanf(line.get_text("input").c_str(), "%ldx%ldx%ld%c", &c, &h, &w, &extra) != 3 ||
+        c < 1 || h < 1 || w < 1)
+        return fail(ExitCode::kUsage, fmt::format("--input: expected CxHxW, found '{}'",
+                                                  printable(line.get_text("input"))));
     options.model.input_shape = {channels > 1 && c == 1 ? channels : c, h, w};
     if (line.has("eval-data")) {
-        ECOPIPE_ASSIGN_OR_RETURN(options.eval_data, open_test_data(line.get_text("eval-data"), {{}, 0, channels}));
+        ECOPIPE_ASSIGN_OR_RETURN(options.eval_data,
+                                 open_test_data(line.get_text("eval-data"), {{}, 0, channels}));
         options.model.input_shape = options.eval_data->sample_shape();
         classes = options.eval_data->num_classes();
     }
-    options.model.num_classes = line.has("num-classes") ? static_cast<int>(line.get_integer("num-classes")) : classes;
+    options.model.num_classes =
+        line.has("num-classes") ? static_cast<int>(line.get_integer("num-classes")) : classes;
     ECOPIPE_ASSIGN_OR_RETURN(options.info, inspect_model(options.model));
-    ECOPIPE_ASSIGN_OR_RETURN(options.weights,
-                             initial_weights(options.model, static_cast<std::uint64_t>(line.get_integer("seed"))));
+    ECOPIPE_ASSIGN_OR_RETURN(
+        options.weights,
+        initial_weights(options.model, static_cast<std::uint64_t>(line.get_integer("seed"))));
     if (!line.has("init")) return {};
     const std::string init = line.get_text("init");
     ECOPIPE_ASSIGN_OR_RETURN(const TensorMap given, read_safetensors(init));
@@ -67,9 +75,11 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     ECOPIPE_ASSIGN_OR_RETURN(const auto leave, line.parse(argc, argv));
     if (leave) return *leave;
     if (line.get_text("command") != "run")
-        return fail(ExitCode::kUsage, fmt::format("expected the command run, found '{}'", printable(line.get_text("command"))));
+        return fail(ExitCode::kUsage, fmt::format("expected the command run, found '{}'",
+                                                  printable(line.get_text("command"))));
     for (const char* needed : {"bind", "model", "state"})
-        if (!line.has(needed)) return fail(ExitCode::kUsage, fmt::format("--{} is missing", needed));
+        if (!line.has(needed))
+            return fail(ExitCode::kUsage, fmt::format("--{} is missing", needed));
     ServerOptions options;
     ECOPIPE_ASSIGN_OR_RETURN(options.bind, parse_endpoint(line.get_text("bind"), "--bind"));
     ECOPIPE_RETURN_IF_ERROR(allow_address(options.bind, line.get_flag("insecure"), "--bind"));
@@ -80,8 +90,10 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     options.rules.round_timeout = from_ms(line.get_number("round-timeout-s") * 1000);
     options.peer_timeout_s = line.get_number("peer-timeout-s");
     if (line.has("config")) {
-        ECOPIPE_ASSIGN_OR_RETURN(const std::string text, read_file(line.get_text("config"), kConfigFileBytesMax));
-        ECOPIPE_ASSIGN_OR_RETURN(const ServerConfig config, parse_server_config(text, line.get_text("config")));
+        ECOPIPE_ASSIGN_OR_RETURN(const std::string text,
+                                 read_file(line.get_text("config"), kConfigFileBytesMax));
+        ECOPIPE_ASSIGN_OR_RETURN(const ServerConfig config,
+                                 parse_server_config(text, line.get_text("config")));
         options.client = config.client;
     }
     configure_torch(static_cast<int>(line.get_integer("threads")));

@@ -1,10 +1,12 @@
 #pragma once
-// The rounds of a synchronous federation, as a state machine without sockets, files or clocks: `actions =
-// machine.on(now, event)`.
+// The rounds of a synchronous federation, as a state machine without sockets, files or clocks:
+// `actions = machine.on(now, event)`.
 //
-//   waiting --min_clusters connected--> open --every participant answered, or the deadline--> aggregating --> waiting ...
+//   waiting --min_clusters connected--> open --every participant answered, or the deadline-->
+//   aggregating --> waiting ...
 //
-// A round whose deadline passes without any admitted update is opened again for whoever is connected then.
+// A round whose deadline passes without any admitted update is opened again for whoever is
+// connected then.
 
 #include <cstdint>
 #include <map>
@@ -40,8 +42,9 @@ struct UpdateRejected {
 struct Aggregated {};
 struct Tick {};
 }  // namespace round_event
-using RoundEvent = std::variant<round_event::Connected, round_event::Disconnected, round_event::UpdateAdmitted,
-                                round_event::UpdateRejected, round_event::Aggregated, round_event::Tick>;
+using RoundEvent =
+    std::variant<round_event::Connected, round_event::Disconnected, round_event::UpdateAdmitted,
+                 round_event::UpdateRejected, round_event::Aggregated, round_event::Tick>;
 
 namespace round_action {
 struct SendTask {
@@ -50,11 +53,13 @@ struct SendTask {
 };
 struct Aggregate {
     std::uint64_t round;
-    std::map<std::string, std::string> rejected;  // cluster to reason, those that did not answer included
+    std::map<std::string, std::string>
+        rejected;  // cluster to reason, those that did not answer included
 };
 struct Finish {};
 }  // namespace round_action
-using RoundAction = std::variant<round_action::SendTask, round_action::Aggregate, round_action::Finish>;
+using RoundAction =
+    std::variant<round_action::SendTask, round_action::Aggregate, round_action::Finish>;
 using RoundActions = std::vector<RoundAction>;
 
 class RoundMachine {
@@ -62,8 +67,12 @@ class RoundMachine {
     explicit RoundMachine(RoundRules rules) : rules_(rules) {}
     [[nodiscard]] RoundActions on(Instant now, const RoundEvent& event);
 
-    [[nodiscard]] std::uint64_t round() const { return round_; }  // the one under way or next, from 1
-    [[nodiscard]] bool expects_update_of(const std::string& cluster) const { return owe_.contains(cluster); }
+    [[nodiscard]] std::uint64_t round() const {
+        return round_;
+    }  // the one under way or next, from 1
+    [[nodiscard]] bool expects_update_of(const std::string& cluster) const {
+        return owe_.contains(cluster);
+    }
     [[nodiscard]] std::size_t connected() const { return connected_.size(); }
 
   private:

@@ -49,12 +49,15 @@ struct Received {
     std::vector<std::byte> payload;
 };
 
-// The protocol runs on the main thread; the network thread only queues. Memory between them is bounded: a cluster may
-// have four MiB of update chunks under way, and asks for the model in a window of its own.
+// The protocol runs on the main thread; the network thread only queues. Memory between them is
+// bounded: a cluster may have four MiB of update chunks under way, and asks for the model in a
+// window of its own.
 class Server {
   public:
     explicit Server(ServerOptions options)
-        : options_(std::move(options)), machine_(options_.rules), global_(std::move(options_.weights)) {}
+        : options_(std::move(options)),
+          machine_(options_.rules),
+          global_(std::move(options_.weights)) {}
 
     Result<ExitCode> run();
 
@@ -66,7 +69,8 @@ class Server {
     Result<void> on_slice(const std::string& cluster, Member& member, const UpdateSlice& slice);
     Result<void> on_chunk(const std::string& cluster, Member& member, const UpdateChunk& chunk,
                           const std::vector<std::byte>& payload);
-    Result<void> conclude(const std::string& cluster, Member& member, const UpdateSlice& slice, const std::string& reason);
+    Result<void> conclude(const std::string& cluster, Member& member, const UpdateSlice& slice,
+                          const std::string& reason);
     Result<void> obey(RoundActions actions);
     Result<void> aggregate(const round_action::Aggregate& action);
     void send_task(const std::string& cluster);
@@ -104,20 +108,27 @@ Result<void> Server::open() {
     ECOPIPE_ASSIGN_OR_RETURN(strategy_, make_strategy(options_.strategy));
     for (const NamedTensor& entry : global_)
         if (entry.tensor.dtype() == DType::kF16 || entry.tensor.dtype() == DType::kBF16)
-            return fail(ExitCode::kUsage, fmt::format("tensor {}: a federation cannot average half precision", entry.name));
+            return fail(
+                ExitCode::kUsage,
+                fmt::format("tensor {}: a federation cannot average half precision", entry.name));
     ECOPIPE_RETURN_IF_ERROR(make_directories(options_.state_directory));
     const std::string log_path = options_.state_directory + "/rounds.jsonl";
     if (std::filesystem::exists(log_path))
-        return fail(ExitCode::kUsage, fmt::format("--state {}: holds a federation already; give another directory",
-                                                  options_.state_directory));
+        return fail(ExitCode::kUsage,
+                    fmt::format("--state {}: holds a federation already; give another directory",
+                                options_.state_directory));
     if (options_.eval_data) {
-        ECOPIPE_ASSIGN_OR_RETURN(evaluator_, Evaluator::create(options_.model, *options_.eval_data));
+        ECOPIPE_ASSIGN_OR_RETURN(evaluator_,
+                                 Evaluator::create(options_.model, *options_.eval_data));
     }
     ECOPIPE_RETURN_IF_ERROR(loop_.call([this]() -> Result<void> {
         auto socket = MessageSocket::bind(
             loop_, options_.bind,
             [this](const Incoming& m) {
-                inbox_.push({std::string(m.from), m.header, {m.body.begin(), m.body.end()}, {m.payload.begin(), m.payload.end()}});
+                inbox_.push({std::string(m.from),
+                             m.header,
+                             {m.body.begin(), m.body.end()},
+                             {m.payload.begin(), m.payload.end()}});
             },
             [this](std::string_view from, const Error& error) {
                 log_warn("a bad message: {}", error.message);
@@ -142,8 +153,9 @@ void Server::publish_model() {
 
 Result<ExitCode> Server::run() {
     ECOPIPE_RETURN_IF_ERROR(open());
-    log_info("listening on {} for {} clusters, {} rounds of {}", Endpoint{options_.bind.host, socket_->port()}.text(),
-             options_.rules.min_clusters, options_.rules.rounds, strategy_->name());
+    log_info("listening on {} for {} clusters, {} rounds of {}",
+             Endpoint{options_.bind.host, socket_->port()}.text(), options_.rules.min_clusters,
+             options_.rules.rounds, strategy_->name());
     while (!finished_) {
         if (signal_received() != 0) {
             finish(ExitCode::kRunFailed, "the server was stopped");
@@ -198,7 +210,8 @@ Result<void> Server::handle(const Received& message) {
         return {};
     }
     const auto known = names_by_routing_id_.find(message.from);
-    if (known == names_by_routing_id_.end()) return {};  // it will say Hello again when it hears nothing
+    if (known == names_by_routing_id_.end())
+        return {};  // it will say Hello again when it hears nothing
     const std::string cluster = known->second;
     Member& member = members_.at(cluster);
     member.last_heard = monotonic_now();
@@ -207,7 +220,8 @@ Result<void> Server::handle(const Received& message) {
     } else if (type == MessageType::kUpdateSlice) {
         if (const auto slice = decode<UpdateSlice>(body)) return on_slice(cluster, member, *slice);
     } else if (type == MessageType::kUpdateChunk) {
-        if (const auto chunk = decode<UpdateChunk>(body)) return on_chunk(cluster, member, *chunk, message.payload);
+        if (const auto chunk = decode<UpdateChunk>(body))
+            return on_chunk(cluster, member, *chunk, message.payload);
     } else if (type != MessageType::kPong) {
         log_warn("cluster {}: unexpected message {}", cluster, message.header.type);
     }
@@ -221,14 +235,17 @@ Result<void> Server::on_hello(const Received& message, const ClusterHello& hello
         return Result<void>();
     };
     if (hello.program_version != kVersion)
-        return refuse(ExitCode::kMismatch, fmt::format("version {} cannot join version {}", printable(hello.program_version), kVersion));
+        return refuse(ExitCode::kMismatch, fmt::format("version {} cannot join version {}",
+                                                       printable(hello.program_version), kVersion));
     if (hello.model != options_.model.id())
-        return refuse(ExitCode::kUsage, fmt::format("the federation's model is {}, not {}", options_.model.id(), printable(hello.model)));
+        return refuse(ExitCode::kUsage, fmt::format("the federation's model is {}, not {}",
+                                                    options_.model.id(), printable(hello.model)));
     const auto silence_ms = static_cast<std::uint32_t>(options_.peer_timeout_s * 1000);
     const ClusterWelcome welcome{std::max(1U, silence_ms / 10), silence_ms, options_.client};
     if (const auto known = members_.find(hello.cluster); known != members_.end()) {
         if (known->second.hello.instance != hello.instance)
-            return refuse(ExitCode::kUsage, fmt::format("a cluster named {} is connected already", hello.cluster));
+            return refuse(ExitCode::kUsage,
+                          fmt::format("a cluster named {} is connected already", hello.cluster));
         names_by_routing_id_.erase(known->second.routing_id);
         known->second.routing_id = message.from;
         known->second.last_heard = monotonic_now();
@@ -250,27 +267,33 @@ Result<void> Server::on_hello(const Received& message, const ClusterHello& hello
 void Server::send_task(const std::string& cluster) {
     const auto member = members_.find(cluster);
     if (member == members_.end()) return;
-    send(member->second.routing_id, Task{machine_.round(), version_, options_.client, entries_, model_sha256_});
+    send(member->second.routing_id,
+         Task{machine_.round(), version_, options_.client, entries_, model_sha256_});
 }
 
 void Server::on_model_request(Member& member, const ModelRequest& request) {
     if (request.version != version_ || request.offset >= model_bytes_->size()) return;
-    const std::size_t part = std::min<std::size_t>({request.bytes, kModelChunkMax, model_bytes_->size() - request.offset});
+    const std::size_t part = std::min<std::size_t>(
+        {request.bytes, kModelChunkMax, model_bytes_->size() - request.offset});
     send(member.routing_id, ModelChunk{request.version, request.offset},
-         Payload{std::as_bytes(std::span(*model_bytes_)).subspan(request.offset, part), model_bytes_});
+         Payload{std::as_bytes(std::span(*model_bytes_)).subspan(request.offset, part),
+                 model_bytes_});
 }
 
-Result<void> Server::on_slice(const std::string& cluster, Member& member, const UpdateSlice& slice) {
+Result<void> Server::on_slice(const std::string& cluster, Member& member,
+                              const UpdateSlice& slice) {
     if (slice.sequence <= member.answered_sequence) {
-        if (slice.sequence == member.answered_sequence) send(member.routing_id, member.last_verdict);
+        if (slice.sequence == member.answered_sequence)
+            send(member.routing_id, member.last_verdict);
         return {};
     }
     std::string reason;
     if (!machine_.expects_update_of(cluster)) {
         reason = "no update of this cluster is expected now";
     } else {
-        reason = check_announcement(slice, {version_, model_bytes_->size(),
-                                            static_cast<std::uint32_t>(options_.info.layers.size() - 1)});
+        reason = check_announcement(slice,
+                                    {version_, model_bytes_->size(),
+                                     static_cast<std::uint32_t>(options_.info.layers.size() - 1)});
     }
     if (!reason.empty()) return conclude(cluster, member, slice, reason);
     member.arriving = Arriving{slice, {}, monotonic_now()};
@@ -281,7 +304,8 @@ Result<void> Server::on_chunk(const std::string& cluster, Member& member, const 
                               const std::vector<std::byte>& payload) {
     if (!member.arriving || member.arriving->slice.sequence != chunk.sequence) return {};
     Arriving& arriving = *member.arriving;
-    if (chunk.offset != arriving.bytes.size() || payload.size() > arriving.slice.bytes - arriving.bytes.size())
+    if (chunk.offset != arriving.bytes.size() ||
+        payload.size() > arriving.slice.bytes - arriving.bytes.size())
         return {};
     arriving.bytes.append(reinterpret_cast<const char*>(payload.data()), payload.size());
     bytes_in_ += payload.size();
@@ -291,7 +315,8 @@ Result<void> Server::on_chunk(const std::string& cluster, Member& member, const 
     }
     const std::string reason = check_contents(arriving.slice, entries_, arriving.bytes);
     if (reason.empty())
-        updates_.push_back({cluster, version_, arriving.slice.samples, unflatten(entries_, arriving.bytes)});
+        updates_.push_back(
+            {cluster, version_, arriving.slice.samples, unflatten(entries_, arriving.bytes)});
     return conclude(cluster, member, arriving.slice, reason);
 }
 
@@ -305,8 +330,8 @@ Result<void> Server::conclude(const std::string& cluster, Member& member, const 
         log_warn("round {}: rejected the update of {}: {}", machine_.round(), cluster, reason);
         return obey(machine_.on(monotonic_now(), round_event::UpdateRejected{cluster, reason}));
     }
-    log_info("round {}: update of {}, {} samples, loss {:.4f}, {:.1f} s", machine_.round(), cluster, slice.samples,
-             slice.train_loss, slice.seconds);
+    log_info("round {}: update of {}, {} samples, loss {:.4f}, {:.1f} s", machine_.round(), cluster,
+             slice.samples, slice.train_loss, slice.seconds);
     return obey(machine_.on(monotonic_now(), round_event::UpdateAdmitted{cluster}));
 }
 
@@ -328,7 +353,8 @@ Result<void> Server::obey(RoundActions actions) {
 Result<void> Server::aggregate(const round_action::Aggregate& action) {
     OrderedJson clusters = OrderedJson::array();
     std::uint64_t samples = 0;
-    std::sort(updates_.begin(), updates_.end(), [](const auto& a, const auto& b) { return a.cluster < b.cluster; });
+    std::sort(updates_.begin(), updates_.end(),
+              [](const auto& a, const auto& b) { return a.cluster < b.cluster; });
     for (const AdmittedUpdate& update : updates_) {
         clusters.push_back(update.cluster);
         samples += update.samples;
@@ -337,7 +363,8 @@ Result<void> Server::aggregate(const round_action::Aggregate& action) {
     updates_.clear();
     ++version_;
     publish_model();
-    ECOPIPE_RETURN_IF_ERROR(write_safetensors(options_.state_directory + "/model.safetensors", global_));
+    ECOPIPE_RETURN_IF_ERROR(
+        write_safetensors(options_.state_directory + "/model.safetensors", global_));
     OrderedJson rejected = OrderedJson::object();
     for (const auto& [cluster, reason] : action.rejected) rejected[cluster] = reason;
     OrderedJson line{{"round", action.round},

@@ -1,5 +1,6 @@
 #pragma once
-// The federation's server: the adapter of RoundMachine, admission and strategy to sockets and files.
+// The federation's server: the adapter of RoundMachine, admission and strategy to sockets and
+// files.
 
 #include <optional>
 #include <string>
@@ -22,14 +23,15 @@ struct ServerOptions {
     std::vector<KeyValue> client;  // the configuration that every task carries
     ModelSpec model;
     ModelInfo info;
-    TensorMap weights;             // that the federation starts from
+    TensorMap weights;                   // that the federation starts from
     std::unique_ptr<Dataset> eval_data;  // null: no evaluation on the server
     double peer_timeout_s = 10;
 };
 
-// Runs until the rounds are done or a signal comes; then tells every cluster. Writes model.safetensors and one line of
-// rounds.jsonl a round into the state directory. Errors: kUnreachable when the address cannot be bound, kUsage for a
-// state directory in use, kRunFailed when a file cannot be written.
+// Runs until the rounds are done or a signal comes; then tells every cluster. Writes
+// model.safetensors and one line of rounds.jsonl a round into the state directory. Errors:
+// kUnreachable when the address cannot be bound, kUsage for a state directory in use, kRunFailed
+// when a file cannot be written.
 [[nodiscard]] Result<ExitCode> run_server(ServerOptions options);
 
 }  // namespace ecopipe

@@ -14,10 +14,12 @@ Result<ServerConfig> parse_server_config(std::string_view text, const std::strin
     if (root.has("client")) {
         Fields client = root.object("client");
         const auto integer = [&](const char* key, std::int64_t high) {
-            if (client.has(key)) config.client.push_back({key, std::to_string(client.integer(key, {1, high}))});
+            if (client.has(key))
+                config.client.push_back({key, std::to_string(client.integer(key, {1, high}))});
         };
         const auto number = [&](const char* key, double high) {
-            if (client.has(key)) config.client.push_back({key, fmt::format("{}", client.number(key, {0, high}))});
+            if (client.has(key))
+                config.client.push_back({key, fmt::format("{}", client.number(key, {0, high}))});
         };
         integer("epochs", 1000000);
         integer("batch", 1 << 24);

@@ -10,9 +10,11 @@
 namespace ecopipe {
 
 struct ServerConfig {
-    std::vector<KeyValue> client;  // `client:` epochs, batch, micro_batches, optimizer, lr, momentum, weight_decay
+    std::vector<KeyValue>
+        client;  // `client:` epochs, batch, micro_batches, optimizer, lr, momentum, weight_decay
 };
 
-[[nodiscard]] Result<ServerConfig> parse_server_config(std::string_view text, const std::string& source);
+[[nodiscard]] Result<ServerConfig> parse_server_config(std::string_view text,
+                                                       const std::string& source);
 
 }  // namespace ecopipe

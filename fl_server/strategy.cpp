@@ -8,7 +8,8 @@ namespace ecopipe {
 
 Result<std::unique_ptr<Strategy>> make_strategy(const std::string& name) {
     if (name == "fedavg") return make_fed_avg();
-    return fail(ExitCode::kUsage, fmt::format("--strategy: expected fedavg, found '{}'", printable(name)));
+    return fail(ExitCode::kUsage,
+                fmt::format("--strategy: expected fedavg, found '{}'", printable(name)));
 }
 
 }  // namespace ecopipe

@@ -1,5 +1,6 @@
 #pragma once
-// How a federation turns updates into the next model: one interface, one file a strategy under strategies/.
+// How a federation turns updates into the next model: one interface, one file a strategy under
+// strategies/.
 
 #include <memory>
 #include <string>
@@ -23,9 +24,10 @@ class Strategy {
   public:
     virtual ~Strategy() = default;
     [[nodiscard]] virtual std::string name() const = 0;
-    // The next global model from the current one and one round's updates, at least one. Floating buffers are averaged like
-    // weights; integer buffers take the maximum.
-    [[nodiscard]] virtual TensorMap aggregate(const TensorMap& global, std::vector<AdmittedUpdate> updates) const = 0;
+    // The next global model from the current one and one round's updates, at least one. Floating
+    // buffers are averaged like weights; integer buffers take the maximum.
+    [[nodiscard]] virtual TensorMap aggregate(const TensorMap& global,
+                                              std::vector<AdmittedUpdate> updates) const = 0;
 };
 
 // Errors: kUsage for an unknown name, listing those there are.

@@ -13,11 +13,12 @@
 namespace ecopipe {
 namespace {
 
-constexpr auto kTick = std::chrono::milliseconds(50);            // how often the caller's check is asked
-constexpr auto kReachTimeout = std::chrono::seconds(15);         // to open the data channels
-constexpr auto kConfigureTimeout = std::chrono::seconds(60);     // load a slice, open channels, take the weights
-constexpr auto kStepTimeout = std::chrono::minutes(60);          // liveness ends a dead wait far earlier
-constexpr auto kEndLinger = std::chrono::milliseconds(300);      // for the last word to leave
+constexpr auto kTick = std::chrono::milliseconds(50);     // how often the caller's check is asked
+constexpr auto kReachTimeout = std::chrono::seconds(15);  // to open the data channels
+constexpr auto kConfigureTimeout =
+    std::chrono::seconds(60);  // load a slice, open channels, take the weights
+constexpr auto kStepTimeout = std::chrono::minutes(60);  // liveness ends a dead wait far earlier
+constexpr auto kEndLinger = std::chrono::milliseconds(300);  // for the last word to leave
 
 std::uint64_t fresh_run_id() {
     std::random_device device;  // an id only: nothing of the training depends on it
@@ -36,20 +37,22 @@ ClusterSession::~ClusterSession() {
     members_.reset();
 }
 
-Result<std::unique_ptr<ClusterSession>> ClusterSession::open(NetLoop& loop, SessionOptions options) {
+Result<std::unique_ptr<ClusterSession>> ClusterSession::open(NetLoop& loop,
+                                                             SessionOptions options) {
     std::unique_ptr<ClusterSession> session(new ClusterSession(loop, std::move(options)));
     MembershipOptions membership;
     membership.bind = session->options_.bind;
     membership.allowed = {session->options_.devices.begin(), session->options_.devices.end()};
     membership.silence_max = from_ms(session->options_.peer_timeout_s * 1000);
     membership.ping_interval = membership.silence_max / 10;
-    session->members_ =
-        std::make_unique<Membership>(session->loop_, session->inbox_, session->run_, std::move(membership));
+    session->members_ = std::make_unique<Membership>(session->loop_, session->inbox_, session->run_,
+                                                     std::move(membership));
     ClusterSession* raw = session.get();
     session->data_ = std::make_unique<DataPlane>(
         session->loop_, kPortalPeer,
-        DataPlane::Callbacks{[raw](Delivery delivery) { raw->inbox_.push(std::move(delivery)); },
-                             [raw](const std::string& peer) { raw->inbox_.push(portal_event::Attached{peer}); }});
+        DataPlane::Callbacks{
+            [raw](Delivery delivery) { raw->inbox_.push(std::move(delivery)); },
+            [raw](const std::string& peer) { raw->inbox_.push(portal_event::Attached{peer}); }});
     session->data_->set_run(session->run_);
     session->data_->emulate(session->options_.links, EmulatedLink{});
     ECOPIPE_ASSIGN_OR_RETURN(const std::uint16_t port, session->members_->bind());
@@ -63,7 +66,8 @@ Result<void> ClusterSession::pump(const std::function<bool()>& finished, Instant
     while (!finished()) {
         const Instant now = monotonic_now();
         if (now >= deadline)
-            return fail(ExitCode::kUnreachable, fmt::format("{}: waited in vain for {}", doing, machine_.waiting_for()));
+            return fail(ExitCode::kUnreachable,
+                        fmt::format("{}: waited in vain for {}", doing, machine_.waiting_for()));
         // Messages first: a device that failed says why before its process ends.
         if (auto event = inbox_.pop_until(std::min<Instant>(deadline, now + kTick))) {
             ECOPIPE_RETURN_IF_ERROR(handle(*event));
@@ -84,8 +88,8 @@ Result<void> ClusterSession::handle(PortalEvent& event) {
         }
         if (host.empty()) host = "127.0.0.1";
         joined_[joined->device] = {hello, Endpoint{host, hello.data_port}.text()};
-        log_info("{} joined: {}, {} of {} cores, {} MiB free", joined->device, printable(hello.cpu), hello.threads,
-                 hello.cores, hello.memory_mib);
+        log_info("{} joined: {}, {} of {} cores, {} MiB free", joined->device, printable(hello.cpu),
+                 hello.threads, hello.cores, hello.memory_mib);
         return {};
     }
     if (auto* lost = std::get_if<portal_event::Lost>(&event)) {
@@ -99,7 +103,8 @@ Result<void> ClusterSession::handle(PortalEvent& event) {
         return {};
     }
     if (auto* delivery = std::get_if<Delivery>(&event)) {
-        if (delivery->address.kind == TensorKind::kState && delivery->address.generation == generation_)
+        if (delivery->address.kind == TensorKind::kState &&
+            delivery->address.generation == generation_)
             fetched_state_.push_back({delivery->address.name, std::move(delivery->tensor)});
         return {};
     }
@@ -115,28 +120,33 @@ Result<void> ClusterSession::handle_message(portal_event::Message& message) {
     };
     switch (static_cast<MessageType>(head.type)) {
         case MessageType::kReady:
-            return absorb(machine_.on(session_event::ReadyReceived{message.device, head.generation}));
+            return absorb(
+                machine_.on(session_event::ReadyReceived{message.device, head.generation}));
         case MessageType::kDone: {
             auto done = decode<Done>(body);
             if (!done) return bad(done.error());
-            return absorb(machine_.on(
-                session_event::DoneReceived{message.device, head.generation, head.step, std::move(*done)}));
+            return absorb(machine_.on(session_event::DoneReceived{message.device, head.generation,
+                                                                  head.step, std::move(*done)}));
         }
         case MessageType::kCommitted:
-            return absorb(machine_.on(session_event::CommittedReceived{message.device, head.generation, head.step}));
+            return absorb(machine_.on(
+                session_event::CommittedReceived{message.device, head.generation, head.step}));
         case MessageType::kFetched: {
             const auto fetched = decode<Fetched>(body);
             if (!fetched) return bad(fetched.error());
-            return absorb(machine_.on(session_event::FetchedReceived{message.device, fetched->state_tensors}));
+            return absorb(machine_.on(
+                session_event::FetchedReceived{message.device, fetched->state_tensors}));
         }
         case MessageType::kFailed: {
             const auto failed = decode<Failed>(body);
             if (!failed) return bad(failed.error());
-            return absorb(machine_.on(session_event::DeviceFailed{message.device, head.step, head.micro_batch,
-                                                                  static_cast<ExitCode>(failed->code),
-                                                                  failed->reason}));
+            return absorb(machine_.on(
+                session_event::DeviceFailed{message.device, head.step, head.micro_batch,
+                                            static_cast<ExitCode>(failed->code), failed->reason}));
         }
-        default: log_warn("{} sent an unexpected message of type {}", message.device, head.type); return {};
+        default:
+            log_warn("{} sent an unexpected message of type {}", message.device, head.type);
+            return {};
     }
 }
 
@@ -144,7 +154,8 @@ Result<void> ClusterSession::absorb(SessionOutcomes outcomes) {
     for (SessionOutcome& outcome : outcomes) {
         if (std::holds_alternative<session_outcome::AllReady>(outcome)) ready_ = true;
         if (auto* done = std::get_if<session_outcome::AllDone>(&outcome)) done_ = std::move(*done);
-        if (auto* fetched = std::get_if<session_outcome::AllFetched>(&outcome)) fetched_ = fetched->state_tensors;
+        if (auto* fetched = std::get_if<session_outcome::AllFetched>(&outcome))
+            fetched_ = fetched->state_tensors;
         if (auto* failure = std::get_if<session_outcome::Failure>(&outcome))
             return tl::unexpected<Error>(failure->error);
     }
@@ -184,7 +195,8 @@ FrameHeader ClusterSession::header(std::uint64_t step) const {
     return header;
 }
 
-TensorAddress ClusterSession::address(TensorKind kind, std::uint64_t step, std::uint32_t micro_batch) const {
+TensorAddress ClusterSession::address(TensorKind kind, std::uint64_t step,
+                                      std::uint32_t micro_batch) const {
     TensorAddress address;
     address.generation = generation_;
     address.step = step;
@@ -193,7 +205,8 @@ TensorAddress ClusterSession::address(TensorKind kind, std::uint64_t step, std::
     return address;
 }
 
-Configure ClusterSession::configuration(const std::string& device, std::size_t state_tensors) const {
+Configure ClusterSession::configuration(const std::string& device,
+                                        std::size_t state_tensors) const {
     Configure work;
     work.plan_json = plan_text(plan_);
     work.device = device;
@@ -210,15 +223,18 @@ Configure ClusterSession::configuration(const std::string& device, std::size_t s
         return std::find(devices_.begin(), devices_.end(), d) - devices_.begin();
     };
     for (const std::string& peer : tensor_peers(plan_, device))
-        work.peers.push_back({peer, joined_.at(peer).data_endpoint, position(device) < position(peer)});
+        work.peers.push_back(
+            {peer, joined_.at(peer).data_endpoint, position(device) < position(peer)});
     return work;
 }
 
 Result<void> ClusterSession::connect_data_channels() {
     for (const std::string& device : devices_) {
         if (!joined_.contains(device))
-            return fail(ExitCode::kUnreachable, fmt::format("device {} of the plan has not joined", device));
-        ECOPIPE_ASSIGN_OR_RETURN(const Endpoint endpoint, parse_endpoint(joined_.at(device).data_endpoint, device));
+            return fail(ExitCode::kUnreachable,
+                        fmt::format("device {} of the plan has not joined", device));
+        ECOPIPE_ASSIGN_OR_RETURN(const Endpoint endpoint,
+                                 parse_endpoint(joined_.at(device).data_endpoint, device));
         ECOPIPE_RETURN_IF_ERROR(data_->dial(device, endpoint));
     }
     return {};
@@ -231,9 +247,11 @@ void ClusterSession::send_state(const TensorMap& state) {
     std::map<std::string, int> slices_before;
     std::vector<std::pair<std::string, std::uint16_t>> stage_place;  // device and slice there
     for (const StagePlan& stage : plan_.stages)
-        stage_place.emplace_back(stage.device, static_cast<std::uint16_t>(slices_before[stage.device]++));
+        stage_place.emplace_back(stage.device,
+                                 static_cast<std::uint16_t>(slices_before[stage.device]++));
     for (const NamedTensor& entry : state) {
-        const std::size_t slash = entry.name.starts_with("optimizer/") ? entry.name.find('/', 10) + 1 : 0;
+        const std::size_t slash =
+            entry.name.starts_with("optimizer/") ? entry.name.find('/', 10) + 1 : 0;
         const int layer = layer_of.at(entry.name.substr(slash));
         for (std::size_t s = 0; s < plan_.stages.size(); ++s) {
             if (layer < plan_.stages[s].first_layer || layer > plan_.stages[s].last_layer) continue;
@@ -247,50 +265,62 @@ void ClusterSession::send_state(const TensorMap& state) {
 
 Result<void> ClusterSession::load(const TensorMap& state) {
     if (!machine_.all_committed())
-        ECOPIPE_RETURN_IF_ERROR(pump([&] { return machine_.all_committed(); }, monotonic_now() + kStepTimeout, "commit"));
+        ECOPIPE_RETURN_IF_ERROR(pump([&] { return machine_.all_committed(); },
+                                     monotonic_now() + kStepTimeout, "commit"));
     ECOPIPE_RETURN_IF_ERROR(connect_data_channels());
     ++generation_;
     ready_ = false;
     std::map<std::string, std::size_t> tensors_of;
     for (const NamedTensor& entry : state) {
-        const std::size_t slash = entry.name.starts_with("optimizer/") ? entry.name.find('/', 10) + 1 : 0;
-        const auto info = std::find_if(info_.tensors.begin(), info_.tensors.end(), [&](const TensorInfo& t) {
-            return t.name == entry.name.substr(slash);
-        });
+        const std::size_t slash =
+            entry.name.starts_with("optimizer/") ? entry.name.find('/', 10) + 1 : 0;
+        const auto info =
+            std::find_if(info_.tensors.begin(), info_.tensors.end(),
+                         [&](const TensorInfo& t) { return t.name == entry.name.substr(slash); });
         if (info == info_.tensors.end())
-            return fail(ExitCode::kBadFile, fmt::format("tensor {} is not of this model", printable(entry.name)));
+            return fail(ExitCode::kBadFile,
+                        fmt::format("tensor {} is not of this model", printable(entry.name)));
         for (const StagePlan& stage : plan_.stages)
-            if (info->layer >= stage.first_layer && info->layer <= stage.last_layer) ++tensors_of[stage.device];
+            if (info->layer >= stage.first_layer && info->layer <= stage.last_layer)
+                ++tensors_of[stage.device];
     }
-    ECOPIPE_RETURN_IF_ERROR(absorb(machine_.on(session_event::ConfigureSent{generation_, devices_})));
+    ECOPIPE_RETURN_IF_ERROR(
+        absorb(machine_.on(session_event::ConfigureSent{generation_, devices_})));
     for (const std::string& device : devices_)
-        static_cast<void>(members_->send(device, header(0), configuration(device, tensors_of[device])));
+        static_cast<void>(
+            members_->send(device, header(0), configuration(device, tensors_of[device])));
     const auto all_attached = [&] {
-        return std::all_of(devices_.begin(), devices_.end(), [&](const auto& d) { return attached_.contains(d); });
+        return std::all_of(devices_.begin(), devices_.end(),
+                           [&](const auto& d) { return attached_.contains(d); });
     };
-    if (auto reached = pump(all_attached, monotonic_now() + kReachTimeout, "reaching the devices"); !reached) {
+    if (auto reached = pump(all_attached, monotonic_now() + kReachTimeout, "reaching the devices");
+        !reached) {
         for (const std::string& device : devices_)
             if (!attached_.contains(device) && joined_.contains(device))
-                return fail(ExitCode::kUnreachable,
-                            fmt::format("device {} has joined, but its data port cannot be reached at {}", device,
-                                        joined_.at(device).data_endpoint));
+                return fail(
+                    ExitCode::kUnreachable,
+                    fmt::format("device {} has joined, but its data port cannot be reached at {}",
+                                device, joined_.at(device).data_endpoint));
         return reached;
     }
     send_state(state);
-    return pump([&] { return ready_; }, monotonic_now() + kConfigureTimeout, "giving out the layers");
+    return pump([&] { return ready_; }, monotonic_now() + kConfigureTimeout,
+                "giving out the layers");
 }
 
-Result<void> ClusterSession::send_when_room(const std::string& device, TensorAddress to, HostTensor tensor) {
+Result<void> ClusterSession::send_when_room(const std::string& device, TensorAddress to,
+                                            HostTensor tensor) {
     while (!data_->wait_for_room(monotonic_now() + std::chrono::milliseconds(5))) {
         if (options_.check) ECOPIPE_RETURN_IF_ERROR(options_.check());
-        while (auto event = inbox_.pop_until(monotonic_now())) ECOPIPE_RETURN_IF_ERROR(handle(*event));
+        while (auto event = inbox_.pop_until(monotonic_now()))
+            ECOPIPE_RETURN_IF_ERROR(handle(*event));
     }
     data_->send(device, std::move(to), std::move(tensor));
     return {};
 }
 
-Result<void> ClusterSession::start_step(std::uint64_t step, std::vector<Batch> micro_batches, double loss_divisor,
-                                        bool trace) {
+Result<void> ClusterSession::start_step(std::uint64_t step, std::vector<Batch> micro_batches,
+                                        double loss_divisor, bool trace) {
     step_ = step;
     done_.reset();
     Begin begin;
@@ -303,9 +333,11 @@ Result<void> ClusterSession::start_step(std::uint64_t step, std::vector<Batch> m
     send_all(header(step), begin);
     for (std::size_t m = 0; m < micro_batches.size(); ++m) {
         const auto id = static_cast<std::uint32_t>(m);
-        ECOPIPE_RETURN_IF_ERROR(send_when_room(plan_.stages.front().device, address(TensorKind::kInput, step, id),
+        ECOPIPE_RETURN_IF_ERROR(send_when_room(plan_.stages.front().device,
+                                               address(TensorKind::kInput, step, id),
                                                std::move(micro_batches[m].inputs)));
-        ECOPIPE_RETURN_IF_ERROR(send_when_room(plan_.stages.back().device, address(TensorKind::kLabel, step, id),
+        ECOPIPE_RETURN_IF_ERROR(send_when_room(plan_.stages.back().device,
+                                               address(TensorKind::kLabel, step, id),
                                                std::move(micro_batches[m].labels)));
     }
     return {};
@@ -334,8 +366,9 @@ Result<StepOutcome> ClusterSession::finish_step() {
     }
     for (const std::string& device : devices_) {
         Done& done = done_->done[device];
-        outcome.devices.push_back({device, done.busy_ms, done.wait_ms, done.peak_bytes, done.sent_bytes,
-                                   members_->clock_offset_ns(device), std::move(done.actions)});
+        outcome.devices.push_back({device, done.busy_ms, done.wait_ms, done.peak_bytes,
+                                   done.sent_bytes, members_->clock_offset_ns(device),
+                                   std::move(done.actions)});
     }
     return outcome;
 }
@@ -355,7 +388,8 @@ Result<LossSum> ClusterSession::evaluate(const Dataset& data, int batch) {
     Begin begin;
     begin.mode = StepMode::kEvaluate;
     for (std::int64_t at = 0; at < data.size(); at += batch)
-        begin.micro_batch_samples.push_back(static_cast<std::uint32_t>(std::min<std::int64_t>(batch, data.size() - at)));
+        begin.micro_batch_samples.push_back(
+            static_cast<std::uint32_t>(std::min<std::int64_t>(batch, data.size() - at)));
     ++step_;  // an evaluation's tensors are of the step that comes next
     ECOPIPE_RETURN_IF_ERROR(absorb(machine_.on(session_event::BeginSent{step_, true})));
     send_all(header(step_), begin);
@@ -367,10 +401,12 @@ Result<LossSum> ClusterSession::evaluate(const Dataset& data, int batch) {
         next += static_cast<std::int64_t>(indices.size());
         Batch part = data.batch(indices);
         const auto id = static_cast<std::uint32_t>(m);
-        ECOPIPE_RETURN_IF_ERROR(send_when_room(plan_.stages.back().device, address(TensorKind::kEvalLabel, step_, id),
+        ECOPIPE_RETURN_IF_ERROR(send_when_room(plan_.stages.back().device,
+                                               address(TensorKind::kEvalLabel, step_, id),
                                                std::move(part.labels)));
         ECOPIPE_RETURN_IF_ERROR(send_when_room(plan_.stages.front().device,
-                                               address(TensorKind::kEvalInput, step_, id), std::move(part.inputs)));
+                                               address(TensorKind::kEvalInput, step_, id),
+                                               std::move(part.inputs)));
     }
     ECOPIPE_RETURN_IF_ERROR(
         pump([&] { return done_.has_value(); }, monotonic_now() + kStepTimeout, "evaluation"));
@@ -390,8 +426,9 @@ Result<TensorMap> ClusterSession::state(bool optimizer_state) {
     fetched_state_.clear();
     ECOPIPE_RETURN_IF_ERROR(absorb(machine_.on(session_event::FetchSent{})));
     send_all(header(step_), Fetch{optimizer_state});
-    ECOPIPE_RETURN_IF_ERROR(pump([&] { return fetched_.has_value() && fetched_state_.size() >= *fetched_; },
-                                 monotonic_now() + kConfigureTimeout, "collecting the weights"));
+    ECOPIPE_RETURN_IF_ERROR(
+        pump([&] { return fetched_.has_value() && fetched_state_.size() >= *fetched_; },
+             monotonic_now() + kConfigureTimeout, "collecting the weights"));
     // The model's order, moments after the weights; who held what must not show.
     std::map<std::string, std::size_t> rank;
     for (const TensorInfo& tensor : info_.tensors) rank.emplace(tensor.name, rank.size());
@@ -408,7 +445,8 @@ Result<TensorMap> ClusterSession::state(bool optimizer_state) {
 void ClusterSession::end(ExitCode code, const std::string& reason) {
     ended_ = true;
     for (const auto& [device, joined] : joined_)
-        static_cast<void>(members_->send(device, header(step_), End{static_cast<std::uint8_t>(code), reason}));
+        static_cast<void>(
+            members_->send(device, header(step_), End{static_cast<std::uint8_t>(code), reason}));
     members_->close();
     // The sockets linger on close; this lets the network thread hand the words over first.
     static_cast<void>(inbox_.pop_until(monotonic_now() + kEndLinger));

@@ -1,6 +1,6 @@
 #pragma once
-// One run on a cluster of devices: waits for them to join, gives them their layers, steps them. The adapter of
-// SessionMachine to sockets; a TrainingEngine to the trainer.
+// One run on a cluster of devices: waits for them to join, gives them their layers, steps them. The
+// adapter of SessionMachine to sockets; a TrainingEngine to the trainer.
 
 #include <functional>
 #include <map>
@@ -20,10 +20,11 @@ namespace ecopipe {
 
 struct SessionOptions {
     Endpoint bind;
-    std::vector<std::string> devices;                 // of the cluster: who may join
-    std::map<std::string, std::string> data_address;  // where a device's data port is reached, if the file says
-    std::map<std::string, EmulatedLink> links;        // emulated links of the portal's own traffic
-    double peer_timeout_s = 5;                        // silence after which a device is lost
+    std::vector<std::string> devices;  // of the cluster: who may join
+    std::map<std::string, std::string>
+        data_address;  // where a device's data port is reached, if the file says
+    std::map<std::string, EmulatedLink> links;  // emulated links of the portal's own traffic
+    double peer_timeout_s = 5;                  // silence after which a device is lost
     // Asked at every turn of a wait: an error ends it (a child process died, a signal came).
     std::function<Result<void>()> check;
 };
@@ -44,22 +45,24 @@ struct TrainingSpec {
 
 class ClusterSession : public TrainingEngine {
   public:
-    [[nodiscard]] static Result<std::unique_ptr<ClusterSession>> open(NetLoop& loop, SessionOptions options);
+    [[nodiscard]] static Result<std::unique_ptr<ClusterSession>> open(NetLoop& loop,
+                                                                      SessionOptions options);
     ~ClusterSession() override;
 
     [[nodiscard]] const Endpoint& bound() const { return bound_; }  // with the port really taken
-    // Waits until `wanted` have joined or the deadline passes; `on_change` is told who is missing, at first and whenever
-    // that changes.
-    [[nodiscard]] Result<void> wait_for(const std::set<std::string>& wanted, Instant deadline,
-                                        const std::function<void(const std::vector<std::string>& missing)>& on_change);
+    // Waits until `wanted` have joined or the deadline passes; `on_change` is told who is missing,
+    // at first and whenever that changes.
+    [[nodiscard]] Result<void> wait_for(
+        const std::set<std::string>& wanted, Instant deadline,
+        const std::function<void(const std::vector<std::string>& missing)>& on_change);
     [[nodiscard]] const std::map<std::string, JoinedDevice>& joined() const { return joined_; }
     // Sets the plan that `load` brings into force.
     void set_plan(Plan plan, TrainingSpec spec, ModelInfo info);
     [[nodiscard]] const Plan& plan() const { return plan_; }
 
     Result<void> load(const TensorMap& state) override;
-    Result<void> start_step(std::uint64_t step, std::vector<Batch> micro_batches, double loss_divisor,
-                            bool trace) override;
+    Result<void> start_step(std::uint64_t step, std::vector<Batch> micro_batches,
+                            double loss_divisor, bool trace) override;
     Result<StepOutcome> finish_step() override;
     Result<void> commit(double learning_rate, double gradient_scale) override;
     Result<LossSum> evaluate(const Dataset& data, int batch) override;
@@ -69,19 +72,24 @@ class ClusterSession : public TrainingEngine {
   private:
     ClusterSession(NetLoop& loop, SessionOptions options);
     // Handles events until `finished` or the deadline; the error of a failure or of the check.
-    Result<void> pump(const std::function<bool()>& finished, Instant deadline, const std::string& doing);
+    Result<void> pump(const std::function<bool()>& finished, Instant deadline,
+                      const std::string& doing);
     Result<void> handle(PortalEvent& event);
     Result<void> handle_message(portal_event::Message& message);
     Result<void> absorb(SessionOutcomes outcomes);
     Result<void> connect_data_channels();
-    [[nodiscard]] Configure configuration(const std::string& device, std::size_t state_tensors) const;
+    [[nodiscard]] Configure configuration(const std::string& device,
+                                          std::size_t state_tensors) const;
     void send_state(const TensorMap& state);
     template <class Body>
     void send_all(FrameHeader header, const Body& body) {
-        for (const std::string& device : devices_) static_cast<void>(members_->send(device, header, body));
+        for (const std::string& device : devices_)
+            static_cast<void>(members_->send(device, header, body));
     }
-    Result<void> send_when_room(const std::string& device, TensorAddress address, HostTensor tensor);
-    [[nodiscard]] TensorAddress address(TensorKind kind, std::uint64_t step, std::uint32_t micro_batch) const;
+    Result<void> send_when_room(const std::string& device, TensorAddress address,
+                                HostTensor tensor);
+    [[nodiscard]] TensorAddress address(TensorKind kind, std::uint64_t step,
+                                        std::uint32_t micro_batch) const;
     [[nodiscard]] FrameHeader header(std::uint64_t step) const;
 
     SessionOptions options_;

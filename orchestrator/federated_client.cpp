@@ -21,19 +21,23 @@ Result<std::vector<KeyValue>> FederatedClient::join(const Dataset& train) {
     samples_ = static_cast<std::uint64_t>(train.size());
     hello.samples = samples_;
     hello.label_counts.assign(static_cast<std::size_t>(train.num_classes()), 0);
-    for (std::int64_t i = 0; i < train.size(); ++i) ++hello.label_counts[static_cast<std::size_t>(train.label(i))];
-    ECOPIPE_ASSIGN_OR_RETURN(const ClusterWelcome welcome, link_.join(options_.server, hello, options_.timeout_s));
+    for (std::int64_t i = 0; i < train.size(); ++i)
+        ++hello.label_counts[static_cast<std::size_t>(train.label(i))];
+    ECOPIPE_ASSIGN_OR_RETURN(const ClusterWelcome welcome,
+                             link_.join(options_.server, hello, options_.timeout_s));
     log_info("cluster {} joined the federation of {}", options_.cluster, options_.server.text());
     return welcome.client;
 }
 
 Result<void> FederatedClient::run_task(const Task& task, TrainingEngine& engine, Trainer& trainer,
-                                       const TrainerOptions& trainer_options, RunRecord& record, Progress& progress) {
+                                       const TrainerOptions& trainer_options, RunRecord& record,
+                                       Progress& progress) {
     const Instant started = monotonic_now();
     ECOPIPE_ASSIGN_OR_RETURN(TensorMap model, link_.pull_model(task, options_.timeout_s));
     ECOPIPE_RETURN_IF_ERROR(engine.load(model));
     ECOPIPE_ASSIGN_OR_RETURN(const TrainResult result,
-                             trainer.run_round(task.base_version, trainer_options.epochs, trainer_options.learning_rate));
+                             trainer.run_round(task.base_version, trainer_options.epochs,
+                                               trainer_options.learning_rate));
     if (result.interrupted) return fail(ExitCode::kRunFailed, "interrupted by a signal");
     ECOPIPE_ASSIGN_OR_RETURN(const TensorMap trained, engine.state(false));
     const std::string bytes = flatten(trained);
@@ -47,10 +51,13 @@ Result<void> FederatedClient::run_task(const Task& task, TrainingEngine& engine,
     slice.seconds = to_ms(monotonic_now() - started) / 1000;
     slice.bytes = bytes.size();
     slice.sha256 = sha256_hex(bytes);
-    ECOPIPE_ASSIGN_OR_RETURN(const Verdict verdict, link_.push_update(slice, bytes, options_.timeout_s));
-    if (!verdict.accepted) log_warn("round {}: the update was rejected: {}", task.round, printable(verdict.reason));
-    progress.note(fmt::format("round {}: {} steps, loss {:.4f}, {:.1f} s, {}", task.round, result.steps, result.last_loss,
-                              slice.seconds, verdict.accepted ? "accepted" : "rejected"));
+    ECOPIPE_ASSIGN_OR_RETURN(const Verdict verdict,
+                             link_.push_update(slice, bytes, options_.timeout_s));
+    if (!verdict.accepted)
+        log_warn("round {}: the update was rejected: {}", task.round, printable(verdict.reason));
+    progress.note(fmt::format("round {}: {} steps, loss {:.4f}, {:.1f} s, {}", task.round,
+                              result.steps, result.last_loss, slice.seconds,
+                              verdict.accepted ? "accepted" : "rejected"));
     last_model_ = trained;
     return record.metric({{"round", task.round},
                           {"base_version", task.base_version},
@@ -60,13 +67,15 @@ Result<void> FederatedClient::run_task(const Task& task, TrainingEngine& engine,
 }
 
 Result<ExitCode> FederatedClient::serve(TrainingEngine& engine, const DataSplits& data,
-                                        const TrainerOptions& trainer_options, RunRecord& record, Progress& progress) {
+                                        const TrainerOptions& trainer_options, RunRecord& record,
+                                        Progress& progress) {
     Trainer trainer(engine, data, trainer_options, record, progress);
     std::uint64_t rounds = 0;
     for (;;) {
         ECOPIPE_ASSIGN_OR_RETURN(const auto task, link_.next_task(options_.timeout_s));
         if (!task) break;
-        ECOPIPE_RETURN_IF_ERROR(run_task(*task, engine, trainer, trainer_options, record, progress));
+        ECOPIPE_RETURN_IF_ERROR(
+            run_task(*task, engine, trainer, trainer_options, record, progress));
         ++rounds;
     }
     if (!last_model_.empty()) {
@@ -75,7 +84,8 @@ Result<ExitCode> FederatedClient::serve(TrainingEngine& engine, const DataSplits
     }
     record.run["results"] = {{"rounds", rounds}};
     ECOPIPE_RETURN_IF_ERROR(record.save_run());
-    fmt::print("{} rounds with {}; files in {}\n", rounds, options_.server.text(), record.directory());
+    fmt::print("{} rounds with {}; files in {}\n", rounds, options_.server.text(),
+               record.directory());
     return ExitCode::kDone;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
-// ecopipe-train as one client of a federation: trains each task's rounds through whatever engine it has.
+// ecopipe-train as one client of a federation: trains each task's rounds through whatever engine it
+// has.
 
 #include <memory>
 
@@ -19,18 +20,21 @@ struct FederatedOptions {
 
 class FederatedClient {
   public:
-    FederatedClient(NetLoop& loop, FederatedOptions options) : options_(std::move(options)), link_(loop) {}
+    FederatedClient(NetLoop& loop, FederatedOptions options)
+        : options_(std::move(options)), link_(loop) {}
 
     // Joins; the server's client configuration, as key-value pairs.
     [[nodiscard]] Result<std::vector<KeyValue>> join(const Dataset& train);
-    // Serves tasks until the federation ends. Every round starts from the received weights with fresh optimiser state and
-    // is keyed by (seed, version), so a repeated round repeats its bytes.
-    [[nodiscard]] Result<ExitCode> serve(TrainingEngine& engine, const DataSplits& data, const TrainerOptions& trainer_options,
-                                         RunRecord& record, Progress& progress);
+    // Serves tasks until the federation ends. Every round starts from the received weights with
+    // fresh optimiser state and is keyed by (seed, version), so a repeated round repeats its bytes.
+    [[nodiscard]] Result<ExitCode> serve(TrainingEngine& engine, const DataSplits& data,
+                                         const TrainerOptions& trainer_options, RunRecord& record,
+                                         Progress& progress);
 
   private:
     [[nodiscard]] Result<void> run_task(const Task& task, TrainingEngine& engine, Trainer& trainer,
-                                        const TrainerOptions& trainer_options, RunRecord& record, Progress& progress);
+                                        const TrainerOptions& trainer_options, RunRecord& record,
+                                        Progress& progress);
 
     FederatedOptions options_;
     FederationLink link_;

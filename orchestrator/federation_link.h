@@ -1,6 +1,7 @@
 #pragma once
-// A cluster's connection to the federation's server: says Hello until welcomed and again after silence, answers pings,
-// pulls models, pushes updates. The only place of the client that touches the wire.
+// A cluster's connection to the federation's server: says Hello until welcomed and again after
+// silence, answers pings, pulls models, pushes updates. The only place of the client that touches
+// the wire.
 
 #include <memory>
 #include <string>
@@ -21,14 +22,17 @@ class FederationLink {
     FederationLink(const FederationLink&) = delete;
     FederationLink& operator=(const FederationLink&) = delete;
 
-    // Dials and waits for the welcome. Errors: kUnreachable after `timeout_s`; what the server refuses with.
-    [[nodiscard]] Result<ClusterWelcome> join(const Endpoint& server, const ClusterHello& hello, double timeout_s);
-    // The next task. Nothing when the federation has ended well. Errors: kUnreachable when the server has been silent for
-    // `timeout_s`; the server's reason when it ended badly.
+    // Dials and waits for the welcome. Errors: kUnreachable after `timeout_s`; what the server
+    // refuses with.
+    [[nodiscard]] Result<ClusterWelcome> join(const Endpoint& server, const ClusterHello& hello,
+                                              double timeout_s);
+    // The next task. Nothing when the federation has ended well. Errors: kUnreachable when the
+    // server has been silent for `timeout_s`; the server's reason when it ended badly.
     [[nodiscard]] Result<std::optional<Task>> next_task(double timeout_s);
     [[nodiscard]] Result<TensorMap> pull_model(const Task& task, double timeout_s);
     // Sends the update and waits for the verdict; sends again after a reconnect.
-    [[nodiscard]] Result<Verdict> push_update(const UpdateSlice& slice, const std::string& bytes, double timeout_s);
+    [[nodiscard]] Result<Verdict> push_update(const UpdateSlice& slice, const std::string& bytes,
+                                              double timeout_s);
 
   private:
     struct Message {

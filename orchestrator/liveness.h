@@ -10,8 +10,8 @@
 
 namespace ecopipe {
 
-// Also estimates each device's clock against ours from the pings' round trips (Cristian, "Probabilistic clock
-// synchronization", 1989): the sample with the shortest round trip counts.
+// Also estimates each device's clock against ours from the pings' round trips (Cristian,
+// "Probabilistic clock synchronization", 1989): the sample with the shortest round trip counts.
 class Liveness {
   public:
     explicit Liveness(Duration silence_max) : silence_max_(silence_max) {}

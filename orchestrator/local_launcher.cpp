@@ -25,7 +25,8 @@ std::string program_beside_this_one(const char* name) {
 
 pid_t spawn(const std::vector<std::string>& arguments, int core) {
     std::vector<char*> argv;
-    for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+    for (const std::string& argument : arguments)
+        argv.push_back(const_cast<char*>(argument.c_str()));
     argv.push_back(nullptr);
     const pid_t parent = ::getpid();
     const pid_t child = ::fork();
@@ -54,15 +55,24 @@ std::string how_it_ended(int status) {
 LocalLauncher::~LocalLauncher() { stop(0); }
 
 Result<void> LocalLauncher::start(const Endpoint& portal, const std::vector<LocalStage>& stages,
-                                  const std::string& models_directory, const std::string& log_level) {
+                                  const std::string& models_directory,
+                                  const std::string& log_level) {
     const std::string program = program_beside_this_one("ecopipe-stage");
     if (::access(program.c_str(), X_OK) != 0)
-        return fail(ExitCode::kRunFailed, program + ": is not there; --local needs it beside ecopipe-train");
+        return fail(ExitCode::kRunFailed,
+                    program + ": is not there; --local needs it beside ecopipe-train");
     for (const LocalStage& stage : stages) {
-        std::vector<std::string> arguments{program,     "--join",    portal.text(),
-                                           "--name",    stage.device, "--threads",
-                                           std::to_string(stage.threads), "--models", models_directory,
-                                           "--log-level", log_level};
+        std::vector<std::string> arguments{program,
+                                           "--join",
+                                           portal.text(),
+                                           "--name",
+                                           stage.device,
+                                           "--threads",
+                                           std::to_string(stage.threads),
+                                           "--models",
+                                           models_directory,
+                                           "--log-level",
+                                           log_level};
         if (stage.slowdown > 1) {
             arguments.emplace_back("--slowdown");
             arguments.push_back(fmt::format("{}", stage.slowdown));
@@ -72,7 +82,8 @@ Result<void> LocalLauncher::start(const Endpoint& portal, const std::vector<Loca
             arguments.push_back(fmt::format("{}={}/{}", peer, link.mbps, link.latency_ms));
         }
         const pid_t child = spawn(arguments, stage.core);
-        if (child < 0) return fail(ExitCode::kRunFailed, "cannot start a process for device " + stage.device);
+        if (child < 0)
+            return fail(ExitCode::kRunFailed, "cannot start a process for device " + stage.device);
         processes_[stage.device] = child;
         log_debug("device {} is process {}", stage.device, child);
     }
@@ -85,7 +96,8 @@ Result<void> LocalLauncher::check() {
         if (::waitpid(it->second, &status, WNOHANG) != it->second) continue;
         const std::string device = it->first;
         processes_.erase(it);
-        return fail(ExitCode::kUnreachable, fmt::format("device {}: its process {}", device, how_it_ended(status)));
+        return fail(ExitCode::kUnreachable,
+                    fmt::format("device {}: its process {}", device, how_it_ended(status)));
     }
     return {};
 }
@@ -94,7 +106,9 @@ void LocalLauncher::stop(double patience_s) {
     constexpr double kTermPatienceS = 3;
     const auto reap_until = [&](Instant deadline) {
         while (!processes_.empty()) {
-            std::erase_if(processes_, [](const auto& entry) { return ::waitpid(entry.second, nullptr, WNOHANG) != 0; });
+            std::erase_if(processes_, [](const auto& entry) {
+                return ::waitpid(entry.second, nullptr, WNOHANG) != 0;
+            });
             if (processes_.empty() || monotonic_now() >= deadline) return;
             std::this_thread::sleep_for(std::chrono::milliseconds(10));
         }
@@ -118,7 +132,9 @@ std::vector<LocalStage> local_stages(const Cluster& cluster, bool pin) {
         stage.threads = device.threads;
         const double speed = device.profile.empty() ? device.speed : 1.0;
         speeds += std::min(speed, 1.0);
-        if (speed > 1) log_warn("device {}: a speed of {} cannot be emulated here; it runs at 1", device.name, speed);
+        if (speed > 1)
+            log_warn("device {}: a speed of {} cannot be emulated here; it runs at 1", device.name,
+                     speed);
         stage.slowdown = std::max(1.0, 1.0 / speed);
         for (std::size_t j = 0; j < cluster.devices.size(); ++j) {
             if (i == j) continue;
@@ -126,13 +142,16 @@ std::vector<LocalStage> local_stages(const Cluster& cluster, bool pin) {
             stage.links[cluster.devices[j].name] = {link.mbps, link.latency_ms};
         }
         const auto portal = portal_links(cluster);
-        if (const auto link = portal.find(device.name); link != portal.end()) stage.links["@portal"] = link->second;
+        if (const auto link = portal.find(device.name); link != portal.end())
+            stage.links["@portal"] = link->second;
         stage.core = pin ? static_cast<int>(i) % cores : -1;
         stages.push_back(std::move(stage));
     }
     if (speeds > cores)
-        log_warn("the devices' speeds sum to {:.2f}, this machine has {} cores: times will be longer than planned",
-                 speeds, cores);
+        log_warn(
+            "the devices' speeds sum to {:.2f}, this machine has {} cores: times will be longer "
+            "than planned",
+            speeds, cores);
     return stages;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
-// --local: one ecopipe-stage process per device on this machine, emulating each device's speed and links.
+// --local: one ecopipe-stage process per device on this machine, emulating each device's speed and
+// links.
 
 #include <sys/types.h>
 
@@ -22,7 +23,8 @@ struct LocalStage {
     int core = -1;                              // pinned to it, unless negative
 };
 
-// Owns the processes: the destructor ends what is left, by pid, and waits for it. They also die with this process.
+// Owns the processes: the destructor ends what is left, by pid, and waits for it. They also die
+// with this process.
 class LocalLauncher {
   public:
     LocalLauncher() = default;
@@ -32,7 +34,8 @@ class LocalLauncher {
 
     // The program stands beside this one's executable.
     [[nodiscard]] Result<void> start(const Endpoint& portal, const std::vector<LocalStage>& stages,
-                                     const std::string& models_directory, const std::string& log_level);
+                                     const std::string& models_directory,
+                                     const std::string& log_level);
     // An error naming the device when one of the processes has ended.
     [[nodiscard]] Result<void> check();
     // Gives them time to end by themselves, then ends them.

@@ -8,8 +8,13 @@
 
 namespace ecopipe {
 
-Membership::Membership(NetLoop& loop, Inbox<PortalEvent>& inbox, std::uint64_t run, MembershipOptions options)
-    : loop_(loop), inbox_(inbox), run_(run), options_(std::move(options)), liveness_(options_.silence_max) {}
+Membership::Membership(NetLoop& loop, Inbox<PortalEvent>& inbox, std::uint64_t run,
+                       MembershipOptions options)
+    : loop_(loop),
+      inbox_(inbox),
+      run_(run),
+      options_(std::move(options)),
+      liveness_(options_.silence_max) {}
 
 Membership::~Membership() {
     loop_.call([this] {
@@ -24,7 +29,8 @@ Result<std::uint16_t> Membership::bind() {
             loop_, options_.bind, [this](const Incoming& message) { on_message(message); },
             [this](std::string_view from, const Error& error) {
                 log_warn("control port: {}", error.message);
-                if (error.code == ExitCode::kMismatch) refuse(from, ExitCode::kMismatch, "another protocol");
+                if (error.code == ExitCode::kMismatch)
+                    refuse(from, ExitCode::kMismatch, "another protocol");
             });
         if (!socket) return tl::unexpected<Error>(socket.error());
         socket_ = std::move(*socket);
@@ -41,7 +47,8 @@ void Membership::ping() {
         if (!send_now(device, {}, Ping{now.time_since_epoch().count()})) gone.push_back(device);
     for (const std::string& device : gone) lose(device, "its connection is gone");
     for (const std::string& device : liveness_.silent(now))
-        lose(device, fmt::format("it has said nothing for {:.1f} s", to_ms(options_.silence_max) / 1000));
+        lose(device,
+             fmt::format("it has said nothing for {:.1f} s", to_ms(options_.silence_max) / 1000));
     loop_.at(now + options_.ping_interval, lifeline_, [this] { ping(); });
 }
 
@@ -84,7 +91,8 @@ void Membership::on_hello(const Incoming& message) {
         if (member->second.routing_id == message.from) {
             static_cast<void>(socket_->send(message.from, header, welcome));
         } else {
-            refuse(message.from, ExitCode::kUsage, fmt::format("a device named {} has already joined", device));
+            refuse(message.from, ExitCode::kUsage,
+                   fmt::format("a device named {} has already joined", device));
         }
         return;
     }
@@ -96,7 +104,8 @@ void Membership::on_hello(const Incoming& message) {
     }
     if (hello->program_version != kVersion) {
         refuse(message.from, ExitCode::kMismatch,
-               fmt::format("version {} cannot join version {}", printable(hello->program_version), kVersion));
+               fmt::format("version {} cannot join version {}", printable(hello->program_version),
+                           kVersion));
         return;
     }
     members_[device] = {std::string(message.from), *hello};
@@ -121,7 +130,8 @@ void Membership::on_message(const Incoming& message) {
             liveness_.pong(known->second, Instant(Duration(pong->echo_ns)), now, pong->local_ns);
         return;
     }
-    inbox_.push(portal_event::Message{known->second, message.header, {message.body.begin(), message.body.end()}});
+    inbox_.push(portal_event::Message{
+        known->second, message.header, {message.body.begin(), message.body.end()}});
 }
 
 }  // namespace ecopipe

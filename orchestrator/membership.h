@@ -1,5 +1,6 @@
 #pragma once
-// The control port of a portal: who may join, who has, who is lost. The adapter between sockets and the session.
+// The control port of a portal: who may join, who has, who is lost. The adapter between sockets and
+// the session.
 
 #include <map>
 #include <memory>
@@ -48,7 +49,8 @@ struct MembershipOptions {
 
 class Membership {
   public:
-    Membership(NetLoop& loop, Inbox<PortalEvent>& inbox, std::uint64_t run, MembershipOptions options);
+    Membership(NetLoop& loop, Inbox<PortalEvent>& inbox, std::uint64_t run,
+               MembershipOptions options);
     ~Membership();
     [[nodiscard]] Result<std::uint16_t> bind();  // the port
 
@@ -58,7 +60,8 @@ class Membership {
         return loop_.call([&] { return send_now(device, header, body); });
     }
     [[nodiscard]] std::int64_t clock_offset_ns(const std::string& device);
-    // The run is over: nobody joins any more and nobody is lost. A stage that stays knocks on for the next portal.
+    // The run is over: nobody joins any more and nobody is lost. A stage that stays knocks on for
+    // the next portal.
     void close();
 
   private:

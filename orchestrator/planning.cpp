@@ -10,36 +10,47 @@
 
 namespace ecopipe {
 
-Result<void> adopt_plan(const Plan& plan, const ModelSpec& spec, const ModelInfo& info, TrainOptions& options) {
-    const auto contradiction = [&](const std::string& what, const auto& in_plan, const auto& found) {
-        return fail(ExitCode::kUsage, fmt::format("{}: {} is {} in the plan, {} here", options.plan_file, what, in_plan, found));
+Result<void> adopt_plan(const Plan& plan, const ModelSpec& spec, const ModelInfo& info,
+                        TrainOptions& options) {
+    const auto contradiction = [&](const std::string& what, const auto& in_plan,
+                                   const auto& found) {
+        return fail(ExitCode::kUsage, fmt::format("{}: {} is {} in the plan, {} here",
+                                                  options.plan_file, what, in_plan, found));
     };
     const auto layers = static_cast<int>(info.layers.size());
     if (plan.model != spec.id())
-        return fail(ExitCode::kBadFile, fmt::format("{}: model: expected {}, found {}", options.plan_file, spec.id(), plan.model));
+        return fail(ExitCode::kBadFile, fmt::format("{}: model: expected {}, found {}",
+                                                    options.plan_file, spec.id(), plan.model));
     if (plan.stages.back().last_layer + 1 != layers)
-        return fail(ExitCode::kBadFile, fmt::format("{}: stages: expected {} layers as the model has, found {}",
-                                                    options.plan_file, layers, plan.stages.back().last_layer + 1));
+        return fail(ExitCode::kBadFile,
+                    fmt::format("{}: stages: expected {} layers as the model has, found {}",
+                                options.plan_file, layers, plan.stages.back().last_layer + 1));
     for (const StagePlan& stage : plan.stages) {
         if (info.layers[static_cast<std::size_t>(stage.first_layer)].joined_to_previous)
-            return fail(ExitCode::kBadFile, fmt::format("{}: stages: layer {} shares a parameter with an earlier layer and "
-                                                        "cannot start a stage",
-                                                        options.plan_file, stage.first_layer));
+            return fail(
+                ExitCode::kBadFile,
+                fmt::format("{}: stages: layer {} shares a parameter with an earlier layer and "
+                            "cannot start a stage",
+                            options.plan_file, stage.first_layer));
         if (stage.codec_forward != "fp32" || stage.codec_backward != "fp32")
-            return fail(ExitCode::kBadFile, fmt::format("{}: stages: this version sends fp32 only", options.plan_file));
+            return fail(ExitCode::kBadFile,
+                        fmt::format("{}: stages: this version sends fp32 only", options.plan_file));
     }
     if (options.given.contains("batch") && options.trainer.batch != plan.batch)
         return contradiction("--batch", plan.batch, options.trainer.batch);
-    if (options.given.contains("micro-batches") && options.trainer.micro_batches != plan.micro_batches)
+    if (options.given.contains("micro-batches") &&
+        options.trainer.micro_batches != plan.micro_batches)
         return contradiction("--micro-batches", plan.micro_batches, options.trainer.micro_batches);
-    if (options.given.contains("schedule") && options.schedule != "auto" && options.schedule != plan.schedule)
+    if (options.given.contains("schedule") && options.schedule != "auto" &&
+        options.schedule != plan.schedule)
         return contradiction("--schedule", plan.schedule, options.schedule);
     options.trainer.batch = plan.batch;
     options.trainer.micro_batches = plan.micro_batches;
     return {};
 }
 
-Result<std::vector<ModelProfile>> gather_profiles(const Cluster& cluster, const std::string& cluster_file,
+Result<std::vector<ModelProfile>> gather_profiles(const Cluster& cluster,
+                                                  const std::string& cluster_file,
                                                   const ModelSpec& spec, const ModelInfo& info,
                                                   const TrainOptions& options) {
     std::vector<ModelProfile> profiles;
@@ -52,10 +63,12 @@ Result<std::vector<ModelProfile>> gather_profiles(const Cluster& cluster, const 
         }
         const std::string path = (directory / device.profile).string();
         ECOPIPE_ASSIGN_OR_RETURN(ModelProfile profile, read_profile(path));
-        if (profile.model != spec.id() || (!profile.partial && profile.layers.size() != info.layers.size()))
-            return fail(ExitCode::kBadFile,
-                        fmt::format("{}: expected a profile of {} with {} layers, found {} with {}", path, spec.id(),
-                                    info.layers.size(), profile.model, profile.layers.size()));
+        if (profile.model != spec.id() ||
+            (!profile.partial && profile.layers.size() != info.layers.size()))
+            return fail(
+                ExitCode::kBadFile,
+                fmt::format("{}: expected a profile of {} with {} layers, found {} with {}", path,
+                            spec.id(), info.layers.size(), profile.model, profile.layers.size()));
         profile.device = device.name;
         profiles.push_back(std::move(profile));
     }
@@ -63,7 +76,8 @@ Result<std::vector<ModelProfile>> gather_profiles(const Cluster& cluster, const 
     ProfileRequest request;
     request.spec = spec;
     request.optimizer = options.optimizer;
-    const int largest = (options.trainer.batch + options.trainer.micro_batches - 1) / options.trainer.micro_batches;
+    const int largest =
+        (options.trainer.batch + options.trainer.micro_batches - 1) / options.trainer.micro_batches;
     request.micro_batches = {largest};
     request.device = "measured here";
     request.threads = options.threads;

@@ -13,18 +13,21 @@
 
 namespace ecopipe {
 
-// Refuses a plan for another model or layer count, and flags that contradict it, with both values. A flag that was not
-// given takes the plan's value.
-[[nodiscard]] Result<void> adopt_plan(const Plan& plan, const ModelSpec& spec, const ModelInfo& info,
-                                      TrainOptions& options);
+// Refuses a plan for another model or layer count, and flags that contradict it, with both values.
+// A flag that was not given takes the plan's value.
+[[nodiscard]] Result<void> adopt_plan(const Plan& plan, const ModelSpec& spec,
+                                      const ModelInfo& info, TrainOptions& options);
 
-// The profiles of a cluster's devices: their own files (relative to the cluster file), and first, when some device has
-// none, one measured here and now.
-[[nodiscard]] Result<std::vector<ModelProfile>> gather_profiles(const Cluster& cluster, const std::string& cluster_file,
-                                                                const ModelSpec& spec, const ModelInfo& info,
+// The profiles of a cluster's devices: their own files (relative to the cluster file), and first,
+// when some device has none, one measured here and now.
+[[nodiscard]] Result<std::vector<ModelProfile>> gather_profiles(const Cluster& cluster,
+                                                                const std::string& cluster_file,
+                                                                const ModelSpec& spec,
+                                                                const ModelInfo& info,
                                                                 const TrainOptions& options);
 
-// The cluster without its absent devices; the portal's own may be absent too, its links stay those of its place.
+// The cluster without its absent devices; the portal's own may be absent too, its links stay those
+// of its place.
 [[nodiscard]] Cluster present_part(const Cluster& cluster, const std::set<std::string>& present);
 
 // A cluster for a plan that came without a file: its devices, no emulation.

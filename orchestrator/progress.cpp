@@ -38,8 +38,9 @@ void Progress::show(const ProgressView& view, const std::vector<DeviceReport>& d
     if (!last && now - last_ < every) return;
     last_ = now;
     const double left_s = static_cast<double>(view.steps - view.step) * view.step_ms / 1000;
-    const std::string line = fmt::format("step {}/{}  epoch {:.2f}  loss {:.4f}  {:.0f} samples/s  {} left", view.step,
-                                         view.steps, view.epoch, view.loss, view.samples_per_s, time_text(left_s));
+    const std::string line =
+        fmt::format("step {}/{}  epoch {:.2f}  loss {:.4f}  {:.0f} samples/s  {} left", view.step,
+                    view.steps, view.epoch, view.loss, view.samples_per_s, time_text(left_s));
     if (!terminal_) {
         fmt::print(stderr, "{}\n", line);
         return;
@@ -47,13 +48,15 @@ void Progress::show(const ProgressView& view, const std::vector<DeviceReport>& d
     constexpr std::uint64_t kWidth = 30;
     const std::uint64_t filled = view.steps > 0 ? view.step * kWidth / view.steps : kWidth;
     erase();
-    fmt::print(stderr, "[{}{}] {}\n", std::string(filled, '#'), std::string(kWidth - filled, '.'), line);
+    fmt::print(stderr, "[{}{}] {}\n", std::string(filled, '#'), std::string(kWidth - filled, '.'),
+               line);
     lines_drawn_ = 1;
     for (const DeviceReport& device : devices) {
         const double total = device.busy_ms + device.wait_ms;
-        fmt::print(stderr, "  {:<16} busy {:3.0f} %  peak {:6.1f} MiB  sent {:6.2f} MiB a step\n", device.device,
-                   total > 0 ? 100 * device.busy_ms / total : 100.0,
-                   static_cast<double>(device.peak_bytes) / (1 << 20), static_cast<double>(device.sent_bytes) / (1 << 20));
+        fmt::print(stderr, "  {:<16} busy {:3.0f} %  peak {:6.1f} MiB  sent {:6.2f} MiB a step\n",
+                   device.device, total > 0 ? 100 * device.busy_ms / total : 100.0,
+                   static_cast<double>(device.peak_bytes) / (1 << 20),
+                   static_cast<double>(device.sent_bytes) / (1 << 20));
         ++lines_drawn_;
     }
 }

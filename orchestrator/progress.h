@@ -1,5 +1,6 @@
 #pragma once
-// What a person sees while training: a live bar with a row a device on a terminal, plain lines elsewhere. On stderr.
+// What a person sees while training: a live bar with a row a device on a terminal, plain lines
+// elsewhere. On stderr.
 
 #include <string>
 #include <vector>

@@ -18,7 +18,8 @@ Result<RunRecord> RunRecord::create(const std::string& directory) {
     for (const char* name : {"run.json", "metrics.jsonl", "model.safetensors"})
         if (std::filesystem::exists(directory + "/" + name))
             return fail(ExitCode::kUsage,
-                        fmt::format("--out {}: holds a run already ({}); give another directory", directory, name));
+                        fmt::format("--out {}: holds a run already ({}); give another directory",
+                                    directory, name));
     if (::access(directory.c_str(), W_OK) != 0)
         return fail(ExitCode::kRunFailed, fmt::format("--out {}: cannot be written", directory));
     return RunRecord(directory);
@@ -26,7 +27,10 @@ Result<RunRecord> RunRecord::create(const std::string& directory) {
 
 Result<void> RunRecord::step(std::uint64_t step, double loss, double learning_rate, double step_ms,
                              double samples_per_s, const std::vector<DeviceReport>& devices) {
-    OrderedJson line{{"step", step}, {"loss", loss}, {"lr", learning_rate}, {"step_ms", step_ms},
+    OrderedJson line{{"step", step},
+                     {"loss", loss},
+                     {"lr", learning_rate},
+                     {"step_ms", step_ms},
                      {"samples_per_s", samples_per_s}};
     OrderedJson stages = OrderedJson::array();
     for (const DeviceReport& device : devices)
@@ -60,7 +64,9 @@ void RunRecord::trace(std::uint64_t step, const std::vector<DeviceReport>& devic
     if (traced_.size() > kTracedStepsMax) traced_.pop_front();
 }
 
-Result<void> RunRecord::save_run() const { return write_file_atomically(path("run.json"), run.dump(2) + "\n"); }
+Result<void> RunRecord::save_run() const {
+    return write_file_atomically(path("run.json"), run.dump(2) + "\n");
+}
 
 Result<void> RunRecord::save_timeline() const {
     OrderedJson events = OrderedJson::array();
@@ -71,7 +77,10 @@ Result<void> RunRecord::save_timeline() const {
                 origin = std::min(origin, action.start_ns + device.clock_offset_ns);
     if (!traced_.empty()) {
         for (std::size_t i = 0; i < traced_.back().devices.size(); ++i)
-            events.push_back({{"name", "process_name"}, {"ph", "M"}, {"pid", i}, {"tid", 0},
+            events.push_back({{"name", "process_name"},
+                              {"ph", "M"},
+                              {"pid", i},
+                              {"tid", 0},
                               {"args", {{"name", traced_.back().devices[i].device}}}});
     }
     for (const TracedStep& traced : traced_) {
@@ -82,7 +91,8 @@ Result<void> RunRecord::save_timeline() const {
                     {{"name", fmt::format("{}{}", action.kind, action.micro_batch)},
                      {"cat", action.kind == 'F' ? "forward" : "backward"},
                      {"ph", "X"},
-                     {"ts", static_cast<double>(action.start_ns + device.clock_offset_ns - origin) / 1e3},
+                     {"ts",
+                      static_cast<double>(action.start_ns + device.clock_offset_ns - origin) / 1e3},
                      {"dur", static_cast<double>(action.end_ns - action.start_ns) / 1e3},
                      {"pid", i},
                      {"tid", 0},
@@ -94,7 +104,8 @@ Result<void> RunRecord::save_timeline() const {
 }
 
 Result<void> RunRecord::save_model(const ModelSpec& spec, const TensorMap& weights) const {
-    if (spec.zoo.empty()) ECOPIPE_RETURN_IF_ERROR(save_torchscript(spec, weights, path("model.pt")));
+    if (spec.zoo.empty())
+        ECOPIPE_RETURN_IF_ERROR(save_torchscript(spec, weights, path("model.pt")));
     return write_safetensors(path("model.safetensors"), weights);
 }
 

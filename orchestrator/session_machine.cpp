@@ -44,7 +44,8 @@ void SessionMachine::handle(const session_event::FetchSent&, SessionOutcomes&) {
 
 void SessionMachine::handle(const session_event::ReadyReceived& event, SessionOutcomes& out) {
     if (event.generation != generation_) return;
-    if (owe_ready_.erase(event.device) > 0 && owe_ready_.empty()) out.push_back(session_outcome::AllReady{});
+    if (owe_ready_.erase(event.device) > 0 && owe_ready_.empty())
+        out.push_back(session_outcome::AllReady{});
 }
 
 void SessionMachine::handle(const session_event::DoneReceived& event, SessionOutcomes& out) {
@@ -80,10 +81,14 @@ void SessionMachine::handle(const session_event::DeviceLost& event, SessionOutco
 }
 
 std::string SessionMachine::waiting_for() const {
-    const auto list = [](const std::set<std::string>& devices) { return fmt::format("{}", fmt::join(devices, ", ")); };
+    const auto list = [](const std::set<std::string>& devices) {
+        return fmt::format("{}", fmt::join(devices, ", "));
+    };
     if (!owe_ready_.empty()) return list(owe_ready_) + " to be ready";
-    if (!owe_committed_.empty()) return fmt::format("{} to commit step {}", list(owe_committed_), committed_step_);
-    if (!owe_done_.empty()) return fmt::format("{} to finish step {}", list(owe_done_), begun_step_);
+    if (!owe_committed_.empty())
+        return fmt::format("{} to commit step {}", list(owe_committed_), committed_step_);
+    if (!owe_done_.empty())
+        return fmt::format("{} to finish step {}", list(owe_done_), begun_step_);
     if (!owe_fetched_.empty()) return list(owe_fetched_) + " to send its state";
     return "nothing";
 }

@@ -1,11 +1,13 @@
 #pragma once
-// The portal's side of the begin-commit protocol, as a state machine without threads, sockets or clocks:
-// `outcomes = machine.on(event)`. It knows which devices still owe which answer; what to send is the caller's.
+// The portal's side of the begin-commit protocol, as a state machine without threads, sockets or
+// clocks: `outcomes = machine.on(event)`. It knows which devices still owe which answer; what to
+// send is the caller's.
 //
-//   Configure -> Ready from all;  Begin(step) -> Done from all;  Commit(step) -> Committed from all;  Fetch -> Fetched
+//   Configure -> Ready from all;  Begin(step) -> Done from all;  Commit(step) -> Committed from
+//   all;  Fetch -> Fetched
 //
-// Commit(n) and Begin(n + 1) go out together, so the answers to both are awaited at once. Nothing of a step is applied
-// anywhere before every stage has said Done.
+// Commit(n) and Begin(n + 1) go out together, so the answers to both are awaited at once. Nothing
+// of a step is applied anywhere before every stage has said Done.
 
 #include <cstdint>
 #include <map>
@@ -65,11 +67,11 @@ struct DeviceLost {
     std::string how;
 };
 }  // namespace session_event
-using SessionEvent =
-    std::variant<session_event::ConfigureSent, session_event::BeginSent, session_event::CommitSent,
-                 session_event::FetchSent, session_event::ReadyReceived, session_event::DoneReceived,
-                 session_event::CommittedReceived, session_event::FetchedReceived, session_event::DeviceFailed,
-                 session_event::DeviceLost>;
+using SessionEvent = std::variant<session_event::ConfigureSent, session_event::BeginSent,
+                                  session_event::CommitSent, session_event::FetchSent,
+                                  session_event::ReadyReceived, session_event::DoneReceived,
+                                  session_event::CommittedReceived, session_event::FetchedReceived,
+                                  session_event::DeviceFailed, session_event::DeviceLost>;
 
 namespace session_outcome {
 struct AllReady {};
@@ -87,8 +89,9 @@ struct Failure {
     Error error;  // names device, stage's last known step and micro-batch
 };
 }  // namespace session_outcome
-using SessionOutcome = std::variant<session_outcome::AllReady, session_outcome::AllDone, session_outcome::AllCommitted,
-                                    session_outcome::AllFetched, session_outcome::Failure>;
+using SessionOutcome =
+    std::variant<session_outcome::AllReady, session_outcome::AllDone, session_outcome::AllCommitted,
+                 session_outcome::AllFetched, session_outcome::Failure>;
 using SessionOutcomes = std::vector<SessionOutcome>;
 
 class SessionMachine {

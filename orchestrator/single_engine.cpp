@@ -19,8 +19,8 @@ class SingleEngine : public TrainingEngine {
         return process_.load(state);
     }
 
-    Result<void> start_step(std::uint64_t step, std::vector<Batch> micro_batches, double loss_divisor,
-                            bool) override {
+    Result<void> start_step(std::uint64_t step, std::vector<Batch> micro_batches,
+                            double loss_divisor, bool) override {
         step_ = step;
         micro_batches_ = std::move(micro_batches);
         loss_divisor_ = loss_divisor;
@@ -53,14 +53,17 @@ class SingleEngine : public TrainingEngine {
         LossTotals totals;
         std::vector<std::int64_t> indices;
         for (std::int64_t begin = 0; begin < data.size(); begin += batch) {
-            indices.resize(static_cast<std::size_t>(std::min<std::int64_t>(batch, data.size() - begin)));
+            indices.resize(
+                static_cast<std::size_t>(std::min<std::int64_t>(batch, data.size() - begin)));
             std::iota(indices.begin(), indices.end(), begin);
             ECOPIPE_RETURN_IF_ERROR(process_.evaluate(data.batch(indices), totals));
         }
         return LossSum{totals.sum, totals.labels, totals.correct};
     }
 
-    Result<TensorMap> state(bool optimizer_state) override { return process_.state(optimizer_state); }
+    Result<TensorMap> state(bool optimizer_state) override {
+        return process_.state(optimizer_state);
+    }
     void end(ExitCode, const std::string&) override {}
 
   private:
@@ -72,7 +75,8 @@ class SingleEngine : public TrainingEngine {
 
 }  // namespace
 
-Result<std::unique_ptr<TrainingEngine>> make_single_engine(const ModelSpec& spec, const ExecutorOptions& options) {
+Result<std::unique_ptr<TrainingEngine>> make_single_engine(const ModelSpec& spec,
+                                                           const ExecutorOptions& options) {
     ECOPIPE_ASSIGN_OR_RETURN(SingleProcess process, SingleProcess::create(spec, options));
     return std::make_unique<SingleEngine>(std::move(process));
 }

@@ -8,7 +8,7 @@
 
 namespace ecopipe {
 
-[[nodiscard]] Result<std::unique_ptr<TrainingEngine>> make_single_engine(const ModelSpec& spec,
-                                                                        const ExecutorOptions& options);
+[[nodiscard]] Result<std::unique_ptr<TrainingEngine>> make_single_engine(
+    const ModelSpec& spec, const ExecutorOptions& options);
 
 }  // namespace ecopipe

@@ -15,7 +15,8 @@ constexpr std::int64_t kMicroBatchesMax = 1 << 20;
 constexpr std::int64_t kStepsMax = 1LL << 40;
 
 void declare(CommandLine& line) {
-    line.text("model", "zoo name (lenet5, fashion_cnn, plain_cnn, mobilenet_v2) or TorchScript file");
+    line.text("model",
+              "zoo name (lenet5, fashion_cnn, plain_cnn, mobilenet_v2) or TorchScript file");
     line.text("data", "fashion-mnist, idx:DIR, cifar10:DIR or synthetic:CxHxW:CLASSES:COUNT");
     line.text("out", "directory for the model, metrics and timeline");
     line.text("cluster", "the cluster file");
@@ -23,14 +24,16 @@ void declare(CommandLine& line) {
     line.flag("local", "start one stage per device on this machine, emulating speeds and links");
     line.flag("single", "train in one process without a pipeline: the reference");
     line.flag("pin-stages", "with --local: bind each stage to a core");
-    line.text("bind", "address that devices dial (default: the cluster file's, else tcp://127.0.0.1:5599)");
+    line.text("bind",
+              "address that devices dial (default: the cluster file's, else tcp://127.0.0.1:5599)");
     line.number("join-timeout-s", "how long to wait for devices", {0.1, 1e9}, 60);
     line.number("peer-timeout-s", "a device silent for this long is lost", {0.2, 3600}, 5);
     line.integer("threads", "threads of --single", {1, 1024}, 1);
     line.integer("batch", "samples a step", {1, kBatchMax}, 64);
     line.integer("micro-batches", "micro-batches a step", {1, kMicroBatchesMax}, 8);
     line.text("schedule", "auto, gpipe, 1f1b, interleaved, zb-h1 or a CSV file of actions", "auto");
-    line.integer("epochs", "passes over the data; with --federated: local epochs a round", {1, 1000000}, 1);
+    line.integer("epochs", "passes over the data; with --federated: local epochs a round",
+                 {1, 1000000}, 1);
     line.integer("steps", "steps in all, instead of epochs", {0, kStepsMax});
     line.flag("drop-last", "leave out an epoch's short last batch");
     line.text("optimizer", "sgd or adam", "sgd");
@@ -47,7 +50,8 @@ void declare(CommandLine& line) {
     line.flag("no-evaluation", "do not test after each epoch");
     line.flag("quiet", "no progress on stderr");
     line.text("federated", "take part in the federation of this server, tcp://SERVER:PORT");
-    line.text("cluster-name", "this cluster's name in the federation (default: the cluster file's)");
+    line.text("cluster-name",
+              "this cluster's name in the federation (default: the cluster file's)");
     line.flag("insecure", "accept unencrypted traffic on other addresses than loopback");
 }
 
@@ -59,7 +63,9 @@ Result<std::vector<int>> parse_classes(const std::string& text) {
         int value = 0;
         const auto [stop, error] = std::from_chars(text.data() + begin, text.data() + end, value);
         if (error != std::errc() || stop != text.data() + end || value < 0)
-            return fail(ExitCode::kUsage, fmt::format("--classes: expected labels like 0,1,2, found '{}'", printable(text)));
+            return fail(
+                ExitCode::kUsage,
+                fmt::format("--classes: expected labels like 0,1,2, found '{}'", printable(text)));
         classes.push_back(value);
         begin = end + 1;
     }
@@ -68,24 +74,32 @@ Result<std::vector<int>> parse_classes(const std::string& text) {
 
 Result<void> check_combination(const CommandLine& line) {
     const auto both = [&](const char* a, const char* b) {
-        return line.given(a) && line.given(b) ? Result<void>(fail(ExitCode::kUsage, fmt::format("--{} and --{} exclude each other", a, b)))
-                                              : Result<void>();
+        return line.given(a) && line.given(b)
+                   ? Result<void>(fail(ExitCode::kUsage,
+                                       fmt::format("--{} and --{} exclude each other", a, b)))
+                   : Result<void>();
     };
     for (const char* needed : {"model", "data", "out"})
-        if (!line.has(needed)) return fail(ExitCode::kUsage, fmt::format("--{} is missing", needed));
+        if (!line.has(needed))
+            return fail(ExitCode::kUsage, fmt::format("--{} is missing", needed));
     const bool local = line.get_flag("local");
     const bool single = line.get_flag("single");
     if (local && single) return fail(ExitCode::kUsage, "--local and --single exclude each other");
     if (single && (line.has("plan") || line.given("bind")))
-        return fail(ExitCode::kUsage, "--single takes neither --plan nor --bind: it has no pipeline");
-    if (local && line.given("bind")) return fail(ExitCode::kUsage, "--local and --bind exclude each other");
+        return fail(ExitCode::kUsage,
+                    "--single takes neither --plan nor --bind: it has no pipeline");
+    if (local && line.given("bind"))
+        return fail(ExitCode::kUsage, "--local and --bind exclude each other");
     if (!single && !line.has("cluster") && !line.has("plan"))
-        return fail(ExitCode::kUsage, "--cluster or --plan is missing (or --single, for one process)");
-    if (line.get_flag("pin-stages") && !local) return fail(ExitCode::kUsage, "--pin-stages goes with --local");
+        return fail(ExitCode::kUsage,
+                    "--cluster or --plan is missing (or --single, for one process)");
+    if (line.get_flag("pin-stages") && !local)
+        return fail(ExitCode::kUsage, "--pin-stages goes with --local");
     if (line.get_flag("evaluate-only") && !line.has("init"))
         return fail(ExitCode::kUsage, "--evaluate-only needs --init FILE");
     if (line.has("federated") && line.given("steps"))
-        return fail(ExitCode::kUsage, "--federated and --steps exclude each other: a round counts --epochs");
+        return fail(ExitCode::kUsage,
+                    "--federated and --steps exclude each other: a round counts --epochs");
     return both("steps", "epochs");
 }
 
@@ -115,13 +129,15 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
     options.peer_timeout_s = line.get_number("peer-timeout-s");
     options.threads = static_cast<int>(line.get_integer("threads"));
     options.schedule = line.get_text("schedule");
-    for (const char* name : {"schedule", "batch", "micro-batches", "epochs", "optimizer", "lr", "momentum", "weight-decay"})
+    for (const char* name : {"schedule", "batch", "micro-batches", "epochs", "optimizer", "lr",
+                             "momentum", "weight-decay"})
         if (line.given(name)) options.given.insert(name);
     options.trainer.batch = static_cast<int>(line.get_integer("batch"));
     options.trainer.micro_batches = static_cast<int>(line.get_integer("micro-batches"));
     options.trainer.epochs = static_cast<std::uint64_t>(line.get_integer("epochs"));
     options.trainer.has_steps = line.has("steps");
-    options.trainer.steps = options.trainer.has_steps ? static_cast<std::uint64_t>(line.get_integer("steps")) : 0;
+    options.trainer.steps =
+        options.trainer.has_steps ? static_cast<std::uint64_t>(line.get_integer("steps")) : 0;
     options.trainer.drop_last = line.get_flag("drop-last");
     options.trainer.shuffle = !line.get_flag("no-shuffle");
     options.trainer.evaluate = !line.get_flag("no-evaluation");
@@ -129,8 +145,8 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
     options.trainer.seed = static_cast<std::uint64_t>(line.get_integer("seed"));
     options.optimizer.name = line.get_text("optimizer");
     if (options.optimizer.name != "sgd" && options.optimizer.name != "adam")
-        return fail(ExitCode::kUsage,
-                    fmt::format("--optimizer: expected sgd or adam, found '{}'", printable(options.optimizer.name)));
+        return fail(ExitCode::kUsage, fmt::format("--optimizer: expected sgd or adam, found '{}'",
+                                                  printable(options.optimizer.name)));
     if (options.optimizer.name == "adam" && line.given("momentum"))
         return fail(ExitCode::kUsage, "--momentum goes with --optimizer sgd");
     options.optimizer.momentum = options.optimizer.name == "sgd" ? line.get_number("momentum") : 0;
@@ -139,13 +155,15 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
         ECOPIPE_ASSIGN_OR_RETURN(options.classes, parse_classes(line.get_text("classes")));
     }
     options.data_limit = line.has("data-limit") ? line.get_integer("data-limit") : 0;
-    options.num_classes = line.has("num-classes") ? static_cast<int>(line.get_integer("num-classes")) : 0;
+    options.num_classes =
+        line.has("num-classes") ? static_cast<int>(line.get_integer("num-classes")) : 0;
     options.init = line.get_text("init");
     options.evaluate_only = line.get_flag("evaluate-only");
     options.quiet = line.get_flag("quiet");
     options.log_level = line.get_text("log-level");
     if (line.has("federated")) {
-        ECOPIPE_ASSIGN_OR_RETURN(options.federated, parse_endpoint(line.get_text("federated"), "--federated"));
+        ECOPIPE_ASSIGN_OR_RETURN(options.federated,
+                                 parse_endpoint(line.get_text("federated"), "--federated"));
         ECOPIPE_RETURN_IF_ERROR(allow_address(*options.federated, options.insecure, "--federated"));
     }
     options.cluster_name = line.get_text("cluster-name");
@@ -153,35 +171,42 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
     return std::optional<TrainOptions>(std::move(options));
 }
 
-Result<void> adopt_client_setting(const std::string& key, const std::string& value, TrainOptions& options) {
+Result<void> adopt_client_setting(const std::string& key, const std::string& value,
+                                  TrainOptions& options) {
     std::string flag = key;
     std::replace(flag.begin(), flag.end(), '_', '-');
     const auto refuse = [&](const auto& here) {
-        return fail(ExitCode::kUsage, fmt::format("--{}: the federation's server says {}, found {}", flag,
-                                                  printable(value), here));
+        return fail(ExitCode::kUsage, fmt::format("--{}: the federation's server says {}, found {}",
+                                                  flag, printable(value), here));
     };
     const auto bad = [&] {
-        return fail(ExitCode::kUsage, fmt::format("the federation's client configuration: {} cannot be {}",
-                                                  printable(key), printable(value)));
+        return fail(ExitCode::kUsage,
+                    fmt::format("the federation's client configuration: {} cannot be {}",
+                                printable(key), printable(value)));
     };
     const auto take = [&](auto& target, auto low, auto high) -> Result<void> {
         auto parsed = target;
-        const auto [stop, error] = std::from_chars(value.data(), value.data() + value.size(), parsed);
-        if (error != std::errc() || stop != value.data() + value.size() || !(parsed >= low) || !(parsed <= high))
+        const auto [stop, error] =
+            std::from_chars(value.data(), value.data() + value.size(), parsed);
+        if (error != std::errc() || stop != value.data() + value.size() || !(parsed >= low) ||
+            !(parsed <= high))
             return bad();
         if (options.given.contains(flag) && parsed != target) return refuse(target);
         target = parsed;
         return {};
     };
-    if (key == "epochs") return take(options.trainer.epochs, std::uint64_t{1}, std::uint64_t{1000000});
+    if (key == "epochs")
+        return take(options.trainer.epochs, std::uint64_t{1}, std::uint64_t{1000000});
     if (key == "batch") return take(options.trainer.batch, 1, static_cast<int>(kBatchMax));
-    if (key == "micro_batches") return take(options.trainer.micro_batches, 1, static_cast<int>(kMicroBatchesMax));
+    if (key == "micro_batches")
+        return take(options.trainer.micro_batches, 1, static_cast<int>(kMicroBatchesMax));
     if (key == "lr") return take(options.trainer.learning_rate, 0.0, 1e6);
     if (key == "momentum") return take(options.optimizer.momentum, 0.0, 1.0);
     if (key == "weight_decay") return take(options.optimizer.weight_decay, 0.0, 1e6);
     if (key == "optimizer") {
         if (value != "sgd" && value != "adam") return bad();
-        if (options.given.contains(flag) && value != options.optimizer.name) return refuse(options.optimizer.name);
+        if (options.given.contains(flag) && value != options.optimizer.name)
+            return refuse(options.optimizer.name);
         options.optimizer.name = value;
         if (value == "adam") options.optimizer.momentum = 0;
         return {};

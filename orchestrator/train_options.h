@@ -44,10 +44,13 @@ struct TrainOptions {
 };
 
 // Prints help or version and returns nothing to leave with code 0. Errors: kUsage.
-[[nodiscard]] Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* const* argv);
+[[nodiscard]] Result<std::optional<TrainOptions>> parse_train_options(int argc,
+                                                                      const char* const* argv);
 
-// Takes one setting of a federation's client configuration: epochs, batch, micro_batches, optimizer, lr, momentum,
-// weight_decay. A flag given here that contradicts it is refused with both values.
-[[nodiscard]] Result<void> adopt_client_setting(const std::string& key, const std::string& value, TrainOptions& options);
+// Takes one setting of a federation's client configuration: epochs, batch, micro_batches,
+// optimizer, lr, momentum, weight_decay. A flag given here that contradicts it is refused with both
+// values.
+[[nodiscard]] Result<void> adopt_client_setting(const std::string& key, const std::string& value,
+                                                TrainOptions& options);
 
 }  // namespace ecopipe

@@ -45,8 +45,9 @@ Result<void> load_inputs(Run& run) {
     const int classes = run.data.train->num_classes();
     run.spec.num_classes = options.num_classes > 0 ? options.num_classes : classes;
     if (run.spec.num_classes < classes)
-        return fail(ExitCode::kUsage, fmt::format("--num-classes: the data has {} classes, found {}", classes,
-                                                  run.spec.num_classes));
+        return fail(ExitCode::kUsage,
+                    fmt::format("--num-classes: the data has {} classes, found {}", classes,
+                                run.spec.num_classes));
     run.spec.input_shape = run.data.train->sample_shape();
     ECOPIPE_ASSIGN_OR_RETURN(run.info, inspect_model(run.spec));
     ECOPIPE_ASSIGN_OR_RETURN(run.weights, initial_weights(run.spec, options.trainer.seed));
@@ -55,13 +56,17 @@ Result<void> load_inputs(Run& run) {
     return adopt_weights(given, options.init, run.weights);
 }
 
-// The smallest micro-batch that any step will have goes through the model once, before anything is started.
+// The smallest micro-batch that any step will have goes through the model once, before anything is
+// started.
 Result<void> try_smallest_micro_batch(const Run& run) {
-    ECOPIPE_ASSIGN_OR_RETURN(const EpochPlan epochs, plan_epochs(run.data.train->size(), run.options.trainer));
+    ECOPIPE_ASSIGN_OR_RETURN(const EpochPlan epochs,
+                             plan_epochs(run.data.train->size(), run.options.trainer));
     if (epochs.steps == 0) return {};
-    int smallest = micro_batch_sizes(run.options.trainer.batch, run.options.trainer.micro_batches).back();
+    int smallest =
+        micro_batch_sizes(run.options.trainer.batch, run.options.trainer.micro_batches).back();
     const bool reaches_last = epochs.steps >= epochs.steps_per_epoch;
-    const bool has_whole = epochs.steps_per_epoch > 1 || epochs.last_batch == run.options.trainer.batch;
+    const bool has_whole =
+        epochs.steps_per_epoch > 1 || epochs.last_batch == run.options.trainer.batch;
     const int last = micro_batch_sizes(epochs.last_batch, run.options.trainer.micro_batches).back();
     if (!has_whole) smallest = last;
     if (reaches_last) smallest = std::min(smallest, last);
@@ -78,19 +83,21 @@ ExecutorOptions executor_options(const TrainOptions& options) {
     return executor;
 }
 
-std::string join_command(const Cluster& cluster, const Endpoint& bound, const std::string& device, bool insecure) {
+std::string join_command(const Cluster& cluster, const Endpoint& bound, const std::string& device,
+                         bool insecure) {
     const std::string host = cluster.portal_address.empty() ? bound.host : cluster.portal_address;
     return fmt::format("ecopipe-stage --join tcp://{}:{} --name {}{}", host, bound.port, device,
                        insecure ? " --insecure" : "");
 }
 
 // Who has joined by the deadline. Without a plan the run goes on with those present.
-Result<void> await_devices(ClusterSession& session, const Cluster& cluster, const std::set<std::string>& wanted,
-                           const TrainOptions& options) {
+Result<void> await_devices(ClusterSession& session, const Cluster& cluster,
+                           const std::set<std::string>& wanted, const TrainOptions& options) {
     const double timeout_s = options.local ? kLocalJoinTimeoutS : options.join_timeout_s;
     const auto tell = [&](const std::vector<std::string>& missing) {
         if (missing.empty() || options.local) return;
-        log_info("waiting on {} for {} device{}:", session.bound().text(), missing.size(), missing.size() == 1 ? "" : "s");
+        log_info("waiting on {} for {} device{}:", session.bound().text(), missing.size(),
+                 missing.size() == 1 ? "" : "s");
         for (const std::string& device : missing)
             log_info("  {}", join_command(cluster, session.bound(), device, options.insecure));
     };
@@ -112,11 +119,15 @@ void tell_numeric_classes(const ClusterSession& session, RunRecord& record) {
     record.run["devices"] = std::move(devices);
     record.run["numeric_classes"] = classes.size();
     if (classes.size() > 1) {
-        log_warn("the devices are of {} numeric classes: weights equal those of one process to float tolerance, not byte "
-                 "for byte",
-                 classes.size());
+        log_warn(
+            "the devices are of {} numeric classes: weights equal those of one process to float "
+            "tolerance, not byte "
+            "for byte",
+            classes.size());
     } else {
-        log_info("all devices are of one numeric class: weights are byte-identical to those of one process");
+        log_info(
+            "all devices are of one numeric class: weights are byte-identical to those of one "
+            "process");
     }
 }
 
@@ -138,38 +149,46 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
 
     SessionOptions session_options;
     session_options.peer_timeout_s = options.peer_timeout_s;
-    session_options.bind = options.local ? Endpoint{"127.0.0.1", 0} : Endpoint{"127.0.0.1", static_cast<std::uint16_t>(cluster.port)};
+    session_options.bind = options.local
+                               ? Endpoint{"127.0.0.1", 0}
+                               : Endpoint{"127.0.0.1", static_cast<std::uint16_t>(cluster.port)};
     if (!options.local && !cluster.portal_address.empty())
         session_options.bind.host = cluster.portal_address;
     if (options.bind) session_options.bind = *options.bind;
-    ECOPIPE_RETURN_IF_ERROR(allow_address(session_options.bind, options.insecure, "portal_address"));
+    ECOPIPE_RETURN_IF_ERROR(
+        allow_address(session_options.bind, options.insecure, "portal_address"));
     const bool emulate = options.local && !options.cluster_file.empty();
     if (emulate) session_options.links = portal_links(cluster);
     for (const Device& device : cluster.devices) {
         session_options.devices.push_back(device.name);
-        if (!options.local && !device.data_address.empty()) session_options.data_address[device.name] = device.data_address;
+        if (!options.local && !device.data_address.empty())
+            session_options.data_address[device.name] = device.data_address;
     }
     run.launcher = std::make_unique<LocalLauncher>();
     session_options.check = [launcher = run.launcher.get()]() -> Result<void> {
         if (signal_received() != 0) return fail(ExitCode::kRunFailed, "interrupted by a signal");
         return launcher->check();
     };
-    ECOPIPE_ASSIGN_OR_RETURN(auto session, ClusterSession::open(run.loop, std::move(session_options)));
+    ECOPIPE_ASSIGN_OR_RETURN(auto session,
+                             ClusterSession::open(run.loop, std::move(session_options)));
     run.session = session.get();
     run.engine = std::move(session);
     std::vector<ModelProfile> profiles;
     if (!plan) {
-        ECOPIPE_ASSIGN_OR_RETURN(profiles, gather_profiles(cluster, options.cluster_file, run.spec, run.info, options));
+        ECOPIPE_ASSIGN_OR_RETURN(
+            profiles, gather_profiles(cluster, options.cluster_file, run.spec, run.info, options));
     }
     if (options.local) {
         auto stages = local_stages(cluster, options.pin);
         if (!emulate)
             for (LocalStage& stage : stages) stage.links.clear();
-        const std::string models = run.spec.torchscript_path.empty()
-                                       ? "."
-                                       : std::filesystem::absolute(run.spec.torchscript_path).parent_path().string();
-        ECOPIPE_RETURN_IF_ERROR(run.launcher->start(run.session->bound(), stages, models,
-                                                    options.log_level == "info" ? "warn" : options.log_level));
+        const std::string models =
+            run.spec.torchscript_path.empty()
+                ? "."
+                : std::filesystem::absolute(run.spec.torchscript_path).parent_path().string();
+        ECOPIPE_RETURN_IF_ERROR(
+            run.launcher->start(run.session->bound(), stages, models,
+                                options.log_level == "info" ? "warn" : options.log_level));
     }
     std::set<std::string> wanted;
     if (plan) {
@@ -179,44 +198,54 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
     }
     for (const std::string& device : wanted)
         if (!cluster.find(device))
-            return fail(ExitCode::kBadFile, fmt::format("{}: device {} is not in {}", options.plan_file, device,
-                                                        options.cluster_file));
+            return fail(ExitCode::kBadFile,
+                        fmt::format("{}: device {} is not in {}", options.plan_file, device,
+                                    options.cluster_file));
     ECOPIPE_RETURN_IF_ERROR(await_devices(*run.session, cluster, wanted, options));
     std::vector<std::string> absent;
     std::set<std::string> present;
     for (const std::string& device : wanted)
-        (run.session->joined().contains(device) ? (void)present.insert(device) : absent.push_back(device));
+        (run.session->joined().contains(device) ? (void)present.insert(device)
+                                                : absent.push_back(device));
     if (!absent.empty() && (plan || present.empty()))
-        return fail(ExitCode::kUnreachable, fmt::format("{} did not join within {} s", fmt::join(absent, ", "),
-                                                        options.local ? kLocalJoinTimeoutS : options.join_timeout_s));
+        return fail(ExitCode::kUnreachable,
+                    fmt::format("{} did not join within {} s", fmt::join(absent, ", "),
+                                options.local ? kLocalJoinTimeoutS : options.join_timeout_s));
     if (!absent.empty()) log_warn("absent: {}; planning without", fmt::join(absent, ", "));
     if (!plan) {
         PlanRequest request;
         request.batch = options.trainer.batch;
         request.micro_batches = options.trainer.micro_batches;
         ECOPIPE_RETURN_IF_ERROR(use_schedule(request, options.schedule));
-        ECOPIPE_ASSIGN_OR_RETURN(plan, search_plan(present_part(cluster, present), profiles, request));
+        ECOPIPE_ASSIGN_OR_RETURN(plan,
+                                 search_plan(present_part(cluster, present), profiles, request));
     }
     tell_numeric_classes(*run.session, record);
     for (const StagePlan& stage : plan->stages)
-        log_info("stage on {}: layers {}..{}, {} in flight{}", stage.device, stage.first_layer, stage.last_layer,
-                 stage.in_flight, stage.recompute ? ", recomputing" : "");
+        log_info("stage on {}: layers {}..{}, {} in flight{}", stage.device, stage.first_layer,
+                 stage.last_layer, stage.in_flight, stage.recompute ? ", recomputing" : "");
     if (plan->predicted)
-        log_info("{} with {} micro-batches, predicted step {:.2f} ms + control {:.2f} ms, bound by {}", plan->schedule,
-                 plan->micro_batches, plan->predicted->step_ms, plan->predicted->control_ms, plan->predicted->bound_by);
-    run.session->set_plan(*plan, {run.spec, options.trainer.seed, options.optimizer, "cross_entropy"}, run.info);
+        log_info(
+            "{} with {} micro-batches, predicted step {:.2f} ms + control {:.2f} ms, bound by {}",
+            plan->schedule, plan->micro_batches, plan->predicted->step_ms,
+            plan->predicted->control_ms, plan->predicted->bound_by);
+    run.session->set_plan(
+        *plan, {run.spec, options.trainer.seed, options.optimizer, "cross_entropy"}, run.info);
     return {};
 }
 
 Result<void> open_single(Run& run, RunRecord& record) {
     ECOPIPE_RETURN_IF_ERROR(try_smallest_micro_batch(run));
-    ECOPIPE_ASSIGN_OR_RETURN(run.engine, make_single_engine(run.spec, executor_options(run.options)));
-    ECOPIPE_ASSIGN_OR_RETURN(const NumericClass numeric, measure_numeric_class(run.options.threads));
-    record.run["devices"]["this process"] = {{"cpu", cpu_name()},
-                                             {"cores", core_count()},
-                                             {"threads", run.options.threads},
-                                             {"numeric_class", fmt::format("{:016x}", numeric.hash)},
-                                             {"numeric_summary", numeric.summary}};
+    ECOPIPE_ASSIGN_OR_RETURN(run.engine,
+                             make_single_engine(run.spec, executor_options(run.options)));
+    ECOPIPE_ASSIGN_OR_RETURN(const NumericClass numeric,
+                             measure_numeric_class(run.options.threads));
+    record.run["devices"]["this process"] = {
+        {"cpu", cpu_name()},
+        {"cores", core_count()},
+        {"threads", run.options.threads},
+        {"numeric_class", fmt::format("{:016x}", numeric.hash)},
+        {"numeric_summary", numeric.summary}};
     return {};
 }
 
@@ -228,7 +257,8 @@ Result<void> begin_record(const Run& run, RunRecord& record) {
     record.run["blas"] = torch_versions().blas;
     record.run["model"] = run.spec.id();
     OrderedJson hashes = OrderedJson::object();
-    for (const std::string& file : {run.options.cluster_file, run.options.plan_file, run.options.init}) {
+    for (const std::string& file :
+         {run.options.cluster_file, run.options.plan_file, run.options.init}) {
         if (file.empty()) continue;
         ECOPIPE_ASSIGN_OR_RETURN(const std::string bytes, read_file(file, kSafetensorsBytesMax));
         hashes[file] = sha256_hex(bytes);
@@ -263,8 +293,8 @@ Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
         tested = fmt::format(", test accuracy {:.2f} %", 100 * accuracy);
     }
     ECOPIPE_RETURN_IF_ERROR(record.save_run());
-    fmt::print("{} steps, {:.0f} samples/s{}; files in {}\n", result.steps, result.samples_per_s, tested,
-               record.directory());
+    fmt::print("{} steps, {:.0f} samples/s{}; files in {}\n", result.steps, result.samples_per_s,
+               tested, record.directory());
     return result.interrupted ? static_cast<ExitCode>(128 + signal_received()) : ExitCode::kDone;
 }
 
@@ -277,10 +307,12 @@ Result<std::unique_ptr<FederatedClient>> join_federation(Run& run) {
     }
     if (options.cluster_name.empty())
         return fail(ExitCode::kUsage, "--cluster-name is missing (--federated needs one)");
-    FederatedOptions federated{*options.federated, options.cluster_name, run.spec, run.info, options.join_timeout_s};
+    FederatedOptions federated{*options.federated, options.cluster_name, run.spec, run.info,
+                               options.join_timeout_s};
     auto client = std::make_unique<FederatedClient>(run.loop, std::move(federated));
     ECOPIPE_ASSIGN_OR_RETURN(const auto configuration, client->join(*run.data.train));
-    for (const KeyValue& pair : configuration) ECOPIPE_RETURN_IF_ERROR(adopt_client_setting(pair.key, pair.value, options));
+    for (const KeyValue& pair : configuration)
+        ECOPIPE_RETURN_IF_ERROR(adopt_client_setting(pair.key, pair.value, options));
     return client;
 }
 
@@ -297,7 +329,8 @@ Result<ExitCode> run_all(Run& run, RunRecord& record) {
         ECOPIPE_RETURN_IF_ERROR(open_pipeline(run, record));
     }
     if (run.session != nullptr)
-        ECOPIPE_RETURN_IF_ERROR(write_file_atomically(record.path("plan.json"), plan_text(run.session->plan())));
+        ECOPIPE_RETURN_IF_ERROR(
+            write_file_atomically(record.path("plan.json"), plan_text(run.session->plan())));
     if (client) return client->serve(*run.engine, run.data, run.options.trainer, record, progress);
     return train_alone(run, record, progress);
 }
@@ -311,7 +344,8 @@ Result<ExitCode> train(TrainOptions options) {
     ECOPIPE_ASSIGN_OR_RETURN(RunRecord record, RunRecord::create(run.options.out));
     auto outcome = run_all(run, record);
     if (run.engine)
-        run.engine->end(outcome ? ExitCode::kDone : outcome.error().code, outcome ? "done" : outcome.error().message);
+        run.engine->end(outcome ? ExitCode::kDone : outcome.error().code,
+                        outcome ? "done" : outcome.error().message);
     if (run.launcher) run.launcher->stop(kStagePatienceS);
     if (!outcome && signal_received() != 0) {
         log_error("{}", outcome.error().message);

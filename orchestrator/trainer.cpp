@@ -13,7 +13,8 @@ namespace {
 
 double median(std::vector<double> values) {
     if (values.empty()) return 0;
-    std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+    std::nth_element(values.begin(),
+                     values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
     return values[values.size() / 2];
 }
 
@@ -27,7 +28,9 @@ Result<EpochPlan> plan_epochs(std::int64_t samples, const TrainerOptions& option
     plan.steps_per_epoch = static_cast<std::uint64_t>(whole + (short_last ? 1 : 0));
     plan.last_batch = short_last ? static_cast<int>(rest) : options.batch;
     if (plan.steps_per_epoch == 0)
-        return fail(ExitCode::kUsage, fmt::format("--drop-last: {} samples leave no whole batch of {}", samples, options.batch));
+        return fail(ExitCode::kUsage,
+                    fmt::format("--drop-last: {} samples leave no whole batch of {}", samples,
+                                options.batch));
     plan.steps = options.has_steps ? options.steps : options.epochs * plan.steps_per_epoch;
     return plan;
 }
@@ -38,11 +41,14 @@ std::vector<Batch> Trainer::batch(std::uint64_t epoch_key, std::uint64_t index) 
         ordered_epoch_ = epoch_key;
     }
     const auto begin = static_cast<std::size_t>(index) * static_cast<std::size_t>(options_.batch);
-    const std::size_t end = std::min(begin + static_cast<std::size_t>(options_.batch), order_.size());
+    const std::size_t end =
+        std::min(begin + static_cast<std::size_t>(options_.batch), order_.size());
     std::vector<Batch> parts;
     std::size_t at = begin;
-    for (const int size : micro_batch_sizes(static_cast<int>(end - begin), options_.micro_batches)) {
-        parts.push_back(data_.train->batch(std::span(order_).subspan(at, static_cast<std::size_t>(size))));
+    for (const int size :
+         micro_batch_sizes(static_cast<int>(end - begin), options_.micro_batches)) {
+        parts.push_back(
+            data_.train->batch(std::span(order_).subspan(at, static_cast<std::size_t>(size))));
         at += static_cast<std::size_t>(size);
     }
     return parts;
@@ -62,19 +68,22 @@ Result<void> Trainer::train_steps(std::uint64_t first_key_step, std::uint64_t fi
         const Instant started = monotonic_now();
         std::int64_t labels = 0;
         for (const Batch& part : next) labels += part.labels.elements();
-        ECOPIPE_RETURN_IF_ERROR(
-            engine_.start_step(first_key_step + step, std::move(next), static_cast<double>(labels), true));
+        ECOPIPE_RETURN_IF_ERROR(engine_.start_step(first_key_step + step, std::move(next),
+                                                   static_cast<double>(labels), true));
         if (step + 1 < steps) next = prepare(step + 1);
         ECOPIPE_ASSIGN_OR_RETURN(StepOutcome outcome, engine_.finish_step());
         const double loss = outcome.loss.sum / static_cast<double>(labels);
         if (!std::isfinite(loss))
-            return fail(ExitCode::kRunFailed, fmt::format("step {}: the loss is not a finite number; the step was not "
-                                                          "applied (a lower --lr may help)",
-                                                          step + 1));
-        if (outcome.nonfinite_layer >= 0)
             return fail(ExitCode::kRunFailed,
-                        fmt::format("step {}: layer {} has a gradient that is not finite; the step was not applied",
-                                    step + 1, outcome.nonfinite_layer));
+                        fmt::format("step {}: the loss is not a finite number; the step was not "
+                                    "applied (a lower --lr may help)",
+                                    step + 1));
+        if (outcome.nonfinite_layer >= 0)
+            return fail(
+                ExitCode::kRunFailed,
+                fmt::format(
+                    "step {}: layer {} has a gradient that is not finite; the step was not applied",
+                    step + 1, outcome.nonfinite_layer));
         ECOPIPE_RETURN_IF_ERROR(engine_.commit(options_.learning_rate, 1.0));
         const double step_ms = to_ms(monotonic_now() - started);
         step_times.push_back(step_ms);
@@ -84,10 +93,13 @@ Result<void> Trainer::train_steps(std::uint64_t first_key_step, std::uint64_t fi
         ++result.steps;
         ++recorded_steps_;
         ECOPIPE_RETURN_IF_ERROR(record_.step(recorded_steps_, loss, options_.learning_rate, step_ms,
-                                             static_cast<double>(labels) / step_ms * 1000, outcome.devices));
+                                             static_cast<double>(labels) / step_ms * 1000,
+                                             outcome.devices));
         record_.trace(recorded_steps_, outcome.devices);
-        const double epoch = static_cast<double>(step + 1) / static_cast<double>(plan.steps_per_epoch);
-        progress_.show({step + 1, steps, epoch, loss, samples_done / training_ms * 1000, step_ms}, outcome.devices);
+        const double epoch =
+            static_cast<double>(step + 1) / static_cast<double>(plan.steps_per_epoch);
+        progress_.show({step + 1, steps, epoch, loss, samples_done / training_ms * 1000, step_ms},
+                       outcome.devices);
         const bool last = step + 1 == steps;
         if (signal_received() != 0) {
             result.interrupted = true;
@@ -107,7 +119,8 @@ Result<LossSum> Trainer::evaluate(double epoch) {
     ECOPIPE_ASSIGN_OR_RETURN(const LossSum loss, engine_.evaluate(*data_.test, batch_size));
     ECOPIPE_RETURN_IF_ERROR(record_.evaluation(epoch, "test", loss));
     const auto labels = static_cast<double>(std::max<std::uint64_t>(loss.labels, 1));
-    progress_.note(fmt::format("epoch {:.2f}: test loss {:.4f}, accuracy {:.2f} %", epoch, loss.sum / labels,
+    progress_.note(fmt::format("epoch {:.2f}: test loss {:.4f}, accuracy {:.2f} %", epoch,
+                               loss.sum / labels,
                                100 * static_cast<double>(loss.correct) / labels));
     return loss;
 }
@@ -119,14 +132,15 @@ Result<TrainResult> Trainer::run() {
     return result;
 }
 
-Result<TrainResult> Trainer::run_round(std::uint64_t round, std::uint64_t epochs, double learning_rate) {
+Result<TrainResult> Trainer::run_round(std::uint64_t round, std::uint64_t epochs,
+                                       double learning_rate) {
     ECOPIPE_ASSIGN_OR_RETURN(const EpochPlan plan, plan_epochs(data_.train->size(), options_));
     // Rounds key their draws far apart: neither steps nor epochs of two rounds ever share a number.
     constexpr unsigned kRoundShift = 24;
     options_.learning_rate = learning_rate;
     TrainResult result;
-    ECOPIPE_RETURN_IF_ERROR(
-        train_steps(round << kRoundShift, round << kRoundShift, plan, epochs * plan.steps_per_epoch, false, result));
+    ECOPIPE_RETURN_IF_ERROR(train_steps(round << kRoundShift, round << kRoundShift, plan,
+                                        epochs * plan.steps_per_epoch, false, result));
     return result;
 }
 

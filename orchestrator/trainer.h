@@ -1,6 +1,6 @@
 #pragma once
-// The training loop: batches in keyed order, begin-commit steps, evaluation each epoch. The same for a pipeline, for one
-// process and for a federated round.
+// The training loop: batches in keyed order, begin-commit steps, evaluation each epoch. The same
+// for a pipeline, for one process and for a federated round.
 
 #include <functional>
 
@@ -35,7 +35,7 @@ struct EpochPlan {
 struct TrainResult {
     std::uint64_t steps = 0;
     double last_loss = 0;
-    LossSum test;            // of the last evaluation
+    LossSum test;  // of the last evaluation
     double median_step_ms = 0;
     double samples_per_s = 0;
     bool interrupted = false;  // by a signal, after a whole step
@@ -43,21 +43,24 @@ struct TrainResult {
 
 class Trainer {
   public:
-    Trainer(TrainingEngine& engine, const DataSplits& data, TrainerOptions options, RunRecord& record,
-            Progress& progress)
+    Trainer(TrainingEngine& engine, const DataSplits& data, TrainerOptions options,
+            RunRecord& record, Progress& progress)
         : engine_(engine), data_(data), options_(options), record_(record), progress_(progress) {}
 
-    // The whole run with an evaluation after each epoch. Errors: kRunFailed when the loss or a gradient is no finite
-    // number, naming step and layer; the engine's own.
+    // The whole run with an evaluation after each epoch. Errors: kRunFailed when the loss or a
+    // gradient is no finite number, naming step and layer; the engine's own.
     [[nodiscard]] Result<TrainResult> run();
-    // One federated round: `epochs` epochs whose order and draws are keyed by `round`, without evaluation.
-    [[nodiscard]] Result<TrainResult> run_round(std::uint64_t round, std::uint64_t epochs, double learning_rate);
+    // One federated round: `epochs` epochs whose order and draws are keyed by `round`, without
+    // evaluation.
+    [[nodiscard]] Result<TrainResult> run_round(std::uint64_t round, std::uint64_t epochs,
+                                                double learning_rate);
     [[nodiscard]] Result<LossSum> evaluate(double epoch);
 
   private:
     [[nodiscard]] std::vector<Batch> batch(std::uint64_t epoch_key, std::uint64_t index);
-    [[nodiscard]] Result<void> train_steps(std::uint64_t first_key_step, std::uint64_t first_epoch_key,
-                                           const EpochPlan& plan, std::uint64_t steps, bool evaluate_epochs,
+    [[nodiscard]] Result<void> train_steps(std::uint64_t first_key_step,
+                                           std::uint64_t first_epoch_key, const EpochPlan& plan,
+                                           std::uint64_t steps, bool evaluate_epochs,
                                            TrainResult& result);
 
     TrainingEngine& engine_;

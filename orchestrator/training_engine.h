@@ -1,5 +1,6 @@
 #pragma once
-// What trains: a pipeline over devices, or one process. The trainer cannot tell them apart, and the weights may not differ.
+// What trains: a pipeline over devices, or one process. The trainer cannot tell them apart, and the
+// weights may not differ.
 
 #include <map>
 #include <string>
@@ -36,20 +37,24 @@ struct StepOutcome {
     std::vector<DeviceReport> devices;
 };
 
-// Used by one thread. Every wait inside has a deadline; a failure names device, step and micro-batch.
+// Used by one thread. Every wait inside has a deadline; a failure names device, step and
+// micro-batch.
 class TrainingEngine {
   public:
     virtual ~TrainingEngine() = default;
-    // Weights, buffers and, when they are among them, moments. Fresh optimiser state for what is not named.
+    // Weights, buffers and, when they are among them, moments. Fresh optimiser state for what is
+    // not named.
     [[nodiscard]] virtual Result<void> load(const TensorMap& state) = 0;
     // Starts a step; the caller may prepare the next batch before it asks for the outcome.
-    [[nodiscard]] virtual Result<void> start_step(std::uint64_t step, std::vector<Batch> micro_batches,
+    [[nodiscard]] virtual Result<void> start_step(std::uint64_t step,
+                                                  std::vector<Batch> micro_batches,
                                                   double loss_divisor, bool trace) = 0;
     [[nodiscard]] virtual Result<StepOutcome> finish_step() = 0;
     [[nodiscard]] virtual Result<void> commit(double learning_rate, double gradient_scale) = 0;
     // Streams a split through the model in batches of `batch` samples.
     [[nodiscard]] virtual Result<LossSum> evaluate(const Dataset& data, int batch) = 0;
-    [[nodiscard]] virtual Result<TensorMap> state(bool optimizer_state) = 0;  // in the model's order
+    [[nodiscard]] virtual Result<TensorMap> state(
+        bool optimizer_state) = 0;  // in the model's order
     // The end, for every device: code kDone, or the error that ends the run.
     virtual void end(ExitCode code, const std::string& reason) = 0;
 };

@@ -9,7 +9,8 @@ namespace {
 constexpr auto kHelloEvery = std::chrono::milliseconds(200);
 }
 
-PortalLink::PortalLink(NetLoop& loop, const std::atomic<std::uint64_t>& actions_finished, Callbacks callbacks)
+PortalLink::PortalLink(NetLoop& loop, const std::atomic<std::uint64_t>& actions_finished,
+                       Callbacks callbacks)
     : loop_(loop), actions_finished_(actions_finished), callbacks_(std::move(callbacks)) {}
 
 PortalLink::~PortalLink() {
@@ -28,7 +29,8 @@ Result<void> PortalLink::dial(const Endpoint& portal, const Hello& hello) {
             [this](std::string_view, const Error& error) {
                 log_warn("portal {}: {}", portal_.text(), error.message);
                 if (error.code == ExitCode::kMismatch)
-                    lose({ExitCode::kMismatch, fmt::format("portal {} {}", portal_.text(), error.message)});
+                    lose({ExitCode::kMismatch,
+                          fmt::format("portal {} {}", portal_.text(), error.message)});
             });
         if (!socket) return tl::unexpected<Error>(socket.error());
         socket_ = std::move(*socket);
@@ -47,15 +49,16 @@ void PortalLink::hang_up() {
 void PortalLink::say_hello(std::uint64_t attempt_of) {
     if (attempt_of != attempt_ || welcomed_ || lost_) return;
     static_cast<void>(socket_->send("", {}, hello_));
-    loop_.at(monotonic_now() + kHelloEvery, lifeline_, [this, attempt_of] { say_hello(attempt_of); });
+    loop_.at(monotonic_now() + kHelloEvery, lifeline_,
+             [this, attempt_of] { say_hello(attempt_of); });
 }
 
 void PortalLink::check_silence(std::uint64_t attempt_of) {
     if (attempt_of != attempt_ || lost_) return;
     const Instant now = monotonic_now();
     if (now - last_heard_ > silence_max_) {
-        lose({ExitCode::kUnreachable, fmt::format("portal {} has said nothing for {:.1f} s", portal_.text(),
-                                                  to_ms(silence_max_) / 1000)});
+        lose({ExitCode::kUnreachable, fmt::format("portal {} has said nothing for {:.1f} s",
+                                                  portal_.text(), to_ms(silence_max_) / 1000)});
         return;
     }
     loop_.at(last_heard_ + silence_max_ + std::chrono::milliseconds(10), lifeline_,
@@ -73,7 +76,8 @@ void PortalLink::on_message(const Incoming& message) {
     const auto type = static_cast<MessageType>(message.header.type);
     if (type == MessageType::kPing) {
         if (const auto ping = decode<Ping>(message.body)) {
-            const Pong pong{ping->sent_ns, last_heard_.time_since_epoch().count(), actions_finished_.load()};
+            const Pong pong{ping->sent_ns, last_heard_.time_since_epoch().count(),
+                            actions_finished_.load()};
             FrameHeader header;
             header.run = run_;
             static_cast<void>(socket_->send("", header, pong));

@@ -1,5 +1,6 @@
 #pragma once
-// A stage's control connection: dials the portal, says Hello until it is welcomed, answers pings, notices silence.
+// A stage's control connection: dials the portal, says Hello until it is welcomed, answers pings,
+// notices silence.
 
 #include <atomic>
 #include <functional>
@@ -15,11 +16,13 @@ namespace ecopipe {
 class PortalLink {
   public:
     struct Callbacks {  // on the network thread
-        std::function<void(const FrameHeader&, std::vector<std::byte> body)> on_message;  // but Ping
+        std::function<void(const FrameHeader&, std::vector<std::byte> body)>
+            on_message;                      // but Ping
         std::function<void(Error)> on_lost;  // once: silence, or another protocol
     };
     // Dials and keeps sending `hello` until Welcome. `actions_finished` is told in every Pong.
-    PortalLink(NetLoop& loop, const std::atomic<std::uint64_t>& actions_finished, Callbacks callbacks);
+    PortalLink(NetLoop& loop, const std::atomic<std::uint64_t>& actions_finished,
+               Callbacks callbacks);
     ~PortalLink();
     [[nodiscard]] Result<void> dial(const Endpoint& portal, const Hello& hello);
     void hang_up();

@@ -24,8 +24,9 @@ Result<std::vector<int>> parse_sizes(const std::string& text) {
         int size = 0;
         const auto [stop, error] = std::from_chars(text.data() + begin, text.data() + end, size);
         if (error != std::errc() || stop != text.data() + end || size < 1 || size > kMicroBatchMax)
-            return fail(ExitCode::kUsage, fmt::format("--micro-batch: expected sizes like 1,2,4,8, found '{}'",
-                                                      printable(text)));
+            return fail(ExitCode::kUsage,
+                        fmt::format("--micro-batch: expected sizes like 1,2,4,8, found '{}'",
+                                    printable(text)));
         sizes.insert(size);
         begin = end + 1;
     }
@@ -37,15 +38,17 @@ Result<Shape> parse_input(const std::string& text) {
     long h = 0;
     long w = 0;
     char extra = 0;
-    if (std::sscanf(text.c_str(), "%ldx%ldx%ld%c", &c, &h, &w, &extra) == 3 && c > 0 && h > 0 && w > 0 &&
-        c <= 65536 && h <= 65536 && w <= 65536)
+    if (std::sscanf(text.c_str(), "%ldx%ldx%ld%c", &c, &h, &w, &extra) == 3 && c > 0 && h > 0 &&
+        w > 0 && c <= 65536 && h <= 65536 && w <= 65536)
         return Shape{c, h, w};
-    return fail(ExitCode::kUsage, fmt::format("--input: expected CxHxW, found '{}'", printable(text)));
+    return fail(ExitCode::kUsage,
+                fmt::format("--input: expected CxHxW, found '{}'", printable(text)));
 }
 
 Result<ExitCode> run(int argc, const char* const* argv) {
     CommandLine line("ecopipe-profile", "measures a model's layers on this device");
-    line.text("model", "zoo name (lenet5, fashion_cnn, plain_cnn, mobilenet_v2) or TorchScript file");
+    line.text("model",
+              "zoo name (lenet5, fashion_cnn, plain_cnn, mobilenet_v2) or TorchScript file");
     line.text("input", "one sample's shape, CxHxW", "1x28x28");
     line.integer("num-classes", "classes of the head", {1, 1000000}, 10);
     line.text("optimizer", "sgd or adam", "sgd");
@@ -70,10 +73,12 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     request.optimizer.name = line.get_text("optimizer");
     request.optimizer.momentum = line.get_number("momentum");
     if (request.optimizer.name != "sgd" && request.optimizer.name != "adam")
-        return fail(ExitCode::kUsage,
-                    fmt::format("--optimizer: expected sgd or adam, found '{}'", printable(request.optimizer.name)));
-    // One channel that the model reads as three is repeated by the data readers; measure what they will feed.
-    if (const int channels = required_channels(request.spec); channels > 1 && request.spec.input_shape[0] == 1)
+        return fail(ExitCode::kUsage, fmt::format("--optimizer: expected sgd or adam, found '{}'",
+                                                  printable(request.optimizer.name)));
+    // One channel that the model reads as three is repeated by the data readers; measure what they
+    // will feed.
+    if (const int channels = required_channels(request.spec);
+        channels > 1 && request.spec.input_shape[0] == 1)
         request.spec.input_shape[0] = channels;
 
     configure_torch(request.threads);
@@ -87,9 +92,10 @@ Result<ExitCode> run(int argc, const char* const* argv) {
         forward += layer.timing.back().forward_ms;
         backward += layer.timing.back().backward_ms;
     }
-    fmt::print("{}: {} layers of {} on {}: forward {:.3f} ms, backward {:.3f} ms at micro-batch {}\n",
-               line.get_text("out"), profile.layers.size(), profile.model, profile.device, forward, backward,
-               sizes.back());
+    fmt::print(
+        "{}: {} layers of {} on {}: forward {:.3f} ms, backward {:.3f} ms at micro-batch {}\n",
+        line.get_text("out"), profile.layers.size(), profile.model, profile.device, forward,
+        backward, sizes.back());
     return ExitCode::kDone;
 }
 

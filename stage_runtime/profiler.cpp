@@ -67,7 +67,8 @@ class Profiler {
         Pass pass{std::vector<double>(count), std::vector<double>(count)};
         std::vector<Stash> stash(count);
         Tensors values{to_torch(batch.inputs)};
-        for (at_layer_ = 0; at_layer_ < count; ++at_layer_) values = forward(at_layer_, values, stash, pass, sizes);
+        for (at_layer_ = 0; at_layer_ < count; ++at_layer_)
+            values = forward(at_layer_, values, stash, pass, sizes);
         // The loss belongs to the last layer, both ways.
         Instant started = monotonic_now();
         Tensors leaves;
@@ -79,7 +80,8 @@ class Profiler {
         const LossValue loss = loss_->evaluate(leaves, to_torch(batch.labels));
         pass.forward_ms.back() += to_ms(monotonic_now() - started);
         started = monotonic_now();
-        Tensors gradients = torch::autograd::grad({loss.sum}, leaves, {at::ones_like(loss.sum)}, false, false, true);
+        Tensors gradients = torch::autograd::grad({loss.sum}, leaves, {at::ones_like(loss.sum)},
+                                                  false, false, true);
         pass.backward_ms.back() += to_ms(monotonic_now() - started);
         for (at_layer_ = count; at_layer_-- > 0;) {
             if (static_cast<int>(at_layer_) < sequence_.info.first_trainable_layer) break;
@@ -116,7 +118,8 @@ class Profiler {
     [[nodiscard]] const LayerSequence& sequence() const { return sequence_; }
 
   private:
-    Tensors forward(std::size_t i, const Tensors& values, std::vector<Stash>& stash, Pass& pass, Sizes* sizes) {
+    Tensors forward(std::size_t i, const Tensors& values, std::vector<Stash>& stash, Pass& pass,
+                    Sizes* sizes) {
         Layer& layer = *sequence_.layers[i];
         const int index = static_cast<int>(i);
         const bool graph = index >= sequence_.info.first_trainable_layer;
@@ -142,8 +145,8 @@ class Profiler {
     }
 
     // Kept for backward: the input, and what forward left alive besides an output of its own.
-    static void measure_forward(std::size_t i, const Tensors& inputs, const Tensors& outputs, std::size_t live_before,
-                                bool graph, Sizes& sizes) {
+    static void measure_forward(std::size_t i, const Tensors& inputs, const Tensors& outputs,
+                                std::size_t live_before, bool graph, Sizes& sizes) {
         std::size_t wire = 0;
         for (const at::Tensor& output : outputs) wire += output.numel() * output.element_size();
         std::set<const void*> input_storages;
@@ -160,7 +163,8 @@ class Profiler {
         sizes.workspace[i] = std::max(sizes.workspace[i], peak > live ? peak - live : 0);
     }
 
-    Tensors backward(std::size_t i, std::vector<Stash>& stash, const Tensors& gradients, Pass& pass, Sizes* sizes) {
+    Tensors backward(std::size_t i, std::vector<Stash>& stash, const Tensors& gradients, Pass& pass,
+                     Sizes* sizes) {
         Stash kept = std::move(stash[i]);
         stash[i] = {};
         const std::size_t live_before = live_tensor_bytes();
@@ -180,8 +184,8 @@ class Profiler {
             if (tensor.trainable) wanted.push_back(tensor.tensor);
         Tensors input_gradients(kept.inputs.size());
         if (!outputs.empty() && !wanted.empty()) {
-            const Tensors found =
-                torch::autograd::grad(outputs, wanted, output_gradients, false, false, /*allow_unused=*/true);
+            const Tensors found = torch::autograd::grad(outputs, wanted, output_gradients, false,
+                                                        false, /*allow_unused=*/true);
             std::size_t next = 0;
             for (std::size_t k = 0; k < kept.inputs.size(); ++k)
                 if (kept.inputs[k].requires_grad() && found[next++].defined())
@@ -190,7 +194,8 @@ class Profiler {
         pass.backward_ms[i] += to_ms(monotonic_now() - started);
         if (sizes != nullptr) {
             const std::size_t peak = peak_tensor_bytes();
-            sizes->workspace[i] = std::max(sizes->workspace[i], peak > live_before ? peak - live_before : 0);
+            sizes->workspace[i] =
+                std::max(sizes->workspace[i], peak > live_before ? peak - live_before : 0);
         }
         return input_gradients;
     }
@@ -204,7 +209,8 @@ class Profiler {
 Batch random_batch(const ModelSpec& spec, int samples) {
     Shape shape = spec.input_shape;
     shape.insert(shape.begin(), samples);
-    Batch batch{HostTensor::allocate(DType::kF32, shape), HostTensor::allocate(DType::kI64, {samples})};
+    Batch batch{HostTensor::allocate(DType::kF32, shape),
+                HostTensor::allocate(DType::kI64, {samples})};
     Rng rng(1);
     for (float& value : batch.inputs.as<float>()) value = static_cast<float>(rng.uniform());
     for (std::int64_t& label : batch.labels.as<std::int64_t>())
@@ -267,7 +273,8 @@ Result<ModelProfile> profile_model(const ProfileRequest& request) {
         const at::NoGradGuard no_grad;
         std::size_t next = 0;
         for (auto& layer : sequence.layers)
-            for (LayerTensor& tensor : layer->tensors) tensor.tensor.copy_(to_torch(weights[next++].tensor));
+            for (LayerTensor& tensor : layer->tensors)
+                tensor.tensor.copy_(to_torch(weights[next++].tensor));
     }
     ModelProfile profile = empty_profile(request, sequence.info);
     const std::size_t count = sequence.layers.size();
@@ -275,26 +282,31 @@ Result<ModelProfile> profile_model(const ProfileRequest& request) {
     try {
         for (const int micro_batch : request.micro_batches) {
             const bool largest = micro_batch == request.micro_batches.back();
-            Sizes sizes{std::vector<std::size_t>(count), std::vector<std::size_t>(count), std::vector<std::size_t>(count)};
+            Sizes sizes{std::vector<std::size_t>(count), std::vector<std::size_t>(count),
+                        std::vector<std::size_t>(count)};
             const Batch batch = random_batch(request.spec, micro_batch);
             const Pass pass =
                 measure_size(profiler, batch, request.seconds_per_size, largest ? &sizes : nullptr);
             const auto samples = static_cast<std::size_t>(micro_batch);
             for (std::size_t i = 0; i < count; ++i) {
-                profile.layers[i].timing.push_back({micro_batch, pass.forward_ms[i], pass.backward_ms[i], {}, {}});
+                profile.layers[i].timing.push_back(
+                    {micro_batch, pass.forward_ms[i], pass.backward_ms[i], {}, {}});
                 if (!largest) continue;
-                profile.layers[i].output_bytes_per_sample = (sizes.output[i] + samples - 1) / samples;
+                profile.layers[i].output_bytes_per_sample =
+                    (sizes.output[i] + samples - 1) / samples;
                 profile.layers[i].stash_bytes_per_sample = (sizes.stash[i] + samples - 1) / samples;
-                profile.layers[i].workspace_bytes_per_sample = (sizes.workspace[i] + samples - 1) / samples;
+                profile.layers[i].workspace_bytes_per_sample =
+                    (sizes.workspace[i] + samples - 1) / samples;
                 profile.layers[i].update_ms = profiler.update_ms(i);
             }
         }
     } catch (const std::exception& error) {
         const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-        const std::string message =
-            torch_error != nullptr ? torch_error->what_without_backtrace() : std::string(error.what());
-        return fail(ExitCode::kUsage, fmt::format("model {}: {}: {}", request.spec.id(), profiler.place(),
-                                                  printable(last_meaningful_line(message))));
+        const std::string message = torch_error != nullptr ? torch_error->what_without_backtrace()
+                                                           : std::string(error.what());
+        return fail(ExitCode::kUsage,
+                    fmt::format("model {}: {}: {}", request.spec.id(), profiler.place(),
+                                printable(last_meaningful_line(message))));
     }
     return profile;
 }

@@ -20,10 +20,10 @@ struct ProfileRequest {
     double seconds_per_size = 0.5;  // at least this long, and at least kRepeatsMin passes
 };
 
-// Every layer forward and backward as the engine runs it (an autograd graph a layer, the loss in the last one), medians
-// over repeated passes of the whole model so that caches are as cold as in training. Stash and workspace are read from the
-// counting allocator at the largest size. Layers left of the first trainable one have no backward. Errors: kUsage when a
-// layer cannot take a size.
+// Every layer forward and backward as the engine runs it (an autograd graph a layer, the loss in
+// the last one), medians over repeated passes of the whole model so that caches are as cold as in
+// training. Stash and workspace are read from the counting allocator at the largest size. Layers
+// left of the first trainable one have no backward. Errors: kUsage when a layer cannot take a size.
 [[nodiscard]] Result<ModelProfile> profile_model(const ProfileRequest& request);
 
 }  // namespace ecopipe

@@ -6,7 +6,8 @@
 
 namespace ecopipe {
 
-std::vector<SliceRole> slice_roles(const Plan& plan, const std::string& device, int first_trainable_layer) {
+std::vector<SliceRole> slice_roles(const Plan& plan, const std::string& device,
+                                   int first_trainable_layer) {
     std::vector<SliceRole> roles;
     const auto count = plan.stages.size();
     for (std::size_t s = 0; s < count; ++s) {
@@ -30,7 +31,8 @@ std::vector<SliceRole> slice_roles(const Plan& plan, const std::string& device, 
 std::vector<std::string> tensor_peers(const Plan& plan, const std::string& device) {
     std::vector<std::string> peers;
     const auto add = [&](const std::string& other) {
-        if (other != device && std::find(peers.begin(), peers.end(), other) == peers.end()) peers.push_back(other);
+        if (other != device && std::find(peers.begin(), peers.end(), other) == peers.end())
+            peers.push_back(other);
     };
     for (std::size_t s = 0; s < plan.stages.size(); ++s) {
         if (plan.stages[s].device != device) continue;
@@ -98,7 +100,8 @@ void StageMachine::handle(const stage_event::Begun& event, StageCommands& out) {
         return;
     }
     if (phase_ != Phase::kIdle) {
-        out.push_back(stage_command::ProtocolError{fmt::format("Begin of step {} while {}", event.step, waiting_for())});
+        out.push_back(stage_command::ProtocolError{
+            fmt::format("Begin of step {} while {}", event.step, waiting_for())});
         return;
     }
     step_ = event.step;
@@ -111,7 +114,8 @@ void StageMachine::handle(const stage_event::Begun& event, StageCommands& out) {
     run_next(out);
 }
 
-std::optional<std::vector<TensorAddress>> StageMachine::arrived(TensorKind kind, std::uint32_t micro_batch,
+std::optional<std::vector<TensorAddress>> StageMachine::arrived(TensorKind kind,
+                                                                std::uint32_t micro_batch,
                                                                 int producer) const {
     TensorAddress low;
     low.generation = generation_;
@@ -137,9 +141,10 @@ std::optional<std::vector<TensorAddress>> StageMachine::inputs_of(const Action& 
         if (!slice.receives_gradient) return std::vector<TensorAddress>{};
         return arrived(TensorKind::kGradient, m, slice.last_layer);
     }
-    auto inputs = slice.first ? arrived(evaluating ? TensorKind::kEvalInput : TensorKind::kInput, m, 0)
-                              : arrived(evaluating ? TensorKind::kEvalActivation : TensorKind::kActivation, m,
-                                        slice.first_layer - 1);
+    auto inputs = slice.first
+                      ? arrived(evaluating ? TensorKind::kEvalInput : TensorKind::kInput, m, 0)
+                      : arrived(evaluating ? TensorKind::kEvalActivation : TensorKind::kActivation,
+                                m, slice.first_layer - 1);
     if (!inputs || !slice.last) return inputs;
     const auto labels = arrived(evaluating ? TensorKind::kEvalLabel : TensorKind::kLabel, m, 0);
     if (!labels) return std::nullopt;
@@ -175,7 +180,8 @@ void StageMachine::handle(const stage_event::StepReported&, StageCommands&) {
 void StageMachine::handle(const stage_event::CommitReceived& event, StageCommands& out) {
     if (event.generation != generation_) return;
     if (phase_ != Phase::kDone || event.step != step_) {
-        out.push_back(stage_command::ProtocolError{fmt::format("Commit of step {} while {}", event.step, waiting_for())});
+        out.push_back(stage_command::ProtocolError{
+            fmt::format("Commit of step {} while {}", event.step, waiting_for())});
         return;
     }
     phase_ = Phase::kUpdating;
@@ -202,22 +208,30 @@ void StageMachine::handle(const stage_event::FetchReceived& event, StageCommands
 
 std::string StageMachine::waiting_for() const {
     switch (phase_) {
-        case Phase::kUnconfigured: return "waiting for work";
+        case Phase::kUnconfigured:
+            return "waiting for work";
         case Phase::kLoading:
-            if (!missing_peers_.empty()) return fmt::format("waiting for a channel with {}", *missing_peers_.begin());
+            if (!missing_peers_.empty())
+                return fmt::format("waiting for a channel with {}", *missing_peers_.begin());
             return fmt::format("waiting for {} state tensors", missing_state_);
-        case Phase::kIdle: return fmt::format("idle after step {}", step_);
+        case Phase::kIdle:
+            return fmt::format("idle after step {}", step_);
         case Phase::kRunning: {
             if (next_action_ >= actions_.size()) return fmt::format("ending step {}", step_);
             const Action& action = actions_[next_action_];
             const SliceRole& slice = slices_[static_cast<std::size_t>(action.slice)];
-            const std::string& from = action.kind == ActionKind::kForward ? slice.upstream : slice.downstream;
-            return fmt::format("at step {} {}{} {}", step_, static_cast<char>(action.kind), action.micro_batch,
+            const std::string& from =
+                action.kind == ActionKind::kForward ? slice.upstream : slice.downstream;
+            return fmt::format("at step {} {}{} {}", step_, static_cast<char>(action.kind),
+                               action.micro_batch,
                                action_running_ ? "computing" : "waiting for tensors from " + from);
         }
-        case Phase::kReporting: return fmt::format("reporting step {}", step_);
-        case Phase::kDone: return fmt::format("waiting for the commit of step {}", step_);
-        case Phase::kUpdating: return fmt::format("applying step {}", step_);
+        case Phase::kReporting:
+            return fmt::format("reporting step {}", step_);
+        case Phase::kDone:
+            return fmt::format("waiting for the commit of step {}", step_);
+        case Phase::kUpdating:
+            return fmt::format("applying step {}", step_);
     }
     return {};
 }

@@ -1,11 +1,13 @@
 #pragma once
-// What a stage does next, as a state machine without threads, sockets, torch or clocks: `commands = machine.on(event)`.
+// What a stage does next, as a state machine without threads, sockets, torch or clocks: `commands =
+// machine.on(event)`.
 //
-//   unconfigured --Configured--> loading --all state and peers--> idle --Begin--> running --last action--> done
-//   done --Commit--> updating --> idle        (an evaluation goes from running straight back to idle)
+//   unconfigured --Configured--> loading --all state and peers--> idle --Begin--> running --last
+//   action--> done done --Commit--> updating --> idle        (an evaluation goes from running
+//   straight back to idle)
 //
-// Tensors are addressed, never expected in an order: those of an older generation are dropped, those of a later step wait
-// for its Begin.
+// Tensors are addressed, never expected in an order: those of an older generation are dropped,
+// those of a later step wait for its Begin.
 
 #include <cstdint>
 #include <map>
@@ -31,7 +33,7 @@ struct SliceRole {
     std::string downstream;  // "" for the last
     bool first = false;
     bool last = false;
-    bool sends_gradient = false;      // upstream has trainable layers
+    bool sends_gradient = false;  // upstream has trainable layers
     bool receives_gradient = false;
 };
 
@@ -45,8 +47,8 @@ namespace stage_event {
 struct Configured {
     std::uint32_t generation;
     std::vector<SliceRole> slices;
-    std::set<std::string> peers;     // that must attach
-    std::size_t state_tensors;       // that must arrive
+    std::set<std::string> peers;  // that must attach
+    std::size_t state_tensors;    // that must arrive
 };
 struct Attached {
     std::string peer;
@@ -76,8 +78,8 @@ struct FetchReceived {
 using StageEvent =
     std::variant<stage_event::Configured, stage_event::Attached, stage_event::StateLoaded,
                  stage_event::TensorArrived, stage_event::Begun, stage_event::ActionFinished,
-                 stage_event::StepReported, stage_event::CommitReceived, stage_event::UpdateFinished,
-                 stage_event::FetchReceived>;
+                 stage_event::StepReported, stage_event::CommitReceived,
+                 stage_event::UpdateFinished, stage_event::FetchReceived>;
 
 namespace stage_command {
 struct SendReady {};
@@ -85,7 +87,8 @@ struct StartStep {
     std::uint64_t step;
     Begin begin;
 };
-// Run one action; `tensors` are the addresses of what it consumes: inputs, then labels, or the returned gradients.
+// Run one action; `tensors` are the addresses of what it consumes: inputs, then labels, or the
+// returned gradients.
 struct Run {
     Action action;
     std::vector<TensorAddress> tensors;
@@ -106,9 +109,10 @@ struct ProtocolError {  // the portal broke the order of messages
 };
 }  // namespace stage_command
 using StageCommand =
-    std::variant<stage_command::SendReady, stage_command::StartStep, stage_command::Run, stage_command::DropTensor,
-                 stage_command::ReportStep, stage_command::ApplyUpdate, stage_command::SendCommitted,
-                 stage_command::SendState, stage_command::ProtocolError>;
+    std::variant<stage_command::SendReady, stage_command::StartStep, stage_command::Run,
+                 stage_command::DropTensor, stage_command::ReportStep, stage_command::ApplyUpdate,
+                 stage_command::SendCommitted, stage_command::SendState,
+                 stage_command::ProtocolError>;
 using StageCommands = std::vector<StageCommand>;
 
 class StageMachine {
@@ -138,7 +142,8 @@ class StageMachine {
     void run_next(StageCommands& out);
     // The addresses that an action consumes, once all have arrived.
     [[nodiscard]] std::optional<std::vector<TensorAddress>> inputs_of(const Action& action) const;
-    [[nodiscard]] std::optional<std::vector<TensorAddress>> arrived(TensorKind kind, std::uint32_t micro_batch,
+    [[nodiscard]] std::optional<std::vector<TensorAddress>> arrived(TensorKind kind,
+                                                                    std::uint32_t micro_batch,
                                                                     int producer) const;
 
     Phase phase_ = Phase::kUnconfigured;

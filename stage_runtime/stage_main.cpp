@@ -26,14 +26,15 @@ Result<void> parse_link(const std::string& text, std::map<std::string, EmulatedL
         const char* end = text.data() + text.size();
         const auto rate = std::from_chars(text.data() + equals + 1, text.data() + slash, link.mbps);
         const auto latency = std::from_chars(text.data() + slash + 1, end, link.latency_ms);
-        if (rate.ec == std::errc() && rate.ptr == text.data() + slash && latency.ec == std::errc() &&
-            latency.ptr == end && link.mbps >= 0 && link.mbps <= kMbpsMax && link.latency_ms >= 0 &&
-            link.latency_ms <= kLatencyMsMax) {
+        if (rate.ec == std::errc() && rate.ptr == text.data() + slash &&
+            latency.ec == std::errc() && latency.ptr == end && link.mbps >= 0 &&
+            link.mbps <= kMbpsMax && link.latency_ms >= 0 && link.latency_ms <= kLatencyMsMax) {
             links[text.substr(0, equals)] = link;
             return {};
         }
     }
-    return fail(ExitCode::kUsage, fmt::format("--link: expected PEER=MBPS/LATENCY_MS, found '{}'", printable(text)));
+    return fail(ExitCode::kUsage,
+                fmt::format("--link: expected PEER=MBPS/LATENCY_MS, found '{}'", printable(text)));
 }
 
 // What launch_stages.sh check wants to know of a device.
@@ -51,12 +52,15 @@ Result<ExitCode> self_check(int threads) {
 }
 
 Result<ExitCode> run(int argc, const char* const* argv) {
-    CommandLine line("ecopipe-stage", "runs layers of a network on this device for a portal (ecopipe-train)");
+    CommandLine line("ecopipe-stage",
+                     "runs layers of a network on this device for a portal (ecopipe-train)");
     line.text("join", "the portal's address, tcp://PORTAL:PORT");
     line.text("name", "this device's name in the cluster file");
     line.integer("threads", "threads that compute", {1, 1024}, 1);
     line.text("models", "directory that TorchScript files may be loaded from", ".");
-    line.text("data-address", "address that other devices reach this one at (default: the interface towards the portal)");
+    line.text(
+        "data-address",
+        "address that other devices reach this one at (default: the interface towards the portal)");
     line.integer("data-port", "port for tensors from other devices; 0: any", {0, 65535}, 0);
     line.flag("self-check", "print one JSON line about this device and leave");
     line.flag("stay", "serve run after run");
@@ -75,7 +79,8 @@ Result<ExitCode> run(int argc, const char* const* argv) {
         return self_check(threads);
     }
     for (const char* needed : {"join", "name"})
-        if (!line.has(needed)) return fail(ExitCode::kUsage, fmt::format("--{} is missing", needed));
+        if (!line.has(needed))
+            return fail(ExitCode::kUsage, fmt::format("--{} is missing", needed));
 
     WorkerOptions options;
     ECOPIPE_ASSIGN_OR_RETURN(options.portal, parse_endpoint(line.get_text("join"), "--join"));
@@ -88,18 +93,21 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     options.data_port = static_cast<int>(line.get_integer("data-port"));
     options.data_bind = options.portal.loopback() ? "127.0.0.1" : "0.0.0.0";
     if (!options.data_address.empty() && !Endpoint{options.data_address, 0}.loopback()) {
-        ECOPIPE_RETURN_IF_ERROR(allow_address({options.data_address, 0}, insecure, "--data-address"));
+        ECOPIPE_RETURN_IF_ERROR(
+            allow_address({options.data_address, 0}, insecure, "--data-address"));
         options.data_bind = "0.0.0.0";
     }
     options.stay = line.get_flag("stay");
     const std::string orphan = line.get_text("orphan");
     if (orphan != "exit" && orphan != "wait")
-        return fail(ExitCode::kUsage, fmt::format("--orphan: expected exit or wait, found '{}'", printable(orphan)));
+        return fail(ExitCode::kUsage,
+                    fmt::format("--orphan: expected exit or wait, found '{}'", printable(orphan)));
     options.wait_when_orphaned = orphan == "wait";
     options.join_timeout_s = line.get_number("join-timeout-s");
     options.slowdown = line.get_number("slowdown");
     options.link = {line.get_number("link-mbps"), line.get_number("link-latency-ms")};
-    for (const std::string& link : line.get_texts("link")) ECOPIPE_RETURN_IF_ERROR(parse_link(link, options.links));
+    for (const std::string& link : line.get_texts("link"))
+        ECOPIPE_RETURN_IF_ERROR(parse_link(link, options.links));
 
     watch_signals();
     configure_torch(options.threads);

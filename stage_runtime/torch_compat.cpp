@@ -4,8 +4,8 @@
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <dlfcn.h>
-#include <torch/script.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
+#include <torch/script.h>
 #include <torch/version.h>
 
 #include "core/log.h"
@@ -35,7 +35,8 @@ void configure_torch(int threads) {
     install_counting_allocator();
     at::set_num_threads(threads);
     at::set_num_interop_threads(1);
-    if (auto* set_threads = loaded_function<void(int)>("openblas_set_num_threads")) set_threads(threads);
+    if (auto* set_threads = loaded_function<void(int)>("openblas_set_num_threads"))
+        set_threads(threads);
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
     keep_bits_stable();
 }
@@ -65,7 +66,9 @@ TorchVersions torch_versions() {
 
 void warn_without_fast_blas() {
     if (!torch_versions().fast_blas)
-        log_warn("no OpenBLAS is loaded: training will be 15 to 50 times slower; apt install libopenblas0-pthread");
+        log_warn(
+            "no OpenBLAS is loaded: training will be 15 to 50 times slower; apt install "
+            "libopenblas0-pthread");
 }
 
 }  // namespace ecopipe

@@ -1,16 +1,17 @@
 #pragma once
-// Everything that differs between LibTorch 1.13 and 2.x, and the process-wide switches of torch and its BLAS, in one
-// place. The header is plain.
+// Everything that differs between LibTorch 1.13 and 2.x, and the process-wide switches of torch and
+// its BLAS, in one place. The header is plain.
 
 #include <string>
 
 namespace ecopipe {
 
-// Once, before any torch work: threads of torch and of the BLAS; the allocator that counts; no autograd of its own.
+// Once, before any torch work: threads of torch and of the BLAS; the allocator that counts; no
+// autograd of its own.
 void configure_torch(int threads);
 
-// TorchScript must compute the same bits on every call: the graph optimiser, which changes backward bits after the first
-// call, is off for the calling thread and the process.
+// TorchScript must compute the same bits on every call: the graph optimiser, which changes backward
+// bits after the first call, is off for the calling thread and the process.
 void keep_bits_stable();
 
 struct TorchVersions {

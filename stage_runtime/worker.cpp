@@ -25,9 +25,9 @@
 namespace ecopipe {
 namespace {
 
-constexpr auto kTick = std::chrono::milliseconds(50);            // how soon a signal is noticed
-constexpr auto kLoadTimeout = std::chrono::seconds(30);          // for channels and state after Configure
-constexpr auto kEndWait = std::chrono::seconds(5);               // for the portal's word after a failure
+constexpr auto kTick = std::chrono::milliseconds(50);    // how soon a signal is noticed
+constexpr auto kLoadTimeout = std::chrono::seconds(30);  // for channels and state after Configure
+constexpr auto kEndWait = std::chrono::seconds(5);       // for the portal's word after a failure
 constexpr std::size_t kModelFileBytesMax = 8ULL << 30;
 
 struct ControlMessage {
@@ -52,9 +52,11 @@ Result<std::string> find_torchscript(const std::string& directory, const std::st
         const auto bytes = read_file(path, kModelFileBytesMax);
         if (bytes && sha256_hex(*bytes) == sha256) return path;
     }
-    return fail(ExitCode::kBadFile,
-                fmt::format("the TorchScript file with SHA-256 {} is not in {}; copy it there: scp MODEL.pt {}:{}/",
-                            sha256, directory, host_name(), std::filesystem::absolute(directory, error).string()));
+    return fail(
+        ExitCode::kBadFile,
+        fmt::format(
+            "the TorchScript file with SHA-256 {} is not in {}; copy it there: scp MODEL.pt {}:{}/",
+            sha256, directory, host_name(), std::filesystem::absolute(directory, error).string()));
 }
 
 class Worker {
@@ -73,12 +75,16 @@ class Worker {
     Result<ExitCode> run() {
         ECOPIPE_ASSIGN_OR_RETURN(numeric_class_, measure_numeric_class(options_.threads));
         data_.emulate(options_.links, options_.link);
-        ECOPIPE_ASSIGN_OR_RETURN(data_port_, data_.bind({options_.data_bind, static_cast<std::uint16_t>(options_.data_port)}));
-        log_debug("{} listens for tensors on {}:{}", options_.device, options_.data_bind, data_port_);
+        ECOPIPE_ASSIGN_OR_RETURN(
+            data_port_,
+            data_.bind({options_.data_bind, static_cast<std::uint16_t>(options_.data_port)}));
+        log_debug("{} listens for tensors on {}:{}", options_.device, options_.data_bind,
+                  data_port_);
         for (;;) {
             auto ended = serve_one_run();
             if (signal_received() != 0) return static_cast<ExitCode>(128 + signal_received());
-            const bool orphaned = !ended && ended.error().code == ExitCode::kUnreachable && was_welcomed_;
+            const bool orphaned =
+                !ended && ended.error().code == ExitCode::kUnreachable && was_welcomed_;
             if (!options_.stay && !(orphaned && options_.wait_when_orphaned)) return ended;
             if (orphaned && !options_.wait_when_orphaned) return ended;
             if (!ended && !was_welcomed_) return ended;
@@ -100,8 +106,8 @@ class Worker {
     Result<void> run_action(const stage_command::Run& run);
     Result<void> train_action(const Action& action, std::vector<HostTensor> tensors);
     Result<void> evaluate_action(const Action& action, std::vector<HostTensor> tensors);
-    void send_outputs(const SliceRole& slice, int slice_index, std::uint32_t micro_batch, TensorKind kind,
-                      std::vector<HostTensor> outputs);
+    void send_outputs(const SliceRole& slice, int slice_index, std::uint32_t micro_batch,
+                      TensorKind kind, std::vector<HostTensor> outputs);
     void send_gradients(const SliceRole& slice, int slice_index, std::uint32_t micro_batch,
                         std::vector<HostTensor> gradients);
     void send_tensor(const std::string& to, TensorAddress address, HostTensor tensor);
@@ -131,15 +137,15 @@ class Worker {
     Plan plan_;
     std::vector<std::unique_ptr<Executor>> executors_;  // one a slice
     std::map<TensorAddress, Delivery> tensors_;         // arrived, not consumed yet
-    std::vector<Delivery> early_state_;                 // of a generation whose Configure is still under way
-    std::set<std::string> attached_;                    // peers whose channel stands
+    std::vector<Delivery> early_state_;  // of a generation whose Configure is still under way
+    std::set<std::string> attached_;     // peers whose channel stands
     bool configured_ = false;
     bool was_welcomed_ = false;
-    std::optional<Instant> loading_since_;              // from Configure to Ready
+    std::optional<Instant> loading_since_;  // from Configure to Ready
     std::vector<PeerAddress> peers_;
-    std::uint32_t micro_batch_ = 0;                     // of the action at hand
+    std::uint32_t micro_batch_ = 0;  // of the action at hand
     bool trace_ = false;
-    Done done_;            // of the step under way
+    Done done_;  // of the step under way
     double update_ms_ = 0;
     Instant step_started_{};
     std::uint64_t sent_before_ = 0;
@@ -183,15 +189,18 @@ Result<ExitCode> Worker::pump() {
         }
         if (!event) {
             if (loading_since_ && monotonic_now() - *loading_since_ > kLoadTimeout)
-                return give_up({ExitCode::kUnreachable, fmt::format("not ready after {} s: {}", kLoadTimeout.count(), loading_problem())});
+                return give_up(
+                    {ExitCode::kUnreachable, fmt::format("not ready after {} s: {}",
+                                                         kLoadTimeout.count(), loading_problem())});
             if (!was_welcomed_ && monotonic_now() > join_deadline)
                 return fail(ExitCode::kUnreachable,
-                            fmt::format("portal {} did not answer within {} s", options_.portal.text(),
-                                        options_.join_timeout_s));
+                            fmt::format("portal {} did not answer within {} s",
+                                        options_.portal.text(), options_.join_timeout_s));
             continue;
         }
         Result<void> handled;
-        if (auto* lost = std::get_if<PortalLost>(&*event)) return tl::unexpected<Error>(lost->error);
+        if (auto* lost = std::get_if<PortalLost>(&*event))
+            return tl::unexpected<Error>(lost->error);
         if (auto* attached = std::get_if<PeerAttached>(&*event)) {
             attached_.insert(attached->peer);
             handled = obey(machine_.on(stage_event::Attached{attached->peer}));
@@ -199,7 +208,8 @@ Result<ExitCode> Worker::pump() {
             handled = deliver(std::move(*delivery));
         } else {
             auto& message = std::get<ControlMessage>(*event);
-            was_welcomed_ = was_welcomed_ || static_cast<MessageType>(message.header.type) == MessageType::kWelcome;
+            was_welcomed_ = was_welcomed_ ||
+                            static_cast<MessageType>(message.header.type) == MessageType::kWelcome;
             auto outcome = handle(message);
             if (outcome && *outcome) return **outcome;
             if (!outcome) {
@@ -216,13 +226,16 @@ Result<ExitCode> Worker::pump() {
 
 Result<ExitCode> Worker::give_up(const Error& error) {
     if (!was_welcomed_) return tl::unexpected<Error>(error);  // nobody is there to be told
-    link_.send(header(), Failed{static_cast<std::uint8_t>(error.code), error.message.substr(0, 4096)});
+    link_.send(header(),
+               Failed{static_cast<std::uint8_t>(error.code), error.message.substr(0, 4096)});
     const Instant deadline = monotonic_now() + kEndWait;
     while (monotonic_now() < deadline) {
         const auto event = inbox_.pop_until(deadline);
         if (!event || std::holds_alternative<PortalLost>(*event)) break;
         const auto* message = std::get_if<ControlMessage>(&*event);
-        if (message != nullptr && static_cast<MessageType>(message->header.type) == MessageType::kEnd) break;
+        if (message != nullptr &&
+            static_cast<MessageType>(message->header.type) == MessageType::kEnd)
+            break;
     }
     return tl::unexpected<Error>(error);
 }
@@ -238,7 +251,8 @@ Result<std::optional<ExitCode>> Worker::handle(ControlMessage& message) {
         case MessageType::kRefuse: {
             ECOPIPE_ASSIGN_OR_RETURN(const auto refuse, decode<Refuse>(body));
             return fail(static_cast<ExitCode>(refuse.code),
-                        fmt::format("refused by portal {}: {}", options_.portal.text(), printable(refuse.reason)));
+                        fmt::format("refused by portal {}: {}", options_.portal.text(),
+                                    printable(refuse.reason)));
         }
         case MessageType::kConfigure: {
             ECOPIPE_ASSIGN_OR_RETURN(const auto work, decode<Configure>(body));
@@ -252,7 +266,8 @@ Result<std::optional<ExitCode>> Worker::handle(ControlMessage& message) {
         }
         case MessageType::kCommit: {
             ECOPIPE_ASSIGN_OR_RETURN(const auto commit, decode<Commit>(body));
-            ECOPIPE_RETURN_IF_ERROR(obey(machine_.on(stage_event::CommitReceived{head.generation, head.step, commit})));
+            ECOPIPE_RETURN_IF_ERROR(
+                obey(machine_.on(stage_event::CommitReceived{head.generation, head.step, commit})));
             break;
         }
         case MessageType::kFetch: {
@@ -263,11 +278,13 @@ Result<std::optional<ExitCode>> Worker::handle(ControlMessage& message) {
         case MessageType::kEnd: {
             ECOPIPE_ASSIGN_OR_RETURN(const auto end, decode<End>(body));
             if (end.code != 0)
-                return fail(static_cast<ExitCode>(end.code), fmt::format("the run ended: {}", end.reason));
+                return fail(static_cast<ExitCode>(end.code),
+                            fmt::format("the run ended: {}", end.reason));
             log_info("the run is over");
             return std::optional(ExitCode::kDone);
         }
-        default: log_warn("portal {}: unexpected message {}", options_.portal.text(), head.type);
+        default:
+            log_warn("portal {}: unexpected message {}", options_.portal.text(), head.type);
     }
     return std::optional<ExitCode>();
 }
@@ -280,7 +297,8 @@ Result<void> Worker::configure(const FrameHeader& head, const Configure& work) {
     spec.num_classes = static_cast<int>(work.num_classes);
     spec.input_shape = work.input_shape;
     if (spec.zoo.empty()) {
-        ECOPIPE_ASSIGN_OR_RETURN(spec.torchscript_path, find_torchscript(options_.models_directory, spec.sha256));
+        ECOPIPE_ASSIGN_OR_RETURN(spec.torchscript_path,
+                                 find_torchscript(options_.models_directory, spec.sha256));
     }
     executors_.clear();
     std::vector<SliceRole> slices;
@@ -296,7 +314,8 @@ Result<void> Worker::configure(const FrameHeader& head, const Configure& work) {
         slices = slice_roles(plan_, work.device, executor->model().first_trainable_layer);
         executors_.push_back(std::move(executor));
     }
-    if (executors_.empty()) return fail(ExitCode::kBadFile, "the plan has no stage for this device");
+    if (executors_.empty())
+        return fail(ExitCode::kBadFile, "the plan has no stage for this device");
     // Channels of an earlier plan stay; only those that do not stand yet are waited for.
     std::set<std::string> missing;
     std::vector<std::string> keep{kPortalPeer};
@@ -310,11 +329,12 @@ Result<void> Worker::configure(const FrameHeader& head, const Configure& work) {
     configured_ = true;
     peers_ = work.peers;
     loading_since_ = monotonic_now();
-    ECOPIPE_RETURN_IF_ERROR(
-        obey(machine_.on(stage_event::Configured{head.generation, slices, missing, work.state_tensors})));
+    ECOPIPE_RETURN_IF_ERROR(obey(machine_.on(
+        stage_event::Configured{head.generation, slices, missing, work.state_tensors})));
     for (const PeerAddress& peer : work.peers) {
         if (!peer.dial) continue;
-        ECOPIPE_ASSIGN_OR_RETURN(const Endpoint endpoint, parse_endpoint(peer.endpoint, "peer " + peer.device));
+        ECOPIPE_ASSIGN_OR_RETURN(const Endpoint endpoint,
+                                 parse_endpoint(peer.endpoint, "peer " + peer.device));
         ECOPIPE_RETURN_IF_ERROR(data_.dial(peer.device, endpoint));
     }
     auto early = std::move(early_state_);
@@ -327,9 +347,12 @@ Result<void> Worker::configure(const FrameHeader& head, const Configure& work) {
 std::string Worker::loading_problem() const {
     for (const PeerAddress& peer : peers_)
         if (!attached_.contains(peer.device))
-            return peer.dial ? fmt::format("device {} cannot be reached at {}", peer.device, peer.endpoint)
-                             : fmt::format("device {} did not dial this one's data port {}", peer.device, data_port_);
-    if (!attached_.contains(kPortalPeer)) return fmt::format("the portal did not dial this device's data port {}", data_port_);
+            return peer.dial ? fmt::format("device {} cannot be reached at {}", peer.device,
+                                           peer.endpoint)
+                             : fmt::format("device {} did not dial this one's data port {}",
+                                           peer.device, data_port_);
+    if (!attached_.contains(kPortalPeer))
+        return fmt::format("the portal did not dial this device's data port {}", data_port_);
     return machine_.waiting_for();
 }
 
@@ -339,14 +362,16 @@ Result<void> Worker::begin(const FrameHeader& head, const Begin& step) {
     if (step.mode == StepMode::kTrain) {
         ECOPIPE_ASSIGN_OR_RETURN(const auto lists, plan_actions(plan_, micro_batches));
         const auto devices = plan_devices(plan_);
-        const auto at = std::find(devices.begin(), devices.end(), options_.device) - devices.begin();
+        const auto at =
+            std::find(devices.begin(), devices.end(), options_.device) - devices.begin();
         actions = lists.at(static_cast<std::size_t>(at));
     } else {
         for (int m = 0; m < micro_batches; ++m)
             for (int slice = 0; slice < static_cast<int>(executors_.size()); ++slice)
                 actions.push_back({ActionKind::kForward, m, slice});
     }
-    return obey(machine_.on(stage_event::Begun{head.generation, head.step, step, std::move(actions)}));
+    return obey(
+        machine_.on(stage_event::Begun{head.generation, head.step, step, std::move(actions)}));
 }
 
 Result<void> Worker::take_state(const Delivery& delivery) {
@@ -356,7 +381,8 @@ Result<void> Worker::take_state(const Delivery& delivery) {
     }
     if (delivery.address.generation < machine_.generation()) return {};
     const std::size_t slice = delivery.address.slice;
-    if (slice >= executors_.size()) return fail(ExitCode::kRunFailed, "a state tensor for a slice that is not here");
+    if (slice >= executors_.size())
+        return fail(ExitCode::kRunFailed, "a state tensor for a slice that is not here");
     ECOPIPE_RETURN_IF_ERROR(executors_[slice]->load_state(delivery.address.name, delivery.tensor));
     return obey(machine_.on(stage_event::StateLoaded{}));
 }
@@ -380,7 +406,8 @@ Result<void> Worker::obey(StageCommands commands) {
             sent_before_ = data_.sent_bytes();
             reset_peak_tensor_bytes();
             if (start->begin.mode == StepMode::kTrain)
-                for (auto& executor : executors_) executor->begin_step(start->step, start->begin.loss_divisor);
+                for (auto& executor : executors_)
+                    executor->begin_step(start->step, start->begin.loss_divisor);
         } else if (auto* run = std::get_if<stage_command::Run>(&command)) {
             ECOPIPE_RETURN_IF_ERROR(run_action(*run));
         } else if (auto* drop = std::get_if<stage_command::DropTensor>(&command)) {
@@ -401,7 +428,8 @@ Result<void> Worker::obey(StageCommands commands) {
         } else if (auto* fetch = std::get_if<stage_command::SendState>(&command)) {
             send_state(fetch->optimizer_state);
         } else if (auto* error = std::get_if<stage_command::ProtocolError>(&command)) {
-            return fail(ExitCode::kRunFailed, "unexpected message from the portal: " + error->reason);
+            return fail(ExitCode::kRunFailed,
+                        "unexpected message from the portal: " + error->reason);
         }
     }
     return {};
@@ -435,8 +463,9 @@ Result<void> Worker::run_action(const stage_command::Run& run) {
     const Instant ended = monotonic_now();
     done_.busy_ms += to_ms(ended - started);
     if (trace_)
-        done_.actions.push_back({static_cast<char>(run.action.kind), static_cast<std::uint16_t>(run.action.slice),
-                                 micro_batch_, ns(started), ns(ended)});
+        done_.actions.push_back({static_cast<char>(run.action.kind),
+                                 static_cast<std::uint16_t>(run.action.slice), micro_batch_,
+                                 ns(started), ns(ended)});
     ++actions_finished_;
     return obey(machine_.on(stage_event::ActionFinished{}));
 }
@@ -452,16 +481,21 @@ Result<void> Worker::train_action(const Action& action, std::vector<HostTensor> 
             labels = std::move(tensors.back());
             tensors.pop_back();
         }
-        ECOPIPE_ASSIGN_OR_RETURN(auto outputs, executor.forward(micro_batch_, tensors, slice.last ? &labels : nullptr));
+        ECOPIPE_ASSIGN_OR_RETURN(
+            auto outputs, executor.forward(micro_batch_, tensors, slice.last ? &labels : nullptr));
         emulate_slowness(thread_cpu_time() - cpu);
-        if (!slice.last) send_outputs(slice, action.slice, micro_batch_, TensorKind::kActivation, std::move(outputs));
+        if (!slice.last)
+            send_outputs(slice, action.slice, micro_batch_, TensorKind::kActivation,
+                         std::move(outputs));
         return {};
     }
     if (action.kind != ActionKind::kBackward)
-        return fail(ExitCode::kRunFailed, "a schedule with split backward is not supported by this stage");
+        return fail(ExitCode::kRunFailed,
+                    "a schedule with split backward is not supported by this stage");
     ECOPIPE_ASSIGN_OR_RETURN(auto gradients, executor.backward(micro_batch_, tensors));
     emulate_slowness(thread_cpu_time() - cpu);
-    if (slice.sends_gradient) send_gradients(slice, action.slice, micro_batch_, std::move(gradients));
+    if (slice.sends_gradient)
+        send_gradients(slice, action.slice, micro_batch_, std::move(gradients));
     return {};
 }
 
@@ -475,8 +509,8 @@ Result<void> Worker::evaluate_action(const Action& action, std::vector<HostTenso
         tensors.pop_back();
     }
     LossTotals totals;
-    ECOPIPE_ASSIGN_OR_RETURN(auto outputs,
-                             executors_[index]->evaluate(tensors, slice.last ? &labels : nullptr, totals));
+    ECOPIPE_ASSIGN_OR_RETURN(
+        auto outputs, executors_[index]->evaluate(tensors, slice.last ? &labels : nullptr, totals));
     done_.loss_sum += totals.sum;
     done_.labels += totals.labels;
     done_.correct += totals.correct;
@@ -485,12 +519,13 @@ Result<void> Worker::evaluate_action(const Action& action, std::vector<HostTenso
     // Evaluation streams: a faster stage waits here instead of queueing the whole test split.
     while (!data_.wait_for_room(monotonic_now() + kTick))
         if (signal_received() != 0) return fail(ExitCode::kRunFailed, "left on a signal");
-    send_outputs(slice, action.slice, micro_batch_, TensorKind::kEvalActivation, std::move(outputs));
+    send_outputs(slice, action.slice, micro_batch_, TensorKind::kEvalActivation,
+                 std::move(outputs));
     return {};
 }
 
-void Worker::send_outputs(const SliceRole& slice, int slice_index, std::uint32_t micro_batch, TensorKind kind,
-                          std::vector<HostTensor> outputs) {
+void Worker::send_outputs(const SliceRole& slice, int slice_index, std::uint32_t micro_batch,
+                          TensorKind kind, std::vector<HostTensor> outputs) {
     TensorAddress address;
     address.generation = machine_.generation();
     address.step = machine_.step();
@@ -515,8 +550,8 @@ void Worker::send_gradients(const SliceRole& slice, int slice_index, std::uint32
     address.micro_batch = micro_batch;
     address.slice = static_cast<std::uint16_t>(slice_index);
     address.producer = static_cast<std::uint32_t>(slice.first_layer - 1);
-    address.outputs = static_cast<std::uint16_t>(
-        std::count_if(gradients.begin(), gradients.end(), [](const HostTensor& g) { return g.defined(); }));
+    address.outputs = static_cast<std::uint16_t>(std::count_if(
+        gradients.begin(), gradients.end(), [](const HostTensor& g) { return g.defined(); }));
     for (std::size_t i = 0; i < gradients.size(); ++i) {
         if (!gradients[i].defined()) continue;
         address.output = static_cast<std::uint16_t>(i);
@@ -571,11 +606,13 @@ void Worker::send_state(bool optimizer_state) {
 
 void Worker::emulate_slowness(Duration cpu) {
     if (options_.slowdown <= 1) return;
-    const Instant until = monotonic_now() + std::chrono::duration_cast<Duration>(cpu * (options_.slowdown - 1));
+    const Instant until =
+        monotonic_now() + std::chrono::duration_cast<Duration>(cpu * (options_.slowdown - 1));
     timespec when{};
     when.tv_sec = until.time_since_epoch().count() / 1'000'000'000;
     when.tv_nsec = until.time_since_epoch().count() % 1'000'000'000;
-    while (::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &when, nullptr) == EINTR && signal_received() == 0) {
+    while (::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &when, nullptr) == EINTR &&
+           signal_received() == 0) {
     }
 }
 

@@ -1,5 +1,6 @@
 #pragma once
-// The work of one device: joins a portal, runs what it is told, emulating a slower device and link when asked to.
+// The work of one device: joins a portal, runs what it is told, emulating a slower device and link
+// when asked to.
 
 #include <map>
 #include <string>
@@ -14,20 +15,21 @@ struct WorkerOptions {
     Endpoint portal;
     std::string device;
     int threads = 1;
-    std::string models_directory = ".";  // where TorchScript files may be loaded from
+    std::string models_directory = ".";   // where TorchScript files may be loaded from
     std::string data_bind = "127.0.0.1";  // interface to listen on
-    std::string data_address;             // what peers are told to dial; "" leaves it to the portal's knowledge
+    std::string
+        data_address;  // what peers are told to dial; "" leaves it to the portal's knowledge
     int data_port = 0;
-    bool stay = false;           // serve run after run
+    bool stay = false;                // serve run after run
     bool wait_when_orphaned = false;  // join again when the portal is lost, instead of ending
     double join_timeout_s = 600;
-    double slowdown = 1;         // sleep this many times the CPU time of each action, less once
-    EmulatedLink link;           // of every channel
+    double slowdown = 1;  // sleep this many times the CPU time of each action, less once
+    EmulatedLink link;    // of every channel
     std::map<std::string, EmulatedLink> links;  // of the channel with one device
 };
 
-// Serves one run (or, with `stay`, runs until a signal). The result is how the run ended for this stage. Uses the calling
-// thread for compute. Errors: kUnreachable, kMismatch, or the run's own.
+// Serves one run (or, with `stay`, runs until a signal). The result is how the run ended for this
+// stage. Uses the calling thread for compute. Errors: kUnreachable, kMismatch, or the run's own.
 [[nodiscard]] Result<ExitCode> run_worker(const WorkerOptions& options);
 
 }  // namespace ecopipe

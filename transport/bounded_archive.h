@@ -1,7 +1,7 @@
 #pragma once
-// cereal archives for message bodies. cereal's own input archives trust counts (nine bytes made one allocate a
-// gigabyte); BoundedInput reads the same `serialize` members but believes nothing: a count must fit the bytes left
-// and the element limit, a bool is 0 or 1, nothing may be left over.
+// cereal archives for message bodies. cereal's own input archives trust counts (nine bytes made one
+// allocate a gigabyte); BoundedInput reads the same `serialize` members but believes nothing: a
+// count must fit the bytes left and the element limit, a bool is 0 or 1, nothing may be left over.
 
 #include <cereal/cereal.hpp>
 #include <cstdint>
@@ -44,7 +44,8 @@ class BoundedInput : public cereal::InputArchive<BoundedInput, cereal::AllowEmpt
     [[nodiscard]] std::size_t count(std::size_t element_bytes, std::size_t limit) {
         std::uint32_t n = 0;
         bytes(&n, sizeof n);
-        if (n > limit || n > in_.size() / element_bytes) throw DecodeError("count exceeds its limit");
+        if (n > limit || n > in_.size() / element_bytes)
+            throw DecodeError("count exceeds its limit");
         return n;
     }
     [[nodiscard]] bool empty() const { return in_.empty(); }
@@ -92,7 +93,8 @@ void CEREAL_SAVE_FUNCTION_NAME(WireOutput& archive, const std::vector<T>& values
 }
 template <class T>
 void CEREAL_LOAD_FUNCTION_NAME(BoundedInput& archive, std::vector<T>& values) {
-    // A struct's wire size is unknown here but never below one byte; growth follows what was really read.
+    // A struct's wire size is unknown here but never below one byte; growth follows what was really
+    // read.
     const std::size_t n = archive.count(WireNumber<T> ? sizeof(T) : 1, kElementsMax);
     values.clear();
     for (std::size_t i = 0; i < n; ++i) {

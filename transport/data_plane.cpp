@@ -11,7 +11,8 @@ namespace {
 constexpr auto kAttachRetry = std::chrono::milliseconds(20);
 constexpr auto kAttachAgain = std::chrono::milliseconds(1000);  // unanswered
 constexpr auto kSendRetry = std::chrono::milliseconds(1);
-constexpr auto kShapeAhead = std::chrono::milliseconds(5);  // how far ahead an emulated link is booked
+constexpr auto kShapeAhead =
+    std::chrono::milliseconds(5);  // how far ahead an emulated link is booked
 
 bool streamed(TensorKind kind) {
     return kind == TensorKind::kInput || kind == TensorKind::kLabel ||
@@ -93,7 +94,8 @@ void DataPlane::attach(const std::string& name) {
     const auto known = peers_.find(name);
     if (known == peers_.end() || known->second->attached) return;
     const bool sent = send_message(*known->second, {}, Attach{own_device_});
-    loop_.at(monotonic_now() + (sent ? kAttachAgain : kAttachRetry), lifeline_, [this, name] { attach(name); });
+    loop_.at(monotonic_now() + (sent ? kAttachAgain : kAttachRetry), lifeline_,
+             [this, name] { attach(name); });
 }
 
 void DataPlane::keep_only(const std::vector<std::string>& keep) {
@@ -110,7 +112,8 @@ void DataPlane::keep_only(const std::vector<std::string>& keep) {
 }
 
 template <class Message>
-bool DataPlane::send_message(Peer& to, FrameHeader header, const Message& message, Payload payload) {
+bool DataPlane::send_message(Peer& to, FrameHeader header, const Message& message,
+                             Payload payload) {
     header.run = run_;
     MessageSocket* socket = to.dialled ? to.dialled.get() : listener_.get();
     return socket != nullptr && socket->send(to.routing_id, header, message, std::move(payload));
@@ -144,9 +147,9 @@ bool DataPlane::send_chunk(Peer& to, const Queued& item, std::size_t bytes) {
     header.step = address.step;
     header.micro_batch = address.micro_batch;
     header.slice = address.slice;
-    const TensorChunk chunk{address.kind,   address.producer,       address.output,
-                            address.outputs, address.gradient_returns, address.name,
-                            item.tensor.dtype(), item.tensor.shape(),  item.offset};
+    const TensorChunk chunk{address.kind,        address.producer,         address.output,
+                            address.outputs,     address.gradient_returns, address.name,
+                            item.tensor.dtype(), item.tensor.shape(),      item.offset};
     const Payload payload{{item.tensor.data() + item.offset, bytes}, item.tensor.owner()};
     if (!send_message(to, header, chunk, payload)) return false;
     sent_bytes_ += bytes;
@@ -237,11 +240,10 @@ void DataPlane::on_chunk(const std::string& name, const Incoming& message) {
         log_warn("data channel from {}: {}", name, chunk.error().message);
         return;
     }
-    const TensorAddress address{message.header.generation, message.header.step,
-                                chunk->kind,               message.header.micro_batch,
-                                message.header.slice,      chunk->producer,
-                                chunk->output,             chunk->outputs,
-                                chunk->gradient_returns,   chunk->name};
+    const TensorAddress address{
+        message.header.generation, message.header.step, chunk->kind,   message.header.micro_batch,
+        message.header.slice,      chunk->producer,     chunk->output, chunk->outputs,
+        chunk->gradient_returns,   chunk->name};
     const std::size_t total = *checked_bytes(chunk->dtype, chunk->shape);
     if (chunk->offset == 0) {
         if (total > kTensorBytesMax) {
@@ -258,7 +260,8 @@ void DataPlane::on_chunk(const std::string& name, const Incoming& message) {
         log_warn("data channel from {}: a chunk out of place", name);
         return;
     }
-    std::memcpy(from.partial.data() + chunk->offset, message.payload.data(), message.payload.size());
+    std::memcpy(from.partial.data() + chunk->offset, message.payload.data(),
+                message.payload.size());
     from.partial_bytes += message.payload.size();
     from.owed += message.payload.size();
     if (from.partial_bytes == total) {

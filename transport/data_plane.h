@@ -1,10 +1,11 @@
 #pragma once
 // Tensors between devices: one direct channel per pair, in order, in chunks, with credits.
 //
-// The sender may have kWindowBytes under way to a peer; the receiver gives credit back as chunks arrive. Kinds that the
-// portal or an evaluation streams (inputs, labels, evaluation activations) also count until the compute thread has
-// consumed them, so a fast producer waits instead of filling memory. Activations and gradients of a training step need no
-// such bound: the schedule's in-flight counts bound them, and bounding them twice could deadlock.
+// The sender may have kWindowBytes under way to a peer; the receiver gives credit back as chunks
+// arrive. Kinds that the portal or an evaluation streams (inputs, labels, evaluation activations)
+// also count until the compute thread has consumed them, so a fast producer waits instead of
+// filling memory. Activations and gradients of a training step need no such bound: the schedule's
+// in-flight counts bound them, and bounding them twice could deadlock.
 
 #include <condition_variable>
 #include <deque>
@@ -22,10 +23,11 @@
 
 namespace ecopipe {
 
-inline constexpr std::size_t kChunkBytes = 512U << 10;      // measured best of 256 KiB to 1 MiB
-inline constexpr std::size_t kWindowBytes = 8U << 20;       // under way, per peer and direction
-inline constexpr std::size_t kUnconsumedBytes = 8U << 20;   // streamed tensors that wait for the compute thread
-inline constexpr std::size_t kBacklogBytes = 16U << 20;     // streamed tensors queued at the sender
+inline constexpr std::size_t kChunkBytes = 512U << 10;  // measured best of 256 KiB to 1 MiB
+inline constexpr std::size_t kWindowBytes = 8U << 20;   // under way, per peer and direction
+inline constexpr std::size_t kUnconsumedBytes =
+    8U << 20;  // streamed tensors that wait for the compute thread
+inline constexpr std::size_t kBacklogBytes = 16U << 20;  // streamed tensors queued at the sender
 inline constexpr std::size_t kTensorBytesMax = 2ULL << 30;
 // The portal's own name on data channels; no device may have it.
 inline constexpr const char* kPortalPeer = "@portal";
@@ -72,8 +74,8 @@ class DataPlane {
 
     // Any thread: queues the tensor; its memory is read until it has left.
     void send(const std::string& peer, TensorAddress address, HostTensor tensor);
-    // Any thread but the network's: true once less than kBacklogBytes wait to be sent, false at the deadline. A producer of
-    // streamed tensors asks before each.
+    // Any thread but the network's: true once less than kBacklogBytes wait to be sent, false at the
+    // deadline. A producer of streamed tensors asks before each.
     [[nodiscard]] bool wait_for_room(Instant deadline);
     // Any thread: a streamed tensor of this size was taken by the compute thread.
     void consumed(const std::string& peer, std::size_t bytes);
@@ -86,9 +88,9 @@ class DataPlane {
         std::size_t offset = 0;
     };
     struct Peer {
-        std::string endpoint;                   // dialled peers
+        std::string endpoint;                    // dialled peers
         std::unique_ptr<MessageSocket> dialled;  // null: they dialled us
-        std::string routing_id;                 // of a peer that dialled us
+        std::string routing_id;                  // of a peer that dialled us
         bool attached = false;
         LinkShaper shaper{EmulatedLink{}};
         bool pump_scheduled = false;
@@ -127,7 +129,8 @@ class DataPlane {
 
     std::mutex backlog_mutex_;
     std::condition_variable room_;
-    std::ptrdiff_t backlog_bytes_ = 0;  // guarded by backlog_mutex_: queued and not yet handed to a socket
+    std::ptrdiff_t backlog_bytes_ =
+        0;  // guarded by backlog_mutex_: queued and not yet handed to a socket
 };
 
 }  // namespace ecopipe

@@ -27,17 +27,18 @@ Result<Endpoint> parse_endpoint(const std::string& text, const std::string& flag
             endpoint.host.find_first_of(" \t/") == std::string::npos)
             return endpoint;
     }
-    return fail(ExitCode::kUsage, fmt::format("{}: expected tcp://ADDRESS:PORT, found '{}'", flag,
-                                              printable(text)));
+    return fail(ExitCode::kUsage,
+                fmt::format("{}: expected tcp://ADDRESS:PORT, found '{}'", flag, printable(text)));
 }
 
 Result<void> allow_address(const Endpoint& endpoint, bool insecure, const std::string& flag) {
     if (endpoint.loopback()) return {};
     if (!insecure)
-        return fail(ExitCode::kUsage,
-                    fmt::format("{}: {} is not a loopback address: traffic would be open to the network; "
-                                "give --insecure to accept that",
-                                flag, endpoint.text()));
+        return fail(
+            ExitCode::kUsage,
+            fmt::format("{}: {} is not a loopback address: traffic would be open to the network; "
+                        "give --insecure to accept that",
+                        flag, endpoint.text()));
     log_warn("{}: traffic on {} is neither encrypted nor authenticated (--insecure)", flag,
              endpoint.text());
     return {};

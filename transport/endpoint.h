@@ -19,6 +19,7 @@ struct Endpoint {
 [[nodiscard]] Result<Endpoint> parse_endpoint(const std::string& text, const std::string& flag);
 
 // Without keys a program talks to loopback addresses only, unless --insecure is said aloud.
-[[nodiscard]] Result<void> allow_address(const Endpoint& endpoint, bool insecure, const std::string& flag);
+[[nodiscard]] Result<void> allow_address(const Endpoint& endpoint, bool insecure,
+                                         const std::string& flag);
 
 }  // namespace ecopipe

@@ -1,5 +1,6 @@
 #pragma once
-// The messages between clusters and the federation's server. Same rules as messages.h; examples in docs/WIRE.md.
+// The messages between clusters and the federation's server. Same rules as messages.h; examples in
+// docs/WIRE.md.
 
 #include <cstdint>
 #include <optional>
@@ -21,7 +22,8 @@ struct KeyValue {
     }
 };
 
-// A tensor's place in the flat bytes of a model: tensors follow one another in this order without gaps.
+// A tensor's place in the flat bytes of a model: tensors follow one another in this order without
+// gaps.
 struct TensorEntry {
     std::string name;
     DType dtype = DType::kF32;
@@ -38,7 +40,7 @@ struct ClusterHello {
     static constexpr MessageType kType = MessageType::kClusterHello;
     std::string cluster;
     std::string program_version;
-    std::string model;  // as plans name it
+    std::string model;           // as plans name it
     std::uint64_t instance = 0;  // one number a client process: a reconnect is not a second cluster
     std::uint64_t samples = 0;
     std::vector<std::uint64_t> label_counts;  // one a class; empty when not told
@@ -125,8 +127,8 @@ struct UpdateSlice {
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(base_version, sequence, slice, slices, first_layer, last_layer, encoding, samples, train_loss, seconds, bytes,
-           sha256);
+        ar(base_version, sequence, slice, slices, first_layer, last_layer, encoding, samples,
+           train_loss, seconds, bytes, sha256);
     }
     [[nodiscard]] std::string validate() const;
 };
@@ -171,7 +173,8 @@ struct FederationEnd {
     [[nodiscard]] std::string validate() const;
 };
 
-// The flat bytes that a list of entries describes; nothing when an entry is invalid or the sum overflows.
+// The flat bytes that a list of entries describes; nothing when an entry is invalid or the sum
+// overflows.
 [[nodiscard]] std::optional<std::size_t> flat_bytes(const std::vector<TensorEntry>& entries);
 [[nodiscard]] std::vector<TensorEntry> entries_of(const TensorMap& tensors);
 [[nodiscard]] std::string flatten(const TensorMap& tensors);

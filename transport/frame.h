@@ -1,6 +1,6 @@
 #pragma once
-// The first frame of every message: a fixed header of 72 bytes, little-endian. docs/WIRE.md is the truth; this file
-// is its implementation. A message is [header, body] or [header, body, payload].
+// The first frame of every message: a fixed header of 72 bytes, little-endian. docs/WIRE.md is the
+// truth; this file is its implementation. A message is [header, body] or [header, body, payload].
 
 #include <array>
 #include <bit>
@@ -18,10 +18,12 @@ namespace ecopipe {
 
 static_assert(std::endian::native == std::endian::little, "the wire is little-endian");
 
-// Rises with any change of the wire until version 1.0; a peer of another number is refused with exit code 5.
+// Rises with any change of the wire until version 1.0; a peer of another number is refused with
+// exit code 5.
 inline constexpr std::uint16_t kProtocol = 1;
 inline constexpr std::array<char, 4> kFrameMagic{'E', 'C', 'O', 'P'};
-inline constexpr std::size_t kBodyBytesMax = 4U << 20;     // a plan of a deep model, a Done of many actions
+inline constexpr std::size_t kBodyBytesMax =
+    4U << 20;  // a plan of a deep model, a Done of many actions
 inline constexpr std::size_t kPayloadBytesMax = 4U << 20;  // one chunk
 inline constexpr std::size_t kFramesMax = 3;
 
@@ -87,9 +89,9 @@ static_assert(offsetof(FrameHeader, header_crc) == 68);
                                                               std::string_view body,
                                                               std::size_t payload_bytes);
 
-// Checks the frames of one message in this order: count, sizes, header checksum, magic, protocol, version, body
-// checksum. On success all sizes agree. Errors: kMismatch for another protocol, else kRunFailed; reasons are short and
-// carry no bytes of the peer.
+// Checks the frames of one message in this order: count, sizes, header checksum, magic, protocol,
+// version, body checksum. On success all sizes agree. Errors: kMismatch for another protocol, else
+// kRunFailed; reasons are short and carry no bytes of the peer.
 [[nodiscard]] Result<FrameHeader> open_frames(std::span<const std::span<const std::byte>> frames);
 
 }  // namespace ecopipe

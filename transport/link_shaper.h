@@ -1,5 +1,6 @@
 #pragma once
-// Emulates a slower link in software: when would these bytes have arrived? Pure; time is an argument.
+// Emulates a slower link in software: when would these bytes have arrived? Pure; time is an
+// argument.
 
 #include <cstddef>
 
@@ -14,8 +15,8 @@ struct EmulatedLink {
     [[nodiscard]] bool active() const { return mbps > 0 || latency_ms > 0; }
 };
 
-// One direction of one link: transfers occupy it one after the other for bytes * 8 / (mbps * 1000) ms and arrive
-// latency_ms after they leave, as in the planner's cost model.
+// One direction of one link: transfers occupy it one after the other for bytes * 8 / (mbps * 1000)
+// ms and arrive latency_ms after they leave, as in the planner's cost model.
 class LinkShaper {
   public:
     explicit LinkShaper(EmulatedLink link) : link_(link) {}

@@ -10,17 +10,19 @@
 namespace ecopipe {
 namespace {
 
-constexpr int kHighWaterMark = 1000;   // messages; data channels stay far below by credits
-constexpr int kLingerMs = 500;         // time for a last End or Failed to leave
-constexpr int kReadsPerTurn = 64;      // so that one busy socket starves no other
-constexpr int kHeartbeatMs = 2000;     // ZeroMQ's own, under ours: closes half-open connections
+constexpr int kHighWaterMark = 1000;  // messages; data channels stay far below by credits
+constexpr int kLingerMs = 500;        // time for a last End or Failed to leave
+constexpr int kReadsPerTurn = 64;     // so that one busy socket starves no other
+constexpr int kHeartbeatMs = 2000;    // ZeroMQ's own, under ours: closes half-open connections
 constexpr int kHandshakeMs = 5000;
-constexpr std::int64_t kFrameBytesMax = kPayloadBytesMax > kBodyBytesMax ? kPayloadBytesMax : kBodyBytesMax;
+constexpr std::int64_t kFrameBytesMax =
+    kPayloadBytesMax > kBodyBytesMax ? kPayloadBytesMax : kBodyBytesMax;
 
 void free_payload(void*, void* hint) { delete static_cast<std::shared_ptr<void>*>(hint); }
 
 zmq::message_t payload_message(Payload payload) {
-    // ZeroMQ takes a C callback and a pointer: the shared owner travels in it, so the buffer outlives the send.
+    // ZeroMQ takes a C callback and a pointer: the shared owner travels in it, so the buffer
+    // outlives the send.
     auto* owner = new std::shared_ptr<void>(std::move(payload.owner));
     auto* data = const_cast<std::byte*>(payload.bytes.data());
     return zmq::message_t(data, payload.bytes.size(), free_payload, owner);
@@ -31,7 +33,9 @@ std::string_view peer_address(const zmq::message_t& frame) {
     return address != nullptr ? address : "";
 }
 
-zmq::message_t bytes_message(const void* data, std::size_t size) { return zmq::message_t(data, size); }
+zmq::message_t bytes_message(const void* data, std::size_t size) {
+    return zmq::message_t(data, size);
+}
 
 }  // namespace
 
@@ -65,8 +69,8 @@ Result<std::unique_ptr<MessageSocket>> MessageSocket::bind(NetLoop& loop, const 
     std::unique_ptr<MessageSocket> socket(
         new MessageSocket(loop, true, std::move(handler), std::move(bad)));
     try {
-        const std::string wanted = endpoint.port == 0 ? fmt::format("tcp://{}:*", endpoint.host)
-                                                      : endpoint.text();
+        const std::string wanted =
+            endpoint.port == 0 ? fmt::format("tcp://{}:*", endpoint.host) : endpoint.text();
         socket->socket_.bind(wanted);
         const auto bound = parse_endpoint(socket->socket_.get(zmq::sockopt::last_endpoint), "bind");
         if (!bound) return fail_in(endpoint.text(), bound.error());
@@ -116,7 +120,8 @@ bool MessageSocket::send(std::string_view to, FrameHeader header, const std::str
 }
 
 void MessageSocket::read_some() {
-    // [identity,] header, body, payload: one more than the most a message may have, to notice excess.
+    // [identity,] header, body, payload: one more than the most a message may have, to notice
+    // excess.
     std::array<zmq::message_t, kFramesMax + 2> frames;
     for (int reads = 0; reads < kReadsPerTurn; ++reads) {
         std::size_t count = 0;
@@ -151,8 +156,9 @@ void MessageSocket::handle(std::string_view from, std::span<zmq::message_t> fram
     std::array<std::span<const std::byte>, kFramesMax + 2> views;
     for (std::size_t i = 0; i < frames.size(); ++i)
         views[i] = {static_cast<const std::byte*>(frames[i].data()), frames[i].size()};
-    const auto header = too_many ? Result<FrameHeader>(fail(ExitCode::kRunFailed, "too many frames"))
-                                 : open_frames(std::span(views).first(frames.size()));
+    const auto header = too_many
+                            ? Result<FrameHeader>(fail(ExitCode::kRunFailed, "too many frames"))
+                            : open_frames(std::span(views).first(frames.size()));
     if (!header) {
         bad_(from, header.error());
         return;

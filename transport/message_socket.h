@@ -1,6 +1,7 @@
 #pragma once
-// One ZeroMQ socket that speaks our frames: a ROUTER that many dial, or a DEALER that dials one. The only file besides
-// net_loop that knows ZeroMQ's sockets. Every default that loses messages or hangs is set here.
+// One ZeroMQ socket that speaks our frames: a ROUTER that many dial, or a DEALER that dials one.
+// The only file besides net_loop that knows ZeroMQ's sockets. Every default that loses messages or
+// hangs is set here.
 
 #include <functional>
 #include <memory>
@@ -36,18 +37,22 @@ class MessageSocket {
     // Frames that are no message of ours: the reason, and kMismatch for a peer of another protocol.
     using BadHandler = std::function<void(std::string_view from, const Error&)>;
 
-    // Network thread only, as all of this class. Errors: kUnreachable when the address cannot be bound.
+    // Network thread only, as all of this class. Errors: kUnreachable when the address cannot be
+    // bound.
     [[nodiscard]] static Result<std::unique_ptr<MessageSocket>> bind(NetLoop& loop,
-                                                                    const Endpoint& endpoint,
-                                                                    Handler handler, BadHandler bad);
+                                                                     const Endpoint& endpoint,
+                                                                     Handler handler,
+                                                                     BadHandler bad);
     [[nodiscard]] static Result<std::unique_ptr<MessageSocket>> dial(NetLoop& loop,
-                                                                    const Endpoint& endpoint,
-                                                                    Handler handler, BadHandler bad);
+                                                                     const Endpoint& endpoint,
+                                                                     Handler handler,
+                                                                     BadHandler bad);
     ~MessageSocket();
     MessageSocket(const MessageSocket&) = delete;
     MessageSocket& operator=(const MessageSocket&) = delete;
 
-    // False when the message cannot be queued now (no connection, or the peer is slow): nothing was sent.
+    // False when the message cannot be queued now (no connection, or the peer is slow): nothing was
+    // sent.
     [[nodiscard]] bool send(std::string_view to, FrameHeader header, const std::string& body,
                             Payload payload = {});
     template <class Message>

@@ -12,7 +12,8 @@ constexpr std::size_t kMicroBatchesMax = 1U << 20;
 std::string check_name(const std::string& name) {
     if (name.empty() || name.size() > kNameBytesMax) return "a device name of 1 to 128 bytes";
     for (const char c : name)
-        if (static_cast<unsigned char>(c) <= 0x20 || c == 0x7F) return "a device name without blanks";
+        if (static_cast<unsigned char>(c) <= 0x20 || c == 0x7F)
+            return "a device name without blanks";
     return {};
 }
 
@@ -32,7 +33,9 @@ std::string Hello::validate() const {
 }
 
 std::string Welcome::validate() const {
-    return ping_interval_ms > 0 && silence_max_ms > ping_interval_ms ? "" : "a silence above the interval";
+    return ping_interval_ms > 0 && silence_max_ms > ping_interval_ms
+               ? ""
+               : "a silence above the interval";
 }
 
 std::string Refuse::validate() const { return check_reason(code, reason); }
@@ -76,7 +79,8 @@ std::string TensorChunk::validate() const {
     if (!bytes || *bytes > (1ULL << 40)) return "a valid shape";
     if (offset > *bytes) return "an offset inside the tensor";
     if (outputs == 0 || output >= outputs || outputs > 64) return "1 to 64 outputs";
-    if (name.size() > 1024 || (kind == TensorKind::kState) == name.empty()) return "a name for state only";
+    if (name.size() > 1024 || (kind == TensorKind::kState) == name.empty())
+        return "a name for state only";
     return {};
 }
 

@@ -1,7 +1,8 @@
 #pragma once
-// The messages between a portal and its stages, and between devices that exchange tensors. Each is a plain struct with
-// its number, its fields in wire order (`serialize`), and `validate()`: the rule that decoding alone cannot check, as a
-// reason, empty when all is well. docs/WIRE.md has an example of each. The federation's are in federation_messages.h.
+// The messages between a portal and its stages, and between devices that exchange tensors. Each is
+// a plain struct with its number, its fields in wire order (`serialize`), and `validate()`: the
+// rule that decoding alone cannot check, as a reason, empty when all is well. docs/WIRE.md has an
+// example of each. The federation's are in federation_messages.h.
 
 #include <cstdint>
 #include <string>
@@ -12,7 +13,8 @@
 
 namespace ecopipe {
 
-// ---- membership ------------------------------------------------------------------------------------------------
+// ---- membership
+// ------------------------------------------------------------------------------------------------
 
 // stage -> portal, first message.
 struct Hello {
@@ -63,7 +65,8 @@ struct Refuse {
     [[nodiscard]] std::string validate() const;
 };
 
-// Heartbeat, either end to the other; times are each sender's monotonic nanoseconds, for clock offsets.
+// Heartbeat, either end to the other; times are each sender's monotonic nanoseconds, for clock
+// offsets.
 struct Ping {
     static constexpr MessageType kType = MessageType::kPing;
     std::int64_t sent_ns = 0;
@@ -88,9 +91,11 @@ struct Pong {
     [[nodiscard]] std::string validate() const { return {}; }
 };
 
-// ---- work ------------------------------------------------------------------------------------------------------
+// ---- work
+// ------------------------------------------------------------------------------------------------------
 
-// A device that the receiver exchanges tensors with. The emulated link is 0 where the real one is used.
+// A device that the receiver exchanges tensors with. The emulated link is 0 where the real one is
+// used.
 struct PeerAddress {
     std::string device;
     std::string endpoint;  // tcp://host:port of its data socket
@@ -114,7 +119,8 @@ struct OptimizerSpec {
     [[nodiscard]] int slots() const { return name == "adam" ? 2 : momentum != 0 ? 1 : 0; }
 };
 
-// portal -> stage: the work from now on. The generation is the header's. State tensors follow on the data channel.
+// portal -> stage: the work from now on. The generation is the header's. State tensors follow on
+// the data channel.
 struct Configure {
     static constexpr MessageType kType = MessageType::kConfigure;
     std::string plan_json;
@@ -156,9 +162,10 @@ struct Begin {
     static constexpr MessageType kType = MessageType::kBegin;
     StepMode mode = StepMode::kTrain;
     std::vector<std::uint32_t> micro_batch_samples;
-    double loss_divisor = 1;            // the batch's label count
-    std::uint64_t recovery_point = 0;   // the newest step whose state is safe twice; older copies may go
-    bool trace = false;                 // Done carries every action's time
+    double loss_divisor = 1;  // the batch's label count
+    std::uint64_t recovery_point =
+        0;               // the newest step whose state is safe twice; older copies may go
+    bool trace = false;  // Done carries every action's time
 
     template <class Archive>
     void serialize(Archive& ar) {
@@ -277,7 +284,8 @@ struct End {
     [[nodiscard]] std::string validate() const;
 };
 
-// ---- tensors ---------------------------------------------------------------------------------------------------
+// ---- tensors
+// ---------------------------------------------------------------------------------------------------
 
 // First message of the dialling end of a data channel.
 struct Attach {
@@ -314,8 +322,9 @@ enum class TensorKind : std::uint8_t {
     kEvalLabel = 8,
 };
 
-// A piece of a tensor; the payload frame holds bytes [offset, offset + payload). Step, generation, slice and micro-batch
-// are the header's; `producer` is the layer that made the tensor (for a gradient: the layer whose output it belongs to).
+// A piece of a tensor; the payload frame holds bytes [offset, offset + payload). Step, generation,
+// slice and micro-batch are the header's; `producer` is the layer that made the tensor (for a
+// gradient: the layer whose output it belongs to).
 struct TensorChunk {
     static constexpr MessageType kType = MessageType::kTensorChunk;
     TensorKind kind = TensorKind::kActivation;

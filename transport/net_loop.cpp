@@ -69,7 +69,8 @@ void NetLoop::run_due() {
 void NetLoop::arm_timer() {
     itimerspec when{};
     if (!timers_.empty()) {
-        const auto ns = std::max<std::int64_t>(timers_.begin()->first.time_since_epoch().count(), 1);
+        const auto ns =
+            std::max<std::int64_t>(timers_.begin()->first.time_since_epoch().count(), 1);
         when.it_value.tv_sec = ns / 1'000'000'000;
         when.it_value.tv_nsec = ns % 1'000'000'000;
     }

@@ -1,5 +1,6 @@
 #pragma once
-// The one network thread of a process: it owns the ZeroMQ context and every socket; nothing else touches them.
+// The one network thread of a process: it owns the ZeroMQ context and every socket; nothing else
+// touches them.
 
 #include <atomic>
 #include <deque>
@@ -16,14 +17,16 @@
 
 namespace ecopipe {
 
-// Timers outlive the object that set them: it holds a lifeline, and a timer tied to it does nothing once it is gone.
+// Timers outlive the object that set them: it holds a lifeline, and a timer tied to it does nothing
+// once it is gone.
 using Lifeline = std::shared_ptr<const bool>;
 [[nodiscard]] inline Lifeline make_lifeline() { return std::make_shared<const bool>(true); }
 
 class NetLoop {
   public:
     NetLoop();
-    ~NetLoop();  // stops and joins; sockets must be gone or are closed with the linger they were given
+    ~NetLoop();  // stops and joins; sockets must be gone or are closed with the linger they were
+                 // given
     NetLoop(const NetLoop&) = delete;
     NetLoop& operator=(const NetLoop&) = delete;
 
@@ -47,7 +50,8 @@ class NetLoop {
 
     // The rest: network thread only.
     [[nodiscard]] zmq::context_t& context() { return context_; }
-    // `on_readable` reads until nothing is left or its own limit is reached; it is called again while data waits.
+    // `on_readable` reads until nothing is left or its own limit is reached; it is called again
+    // while data waits.
     void watch(zmq::socket_ref socket, std::function<void()> on_readable);
     void unwatch(zmq::socket_ref socket);
     // Microseconds of precision; in order at equal instants; nothing when `owner` has died by then.

@@ -26,15 +26,16 @@ Result<Images> read_images(const std::string& spec, bool train) {
     if (!rest.empty() && format == "idx") return read_idx(rest, train);
     if (!rest.empty() && format == "cifar10") return read_cifar10(rest, train);
     if (!rest.empty() && format == "synthetic") return make_synthetic(rest, train);
-    return fail(ExitCode::kUsage,
-                fmt::format("--data: expected fashion-mnist, idx:DIR, cifar10:DIR or synthetic:CxHxW:CLASSES:COUNT, "
-                            "found '{}'",
-                            printable(spec)));
+    return fail(ExitCode::kUsage, fmt::format("--data: expected fashion-mnist, idx:DIR, "
+                                              "cifar10:DIR or synthetic:CxHxW:CLASSES:COUNT, "
+                                              "found '{}'",
+                                              printable(spec)));
 }
 
 }  // namespace
 
-Result<std::unique_ptr<Dataset>> open_test_data(const std::string& spec, const DataOptions& options) {
+Result<std::unique_ptr<Dataset>> open_test_data(const std::string& spec,
+                                                const DataOptions& options) {
     ECOPIPE_ASSIGN_OR_RETURN(Images images, read_images(spec, false));
     return make_image_dataset(std::move(images), options, false);
 }
@@ -43,8 +44,9 @@ Result<DataSplits> open_data(const std::string& spec, const DataOptions& options
     ECOPIPE_ASSIGN_OR_RETURN(Images train, read_images(spec, true));
     ECOPIPE_ASSIGN_OR_RETURN(Images test, read_images(spec, false));
     if (train.shape != test.shape)
-        return fail(ExitCode::kBadFile, fmt::format("--data {}: training images are {}, test images {}", spec,
-                                                    shape_text(train.shape), shape_text(test.shape)));
+        return fail(ExitCode::kBadFile,
+                    fmt::format("--data {}: training images are {}, test images {}", spec,
+                                shape_text(train.shape), shape_text(test.shape)));
     train.num_classes = test.num_classes = std::max(train.num_classes, test.num_classes);
     DataSplits splits;
     ECOPIPE_ASSIGN_OR_RETURN(splits.train, make_image_dataset(std::move(train), options, true));

@@ -37,17 +37,19 @@ struct DataSplits {
 struct DataOptions {
     std::vector<int> classes;  // keep only these labels; empty: all
     std::int64_t limit = 0;    // then the first N of the training split; 0: all
-    int channels = 0;          // the model's: a one-channel image is repeated to fill it; 0: as the data are
+    int channels =
+        0;  // the model's: a one-channel image is repeated to fill it; 0: as the data are
 };
 
-// fashion-mnist | idx:DIR | cifar10:DIR | synthetic:CxHxW:CLASSES:COUNT. Errors: kUsage for another word, kBadFile for missing,
-// truncated or inconsistent files, naming them.
+// fashion-mnist | idx:DIR | cifar10:DIR | synthetic:CxHxW:CLASSES:COUNT. Errors: kUsage for another
+// word, kBadFile for missing, truncated or inconsistent files, naming them.
 [[nodiscard]] Result<DataSplits> open_data(const std::string& spec, const DataOptions& options);
 // The same for one split only, to evaluate on.
-[[nodiscard]] Result<std::unique_ptr<Dataset>> open_test_data(const std::string& spec, const DataOptions& options);
+[[nodiscard]] Result<std::unique_ptr<Dataset>> open_test_data(const std::string& spec,
+                                                              const DataOptions& options);
 
 // The order of one epoch, keyed by (seed, epoch); file order when `shuffle` is off.
-[[nodiscard]] std::vector<std::int64_t> epoch_order(std::int64_t samples, std::uint64_t seed, std::uint64_t epoch,
-                                                    bool shuffle);
+[[nodiscard]] std::vector<std::int64_t> epoch_order(std::int64_t samples, std::uint64_t seed,
+                                                    std::uint64_t epoch, bool shuffle);
 
 }  // namespace ecopipe

@@ -7,8 +7,8 @@
 
 #include "stage_runtime/data/image_dataset.h"
 
-// IDX, the format of MNIST: two zero bytes, the element type (8: unsigned byte), the rank, big-endian 32-bit dimensions,
-// then the elements. Files may be gzipped.
+// IDX, the format of MNIST: two zero bytes, the element type (8: unsigned byte), the rank,
+// big-endian 32-bit dimensions, then the elements. Files may be gzipped.
 namespace ecopipe {
 namespace {
 
@@ -53,13 +53,15 @@ Result<Idx> read_idx_file(const std::string& path, std::size_t rank) {
     std::array<std::uint8_t, 4> magic{};
     if (file.read(magic.data(), 4) != 4) return bad("is too short for an IDX header");
     if (magic[0] != 0 || magic[1] != 0 || magic[2] != 8 || magic[3] != rank)
-        return bad(fmt::format("expected an IDX file of unsigned bytes of rank {}, found another header", rank));
+        return bad(fmt::format(
+            "expected an IDX file of unsigned bytes of rank {}, found another header", rank));
     Idx idx;
     std::uint64_t total = 1;
     for (std::size_t i = 0; i < rank; ++i) {
         std::array<std::uint8_t, 4> word{};
         if (file.read(word.data(), 4) != 4) return bad("is too short for an IDX header");
-        const std::uint32_t dimension = (std::uint32_t{word[0]} << 24) | (std::uint32_t{word[1]} << 16) |
+        const std::uint32_t dimension = (std::uint32_t{word[0]} << 24) |
+                                        (std::uint32_t{word[1]} << 16) |
                                         (std::uint32_t{word[2]} << 8) | word[3];
         idx.shape.push_back(dimension);
         if (dimension == 0 || dimension > kBytesMax || total > kBytesMax / dimension)
@@ -74,7 +76,8 @@ Result<Idx> read_idx_file(const std::string& path, std::size_t rank) {
         idx.bytes.resize(have + step);
         const std::size_t got = file.read(idx.bytes.data() + have, step);
         if (got != step)
-            return bad(fmt::format("is truncated: expected {} bytes of data, found {}", total, have + got));
+            return bad(fmt::format("is truncated: expected {} bytes of data, found {}", total,
+                                   have + got));
     }
     std::uint8_t extra = 0;
     if (file.read(&extra, 1) != 0) return bad("has bytes after its data");
@@ -95,13 +98,15 @@ Result<Images> read_idx(const std::string& directory, bool train) {
     ECOPIPE_ASSIGN_OR_RETURN(Idx images, read_idx_file(image_path, 3));
     ECOPIPE_ASSIGN_OR_RETURN(Idx labels, read_idx_file(label_path, 1));
     if (images.shape[0] != labels.shape[0])
-        return fail(ExitCode::kBadFile, fmt::format("{}: expected {} labels as there are images, found {}",
-                                                    label_path, images.shape[0], labels.shape[0]));
+        return fail(ExitCode::kBadFile,
+                    fmt::format("{}: expected {} labels as there are images, found {}", label_path,
+                                images.shape[0], labels.shape[0]));
     Images out;
     out.shape = {1, images.shape[1], images.shape[2]};
     out.pixels = std::move(images.bytes);
     out.labels = std::move(labels.bytes);
-    for (const std::uint8_t label : out.labels) out.num_classes = std::max(out.num_classes, label + 1);
+    for (const std::uint8_t label : out.labels)
+        out.num_classes = std::max(out.num_classes, label + 1);
     return out;
 }
 

@@ -12,7 +12,8 @@ namespace {
 
 class ImageDataset : public Dataset {
   public:
-    ImageDataset(Images images, std::int64_t repeat) : images_(std::move(images)), repeat_(repeat) {}
+    ImageDataset(Images images, std::int64_t repeat)
+        : images_(std::move(images)), repeat_(repeat) {}
 
     std::int64_t size() const override { return static_cast<std::int64_t>(images_.labels.size()); }
     Shape sample_shape() const override {
@@ -32,7 +33,8 @@ class ImageDataset : public Dataset {
         const std::size_t bytes = images_.sample_bytes();
         for (const std::int64_t index : indices) {
             ECOPIPE_CHECK(index >= 0 && index < size());
-            const std::uint8_t* source = images_.pixels.data() + static_cast<std::size_t>(index) * bytes;
+            const std::uint8_t* source =
+                images_.pixels.data() + static_cast<std::size_t>(index) * bytes;
             for (std::int64_t r = 0; r < repeat_; ++r)
                 for (std::size_t i = 0; i < bytes; ++i)
                     *pixels++ = static_cast<float>(source[i]) / 255.0F;
@@ -48,29 +50,34 @@ class ImageDataset : public Dataset {
 
 }  // namespace
 
-Result<std::unique_ptr<Dataset>> make_image_dataset(Images images, const DataOptions& options, bool limited) {
+Result<std::unique_ptr<Dataset>> make_image_dataset(Images images, const DataOptions& options,
+                                                    bool limited) {
     for (const int wanted : options.classes)
         if (wanted < 0 || wanted >= images.num_classes)
-            return fail(ExitCode::kUsage, fmt::format("--classes: expected labels from 0 to {}, found {}",
-                                                      images.num_classes - 1, wanted));
+            return fail(ExitCode::kUsage,
+                        fmt::format("--classes: expected labels from 0 to {}, found {}",
+                                    images.num_classes - 1, wanted));
     const std::size_t bytes = images.sample_bytes();
     const std::size_t most = limited && options.limit > 0 ? static_cast<std::size_t>(options.limit)
                                                           : images.labels.size();
     std::size_t kept = 0;
     for (std::size_t i = 0; i < images.labels.size() && kept < most; ++i) {
         const int label = images.labels[i];
-        const bool wanted = options.classes.empty() || std::find(options.classes.begin(), options.classes.end(),
-                                                                 label) != options.classes.end();
+        const bool wanted = options.classes.empty() ||
+                            std::find(options.classes.begin(), options.classes.end(), label) !=
+                                options.classes.end();
         if (!wanted) continue;
         if (kept != i)
-            std::memcpy(images.pixels.data() + kept * bytes, images.pixels.data() + i * bytes, bytes);
+            std::memcpy(images.pixels.data() + kept * bytes, images.pixels.data() + i * bytes,
+                        bytes);
         images.labels[kept++] = static_cast<std::uint8_t>(label);
     }
     if (kept == 0) return fail(ExitCode::kUsage, "--data: no sample is left to train or test on");
     images.labels.resize(kept);
     images.pixels.resize(kept * bytes);
-    const std::int64_t repeat =
-        options.channels > 1 && images.shape[0] == 1 ? static_cast<std::int64_t>(options.channels) : 1;
+    const std::int64_t repeat = options.channels > 1 && images.shape[0] == 1
+                                    ? static_cast<std::int64_t>(options.channels)
+                                    : 1;
     return std::make_unique<ImageDataset>(std::move(images), repeat);
 }
 

@@ -6,7 +6,7 @@
 namespace ecopipe {
 
 struct Images {
-    Shape shape;                       // [channels, height, width]
+    Shape shape;  // [channels, height, width]
     int num_classes = 0;
     std::vector<std::uint8_t> pixels;  // [n, channels, height, width]
     std::vector<std::uint8_t> labels;  // [n]
@@ -16,9 +16,10 @@ struct Images {
     }
 };
 
-// Keeps `options.classes`, then the first `options.limit` (when `limited`), and repeats one channel as asked. Errors:
-// kUsage when nothing is left or a class does not exist.
-[[nodiscard]] Result<std::unique_ptr<Dataset>> make_image_dataset(Images images, const DataOptions& options,
+// Keeps `options.classes`, then the first `options.limit` (when `limited`), and repeats one channel
+// as asked. Errors: kUsage when nothing is left or a class does not exist.
+[[nodiscard]] Result<std::unique_ptr<Dataset>> make_image_dataset(Images images,
+                                                                  const DataOptions& options,
                                                                   bool limited);
 
 // The formats. `train` picks the split.

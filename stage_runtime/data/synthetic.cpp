@@ -19,14 +19,17 @@ Result<Images> make_synthetic(const std::string& text, bool train) {
     long classes = 0;
     long count = 0;
     char extra = 0;
-    const int fields = std::sscanf(text.c_str(), "%ldx%ldx%ld:%ld:%ld%c", &c, &h, &w, &classes, &count, &extra);
+    const int fields =
+        std::sscanf(text.c_str(), "%ldx%ldx%ld:%ld:%ld%c", &c, &h, &w, &classes, &count, &extra);
     const auto within = [](long v, long high) { return v >= 1 && v <= high; };
     if (fields != 5 || !within(c, kSideMax) || !within(h, kSideMax) || !within(w, kSideMax) ||
         !within(classes, 255) || !within(count, kCountMax))
-        return fail(ExitCode::kUsage,
-                    fmt::format("--data: expected synthetic:CxHxW:CLASSES:COUNT with at most 255 classes, found "
-                                "'synthetic:{}'",
-                                printable(text)));
+        return fail(
+            ExitCode::kUsage,
+            fmt::format(
+                "--data: expected synthetic:CxHxW:CLASSES:COUNT with at most 255 classes, found "
+                "'synthetic:{}'",
+                printable(text)));
     Images out;
     out.shape = {c, h, w};
     out.num_classes = static_cast<int>(classes);

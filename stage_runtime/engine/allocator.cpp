@@ -12,7 +12,8 @@ namespace {
 
 constexpr std::size_t kAlignment = 64;
 
-std::atomic<std::size_t> g_live{0};  // torch takes one allocator a process, so its counters are the process's
+std::atomic<std::size_t> g_live{
+    0};  // torch takes one allocator a process, so its counters are the process's
 std::atomic<std::size_t> g_peak{0};
 
 void release(void* memory) {
@@ -31,7 +32,8 @@ struct CountingAllocator final : c10::Allocator {
                 g_live.fetch_add(::malloc_usable_size(memory), std::memory_order_relaxed) +
                 ::malloc_usable_size(memory);
             std::size_t peak = g_peak.load(std::memory_order_relaxed);
-            while (live > peak && !g_peak.compare_exchange_weak(peak, live, std::memory_order_relaxed)) {
+            while (live > peak &&
+                   !g_peak.compare_exchange_weak(peak, live, std::memory_order_relaxed)) {
             }
         }
         return {memory, memory, &release, c10::Device(c10::DeviceType::CPU)};

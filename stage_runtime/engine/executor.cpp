@@ -46,9 +46,11 @@ struct Buffer {
     at::Tensor before_step;
 };
 
-// Sum of squares in double over eight lanes: the same order everywhere, non-finite when any element is.
+// Sum of squares in double over eight lanes: the same order everywhere, non-finite when any element
+// is.
 double squared_norm(const at::Tensor& tensor) {
-    if (tensor.scalar_type() != at::kFloat) return tensor.to(at::kDouble).square().sum().item<double>();
+    if (tensor.scalar_type() != at::kFloat)
+        return tensor.to(at::kDouble).square().sum().item<double>();
     constexpr std::size_t kLanes = 8;
     std::array<double, kLanes> lanes{};
     const at::Tensor flat = tensor.contiguous();
@@ -57,14 +59,16 @@ double squared_norm(const at::Tensor& tensor) {
     std::size_t i = 0;
     for (; i + kLanes <= n; i += kLanes)
         for (std::size_t lane = 0; lane < kLanes; ++lane)
-            lanes[lane] += static_cast<double>(data[i + lane]) * static_cast<double>(data[i + lane]);
+            lanes[lane] +=
+                static_cast<double>(data[i + lane]) * static_cast<double>(data[i + lane]);
     for (; i < n; ++i) lanes[0] += static_cast<double>(data[i]) * static_cast<double>(data[i]);
     double sum = 0;
     for (const double lane : lanes) sum += lane;
     return sum;
 }
 
-void key_generator(std::uint64_t seed, std::size_t layer, std::uint64_t step, std::uint32_t micro_batch) {
+void key_generator(std::uint64_t seed, std::size_t layer, std::uint64_t step,
+                   std::uint32_t micro_batch) {
     auto generator = at::detail::getDefaultCPUGenerator();
     const std::lock_guard lock(generator.mutex());
     generator.set_current_seed(keyed_seed(seed, {layer, step, micro_batch}));
@@ -115,7 +119,11 @@ struct Executor::Impl {
                 } else if (tensor.trainable) {
                     tensor.tensor.requires_grad_(true);
                     parameters_of_layer[i].push_back(parameters.size());
-                    parameters.push_back({i, tensor.name, tensor.tensor, {}, optimizer->fresh_state(tensor.tensor.detach())});
+                    parameters.push_back({i,
+                                          tensor.name,
+                                          tensor.tensor,
+                                          {},
+                                          optimizer->fresh_state(tensor.tensor.detach())});
                 } else {
                     frozen.emplace_back(tensor.name, tensor.tensor);
                 }
@@ -123,14 +131,16 @@ struct Executor::Impl {
         }
     }
 
-    Tensors run_layer(std::size_t i, const Tensors& values, std::uint32_t micro_batch, LayerStash* kept) {
+    Tensors run_layer(std::size_t i, const Tensors& values, std::uint32_t micro_batch,
+                      LayerStash* kept) {
         Layer& layer = *layers[i];
         const bool graph = kept != nullptr;
         const at::AutoGradMode mode(graph);
         Tensors inputs;
         for (const at::Tensor& value : values) {
             at::Tensor leaf = value.detach().contiguous();
-            if (graph && input_needs_gradient(i) && leaf.is_floating_point()) leaf.requires_grad_(true);
+            if (graph && input_needs_gradient(i) && leaf.is_floating_point())
+                leaf.requires_grad_(true);
             inputs.push_back(std::move(leaf));
         }
         if (layer.draws) key_generator(options.seed, model_layer(i), step, micro_batch);
@@ -147,8 +157,8 @@ struct Executor::Impl {
     }
 
     // Forward of every layer, keeping the graphs.
-    Tensors run_slice(const Tensors& inputs, std::uint32_t micro_batch, std::vector<LayerStash>* kept,
-                      std::size_t& at_layer) {
+    Tensors run_slice(const Tensors& inputs, std::uint32_t micro_batch,
+                      std::vector<LayerStash>* kept, std::size_t& at_layer) {
         Tensors values = inputs;
         if (kept != nullptr) kept->resize(layers.size());
         for (at_layer = 0; at_layer < layers.size(); ++at_layer) {
@@ -205,14 +215,15 @@ struct Executor::Impl {
                 gradient.defined() ? gradient.contiguous() : at::zeros_like(kept.inputs[k]);
         }
         ECOPIPE_CHECK(next == inputs_wanted);
-        for (const std::size_t p : parameters_of_layer[i]) add_gradient(parameters[p], found[next++]);
+        for (const std::size_t p : parameters_of_layer[i])
+            add_gradient(parameters[p], found[next++]);
         return input_gradients;
     }
 
     tl::unexpected<Error> failure(const std::string& where, const std::exception& error) const {
         const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-        const std::string message =
-            torch_error != nullptr ? torch_error->what_without_backtrace() : std::string(error.what());
+        const std::string message = torch_error != nullptr ? torch_error->what_without_backtrace()
+                                                           : std::string(error.what());
         return fail(ExitCode::kRunFailed,
                     fmt::format("{}: {}", where, printable(last_meaningful_line(message))));
     }
@@ -221,7 +232,8 @@ struct Executor::Impl {
 Executor::Executor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Executor::~Executor() = default;
 
-Result<std::unique_ptr<Executor>> Executor::create(const ModelSpec& spec, const ExecutorOptions& options) {
+Result<std::unique_ptr<Executor>> Executor::create(const ModelSpec& spec,
+                                                   const ExecutorOptions& options) {
     ECOPIPE_ASSIGN_OR_RETURN(LayerSequence sequence, load_layers(spec, &options.range));
     ECOPIPE_ASSIGN_OR_RETURN(auto loss, make_loss(options.loss));
     keep_bits_stable();
@@ -256,7 +268,8 @@ Result<void> Executor::load_state(const std::string& name, const HostTensor& val
     for (Parameter& parameter : impl_->parameters) {
         if (name == parameter.name) return copy_into(parameter.value.detach());
         for (auto& [slot, tensor] : parameter.state)
-            if (name == fmt::format("{}{}/{}", kOptimizer, slot, parameter.name)) return copy_into(tensor);
+            if (name == fmt::format("{}{}/{}", kOptimizer, slot, parameter.name))
+                return copy_into(tensor);
     }
     for (Buffer& buffer : impl_->buffers)
         if (name == buffer.name) return copy_into(buffer.value);
@@ -274,11 +287,13 @@ TensorMap Executor::state(bool optimizer_state) const {
     TensorMap out;
     for (const auto& layer : impl_->layers)
         for (const LayerTensor& tensor : layer->tensors)
-            out.push_back({tensor.name, to_host(tensor.tensor.detach().clone(at::MemoryFormat::Contiguous))});
+            out.push_back(
+                {tensor.name, to_host(tensor.tensor.detach().clone(at::MemoryFormat::Contiguous))});
     if (optimizer_state)
         for (const Parameter& parameter : impl_->parameters)
             for (const auto& [slot, tensor] : parameter.state)
-                out.push_back({fmt::format("optimizer/{}/{}", slot, parameter.name), to_host(tensor.clone())});
+                out.push_back({fmt::format("optimizer/{}/{}", slot, parameter.name),
+                               to_host(tensor.clone())});
     return out;
 }
 
@@ -303,8 +318,8 @@ Result<std::vector<HostTensor>> Executor::forward(std::uint32_t micro_batch,
         Tensors values;
         for (const HostTensor& input : inputs) values.push_back(to_torch(input));
         MicroBatchStash entry;
-        // With recomputation the slice runs twice; the last slice's loss needs its graph only in backward, so the first
-        // pass keeps nothing.
+        // With recomputation the slice runs twice; the last slice's loss needs its graph only in
+        // backward, so the first pass keeps nothing.
         std::vector<LayerStash>* kept = self.options.recompute ? nullptr : &entry.layers;
         if (self.options.recompute) {
             entry.slice_inputs = values;
@@ -336,12 +351,13 @@ Result<std::vector<HostTensor>> Executor::forward(std::uint32_t micro_batch,
         self.stash[micro_batch] = std::move(entry);
         return outputs;
     } catch (const std::exception& error) {
-        return self.failure(at_layer < self.layers.size() ? self.place(at_layer) : "the loss", error);
+        return self.failure(at_layer < self.layers.size() ? self.place(at_layer) : "the loss",
+                            error);
     }
 }
 
-Result<std::vector<HostTensor>> Executor::backward(std::uint32_t micro_batch,
-                                                   const std::vector<HostTensor>& output_gradients) {
+Result<std::vector<HostTensor>> Executor::backward(
+    std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients) {
     Impl& self = *impl_;
     const auto found = self.stash.find(micro_batch);
     ECOPIPE_CHECK(found != self.stash.end());
@@ -374,7 +390,8 @@ Result<std::vector<HostTensor>> Executor::backward(std::uint32_t micro_batch,
                 out.push_back(gradient.defined() ? to_host(gradient) : HostTensor());
         return out;
     } catch (const std::exception& error) {
-        return self.failure(at_layer < self.layers.size() ? self.place(at_layer) : "the loss", error);
+        return self.failure(at_layer < self.layers.size() ? self.place(at_layer) : "the loss",
+                            error);
     }
 }
 
@@ -444,7 +461,8 @@ Result<std::vector<HostTensor>> Executor::evaluate(const std::vector<HostTensor>
         }
         return outputs;
     } catch (const std::exception& error) {
-        return self.failure(at_layer < self.layers.size() ? self.place(at_layer) : "the loss", error);
+        return self.failure(at_layer < self.layers.size() ? self.place(at_layer) : "the loss",
+                            error);
     }
 }
 

@@ -1,12 +1,15 @@
 #pragma once
-// Runs one slice of a model: forwards, backwards and updates, by the six rules of the promise (docs/ARCHITECTURE.md).
-// A stage, --single, a virtual client and the benchmark all train through this class. The header is plain.
+// Runs one slice of a model: forwards, backwards and updates, by the six rules of the promise
+// (docs/ARCHITECTURE.md). A stage, --single, a virtual client and the benchmark all train through
+// this class. The header is plain.
 //
-// Every layer is an autograd graph of its own: its input is detached, contiguous and row-major, and so is the gradient
-// handed to the layer before. So a cut between two layers changes no bit, wherever it is made.
+// Every layer is an autograd graph of its own: its input is detached, contiguous and row-major, and
+// so is the gradient handed to the layer before. So a cut between two layers changes no bit,
+// wherever it is made.
 //
-// One thread owns an executor. A step is: begin, forwards and backwards of every micro-batch (forwards in order
-// 0..M-1), finish, then commit or discard; weights, moments and buffers change by commit alone.
+// One thread owns an executor. A step is: begin, forwards and backwards of every micro-batch
+// (forwards in order 0..M-1), finish, then commit or discard; weights, moments and buffers change
+// by commit alone.
 
 #include <cstdint>
 #include <memory>
@@ -37,7 +40,7 @@ struct LossTotals {
 struct StepTotals {
     LossTotals loss;                             // of the last layer's slice
     std::vector<double> squared_gradient_norms;  // one a layer of the slice
-    int nonfinite_layer = -1;                    // model's index of the first layer with a non-finite gradient
+    int nonfinite_layer = -1;  // model's index of the first layer with a non-finite gradient
 };
 
 class Executor {
@@ -51,31 +54,33 @@ class Executor {
     [[nodiscard]] bool sends_input_gradient() const;  // some layer left of the slice is trainable
     [[nodiscard]] const ModelInfo& model() const;     // the whole model's
 
-    // State-dict names for weights and buffers, "optimizer/SLOT/NAME" for moments. Loading a weight resets nothing
-    // else. Errors: kBadFile for an unknown name or another shape or dtype.
+    // State-dict names for weights and buffers, "optimizer/SLOT/NAME" for moments. Loading a weight
+    // resets nothing else. Errors: kBadFile for an unknown name or another shape or dtype.
     [[nodiscard]] Result<void> load_state(const std::string& name, const HostTensor& value);
     void reset_optimizer();
     [[nodiscard]] TensorMap state(bool optimizer_state) const;  // copies
-    [[nodiscard]] std::size_t state_tensors() const;            // weights and buffers that must be loaded
+    [[nodiscard]] std::size_t state_tensors() const;  // weights and buffers that must be loaded
 
     // `loss_divisor`: labels of the whole batch.
     void begin_step(std::uint64_t step, double loss_divisor);
-    // Activations of the slice's last layer; for the last slice the loss is taken too and nothing is returned.
-    // Errors: kRunFailed naming the layer.
+    // Activations of the slice's last layer; for the last slice the loss is taken too and nothing
+    // is returned. Errors: kRunFailed naming the layer.
     [[nodiscard]] Result<std::vector<HostTensor>> forward(std::uint32_t micro_batch,
                                                           const std::vector<HostTensor>& inputs,
                                                           const HostTensor* labels);
-    // One gradient an output of the slice, undefined where none came back (the last slice needs none); returns one a slice
-    // input, undefined where there is none, or nothing when nobody needs them. Frees the micro-batch's stash.
-    [[nodiscard]] Result<std::vector<HostTensor>> backward(std::uint32_t micro_batch,
-                                                           const std::vector<HostTensor>& output_gradients);
+    // One gradient an output of the slice, undefined where none came back (the last slice needs
+    // none); returns one a slice input, undefined where there is none, or nothing when nobody needs
+    // them. Frees the micro-batch's stash.
+    [[nodiscard]] Result<std::vector<HostTensor>> backward(
+        std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients);
     [[nodiscard]] StepTotals finish_step();
     void commit(double learning_rate, double gradient_scale);
     void discard();  // forgets the step, whatever of it was done
 
     // Forward in evaluation mode; keeps nothing.
     [[nodiscard]] Result<std::vector<HostTensor>> evaluate(const std::vector<HostTensor>& inputs,
-                                                           const HostTensor* labels, LossTotals& totals);
+                                                           const HostTensor* labels,
+                                                           LossTotals& totals);
 
   private:
     struct Impl;

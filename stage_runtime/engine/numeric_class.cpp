@@ -12,7 +12,8 @@ Result<NumericClass> measure_numeric_class(int threads) {
     constexpr std::int64_t kSamples = 6;  // not a multiple of any vector length: tails count too
     constexpr int kSide = 14;
     ModelSpec spec;
-    spec.zoo = "mobilenet_v2";  // depthwise and plain convolutions, batch norm, dropout, a dense layer
+    spec.zoo =
+        "mobilenet_v2";  // depthwise and plain convolutions, batch norm, dropout, a dense layer
     spec.input_shape = {3, kSide * 3, kSide * 3};
     spec.num_classes = 7;
     ExecutorOptions options;
@@ -27,7 +28,8 @@ Result<NumericClass> measure_numeric_class(int threads) {
     HostTensor inputs = HostTensor::allocate(DType::kF32, {kSamples, 3, kSide * 3, kSide * 3});
     HostTensor labels = HostTensor::allocate(DType::kI64, {kSamples});
     for (float& value : inputs.as<float>()) value = static_cast<float>(rng.uniform());
-    for (std::int64_t& label : labels.as<std::int64_t>()) label = static_cast<std::int64_t>(rng.below(7));
+    for (std::int64_t& label : labels.as<std::int64_t>())
+        label = static_cast<std::int64_t>(rng.below(7));
     for (std::uint64_t step = 0; step < 2; ++step) {
         executor->begin_step(step, static_cast<double>(kSamples));
         ECOPIPE_RETURN_IF_ERROR(executor->forward(0, {inputs}, &labels));

@@ -13,8 +13,8 @@ struct NumericClass {
     std::string summary;  // "libtorch 1.13.1, OpenBLAS ..., AVX2, 1 thread"
 };
 
-// Trains a small convolutional network for two steps with the thread count in force and hashes every bit of the result.
-// Takes about 20 ms.
+// Trains a small convolutional network for two steps with the thread count in force and hashes
+// every bit of the result. Takes about 20 ms.
 [[nodiscard]] Result<NumericClass> measure_numeric_class(int threads);
 
 }  // namespace ecopipe

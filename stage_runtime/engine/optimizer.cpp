@@ -7,7 +7,8 @@ namespace {
 
 class Sgd : public Optimizer {
   public:
-    explicit Sgd(const OptimizerSpec& spec) : momentum_(spec.momentum), weight_decay_(spec.weight_decay) {}
+    explicit Sgd(const OptimizerSpec& spec)
+        : momentum_(spec.momentum), weight_decay_(spec.weight_decay) {}
 
     OptimizerState fresh_state(const at::Tensor& parameter) const override {
         if (momentum_ == 0) return {};
@@ -16,7 +17,8 @@ class Sgd : public Optimizer {
 
     void update(at::Tensor& parameter, const at::Tensor& gradient, OptimizerState& state,
                 double learning_rate) const override {
-        at::Tensor direction = weight_decay_ != 0 ? gradient.add(parameter, weight_decay_) : gradient;
+        at::Tensor direction =
+            weight_decay_ != 0 ? gradient.add(parameter, weight_decay_) : gradient;
         if (momentum_ != 0) direction = state[0].second.mul_(momentum_).add_(direction);
         parameter.add_(direction, -learning_rate);
     }
@@ -44,12 +46,14 @@ class Adam : public Optimizer {
         at::Tensor& average = state[0].second;
         at::Tensor& square_average = state[1].second;
         const auto step = static_cast<double>(state[2].second.add_(1).item<std::int64_t>());
-        const at::Tensor direction = weight_decay_ != 0 ? gradient.add(parameter, weight_decay_) : gradient;
+        const at::Tensor direction =
+            weight_decay_ != 0 ? gradient.add(parameter, weight_decay_) : gradient;
         average.mul_(kBeta1).add_(direction, 1 - kBeta1);
         square_average.mul_(kBeta2).addcmul_(direction, direction, 1 - kBeta2);
         const double correction1 = 1 - std::pow(kBeta1, step);
         const double correction2 = 1 - std::pow(kBeta2, step);
-        const at::Tensor denominator = square_average.sqrt().div_(std::sqrt(correction2)).add_(kEpsilon);
+        const at::Tensor denominator =
+            square_average.sqrt().div_(std::sqrt(correction2)).add_(kEpsilon);
         parameter.addcdiv_(average, denominator, -learning_rate / correction1);
     }
 

@@ -1,5 +1,6 @@
 #pragma once
-// The update rules: PyTorch's SGD and Adam (torch.optim, 1.13), L2 weight decay included. Includes torch.
+// The update rules: PyTorch's SGD and Adam (torch.optim, 1.13), L2 weight decay included. Includes
+// torch.
 
 #include <ATen/ATen.h>
 
@@ -14,7 +15,8 @@
 namespace ecopipe {
 
 // The optimiser's tensors for one parameter: they move and are saved with it.
-using OptimizerState = std::vector<std::pair<std::string, at::Tensor>>;  // slot name, e.g. "momentum"
+using OptimizerState =
+    std::vector<std::pair<std::string, at::Tensor>>;  // slot name, e.g. "momentum"
 
 // Called by the thread that owns the parameters, without autograd.
 class Optimizer {

@@ -11,7 +11,8 @@ Result<SingleProcess> SingleProcess::create(const ModelSpec& spec, const Executo
 }
 
 Result<void> SingleProcess::load(const TensorMap& state) {
-    for (const NamedTensor& entry : state) ECOPIPE_RETURN_IF_ERROR(executor_->load_state(entry.name, entry.tensor));
+    for (const NamedTensor& entry : state)
+        ECOPIPE_RETURN_IF_ERROR(executor_->load_state(entry.name, entry.tensor));
     return {};
 }
 
@@ -20,7 +21,8 @@ Result<StepTotals> SingleProcess::run_step(std::uint64_t step, std::span<const B
     executor_->begin_step(step, loss_divisor);
     for (std::size_t m = 0; m < micro_batches.size(); ++m) {
         const auto id = static_cast<std::uint32_t>(m);
-        ECOPIPE_RETURN_IF_ERROR(executor_->forward(id, {micro_batches[m].inputs}, &micro_batches[m].labels));
+        ECOPIPE_RETURN_IF_ERROR(
+            executor_->forward(id, {micro_batches[m].inputs}, &micro_batches[m].labels));
         ECOPIPE_RETURN_IF_ERROR(executor_->backward(id, {}));
     }
     return executor_->finish_step();

@@ -1,5 +1,6 @@
 #pragma once
-// The same training in one process with no pipeline: the reference that every partition is compared with, byte for byte.
+// The same training in one process with no pipeline: the reference that every partition is compared
+// with, byte for byte.
 
 #include <memory>
 #include <span>
@@ -11,16 +12,23 @@ namespace ecopipe {
 
 class SingleProcess {
   public:
-    [[nodiscard]] static Result<SingleProcess> create(const ModelSpec& spec, const ExecutorOptions& options);
+    [[nodiscard]] static Result<SingleProcess> create(const ModelSpec& spec,
+                                                      const ExecutorOptions& options);
 
     [[nodiscard]] Result<void> load(const TensorMap& state);
-    [[nodiscard]] TensorMap state(bool optimizer_state) const { return executor_->state(optimizer_state); }
+    [[nodiscard]] TensorMap state(bool optimizer_state) const {
+        return executor_->state(optimizer_state);
+    }
     void reset_optimizer() { executor_->reset_optimizer(); }
 
-    // Forward and backward of every micro-batch, one after the other; nothing is applied before commit.
-    [[nodiscard]] Result<StepTotals> run_step(std::uint64_t step, std::span<const Batch> micro_batches,
+    // Forward and backward of every micro-batch, one after the other; nothing is applied before
+    // commit.
+    [[nodiscard]] Result<StepTotals> run_step(std::uint64_t step,
+                                              std::span<const Batch> micro_batches,
                                               double loss_divisor);
-    void commit(double learning_rate, double gradient_scale) { executor_->commit(learning_rate, gradient_scale); }
+    void commit(double learning_rate, double gradient_scale) {
+        executor_->commit(learning_rate, gradient_scale);
+    }
     [[nodiscard]] Result<void> evaluate(const Batch& batch, LossTotals& totals);
 
   private:

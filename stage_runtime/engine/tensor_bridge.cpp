@@ -26,7 +26,8 @@ at::Tensor to_torch(const HostTensor& tensor) {
     for (const auto& [ours, theirs] : kTypes)
         if (ours == tensor.dtype()) type = theirs;
     auto* data = const_cast<std::byte*>(tensor.data());
-    return at::from_blob(data, tensor.shape(), [owner = tensor.owner()](void*) {}, at::TensorOptions(type));
+    return at::from_blob(
+        data, tensor.shape(), [owner = tensor.owner()](void*) {}, at::TensorOptions(type));
 }
 
 HostTensor to_host(const at::Tensor& tensor) {

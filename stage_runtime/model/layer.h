@@ -1,5 +1,6 @@
 #pragma once
-// One layer of a sequential model, as the engine runs it. Includes torch: for .cpp files of the model and engine alone.
+// One layer of a sequential model, as the engine runs it. Includes torch: for .cpp files of the
+// model and engine alone.
 
 #include <ATen/ATen.h>
 
@@ -26,8 +27,9 @@ struct LayerTensor {
 class Layer {
   public:
     virtual ~Layer() = default;
-    // `inputs` and the result are what crosses the layer boundary: usually one tensor each. In training mode random draws
-    // come from torch's default CPU generator, which the engine has keyed for this layer, step and micro-batch.
+    // `inputs` and the result are what crosses the layer boundary: usually one tensor each. In
+    // training mode random draws come from torch's default CPU generator, which the engine has
+    // keyed for this layer, step and micro-batch.
     [[nodiscard]] virtual Tensors forward(const Tensors& inputs, bool training) = 0;
 
     std::string name;

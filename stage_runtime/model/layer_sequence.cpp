@@ -35,12 +35,16 @@ Result<Layers> build_zoo_model(const ModelSpec& spec) {
     for (const ZooEntry& entry : kZoo) {
         if (spec.zoo != entry.name) continue;
         const Shape& input = spec.input_shape;
-        const std::int64_t channels = entry.channels == 0 && !input.empty() ? input[0] : entry.channels;
-        if (input.size() != 3 || input[0] != channels || input[1] < entry.side_min || input[2] < entry.side_min)
-            return fail(ExitCode::kBadFile,
-                        fmt::format("model {}: expected images of {} channels, at least {}x{}, found shape {}",
-                                    spec.zoo, entry.channels == 0 ? "any" : std::to_string(channels),
-                                    entry.side_min, entry.side_min, shape_text(input)));
+        const std::int64_t channels =
+            entry.channels == 0 && !input.empty() ? input[0] : entry.channels;
+        if (input.size() != 3 || input[0] != channels || input[1] < entry.side_min ||
+            input[2] < entry.side_min)
+            return fail(
+                ExitCode::kBadFile,
+                fmt::format(
+                    "model {}: expected images of {} channels, at least {}x{}, found shape {}",
+                    spec.zoo, entry.channels == 0 ? "any" : std::to_string(channels),
+                    entry.side_min, entry.side_min, shape_text(input)));
         return entry.build(input, spec.num_classes);
     }
     return fail(ExitCode::kUsage, fmt::format("model '{}' is not in the zoo", printable(spec.zoo)));
@@ -74,7 +78,8 @@ ModelInfo describe(const Layers& layers) {
                 {tensor.name, host.dtype(), host.shape(), index, tensor.trainable, tensor.buffer});
             if (info.input_channels == 0 && host.shape().size() == 4)
                 info.input_channels = static_cast<int>(host.shape()[1]);
-            if (tensor.trainable) info.first_trainable_layer = std::min(info.first_trainable_layer, index);
+            if (tensor.trainable)
+                info.first_trainable_layer = std::min(info.first_trainable_layer, index);
         }
     }
     mark_joined(layers, info);
@@ -87,9 +92,10 @@ Result<Layers> load_all(const ModelSpec& spec) {
 
 std::string remedy(const std::string& message, std::int64_t samples) {
     if (message.find("more than 1 value per channel") != std::string::npos)
-        return fmt::format("a micro-batch of {} leaves batch norm one value per channel; use fewer micro-batches, "
-                           "a batch that leaves a larger last one, or --drop-last",
-                           samples);
+        return fmt::format(
+            "a micro-batch of {} leaves batch norm one value per channel; use fewer micro-batches, "
+            "a batch that leaves a larger last one, or --drop-last",
+            samples);
     return message;
 }
 
@@ -109,8 +115,9 @@ Result<ModelSpec> find_model(const std::string& name_or_path) {
         return spec;
     }
     if (!std::filesystem::exists(name_or_path))
-        return fail(ExitCode::kUsage, fmt::format("--model: expected one of {} or a TorchScript file, found '{}'",
-                                                  fmt::join(zoo_names(), ", "), printable(name_or_path)));
+        return fail(ExitCode::kUsage,
+                    fmt::format("--model: expected one of {} or a TorchScript file, found '{}'",
+                                fmt::join(zoo_names(), ", "), printable(name_or_path)));
     ECOPIPE_ASSIGN_OR_RETURN(const std::string bytes, read_file(name_or_path, kModelFileBytesMax));
     spec.torchscript_path = name_or_path;
     spec.sha256 = sha256_hex(bytes);
@@ -125,10 +132,11 @@ Result<LayerSequence> load_layers(const ModelSpec& spec, const LayerRange* range
         sequence.layers = std::move(layers);
         return sequence;
     }
-    if (range->first < 0 || range->last < range->first || range->last >= static_cast<int>(layers.size()))
+    if (range->first < 0 || range->last < range->first ||
+        range->last >= static_cast<int>(layers.size()))
         return fail(ExitCode::kBadFile,
-                    fmt::format("model {} has {} layers: layers {}..{} do not exist", spec.id(), layers.size(),
-                                range->first, range->last));
+                    fmt::format("model {} has {} layers: layers {}..{} do not exist", spec.id(),
+                                layers.size(), range->first, range->last));
     for (int i = range->first; i <= range->last; ++i)
         sequence.layers.push_back(std::move(layers[static_cast<std::size_t>(i)]));
     return sequence;
@@ -161,8 +169,8 @@ Result<TensorMap> initial_weights(const ModelSpec& spec, std::uint64_t seed) {
     return weights;
 }
 
-Result<void> try_model(const ModelSpec& spec, const std::string& loss_name, const HostTensor& inputs,
-                       const HostTensor& labels) {
+Result<void> try_model(const ModelSpec& spec, const std::string& loss_name,
+                       const HostTensor& inputs, const HostTensor& labels) {
     ECOPIPE_ASSIGN_OR_RETURN(const Layers layers, load_all(spec));
     ECOPIPE_ASSIGN_OR_RETURN(const auto loss, make_loss(loss_name));
     const at::NoGradGuard no_grad;
@@ -179,11 +187,13 @@ Result<void> try_model(const ModelSpec& spec, const std::string& loss_name, cons
         static_cast<void>(loss->evaluate(values, to_torch(labels)));
     } catch (const std::exception& error) {
         const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-        const std::string message =
-            torch_error != nullptr ? torch_error->what_without_backtrace() : std::string(error.what());
-        return fail(ExitCode::kUsage,
-                    fmt::format("model {}: {} cannot take a micro-batch of {} samples of this data: {}", spec.id(),
-                                place, samples, printable(remedy(last_meaningful_line(message), samples))));
+        const std::string message = torch_error != nullptr ? torch_error->what_without_backtrace()
+                                                           : std::string(error.what());
+        return fail(
+            ExitCode::kUsage,
+            fmt::format("model {}: {} cannot take a micro-batch of {} samples of this data: {}",
+                        spec.id(), place, samples,
+                        printable(remedy(last_meaningful_line(message), samples))));
     }
     return {};
 }

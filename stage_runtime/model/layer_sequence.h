@@ -11,7 +11,8 @@ struct LayerSequence {
     ModelInfo info;  // of the whole model
 };
 
-// Layers `range` of the model, or all of them when range is null. A zoo model's weights are uninitialised.
+// Layers `range` of the model, or all of them when range is null. A zoo model's weights are
+// uninitialised.
 [[nodiscard]] Result<LayerSequence> load_layers(const ModelSpec& spec, const LayerRange* range);
 
 }  // namespace ecopipe

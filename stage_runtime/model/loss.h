@@ -1,6 +1,6 @@
 #pragma once
-// What training minimises: (outputs of the last layer, labels) to a sum over labels, their count, and how many were
-// right. Includes torch.
+// What training minimises: (outputs of the last layer, labels) to a sum over labels, their count,
+// and how many were right. Includes torch.
 
 #include <ATen/ATen.h>
 
@@ -13,22 +13,25 @@
 namespace ecopipe {
 
 struct LossValue {
-    at::Tensor sum;             // scalar, differentiable; the batch's loss is the total of sums over the total of counts
-    std::int64_t count = 0;     // labels
-    std::int64_t correct = 0;   // predictions equal to the label, where that has a meaning
+    at::Tensor sum;  // scalar, differentiable; the batch's loss is the total of sums over the total
+                     // of counts
+    std::int64_t count = 0;    // labels
+    std::int64_t correct = 0;  // predictions equal to the label, where that has a meaning
 };
 
 class Loss {
   public:
     virtual ~Loss() = default;
     // Throws torch's error when shapes or label values do not fit.
-    [[nodiscard]] virtual LossValue evaluate(const Tensors& outputs, const at::Tensor& labels) const = 0;
+    [[nodiscard]] virtual LossValue evaluate(const Tensors& outputs,
+                                             const at::Tensor& labels) const = 0;
 };
 
 // "cross_entropy". Errors: kUsage for an unknown name.
 [[nodiscard]] Result<std::unique_ptr<Loss>> make_loss(const std::string& name);
 
-// The line of a torch error that says what happened: TorchScript errors end in it, others begin with it.
+// The line of a torch error that says what happened: TorchScript errors end in it, others begin
+// with it.
 [[nodiscard]] std::string last_meaningful_line(const std::string& message);
 
 }  // namespace ecopipe

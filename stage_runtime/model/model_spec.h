@@ -45,28 +45,32 @@ struct LayerInfo {
 struct ModelInfo {
     std::vector<LayerInfo> layers;
     std::vector<TensorInfo> tensors;  // in layer order
-    int first_trainable_layer = 0;    // nothing left of it runs backward; layers.size() if none is trainable
-    int input_channels = 0;           // of the first convolution; 0: there is none
+    int first_trainable_layer =
+        0;                   // nothing left of it runs backward; layers.size() if none is trainable
+    int input_channels = 0;  // of the first convolution; 0: there is none
 };
 
-// A zoo name or the path of a TorchScript file, as --model gives it. Errors: kUsage for a name that is neither.
+// A zoo name or the path of a TorchScript file, as --model gives it. Errors: kUsage for a name that
+// is neither.
 [[nodiscard]] Result<ModelSpec> find_model(const std::string& name_or_path);
 [[nodiscard]] std::vector<std::string> zoo_names();
 
-// The structure of a model without keeping its weights. Errors: kBadFile for a TorchScript file that cannot be used.
+// The structure of a model without keeping its weights. Errors: kBadFile for a TorchScript file
+// that cannot be used.
 [[nodiscard]] Result<ModelInfo> inspect_model(const ModelSpec& spec);
 
 // Image channels that the model needs, 0 when any number will do; known before the data are.
 [[nodiscard]] int required_channels(const ModelSpec& spec);
 
-// The weights that training starts from: a zoo model's are drawn by (seed, tensor name), a TorchScript file's are its own.
+// The weights that training starts from: a zoo model's are drawn by (seed, tensor name), a
+// TorchScript file's are its own.
 [[nodiscard]] Result<TensorMap> initial_weights(const ModelSpec& spec, std::uint64_t seed);
 
-// Runs one training-mode forward pass of `samples` samples of the given kind through the whole model and the loss, layer by layer, so that a
-// model that does not fit its data, or a micro-batch too small for batch norm, is refused before training, naming
-// the layer and the remedy.
-[[nodiscard]] Result<void> try_model(const ModelSpec& spec, const std::string& loss, const HostTensor& inputs,
-                                     const HostTensor& labels);
+// Runs one training-mode forward pass of `samples` samples of the given kind through the whole
+// model and the loss, layer by layer, so that a model that does not fit its data, or a micro-batch
+// too small for batch norm, is refused before training, naming the layer and the remedy.
+[[nodiscard]] Result<void> try_model(const ModelSpec& spec, const std::string& loss,
+                                     const HostTensor& inputs, const HostTensor& labels);
 
 // Writes the TorchScript file at `path` again with these weights in it.
 [[nodiscard]] Result<void> save_torchscript(const ModelSpec& spec, const TensorMap& weights,

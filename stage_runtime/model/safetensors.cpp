@@ -31,14 +31,16 @@ Result<std::vector<Entry>> parse_entries(std::string_view header, std::size_t da
         Fields tensor = root.object(name);
         const auto dtype = dtype_named(tensor.text("dtype"));
         const auto shape = tensor.integers("shape", {0, INT64_MAX});
-        const auto offsets = tensor.integers("data_offsets", {0, static_cast<std::int64_t>(data_bytes)});
+        const auto offsets =
+            tensor.integers("data_offsets", {0, static_cast<std::int64_t>(data_bytes)});
         tensor.no_others();
         ECOPIPE_RETURN_IF_ERROR(document.finish());
         const auto bytes = dtype ? checked_bytes(*dtype, shape) : std::nullopt;
         if (!bytes || offsets.size() != 2 || offsets[1] < offsets[0] ||
             static_cast<std::size_t>(offsets[1] - offsets[0]) != *bytes)
             return fail(ExitCode::kBadFile,
-                        fmt::format("{}: tensor {}: dtype, shape and offsets do not agree", source, printable(name)));
+                        fmt::format("{}: tensor {}: dtype, shape and offsets do not agree", source,
+                                    printable(name)));
         entries.push_back({name, *dtype, shape, static_cast<std::size_t>(offsets[0]),
                            static_cast<std::size_t>(offsets[1])});
     }
@@ -48,13 +50,15 @@ Result<std::vector<Entry>> parse_entries(std::string_view header, std::size_t da
     std::size_t at = 0;
     for (const Entry& entry : entries) {
         if (entry.begin != at)
-            return fail(ExitCode::kBadFile, fmt::format("{}: tensor {}: expected its data at byte {}, found {}", source,
-                                                        printable(entry.name), at, entry.begin));
+            return fail(ExitCode::kBadFile,
+                        fmt::format("{}: tensor {}: expected its data at byte {}, found {}", source,
+                                    printable(entry.name), at, entry.begin));
         at = entry.end;
     }
     if (at != data_bytes)
-        return fail(ExitCode::kBadFile,
-                    fmt::format("{}: expected {} bytes of tensor data, found {}", source, at, data_bytes));
+        return fail(
+            ExitCode::kBadFile,
+            fmt::format("{}: expected {} bytes of tensor data, found {}", source, at, data_bytes));
     return entries;
 }
 
@@ -67,10 +71,12 @@ Result<TensorMap> parse_safetensors(std::string_view bytes, const std::string& s
     std::memcpy(&header_bytes, bytes.data(), sizeof header_bytes);
     const std::string_view rest = bytes.substr(sizeof header_bytes);
     if (header_bytes > rest.size() || header_bytes > kSafetensorsHeaderMax)
-        return fail(ExitCode::kBadFile, fmt::format("{}: expected a header within the file and {} bytes, found {}",
-                                                    source, kSafetensorsHeaderMax, header_bytes));
+        return fail(ExitCode::kBadFile,
+                    fmt::format("{}: expected a header within the file and {} bytes, found {}",
+                                source, kSafetensorsHeaderMax, header_bytes));
     const std::string_view data = rest.substr(header_bytes);
-    ECOPIPE_ASSIGN_OR_RETURN(const auto entries, parse_entries(rest.substr(0, header_bytes), data.size(), source));
+    ECOPIPE_ASSIGN_OR_RETURN(const auto entries,
+                             parse_entries(rest.substr(0, header_bytes), data.size(), source));
     TensorMap tensors;
     for (const Entry& entry : entries) {
         HostTensor tensor = HostTensor::allocate(entry.dtype, entry.shape);
@@ -87,19 +93,23 @@ Result<TensorMap> read_safetensors(const std::string& path) {
 
 Result<void> adopt_weights(const TensorMap& given, const std::string& source, TensorMap& weights) {
     for (NamedTensor& weight : weights) {
-        const auto found = std::find_if(given.begin(), given.end(),
-                                        [&](const NamedTensor& g) { return g.name == weight.name; });
+        const auto found = std::find_if(given.begin(), given.end(), [&](const NamedTensor& g) {
+            return g.name == weight.name;
+        });
         if (found == given.end())
-            return fail(ExitCode::kBadFile, fmt::format("{}: tensor {} is missing", source, weight.name));
-        if (found->tensor.shape() != weight.tensor.shape() || found->tensor.dtype() != weight.tensor.dtype())
-            return fail(ExitCode::kBadFile, fmt::format("{}: tensor {}: expected shape {}, found {}", source, weight.name,
-                                                        shape_text(weight.tensor.shape()),
-                                                        shape_text(found->tensor.shape())));
+            return fail(ExitCode::kBadFile,
+                        fmt::format("{}: tensor {} is missing", source, weight.name));
+        if (found->tensor.shape() != weight.tensor.shape() ||
+            found->tensor.dtype() != weight.tensor.dtype())
+            return fail(
+                ExitCode::kBadFile,
+                fmt::format("{}: tensor {}: expected shape {}, found {}", source, weight.name,
+                            shape_text(weight.tensor.shape()), shape_text(found->tensor.shape())));
         weight.tensor = found->tensor;
     }
     if (given.size() != weights.size())
-        return fail(ExitCode::kBadFile,
-                    fmt::format("{}: expected the model's {} tensors, found {}", source, weights.size(), given.size()));
+        return fail(ExitCode::kBadFile, fmt::format("{}: expected the model's {} tensors, found {}",
+                                                    source, weights.size(), given.size()));
     return {};
 }
 
@@ -120,7 +130,8 @@ Result<void> write_safetensors(const std::string& path, const TensorMap& tensors
     prefix += text;
     std::vector<std::string_view> parts{prefix};
     for (const NamedTensor& entry : tensors)
-        parts.emplace_back(reinterpret_cast<const char*>(entry.tensor.data()), entry.tensor.bytes());
+        parts.emplace_back(reinterpret_cast<const char*>(entry.tensor.data()),
+                           entry.tensor.bytes());
     return write_file_atomically(path, parts);
 }
 

@@ -1,5 +1,6 @@
 #pragma once
-// The safetensors format (Hugging Face, v0.4): an 8-byte header length, a JSON header, raw little-endian tensors.
+// The safetensors format (Hugging Face, v0.4): an 8-byte header length, a JSON header, raw
+// little-endian tensors.
 
 #include <string>
 
@@ -11,13 +12,16 @@ namespace ecopipe {
 inline constexpr std::size_t kSafetensorsHeaderMax = 16U << 20;
 inline constexpr std::size_t kSafetensorsBytesMax = 16ULL << 30;
 
-// Tensors in file order. Refuses overlaps, holes, sizes that do not match shape and dtype, unknown dtypes, duplicate
-// names. Errors: kBadFile with the file and the tensor.
-[[nodiscard]] Result<TensorMap> parse_safetensors(std::string_view bytes, const std::string& source);
+// Tensors in file order. Refuses overlaps, holes, sizes that do not match shape and dtype, unknown
+// dtypes, duplicate names. Errors: kBadFile with the file and the tensor.
+[[nodiscard]] Result<TensorMap> parse_safetensors(std::string_view bytes,
+                                                  const std::string& source);
 [[nodiscard]] Result<TensorMap> read_safetensors(const std::string& path);
 
-// Puts the tensors of a file in place of a model's own: the same names, shapes and dtypes, none missing, none too many.
-[[nodiscard]] Result<void> adopt_weights(const TensorMap& given, const std::string& source, TensorMap& weights);
+// Puts the tensors of a file in place of a model's own: the same names, shapes and dtypes, none
+// missing, none too many.
+[[nodiscard]] Result<void> adopt_weights(const TensorMap& given, const std::string& source,
+                                         TensorMap& weights);
 
 // The bytes depend on the tensors alone: names and order are kept, nothing else is written. Atomic.
 [[nodiscard]] Result<void> write_safetensors(const std::string& path, const TensorMap& tensors);

@@ -69,7 +69,8 @@ Result<torch::jit::Module> load_module(const std::string& path) {
     const auto name = module.type()->name() ? module.type()->name()->name() : std::string();
     if (name != "Sequential")
         return fail(ExitCode::kBadFile,
-                    fmt::format("{}: expected an nn.Sequential at the top, found '{}'", path, printable(name)));
+                    fmt::format("{}: expected an nn.Sequential at the top, found '{}'", path,
+                                printable(name)));
     return module;
 }
 
@@ -93,7 +94,8 @@ Result<Layers> load_torchscript(const std::string& path) {
                 layer->tensors.push_back({child.name + "." + parameter.name, parameter.value,
                                           parameter.value.requires_grad(), false, nullptr});
             for (const auto& buffer : child.value.named_buffers(true))
-                layer->tensors.push_back({child.name + "." + buffer.name, buffer.value, false, true, nullptr});
+                layer->tensors.push_back(
+                    {child.name + "." + buffer.name, buffer.value, false, true, nullptr});
             layers.push_back(std::move(layer));
         }
     } catch (const c10::Error& error) {
@@ -103,16 +105,19 @@ Result<Layers> load_torchscript(const std::string& path) {
     return layers;
 }
 
-Result<void> save_torchscript(const ModelSpec& spec, const TensorMap& weights, const std::string& path) {
+Result<void> save_torchscript(const ModelSpec& spec, const TensorMap& weights,
+                              const std::string& path) {
     ECOPIPE_ASSIGN_OR_RETURN(auto top, load_module(spec.torchscript_path));
     const torch::NoGradGuard no_grad;
     std::unordered_map<std::string, const HostTensor*> by_name;
     for (const NamedTensor& weight : weights) by_name[weight.name] = &weight.tensor;
     try {
         const auto copy_in = [&](const std::string& name, at::Tensor tensor) {
-            if (const auto it = by_name.find(name); it != by_name.end()) tensor.copy_(to_torch(*it->second));
+            if (const auto it = by_name.find(name); it != by_name.end())
+                tensor.copy_(to_torch(*it->second));
         };
-        for (const auto& parameter : top.named_parameters(true)) copy_in(parameter.name, parameter.value);
+        for (const auto& parameter : top.named_parameters(true))
+            copy_in(parameter.name, parameter.value);
         for (const auto& buffer : top.named_buffers(true)) copy_in(buffer.name, buffer.value);
         const std::string temporary = path + ".tmp";
         top.save(temporary);

@@ -51,7 +51,8 @@ TEST(Fields, RefusesLossyWrongMissingAndUnknown) {
         return result ? std::string() : result.error().message;
     };
     const auto integer = [](Fields& f) { static_cast<void>(f.integer("n", {0, 10})); };
-    EXPECT_EQ(refused(R"({"n":1.9})", integer), "f: n: expected an integer from 0 to 10, found 1.9");
+    EXPECT_EQ(refused(R"({"n":1.9})", integer),
+              "f: n: expected an integer from 0 to 10, found 1.9");
     EXPECT_NE(refused(R"({"n":18446744073709551615})", integer), "");
     EXPECT_NE(refused(R"({"n":"1"})", integer), "");
     EXPECT_EQ(refused(R"({})", integer), "f: n: is missing");

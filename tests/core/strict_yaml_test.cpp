@@ -28,7 +28,8 @@ TEST(ParseYaml, RefusesDuplicatesAliasesTagsAndDepth) {
     EXPECT_EQ(problem(parse_yaml("a: 1\na: 2\n", "f")), "f: line 2: key 'a' is given twice");
     EXPECT_NE(problem(parse_yaml("a: &x 1\nb: *x\n", "f")), "");
     EXPECT_NE(problem(parse_yaml("a: !!int 3\n", "f")), "");
-    EXPECT_EQ(problem(parse_yaml(std::string(10 << 20, '['), "f")), "f: nested deeper than 64 levels");
+    EXPECT_EQ(problem(parse_yaml(std::string(10 << 20, '['), "f")),
+              "f: nested deeper than 64 levels");
     EXPECT_NE(problem(parse_yaml("a: [1, 2\n", "f")), "");
     EXPECT_NE(problem(parse_yaml("a: 1\n---\nb: 2\n", "f")), "");
     std::string dashes;

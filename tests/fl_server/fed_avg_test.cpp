@@ -1,10 +1,9 @@
 #include <gtest/gtest.h>
 
+#include "core/files.h"
 #include "fl_server/admission.h"
 #include "fl_server/server_config.h"
 #include "fl_server/strategy.h"
-
-#include "core/files.h"
 
 namespace ecopipe {
 namespace {
@@ -22,8 +21,8 @@ TensorMap model(float weight, float mean, std::int64_t count) {
 
 TEST(FedAvg, WeighsBySamplesAveragesFloatBuffersAndTakesTheLargestCount) {
     const auto strategy = make_fed_avg();
-    const TensorMap next =
-        strategy->aggregate(model(0, 0, 0), {{"a", 0, 300, model(1, 4, 7)}, {"b", 0, 100, model(5, 8, 3)}});
+    const TensorMap next = strategy->aggregate(
+        model(0, 0, 0), {{"a", 0, 300, model(1, 4, 7)}, {"b", 0, 100, model(5, 8, 3)}});
     EXPECT_EQ(next[0].tensor.as<float>()[0], 2.0F);
     EXPECT_EQ(next[0].tensor.as<float>()[1], -2.0F);
     EXPECT_EQ(next[1].tensor.as<float>()[0], 5.0F);
@@ -32,14 +31,18 @@ TEST(FedAvg, WeighsBySamplesAveragesFloatBuffersAndTakesTheLargestCount) {
 
 TEST(FedAvg, ArrivalOrderIsNoInput) {
     const auto strategy = make_fed_avg();
-    std::vector<AdmittedUpdate> updates{{"a", 0, 3, model(0.1F, 1, 1)}, {"b", 0, 7, model(0.7F, 2, 1)}, {"c", 0, 11, model(1e-3F, 3, 1)}};
+    std::vector<AdmittedUpdate> updates{{"a", 0, 3, model(0.1F, 1, 1)},
+                                        {"b", 0, 7, model(0.7F, 2, 1)},
+                                        {"c", 0, 11, model(1e-3F, 3, 1)}};
     const TensorMap first = strategy->aggregate(model(0, 0, 0), updates);
     std::swap(updates[0], updates[2]);
     const TensorMap second = strategy->aggregate(model(0, 0, 0), updates);
     EXPECT_EQ(flatten(first), flatten(second));
 }
 
-TEST(Strategies, AnUnknownNameIsRefused) { EXPECT_EQ(make_strategy("best").error().code, ExitCode::kUsage); }
+TEST(Strategies, AnUnknownNameIsRefused) {
+    EXPECT_EQ(make_strategy("best").error().code, ExitCode::kUsage);
+}
 
 class Admission : public testing::Test {
   protected:
@@ -68,7 +71,8 @@ TEST_F(Admission, NamesEachReason) {
         change(slice);
         return check_announcement(slice, rule_);
     };
-    EXPECT_EQ(announced([](UpdateSlice& s) { s.base_version = 3; }), "it starts from version 3, expected 4");
+    EXPECT_EQ(announced([](UpdateSlice& s) { s.base_version = 3; }),
+              "it starts from version 3, expected 4");
     EXPECT_NE(announced([](UpdateSlice& s) { s.slices = 2; }), "");
     EXPECT_NE(announced([](UpdateSlice& s) { s.last_layer = 8; }), "");
     EXPECT_NE(announced([](UpdateSlice& s) { s.bytes = 5; }), "");
@@ -81,11 +85,13 @@ TEST_F(Admission, NamesEachReason) {
     TensorMap poisoned = model(1, std::numeric_limits<float>::infinity(), 3);
     const std::string bytes = flatten(poisoned);
     slice_.sha256 = sha256_hex(bytes);
-    EXPECT_EQ(check_contents(slice_, entries_, bytes), "tensor running_mean has a value that is not finite");
+    EXPECT_EQ(check_contents(slice_, entries_, bytes),
+              "tensor running_mean has a value that is not finite");
 }
 
 TEST(ServerConfig, ReadsClientSettingsStrictly) {
-    const auto config = parse_server_config("client: {epochs: 2, lr: 0.05, optimizer: adam}\n", "server.yaml");
+    const auto config =
+        parse_server_config("client: {epochs: 2, lr: 0.05, optimizer: adam}\n", "server.yaml");
     ASSERT_TRUE(config) << config.error().message;
     ASSERT_EQ(config->client.size(), 3U);
     EXPECT_EQ(config->client[0].key, "epochs");

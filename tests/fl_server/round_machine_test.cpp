@@ -18,7 +18,8 @@ std::vector<Action> all(const RoundActions& actions) {
 
 class Rounds : public testing::Test {
   protected:
-    RoundMachine machine_{{.rounds = 2, .min_clusters = 2, .round_timeout = std::chrono::seconds(10)}};
+    RoundMachine machine_{
+        {.rounds = 2, .min_clusters = 2, .round_timeout = std::chrono::seconds(10)}};
     Instant now_{std::chrono::seconds(100)};
 };
 

@@ -17,14 +17,16 @@ class Federation : public Training {
     std::string server_ = "tcp://127.0.0.1:" + std::to_string(free_port());
 
     Flags server_flags(const std::string& state, const Flags& more = {}) {
-        Flags flags{"ecopipe-fl-server", "--bind", server_, "--model", "lenet5", "--state", directory_ / state,
-                    "--seed", "4", "--rounds", "2"};
+        Flags flags{"ecopipe-fl-server", "--bind", server_, "--model",  "lenet5", "--state",
+                    directory_ / state,  "--seed", "4",     "--rounds", "2"};
         flags.insert(flags.end(), more.begin(), more.end());
         return flags;
     }
     Flags client_flags(const std::string& name, const std::string& classes, const Flags& more) {
-        Flags flags{"ecopipe-train", "--model", "lenet5", "--data", "fashion-mnist", "--classes", classes, "--data-limit",
-                    "200", "--federated", server_, "--cluster-name", name, "--out", directory_ / name, "--quiet"};
+        Flags flags{"ecopipe-train", "--model",        "lenet5",       "--data", "fashion-mnist",
+                    "--classes",     classes,          "--data-limit", "200",    "--federated",
+                    server_,         "--cluster-name", name,           "--out",  directory_ / name,
+                    "--quiet"};
         flags.insert(flags.end(), more.begin(), more.end());
         return flags;
     }
@@ -38,7 +40,8 @@ TEST_F(Federation, TwoClustersLearnOneModelAndPipelinesChangeNoBit) {
         const std::string tag = pipeline ? "p" : "s";
         const Flags how = pipeline ? Flags{"--local", "--plan", directory_ / "plan.json"}
                                    : Flags{"--single", "--batch", "32", "--micro-batches", "4"};
-        Process server(server_flags(tag + "-state", {"--config", directory_ / "server.yaml", "--eval-data", "fashion-mnist"}));
+        Process server(server_flags(tag + "-state", {"--config", directory_ / "server.yaml",
+                                                     "--eval-data", "fashion-mnist"}));
         Process a(client_flags(tag + "-a", "0,1,2,3,4", how));
         Process b(client_flags(tag + "-b", "5,6,7,8,9", how));
         const Finished served = server.wait(kDeadlineS);
@@ -64,9 +67,11 @@ TEST_F(Federation, ContradictionsSecondNamesAndOtherModelsAreRefused) {
     write(directory_ / "server.yaml", "client: {batch: 16}\n");
     Process server(server_flags("state", {"--config", directory_ / "server.yaml"}));
     ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
-    const Finished contradicting = run(client_flags("x", "0,1", {"--single", "--batch", "32"}), kDeadlineS);
+    const Finished contradicting =
+        run(client_flags("x", "0,1", {"--single", "--batch", "32"}), kDeadlineS);
     EXPECT_EQ(contradicting.code, 2);
-    EXPECT_NE(contradicting.err.find("--batch: the federation's server says 16, found 32"), std::string::npos)
+    EXPECT_NE(contradicting.err.find("--batch: the federation's server says 16, found 32"),
+              std::string::npos)
         << contradicting.err;
     Flags other = client_flags("y", "0,1", {"--single"});
     *std::find(other.begin(), other.end(), "lenet5") = "fashion_cnn";
@@ -86,7 +91,8 @@ TEST_F(Federation, ContradictionsSecondNamesAndOtherModelsAreRefused) {
 }
 
 TEST_F(Federation, ARoundGoesOnWithoutAClusterThatDied) {
-    Process server(server_flags("state", {"--min-clusters", "1", "--round-timeout-s", "5", "--peer-timeout-s", "2"}));
+    Process server(server_flags(
+        "state", {"--min-clusters", "1", "--round-timeout-s", "5", "--peer-timeout-s", "2"}));
     ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS));
     Process lost(client_flags("lost", "0,1,2,3,4", {"--single", "--epochs", "100000"}));
     ASSERT_TRUE(server.wait_for_err("cluster lost joined", kDeadlineS));
@@ -97,7 +103,8 @@ TEST_F(Federation, ARoundGoesOnWithoutAClusterThatDied) {
 }
 
 TEST_F(Federation, NoServerIsAClearRefusal) {
-    const Finished alone = run(client_flags("a", "0,1", {"--single", "--join-timeout-s", "1"}), kDeadlineS);
+    const Finished alone =
+        run(client_flags("a", "0,1", {"--single", "--join-timeout-s", "1"}), kDeadlineS);
     EXPECT_EQ(alone.code, 4);
     EXPECT_NE(alone.err.find("did not answer within 1 s"), std::string::npos) << alone.err;
 }

@@ -1,4 +1,5 @@
-// The promise: where a layer runs changes nothing but the time. Weights of --single and of every pipeline, byte for byte.
+// The promise: where a layer runs changes nothing but the time. Weights of --single and of every
+// pipeline, byte for byte.
 #include <algorithm>
 
 #include "tests/integration/training_fixture.h"
@@ -10,11 +11,16 @@ using Flags = std::vector<std::string>;
 
 class Identity : public Training {
   protected:
-    // 20 steps over 5 batches of 50 in 7 uneven micro-batches and a short last batch of 9 (M > its share), in one process
-    // and with 1 to 4 stages.
-    void expect_identical(const ModelCase& model, const Flags& optimizer, const std::vector<int>& stage_counts,
+    // 20 steps over 5 batches of 50 in 7 uneven micro-batches and a short last batch of 9 (M > its
+    // share), in one process and with 1 to 4 stages.
+    void expect_identical(const ModelCase& model, const Flags& optimizer,
+                          const std::vector<int>& stage_counts,
                           const std::vector<std::string>& schedules) {
-        Flags flags{"--data", "fashion-mnist", "--data-limit", "209", "--steps", "20", "--seed", "3", "--batch", "50",
+        Flags flags{"--data",          "fashion-mnist",
+                    "--data-limit",    "209",
+                    "--steps",         "20",
+                    "--seed",          "3",
+                    "--batch",         "50",
                     "--micro-batches", "7"};
         flags.insert(flags.end(), optimizer.begin(), optimizer.end());
         const std::string reference = single(model, flags, "single");
@@ -23,7 +29,9 @@ class Identity : public Training {
             for (const std::string& schedule : schedules) {
                 const std::string name = schedule + std::to_string(stages);
                 // No ASSERT on the bytes themselves: a diff of megabytes helps nobody.
-                EXPECT_TRUE(local(model, hand_plan(model, stages, schedule, 50, 7), flags, name) == reference) << name;
+                EXPECT_TRUE(local(model, hand_plan(model, stages, schedule, 50, 7), flags, name) ==
+                            reference)
+                    << name;
             }
     }
     const Flags sgd_{"--optimizer", "sgd", "--momentum", "0.9", "--lr", "0.02"};
@@ -31,51 +39,91 @@ class Identity : public Training {
     const std::vector<std::string> both_{"gpipe", "1f1b"};
 };
 
-TEST_F(Identity, FashionCnnSgd) { expect_identical({"fashion_cnn", "fashion_cnn", 11}, sgd_, {1, 2, 3, 4}, both_); }
-TEST_F(Identity, FashionCnnAdam) { expect_identical({"fashion_cnn", "fashion_cnn", 11}, adam_, {1, 2, 3, 4}, both_); }
-TEST_F(Identity, TorchScriptSgd) { expect_identical(torchscript("norm_dropout", 14), sgd_, {1, 2, 3, 4}, both_); }
-TEST_F(Identity, TorchScriptAdam) { expect_identical(torchscript("norm_dropout", 14), adam_, {1, 2, 3, 4}, both_); }
-TEST_F(Identity, StridedLayers) { expect_identical(torchscript("strided", 12), sgd_, {2, 4}, both_); }
-TEST_F(Identity, Activations) { expect_identical(torchscript("activations", 8), adam_, {3}, {"1f1b"}); }
+TEST_F(Identity, FashionCnnSgd) {
+    expect_identical({"fashion_cnn", "fashion_cnn", 11}, sgd_, {1, 2, 3, 4}, both_);
+}
+TEST_F(Identity, FashionCnnAdam) {
+    expect_identical({"fashion_cnn", "fashion_cnn", 11}, adam_, {1, 2, 3, 4}, both_);
+}
+TEST_F(Identity, TorchScriptSgd) {
+    expect_identical(torchscript("norm_dropout", 14), sgd_, {1, 2, 3, 4}, both_);
+}
+TEST_F(Identity, TorchScriptAdam) {
+    expect_identical(torchscript("norm_dropout", 14), adam_, {1, 2, 3, 4}, both_);
+}
+TEST_F(Identity, StridedLayers) {
+    expect_identical(torchscript("strided", 12), sgd_, {2, 4}, both_);
+}
+TEST_F(Identity, Activations) {
+    expect_identical(torchscript("activations", 8), adam_, {3}, {"1f1b"});
+}
 
-// Batch norm refuses the short batch that leaves one value per channel, so these batches divide otherwise.
+// Batch norm refuses the short batch that leaves one value per channel, so these batches divide
+// otherwise.
 TEST_F(Identity, MobileNetSgdAndAdam) {
     const ModelCase model{"mobilenet_v2", "mobilenet_v2", 22};
     for (const std::string tag : {"sgd", "adam"}) {
-        const Flags flags{"--data", "synthetic:3x32x32:10:46", "--steps", "20", "--batch", "18", "--micro-batches", "4",
-                          "--optimizer", tag, "--lr", "0.001"};
+        const Flags flags{"--data",
+                          "synthetic:3x32x32:10:46",
+                          "--steps",
+                          "20",
+                          "--batch",
+                          "18",
+                          "--micro-batches",
+                          "4",
+                          "--optimizer",
+                          tag,
+                          "--lr",
+                          "0.001"};
         const std::string reference = single(model, flags, tag);
         for (const int stages : {1, 2, 3, 4})
             for (const std::string& schedule : both_) {
                 const std::string name = tag + schedule + std::to_string(stages);
-                EXPECT_TRUE(local(model, hand_plan(model, stages, schedule, 18, 4), flags, name) == reference) << name;
+                EXPECT_TRUE(local(model, hand_plan(model, stages, schedule, 18, 4), flags, name) ==
+                            reference)
+                    << name;
             }
     }
 }
 
 TEST_F(Identity, RecomputationChangesNothing) {
     const ModelCase model = torchscript("norm_dropout", 14);
-    const Flags flags{"--data", "fashion-mnist", "--data-limit", "209", "--steps", "10", "--batch", "50",
+    const Flags flags{"--data",          "fashion-mnist",
+                      "--data-limit",    "209",
+                      "--steps",         "10",
+                      "--batch",         "50",
                       "--micro-batches", "7"};
-    EXPECT_TRUE(local(model, hand_plan(model, 3, "1f1b", 50, 7, true), flags, "recomputing") == single(model, flags, "single"));
+    EXPECT_TRUE(local(model, hand_plan(model, 3, "1f1b", 50, 7, true), flags, "recomputing") ==
+                single(model, flags, "single"));
 }
 
 TEST_F(Identity, FewerMicroBatchesThanStages) {
     const ModelCase model{"lenet5", "lenet5", 12};
-    const Flags flags{"--data", "fashion-mnist", "--data-limit", "60", "--steps", "6", "--batch", "20",
+    const Flags flags{"--data",          "fashion-mnist",
+                      "--data-limit",    "60",
+                      "--steps",         "6",
+                      "--batch",         "20",
                       "--micro-batches", "2"};
-    EXPECT_TRUE(local(model, hand_plan(model, 4, "1f1b", 20, 2), flags, "short") == single(model, flags, "single"));
+    EXPECT_TRUE(local(model, hand_plan(model, 4, "1f1b", 20, 2), flags, "short") ==
+                single(model, flags, "single"));
 }
 
 TEST_F(Identity, UnequalEmulatedDevicesAndLinksChangeOnlyTheTime) {
     const ModelCase model{"lenet5", "lenet5", 12};
-    write(directory_ / "cluster.yaml",
-          "name: home\nportal: hub\nportal_address: 127.0.0.1\ndevices:\n  - {name: hub, memory_mib: 512, speed: 0.5}\n"
-          "  - {name: pi, memory_mib: 512, speed: 0.25}\ndefault_link: {mbps: 200, latency_ms: 2}\n");
-    const Flags flags{"--data", "fashion-mnist", "--data-limit", "300", "--steps", "8", "--batch", "32",
-                      "--micro-batches", "4", "--seed", "9"};
+    write(
+        directory_ / "cluster.yaml",
+        "name: home\nportal: hub\nportal_address: 127.0.0.1\ndevices:\n  - {name: hub, memory_mib: "
+        "512, speed: 0.5}\n"
+        "  - {name: pi, memory_mib: 512, speed: 0.25}\ndefault_link: {mbps: 200, latency_ms: 2}\n");
+    const Flags flags{"--data",          "fashion-mnist",
+                      "--data-limit",    "300",
+                      "--steps",         "8",
+                      "--batch",         "32",
+                      "--micro-batches", "4",
+                      "--seed",          "9"};
     const std::string reference = single(model, flags, "single");
-    Flags all{"--local", "--cluster", directory_ / "cluster.yaml", "--model", "lenet5", "--out", directory_ / "planned"};
+    Flags all{"--local", "--cluster", directory_ / "cluster.yaml", "--model",
+              "lenet5",  "--out",     directory_ / "planned"};
     all.insert(all.end(), flags.begin(), flags.end());
     expect_trains(all);
     EXPECT_TRUE(read(directory_ / "planned/model.safetensors") == reference);

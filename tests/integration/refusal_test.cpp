@@ -1,4 +1,5 @@
-// Bad input and dying devices: an exit code, one clear line, no hang, nothing half-written, no process left.
+// Bad input and dying devices: an exit code, one clear line, no hang, nothing half-written, no
+// process left.
 #include <signal.h>
 
 #include <algorithm>
@@ -20,13 +21,15 @@ class Refusal : public Training {
         EXPECT_EQ(finished.code, code) << finished.err;
         std::string err = finished.err;
         while (!err.empty() && err.back() == '\n') err.pop_back();
-        const std::string line = err.substr(err.rfind('\n') == std::string::npos ? 0 : err.rfind('\n') + 1);
+        const std::string line =
+            err.substr(err.rfind('\n') == std::string::npos ? 0 : err.rfind('\n') + 1);
         EXPECT_NE(line.find(text), std::string::npos) << finished.err;
         EXPECT_TRUE(line.starts_with("ecopipe-train: ")) << line;
         EXPECT_FALSE(exists(directory_ / "out/model.safetensors"));
     }
     Flags with(const Flags& more) {
-        Flags flags{"--data", "fashion-mnist", "--data-limit", "100", "--steps", "4", "--no-evaluation", "--out", directory_ / "out"};
+        Flags flags{"--data",          "fashion-mnist", "--data-limit",    "100", "--steps", "4",
+                    "--no-evaluation", "--out",         directory_ / "out"};
         flags.insert(flags.end(), more.begin(), more.end());
         return flags;
     }
@@ -39,10 +42,13 @@ class Refusal : public Training {
 
 TEST_F(Refusal, UnknownModelAndBadNumbers) {
     expect_refused(with({"--single", "--model", "lenet6"}), 2, "--model: expected one of");
-    expect_refused(with({"--single", "--model", "lenet5", "--lr", "nan"}), 2, "--lr: expected a number");
-    expect_refused(with({"--single", "--model", "mobilenet_v2", "--batch", "4", "--micro-batches", "4"}), 2,
-                   "use fewer micro-batches");
-    EXPECT_FALSE(exists(directory_ / "out/metrics.jsonl") && !read(directory_ / "out/metrics.jsonl").empty());
+    expect_refused(with({"--single", "--model", "lenet5", "--lr", "nan"}), 2,
+                   "--lr: expected a number");
+    expect_refused(
+        with({"--single", "--model", "mobilenet_v2", "--batch", "4", "--micro-batches", "4"}), 2,
+        "use fewer micro-batches");
+    EXPECT_FALSE(exists(directory_ / "out/metrics.jsonl") &&
+                 !read(directory_ / "out/metrics.jsonl").empty());
 }
 
 TEST_F(Refusal, PlansThatDoNotFit) {
@@ -51,71 +57,89 @@ TEST_F(Refusal, PlansThatDoNotFit) {
         flags.insert(flags.end(), more.begin(), more.end());
         return with(flags);
     };
-    expect_refused(with_plan(hand_plan({"", "fashion_cnn", 11}, 2, "1f1b", 32, 4)), 3, "model: expected lenet5, found fashion_cnn");
-    expect_refused(with_plan(hand_plan({"", "lenet5", 11}, 2, "1f1b", 32, 4)), 3, "expected 12 layers as the model has, found 11");
+    expect_refused(with_plan(hand_plan({"", "fashion_cnn", 11}, 2, "1f1b", 32, 4)), 3,
+                   "model: expected lenet5, found fashion_cnn");
+    expect_refused(with_plan(hand_plan({"", "lenet5", 11}, 2, "1f1b", 32, 4)), 3,
+                   "expected 12 layers as the model has, found 11");
     std::string twice = hand_plan(lenet_, 2, "1f1b", 32, 4);
     twice.replace(twice.find("\"d1\""), 4, "\"d0\"");
     expect_refused(with_plan(twice), 3, "expected a device of its own for every stage");
-    expect_refused(with_plan(hand_plan(lenet_, 2, "1f1b", 32, 4), {"--batch", "64"}), 2, "--batch is 32 in the plan, 64 here");
+    expect_refused(with_plan(hand_plan(lenet_, 2, "1f1b", 32, 4), {"--batch", "64"}), 2,
+                   "--batch is 32 in the plan, 64 here");
     expect_refused(with_plan("{\"schema\": \"ecopipe.plan/1\""), 3, "not valid JSON");
     expect_refused(with_plan("[[[["), 3, "plan.json");
 }
 
 TEST_F(Refusal, ClustersThatMakeNoSense) {
     const auto with_cluster = [&](const std::string& devices) {
-        write(directory_ / "cluster.yaml", "name: home\nportal: hub\nportal_address: 127.0.0.1\ndevices:\n" + devices + "default_link: {mbps: 100, latency_ms: 1}\n");
+        write(directory_ / "cluster.yaml",
+              "name: home\nportal: hub\nportal_address: 127.0.0.1\ndevices:\n" + devices +
+                  "default_link: {mbps: 100, latency_ms: 1}\n");
         return with({"--local", "--model", "lenet5", "--cluster", directory_ / "cluster.yaml"});
     };
     expect_refused(with_cluster("  - {name: hub, memory_mib: -5, speed: 1}\n"), 3, "memory_mib");
-    expect_refused(with_cluster("  - {name: hub, memory_mib: 5, speed: 1}\n  - {name: hub, memory_mib: 5, speed: 1}\n"), 3, "hub");
+    expect_refused(
+        with_cluster(
+            "  - {name: hub, memory_mib: 5, speed: 1}\n  - {name: hub, memory_mib: 5, speed: 1}\n"),
+        3, "hub");
     expect_refused(with_cluster("  - {name: hub, memory_mib: 5, colour: red}\n"), 3, "colour");
-    expect_refused(with({"--local", "--model", "lenet5", "--cluster", directory_ / "none.yaml"}), 3, "none.yaml");
+    expect_refused(with({"--local", "--model", "lenet5", "--cluster", directory_ / "none.yaml"}), 3,
+                   "none.yaml");
 }
 
 TEST_F(Refusal, UnreadableDataAndUsedDirectories) {
-    expect_refused({"--single", "--model", "lenet5", "--data", "idx:" + directory_.path(), "--out", directory_ / "out"}, 3,
-                   "train-images-idx3-ubyte");
-    ASSERT_EQ(run({"ecopipe-train", "--single", "--model", "lenet5", "--data", "synthetic:1x28x28:10:50", "--steps", "1",
-                   "--quiet", "--no-evaluation", "--out", directory_ / "used"}).code, 0);
+    expect_refused({"--single", "--model", "lenet5", "--data", "idx:" + directory_.path(), "--out",
+                    directory_ / "out"},
+                   3, "train-images-idx3-ubyte");
+    ASSERT_EQ(
+        run({"ecopipe-train", "--single", "--model", "lenet5", "--data", "synthetic:1x28x28:10:50",
+             "--steps", "1", "--quiet", "--no-evaluation", "--out", directory_ / "used"})
+            .code,
+        0);
     const std::string model = read(directory_ / "used/model.safetensors");
-    expect_refused({"--single", "--model", "lenet5", "--data", "synthetic:1x28x28:10:50", "--steps", "1", "--out",
-                    directory_ / "used"}, 2, "holds a run already");
+    expect_refused({"--single", "--model", "lenet5", "--data", "synthetic:1x28x28:10:50", "--steps",
+                    "1", "--out", directory_ / "used"},
+                   2, "holds a run already");
     EXPECT_EQ(read(directory_ / "used/model.safetensors"), model);
 }
 
 TEST_F(Refusal, APortInUse) {
     write(directory_ / "plan.json", hand_plan(lenet_, 1, "1f1b", 32, 4));
     const std::string bind = "tcp://127.0.0.1:" + std::to_string(free_port());
-    Process first({"ecopipe-train", "--model", "lenet5", "--data", "fashion-mnist", "--plan", directory_ / "plan.json",
-                   "--out", directory_ / "first", "--bind", bind});
+    Process first({"ecopipe-train", "--model", "lenet5", "--data", "fashion-mnist", "--plan",
+                   directory_ / "plan.json", "--out", directory_ / "first", "--bind", bind});
     ASSERT_TRUE(first.wait_for_err("waiting on", kDeadlineS)) << first.err();
-    expect_refused(with({"--model", "lenet5", "--plan", directory_ / "plan.json", "--bind", bind}), 4, "cannot listen");
+    expect_refused(with({"--model", "lenet5", "--plan", directory_ / "plan.json", "--bind", bind}),
+                   4, "cannot listen");
     first.signal(SIGINT);
     EXPECT_EQ(first.wait(kDeadlineS).code, 130);
 }
 
 TEST_F(Refusal, AStageThatNeverJoinsIsNamedWithItsCommand) {
     write(directory_ / "plan.json", hand_plan(lenet_, 2, "1f1b", 32, 4));
-    Flags flags = with({"--model", "lenet5", "--plan", directory_ / "plan.json", "--bind", "tcp://127.0.0.1:0",
-                        "--join-timeout-s", "1"});
+    Flags flags = with({"--model", "lenet5", "--plan", directory_ / "plan.json", "--bind",
+                        "tcp://127.0.0.1:0", "--join-timeout-s", "1"});
     flags.insert(flags.begin(), "ecopipe-train");
     const Finished finished = run(flags, kDeadlineS);
     EXPECT_EQ(finished.code, 4) << finished.err;
     EXPECT_NE(finished.err.find("--name d1"), std::string::npos) << finished.err;
-    EXPECT_NE(finished.err.find("d0, d1 did not join within 1 s"), std::string::npos) << finished.err;
+    EXPECT_NE(finished.err.find("d0, d1 did not join within 1 s"), std::string::npos)
+        << finished.err;
 }
 
 TEST_F(Refusal, AStrangerNameAndASecondOfOneNameAreTurnedAway) {
     write(directory_ / "plan.json", hand_plan(lenet_, 2, "1f1b", 32, 4));
     const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
-    Process train({"ecopipe-train", "--model", "lenet5", "--data", "fashion-mnist", "--plan", directory_ / "plan.json",
-                   "--out", directory_ / "out", "--bind", portal});
+    Process train({"ecopipe-train", "--model", "lenet5", "--data", "fashion-mnist", "--plan",
+                   directory_ / "plan.json", "--out", directory_ / "out", "--bind", portal});
     ASSERT_TRUE(train.wait_for_err("waiting on", kDeadlineS));
     Process d0({"ecopipe-stage", "--join", portal, "--name", "d0"});
     ASSERT_TRUE(train.wait_for_err("d0 joined", kDeadlineS));
-    const Finished stranger = run({"ecopipe-stage", "--join", portal, "--name", "nobody"}, kDeadlineS);
+    const Finished stranger =
+        run({"ecopipe-stage", "--join", portal, "--name", "nobody"}, kDeadlineS);
     EXPECT_EQ(stranger.code, 2);
-    EXPECT_NE(stranger.err.find("no device of the cluster is named nobody"), std::string::npos) << stranger.err;
+    EXPECT_NE(stranger.err.find("no device of the cluster is named nobody"), std::string::npos)
+        << stranger.err;
     const Finished second = run({"ecopipe-stage", "--join", portal, "--name", "d0"}, kDeadlineS);
     EXPECT_EQ(second.code, 2);
     EXPECT_NE(second.err.find("has already joined"), std::string::npos) << second.err;
@@ -126,8 +150,9 @@ TEST_F(Refusal, AStrangerNameAndASecondOfOneNameAreTurnedAway) {
 
 TEST_F(Refusal, AStageThatDiesEndsTheRunEverywhereWithOneLine) {
     write(directory_ / "plan.json", hand_plan(lenet_, 3, "1f1b", 32, 4));
-    Process train({"ecopipe-train", "--local", "--model", "lenet5", "--data", "fashion-mnist", "--steps", "100000",
-                   "--plan", directory_ / "plan.json", "--out", directory_ / "out"});
+    Process train({"ecopipe-train", "--local", "--model", "lenet5", "--data", "fashion-mnist",
+                   "--steps", "100000", "--plan", directory_ / "plan.json", "--out",
+                   directory_ / "out"});
     ASSERT_TRUE(train.wait_for_err("step ", kDeadlineS)) << train.err();
     const auto stages = children_of(train.pid());
     ASSERT_EQ(stages.size(), 3U);
@@ -136,30 +161,36 @@ TEST_F(Refusal, AStageThatDiesEndsTheRunEverywhereWithOneLine) {
     EXPECT_EQ(finished.code, 4) << finished.err;
     EXPECT_NE(finished.err.find("ecopipe-train: device d"), std::string::npos) << finished.err;
     EXPECT_NE(finished.err.find("killed by signal 9"), std::string::npos) << finished.err;
-    EXPECT_NE(finished.err.find("ecopipe-stage: the run ended: device d"), std::string::npos) << finished.err;
+    EXPECT_NE(finished.err.find("ecopipe-stage: the run ended: device d"), std::string::npos)
+        << finished.err;
     EXPECT_FALSE(exists(directory_ / "out/model.safetensors"));
-    for (const pid_t stage : stages) EXPECT_NE(::kill(stage, 0), 0) << "stage " << stage << " is still there";
+    for (const pid_t stage : stages)
+        EXPECT_NE(::kill(stage, 0), 0) << "stage " << stage << " is still there";
 }
 
 TEST_F(Refusal, AStageThatHangsIsNamedWithinItsDeadline) {
     write(directory_ / "plan.json", hand_plan(lenet_, 2, "1f1b", 32, 4));
-    Process train({"ecopipe-train", "--local", "--model", "lenet5", "--data", "fashion-mnist", "--steps", "100000",
-                   "--peer-timeout-s", "1", "--plan", directory_ / "plan.json", "--out", directory_ / "out"});
+    Process train({"ecopipe-train", "--local", "--model", "lenet5", "--data", "fashion-mnist",
+                   "--steps", "100000", "--peer-timeout-s", "1", "--plan", directory_ / "plan.json",
+                   "--out", directory_ / "out"});
     ASSERT_TRUE(train.wait_for_err("step ", kDeadlineS)) << train.err();
     const auto stages = children_of(train.pid());
     ASSERT_EQ(stages.size(), 2U);
     ::kill(stages[0], SIGSTOP);
     const Finished finished = train.wait(kDeadlineS);
     EXPECT_EQ(finished.code, 4) << finished.err;
-    EXPECT_NE(finished.err.find("it has said nothing for 1.0 s"), std::string::npos) << finished.err;
-    for (const pid_t stage : stages) EXPECT_NE(::kill(stage, 0), 0) << "stage " << stage << " is still there";
+    EXPECT_NE(finished.err.find("it has said nothing for 1.0 s"), std::string::npos)
+        << finished.err;
+    for (const pid_t stage : stages)
+        EXPECT_NE(::kill(stage, 0), 0) << "stage " << stage << " is still there";
 }
 
 TEST_F(Refusal, StagesOfADeadPortalEndThemselves) {
     write(directory_ / "plan.json", hand_plan(lenet_, 1, "1f1b", 32, 4));
     const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
-    Process train({"ecopipe-train", "--model", "lenet5", "--data", "fashion-mnist", "--steps", "100000", "--peer-timeout-s",
-                   "1", "--plan", directory_ / "plan.json", "--out", directory_ / "out", "--bind", portal});
+    Process train({"ecopipe-train", "--model", "lenet5", "--data", "fashion-mnist", "--steps",
+                   "100000", "--peer-timeout-s", "1", "--plan", directory_ / "plan.json", "--out",
+                   directory_ / "out", "--bind", portal});
     Process d0({"ecopipe-stage", "--join", portal, "--name", "d0"});
     ASSERT_TRUE(train.wait_for_err("step ", kDeadlineS)) << train.err();
     train.signal(SIGKILL);
@@ -168,15 +199,18 @@ TEST_F(Refusal, StagesOfADeadPortalEndThemselves) {
     EXPECT_NE(stage.err.find("has said nothing for"), std::string::npos) << stage.err;
 }
 
-// Found by use: a stage that stays knocked on the portal whose run had just ended, and was refused as its own double.
+// Found by use: a stage that stays knocked on the portal whose run had just ended, and was refused
+// as its own double.
 TEST_F(Refusal, AStageThatStaysServesRunAfterRun) {
     write(directory_ / "plan.json", hand_plan(lenet_, 1, "1f1b", 32, 4));
     const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
     Process d0({"ecopipe-stage", "--join", portal, "--name", "d0", "--stay"});
     for (const char* out : {"one", "two", "three"}) {
-        const Finished trained = run({"ecopipe-train", "--model", "lenet5", "--data", "synthetic:1x28x28:10:64", "--plan",
-                                      directory_ / "plan.json", "--bind", portal, "--no-evaluation", "--quiet", "--out",
-                                      directory_ / out}, kDeadlineS);
+        const Finished trained =
+            run({"ecopipe-train", "--model", "lenet5", "--data", "synthetic:1x28x28:10:64",
+                 "--plan", directory_ / "plan.json", "--bind", portal, "--no-evaluation", "--quiet",
+                 "--out", directory_ / out},
+                kDeadlineS);
         EXPECT_EQ(trained.code, 0) << trained.err << d0.err();
     }
     d0.signal(SIGTERM);
@@ -187,33 +221,38 @@ TEST_F(Refusal, ADataPortThatCannotBeReachedIsNamedWithItsAddress) {
     write(directory_ / "plan.json", hand_plan(lenet_, 1, "1f1b", 32, 4));
     const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
     Process d0({"ecopipe-stage", "--join", portal, "--name", "d0", "--data-address", "127.77.0.1"});
-    expect_refused(with({"--model", "lenet5", "--plan", directory_ / "plan.json", "--bind", portal}), 4,
-                   "device d0 has joined, but its data port cannot be reached at tcp://127.77.0.1:");
+    expect_refused(
+        with({"--model", "lenet5", "--plan", directory_ / "plan.json", "--bind", portal}), 4,
+        "device d0 has joined, but its data port cannot be reached at tcp://127.77.0.1:");
     EXPECT_EQ(d0.wait(kDeadlineS).code, 4) << d0.err();
 }
 
 TEST_F(Refusal, ALossThatBecomesNaNIsNeverCommitted) {
     write(directory_ / "plan.json", hand_plan(lenet_, 2, "1f1b", 32, 4));
-    expect_refused(with({"--local", "--model", "lenet5", "--plan", directory_ / "plan.json", "--lr", "1e6"}), 1,
-                   "is not a finite number; the step was not applied");
+    expect_refused(
+        with({"--local", "--model", "lenet5", "--plan", directory_ / "plan.json", "--lr", "1e6"}),
+        1, "is not a finite number; the step was not applied");
     for (const std::string& line : {read(directory_ / "out/metrics.jsonl")})
         EXPECT_EQ(line.find("null"), std::string::npos) << line;
 }
 
 TEST_F(Refusal, CtrlCSavesAfterAWholeStepAndTellsEveryStage) {
     write(directory_ / "plan.json", hand_plan(lenet_, 2, "1f1b", 32, 4));
-    Process train({"ecopipe-train", "--local", "--model", "lenet5", "--data", "fashion-mnist", "--steps", "100000",
-                   "--plan", directory_ / "plan.json", "--out", directory_ / "out"});
+    Process train({"ecopipe-train", "--local", "--model", "lenet5", "--data", "fashion-mnist",
+                   "--steps", "100000", "--plan", directory_ / "plan.json", "--out",
+                   directory_ / "out"});
     ASSERT_TRUE(train.wait_for_err("step ", kDeadlineS)) << train.err();
     const auto stages = children_of(train.pid());
     train.signal(SIGINT);
     EXPECT_EQ(train.wait(kDeadlineS).code, 130);
     EXPECT_TRUE(exists(directory_ / "out/model.safetensors"));
-    for (const pid_t stage : stages) EXPECT_NE(::kill(stage, 0), 0) << "stage " << stage << " is still there";
+    for (const pid_t stage : stages)
+        EXPECT_NE(::kill(stage, 0), 0) << "stage " << stage << " is still there";
 }
 
 TEST_F(Refusal, EveryProgramRefusesUnknownFlagsAndHasHelpAndVersion) {
-    for (const char* program : {"ecopipe-train", "ecopipe-stage", "ecopipe-profile", "ecopipe-plan", "ecopipe-fl-server"}) {
+    for (const char* program : {"ecopipe-train", "ecopipe-stage", "ecopipe-profile", "ecopipe-plan",
+                                "ecopipe-fl-server"}) {
         const Finished unknown = run({program, "--colour", "red"});
         EXPECT_EQ(unknown.code, 2) << program;
         EXPECT_EQ(std::count(unknown.err.begin(), unknown.err.end(), '\n'), 1) << unknown.err;

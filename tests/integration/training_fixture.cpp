@@ -6,15 +6,17 @@
 
 namespace ecopipe::test {
 
-std::string hand_plan(const ModelCase& model, int stages, const std::string& schedule, int batch, int micro_batches,
-                      bool recompute) {
+std::string hand_plan(const ModelCase& model, int stages, const std::string& schedule, int batch,
+                      int micro_batches, bool recompute) {
     std::string list;
     int first = 0;
     for (int s = 0; s < stages; ++s) {
         const int last = (s + 1) * model.layers / stages - 1;
-        const int in_flight = schedule == "gpipe" ? micro_batches : std::min(micro_batches, 2 * (stages - s) - 1);
-        list += fmt::format(R"({}{{"device":"d{}","first_layer":{},"last_layer":{},"in_flight":{},"recompute":{}}})",
-                            s > 0 ? "," : "", s, first, last, in_flight, recompute);
+        const int in_flight =
+            schedule == "gpipe" ? micro_batches : std::min(micro_batches, 2 * (stages - s) - 1);
+        list += fmt::format(
+            R"({}{{"device":"d{}","first_layer":{},"last_layer":{},"in_flight":{},"recompute":{}}})",
+            s > 0 ? "," : "", s, first, last, in_flight, recompute);
         first = last + 1;
     }
     return fmt::format(
@@ -23,23 +25,26 @@ std::string hand_plan(const ModelCase& model, int stages, const std::string& sch
 }
 
 void expect_trains(std::vector<std::string> flags) {
-    flags.insert(flags.begin(), {"ecopipe-train", "--quiet", "--no-evaluation", "--log-level", "warn"});
+    flags.insert(flags.begin(),
+                 {"ecopipe-train", "--quiet", "--no-evaluation", "--log-level", "warn"});
     const Finished finished = run(flags, 240);
     ASSERT_EQ(finished.code, 0) << finished.err;
 }
 
-std::string Training::single(const ModelCase& model, const std::vector<std::string>& flags, const std::string& name) {
+std::string Training::single(const ModelCase& model, const std::vector<std::string>& flags,
+                             const std::string& name) {
     std::vector<std::string> all{"--single", "--model", model.model, "--out", directory_ / name};
     all.insert(all.end(), flags.begin(), flags.end());
     expect_trains(all);
     return read(directory_ / (name + "/model.safetensors"));
 }
 
-std::string Training::local(const ModelCase& model, const std::string& plan, const std::vector<std::string>& flags,
-                            const std::string& name) {
+std::string Training::local(const ModelCase& model, const std::string& plan,
+                            const std::vector<std::string>& flags, const std::string& name) {
     write(directory_ / (name + ".plan.json"), plan);
-    std::vector<std::string> all{"--local", "--plan", directory_ / (name + ".plan.json"), "--model", model.model,
-                                 "--out", directory_ / name};
+    std::vector<std::string> all{"--local",        "--plan",    directory_ / (name + ".plan.json"),
+                                 "--model",        model.model, "--out",
+                                 directory_ / name};
     for (std::size_t i = 0; i < flags.size(); ++i) {
         if (flags[i] == "--batch" || flags[i] == "--micro-batches") {
             ++i;  // the plan says it
@@ -54,7 +59,9 @@ std::string Training::local(const ModelCase& model, const std::string& plan, con
 ModelCase Training::torchscript(const std::string& name, int layers) {
     const std::string path = directory_ / (name + ".pt");
     if (!exists(path)) {
-        const Finished made = run({kPython, std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/models.py", directory_.path()});
+        const Finished made =
+            run({kPython, std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/models.py",
+                 directory_.path()});
         EXPECT_EQ(made.code, 0) << made.err;
     }
     return {path, "sha256:" + sha256_hex(read(path)), layers};

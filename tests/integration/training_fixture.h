@@ -10,7 +10,8 @@
 
 namespace ecopipe::test {
 
-inline constexpr const char* kPython = "/usr/bin/python3";  // the Debian one, which python3-torch belongs to
+inline constexpr const char* kPython =
+    "/usr/bin/python3";  // the Debian one, which python3-torch belongs to
 
 struct ModelCase {
     std::string model;  // zoo name or path
@@ -19,8 +20,8 @@ struct ModelCase {
 };
 
 // A plan by hand: `stages` stages of nearly equal layer counts.
-[[nodiscard]] std::string hand_plan(const ModelCase& model, int stages, const std::string& schedule, int batch,
-                                    int micro_batches, bool recompute = false);
+[[nodiscard]] std::string hand_plan(const ModelCase& model, int stages, const std::string& schedule,
+                                    int batch, int micro_batches, bool recompute = false);
 
 // Runs ecopipe-train with --quiet and expects success.
 void expect_trains(std::vector<std::string> flags);
@@ -28,10 +29,11 @@ void expect_trains(std::vector<std::string> flags);
 class Training : public testing::Test {
   protected:
     // Trains --single into `name` and returns the model file's bytes.
-    std::string single(const ModelCase& model, const std::vector<std::string>& flags, const std::string& name);
+    std::string single(const ModelCase& model, const std::vector<std::string>& flags,
+                       const std::string& name);
     // Trains --local with a plan by hand.
-    std::string local(const ModelCase& model, const std::string& plan, const std::vector<std::string>& flags,
-                      const std::string& name);
+    std::string local(const ModelCase& model, const std::string& plan,
+                      const std::vector<std::string>& flags, const std::string& name);
     ModelCase torchscript(const std::string& name, int layers);  // of models.py
     TemporaryDirectory directory_;
 };

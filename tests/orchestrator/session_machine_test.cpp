@@ -51,9 +51,11 @@ TEST_F(TwoDevices, CommitAndTheNextBeginOverlap) {
 }
 
 TEST_F(TwoDevices, AFailureNamesDeviceStepAndMicroBatch) {
-    const auto outcomes = machine_.on(DeviceFailed{"b", 3, 5, ExitCode::kRunFailed, "layer 2: boom"});
+    const auto outcomes =
+        machine_.on(DeviceFailed{"b", 3, 5, ExitCode::kRunFailed, "layer 2: boom"});
     ASSERT_TRUE(find<Failure>(outcomes));
-    EXPECT_EQ(find<Failure>(outcomes)->error.message, "device b, step 3, micro-batch 5: layer 2: boom");
+    EXPECT_EQ(find<Failure>(outcomes)->error.message,
+              "device b, step 3, micro-batch 5: layer 2: boom");
     EXPECT_TRUE(find<Failure>(machine_.on(DeviceLost{"a", "silence"})));
     EXPECT_TRUE(machine_.on(DeviceLost{"spare", "silence"}).empty());
 }

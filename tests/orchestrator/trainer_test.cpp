@@ -38,7 +38,9 @@ std::string refusal(std::vector<const char*> flags) {
 
 TEST(TrainOptions, RefusesNonsenseFlags) {
     EXPECT_EQ(refusal({"--single", "--model", "lenet5"}), "");
-    EXPECT_NE(refusal({"--single", "--model", "lenet5", "--lr", "nan"}).find("--lr: expected a number"), std::string::npos);
+    EXPECT_NE(
+        refusal({"--single", "--model", "lenet5", "--lr", "nan"}).find("--lr: expected a number"),
+        std::string::npos);
     EXPECT_NE(refusal({"--single", "--model", "lenet5", "--lr", "inf"}), "");
     EXPECT_NE(refusal({"--single", "--model", "lenet5", "--batch", "0"}), "");
     EXPECT_NE(refusal({"--single", "--model", "lenet5", "--batch", "1.5"}), "");
@@ -47,16 +49,20 @@ TEST(TrainOptions, RefusesNonsenseFlags) {
     EXPECT_NE(refusal({"--single", "--model", "lenet5", "--steps", "3", "--epochs", "2"}), "");
     EXPECT_NE(refusal({"--model", "lenet5"}), "");
     EXPECT_NE(refusal({"--single"}), "");
-    EXPECT_NE(refusal({"--single", "--model", "lenet5", "--micro", "4"}), "");  // no guessed abbreviations
+    EXPECT_NE(refusal({"--single", "--model", "lenet5", "--micro", "4"}),
+              "");  // no guessed abbreviations
     EXPECT_NE(refusal({"--single", "--model", "lenet5", "--optimizer", "lion"}), "");
-    EXPECT_NE(refusal({"--single", "--model", "lenet5", "--optimizer", "adam", "--momentum", "0.9"}), "");
+    EXPECT_NE(
+        refusal({"--single", "--model", "lenet5", "--optimizer", "adam", "--momentum", "0.9"}), "");
     EXPECT_NE(refusal({"--single", "--model", "lenet5", "--classes", "1,,2"}), "");
-    EXPECT_NE(refusal({"--cluster", "c", "--model", "lenet5", "--bind", "tcp://0.0.0.0:1"}).find("--insecure"),
+    EXPECT_NE(refusal({"--cluster", "c", "--model", "lenet5", "--bind", "tcp://0.0.0.0:1"})
+                  .find("--insecure"),
               std::string::npos);
 }
 
 TEST(ClientSettings, ContradictionsNameBothValues) {
-    auto options = **parse({"--single", "--model", "lenet5", "--data", "d", "--out", "o", "--lr", "0.5"});
+    auto options =
+        **parse({"--single", "--model", "lenet5", "--data", "d", "--out", "o", "--lr", "0.5"});
     EXPECT_TRUE(adopt_client_setting("batch", "16", options));
     EXPECT_EQ(options.trainer.batch, 16);
     EXPECT_TRUE(adopt_client_setting("lr", "0.5", options));

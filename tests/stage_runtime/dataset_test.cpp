@@ -15,7 +15,8 @@ namespace {
 class DataFiles : public testing::Test {
   protected:
     void SetUp() override {
-        directory_ = std::filesystem::temp_directory_path() / ("ecopipe-data-" + std::to_string(::getpid()));
+        directory_ =
+            std::filesystem::temp_directory_path() / ("ecopipe-data-" + std::to_string(::getpid()));
         std::filesystem::create_directories(directory_);
     }
     void TearDown() override { std::filesystem::remove_all(directory_); }
@@ -23,7 +24,8 @@ class DataFiles : public testing::Test {
         ASSERT_TRUE(write_file_atomically(directory_ / name, bytes));
     }
     static std::string idx3(unsigned n, const std::string& pixels) {
-        return std::string("\0\0\x08\x03\0\0\0", 7) + static_cast<char>(n) + std::string("\0\0\0\x02\0\0\0\x02", 8) + pixels;
+        return std::string("\0\0\x08\x03\0\0\0", 7) + static_cast<char>(n) +
+               std::string("\0\0\0\x02\0\0\0\x02", 8) + pixels;
     }
     static std::string idx1(const std::string& labels) {
         return std::string("\0\0\x08\x01\0\0\0", 7) + static_cast<char>(labels.size()) + labels;
@@ -73,19 +75,22 @@ TEST_F(DataFiles, RefusesMissingTruncatedAndInconsistentFiles) {
     EXPECT_NE(problem().find("train-images-idx3-ubyte"), std::string::npos);
     write_idx();
     write("train-images-idx3-ubyte", idx3(3, "short"));
-    EXPECT_NE(problem().find("is truncated: expected 12 bytes of data, found 5"), std::string::npos);
+    EXPECT_NE(problem().find("is truncated: expected 12 bytes of data, found 5"),
+              std::string::npos);
     write("train-images-idx3-ubyte", idx3(3, std::string(13, 'x')));
     EXPECT_NE(problem().find("bytes after its data"), std::string::npos);
     write("train-images-idx3-ubyte", idx3(2, std::string(8, 'x')));
     EXPECT_NE(problem().find("expected 2 labels"), std::string::npos);
     write("train-images-idx3-ubyte", "\0\0");
     EXPECT_NE(problem(), "");
-    write("train-images-idx3-ubyte", std::string("\0\0\x08\x03\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF", 16));
+    write("train-images-idx3-ubyte",
+          std::string("\0\0\x08\x03\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF", 16));
     EXPECT_NE(problem().find("absurd size"), std::string::npos);
 }
 
 TEST_F(DataFiles, ReadsCifarAndRefusesBrokenRecords) {
-    for (int i = 1; i <= 5; ++i) write("data_batch_" + std::to_string(i) + ".bin", '\3' + std::string(3072, 'p'));
+    for (int i = 1; i <= 5; ++i)
+        write("data_batch_" + std::to_string(i) + ".bin", '\3' + std::string(3072, 'p'));
     write("test_batch.bin", '\2' + std::string(3072, 'q'));
     const std::string spec = "cifar10:" + directory_.string();
     const auto data = open_data(spec, {});
@@ -95,7 +100,8 @@ TEST_F(DataFiles, ReadsCifarAndRefusesBrokenRecords) {
     write("test_batch.bin", '\2' + std::string(3071, 'q'));
     EXPECT_FALSE(open_data(spec, {}));
     write("test_batch.bin", '\12' + std::string(3072, 'q'));
-    EXPECT_NE(open_data(spec, {}).error().message.find("expected a label below 10"), std::string::npos);
+    EXPECT_NE(open_data(spec, {}).error().message.find("expected a label below 10"),
+              std::string::npos);
 }
 
 TEST(Synthetic, IsTheSameEverywhereAndRefusesNonsense) {
@@ -106,8 +112,9 @@ TEST(Synthetic, IsTheSameEverywhereAndRefusesNonsense) {
     const std::vector<std::int64_t> first{0};
     const float value = a->train->batch(first).inputs.as<float>()[0] * 255.0F;
     EXPECT_EQ(static_cast<int>(value + 0.5F), 97);  // golden: data must not change by accident
-    for (const char* spec : {"synthetic:", "synthetic:3x4:5:50", "synthetic:3x4x4:0:50", "synthetic:3x4x4:5:-1",
-                             "synthetic:3x4x4:5:50x", "synthetic:4096x4096x4096:5:100000000", "mnist", ""})
+    for (const char* spec :
+         {"synthetic:", "synthetic:3x4:5:50", "synthetic:3x4x4:0:50", "synthetic:3x4x4:5:-1",
+          "synthetic:3x4x4:5:50x", "synthetic:4096x4096x4096:5:100000000", "mnist", ""})
         EXPECT_EQ(open_data(spec, {}).error().code, ExitCode::kUsage) << spec;
 }
 

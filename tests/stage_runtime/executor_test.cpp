@@ -24,10 +24,12 @@ ModelSpec zoo(const std::string& name, Shape input) {
 Batch random_batch(const ModelSpec& spec, std::int64_t samples, std::uint64_t seed) {
     Shape shape = spec.input_shape;
     shape.insert(shape.begin(), samples);
-    Batch batch{HostTensor::allocate(DType::kF32, shape), HostTensor::allocate(DType::kI64, {samples})};
+    Batch batch{HostTensor::allocate(DType::kF32, shape),
+                HostTensor::allocate(DType::kI64, {samples})};
     Rng rng(seed);
     for (float& value : batch.inputs.as<float>()) value = static_cast<float>(rng.uniform());
-    for (auto& label : batch.labels.as<std::int64_t>()) label = static_cast<std::int64_t>(rng.below(10));
+    for (auto& label : batch.labels.as<std::int64_t>())
+        label = static_cast<std::int64_t>(rng.below(10));
     return batch;
 }
 
@@ -81,7 +83,8 @@ TEST_F(Engine, MobileNetHasTorchvisionsNames) {
 }
 
 // The same steps in one executor and in two, cut after `cut`, with or without recomputation.
-TensorMap train_cut(const ModelSpec& spec, int cut, bool recompute, const OptimizerSpec& optimizer) {
+TensorMap train_cut(const ModelSpec& spec, int cut, bool recompute,
+                    const OptimizerSpec& optimizer) {
     const int layers = static_cast<int>(inspect_model(spec)->layers.size());
     ExecutorOptions options;
     options.optimizer = optimizer;
@@ -89,7 +92,8 @@ TensorMap train_cut(const ModelSpec& spec, int cut, bool recompute, const Optimi
     options.recompute = recompute;
     std::vector<std::unique_ptr<Executor>> stages;
     const std::vector<LayerRange> ranges =
-        cut < 0 ? std::vector<LayerRange>{{0, layers - 1}} : std::vector<LayerRange>{{0, cut}, {cut + 1, layers - 1}};
+        cut < 0 ? std::vector<LayerRange>{{0, layers - 1}}
+                : std::vector<LayerRange>{{0, cut}, {cut + 1, layers - 1}};
     for (const LayerRange range : ranges) {
         options.range = range;
         stages.push_back(std::move(*Executor::create(spec, options)));
@@ -116,12 +120,15 @@ TensorMap train_cut(const ModelSpec& spec, int cut, bool recompute, const Optimi
 
 TEST_F(Engine, NoCutAndNoRecomputationChangesABit) {
     const ModelSpec spec = zoo("mobilenet_v2", {3, 32, 32});
-    for (const OptimizerSpec& optimizer : {OptimizerSpec{"sgd", 0.9, 1e-3}, OptimizerSpec{"adam", 0, 0}}) {
+    for (const OptimizerSpec& optimizer :
+         {OptimizerSpec{"sgd", 0.9, 1e-3}, OptimizerSpec{"adam", 0, 0}}) {
         const TensorMap reference = train_cut(spec, -1, false, optimizer);
         EXPECT_TRUE(same_bytes(reference, train_cut(spec, -1, true, optimizer)));
         for (const int cut : {0, 7, 18, 20}) {
-            EXPECT_TRUE(same_bytes(reference, train_cut(spec, cut, false, optimizer))) << "cut after " << cut;
-            EXPECT_TRUE(same_bytes(reference, train_cut(spec, cut, true, optimizer))) << "recomputing, cut after " << cut;
+            EXPECT_TRUE(same_bytes(reference, train_cut(spec, cut, false, optimizer)))
+                << "cut after " << cut;
+            EXPECT_TRUE(same_bytes(reference, train_cut(spec, cut, true, optimizer)))
+                << "recomputing, cut after " << cut;
         }
     }
 }
@@ -134,7 +141,8 @@ TEST_F(Engine, ADiscardedStepLeavesNoTrace) {
     options.optimizer = {"adam", 0, 0};
     auto executor = std::move(*Executor::create(spec, options));
     const auto weights = initial_weights(spec, 3);
-    for (const NamedTensor& weight : *weights) ASSERT_TRUE(executor->load_state(weight.name, weight.tensor));
+    for (const NamedTensor& weight : *weights)
+        ASSERT_TRUE(executor->load_state(weight.name, weight.tensor));
     const TensorMap before = executor->state(true);
     const Batch batch = random_batch(spec, 4, 1);
     executor->begin_step(0, 4);

@@ -1,7 +1,6 @@
 #include "stage_runtime/model/safetensors.h"
 
 #include <gtest/gtest.h>
-
 #include <unistd.h>
 
 #include <cstring>
@@ -24,7 +23,8 @@ std::string problem(const std::string& bytes) {
 }
 
 TEST(Safetensors, RoundTripKeepsNamesOrderAndBytes) {
-    const std::string path = std::filesystem::temp_directory_path() / ("st-" + std::to_string(::getpid()));
+    const std::string path =
+        std::filesystem::temp_directory_path() / ("st-" + std::to_string(::getpid()));
     TensorMap tensors;
     tensors.push_back({"z.weight", HostTensor::allocate(DType::kF32, {2, 3})});
     tensors.push_back({"a.count", HostTensor::allocate(DType::kI64, {})});
@@ -47,13 +47,16 @@ TEST(Safetensors, RefusesWhatDoesNotAddUp) {
     EXPECT_EQ(problem(file_of(ok, "1234")), "");
     EXPECT_NE(problem(file_of(ok, "12345")), "");
     EXPECT_NE(problem(file_of(ok, "123")), "");
-    for (const char* header :
-         {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", R"({"a":{"dtype":"F9","shape":[1],"data_offsets":[0,4]}})",
-          R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})",
-          R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})",
-          R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
-          R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
-          R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,4]}})", R"([])", R"({"a":1})"})
+    for (
+        const char* header :
+        {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})",
+         R"({"a":{"dtype":"F9","shape":[1],"data_offsets":[0,4]}})",
+         R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})",
+         R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})",
+         R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+         R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+         R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,4]}})", R"([])",
+         R"({"a":1})"})
         EXPECT_NE(problem(file_of(header, "1234")), "") << header;
     EXPECT_NE(problem(std::string(8, '\xFF')), "");
 }
@@ -63,7 +66,8 @@ TEST(Safetensors, AdoptingNamesWhatDoesNotFit) {
     EXPECT_TRUE(adopt_weights({{"w", HostTensor::allocate(DType::kF32, {2})}}, "f", model));
     EXPECT_EQ(adopt_weights({}, "f", model).error().message, "f: tensor w is missing");
     EXPECT_FALSE(adopt_weights({{"w", HostTensor::allocate(DType::kF32, {3})}}, "f", model));
-    EXPECT_FALSE(adopt_weights({{"w", HostTensor::allocate(DType::kF32, {2})}, {"x", HostTensor::allocate(DType::kF32, {2})}},
+    EXPECT_FALSE(adopt_weights({{"w", HostTensor::allocate(DType::kF32, {2})},
+                                {"x", HostTensor::allocate(DType::kF32, {2})}},
                                "f", model));
 }
 

@@ -26,8 +26,8 @@ SliceRole middle() {
     return role;
 }
 
-TensorAddress tensor(TensorKind kind, std::uint32_t micro_batch, std::uint32_t producer, std::uint64_t step = 0,
-                     std::uint32_t generation = 1) {
+TensorAddress tensor(TensorKind kind, std::uint32_t micro_batch, std::uint32_t producer,
+                     std::uint64_t step = 0, std::uint32_t generation = 1) {
     TensorAddress address;
     address.generation = generation;
     address.step = step;
@@ -56,15 +56,19 @@ class MiddleStage : public testing::Test {
 TEST_F(MiddleStage, RunsActionsInOrderAsTheirTensorsArrive) {
     EXPECT_TRUE(find<StartStep>(machine_.on(begun(0))));
     // The second micro-batch is here first: it waits for the first.
-    EXPECT_FALSE(find<stage_command::Run>(machine_.on(TensorArrived{tensor(TensorKind::kActivation, 1, 1)})));
+    EXPECT_FALSE(find<stage_command::Run>(
+        machine_.on(TensorArrived{tensor(TensorKind::kActivation, 1, 1)})));
     const auto commands = machine_.on(TensorArrived{tensor(TensorKind::kActivation, 0, 1)});
     ASSERT_TRUE(find<stage_command::Run>(commands));
     EXPECT_EQ(find<stage_command::Run>(commands)->action, (Action{ActionKind::kForward, 0, 0}));
-    EXPECT_FALSE(find<stage_command::Run>(machine_.on(ActionFinished{})));  // B0 waits for its gradient
-    EXPECT_TRUE(find<stage_command::Run>(machine_.on(TensorArrived{tensor(TensorKind::kGradient, 0, 3)})));
+    EXPECT_FALSE(
+        find<stage_command::Run>(machine_.on(ActionFinished{})));  // B0 waits for its gradient
+    EXPECT_TRUE(
+        find<stage_command::Run>(machine_.on(TensorArrived{tensor(TensorKind::kGradient, 0, 3)})));
     EXPECT_TRUE(find<stage_command::Run>(machine_.on(ActionFinished{})));  // F1
     EXPECT_FALSE(find<stage_command::Run>(machine_.on(ActionFinished{})));
-    EXPECT_TRUE(find<stage_command::Run>(machine_.on(TensorArrived{tensor(TensorKind::kGradient, 1, 3)})));
+    EXPECT_TRUE(
+        find<stage_command::Run>(machine_.on(TensorArrived{tensor(TensorKind::kGradient, 1, 3)})));
     EXPECT_TRUE(find<ReportStep>(machine_.on(ActionFinished{})));
     EXPECT_TRUE(machine_.on(StepReported{}).empty());
     EXPECT_TRUE(find<ApplyUpdate>(machine_.on(CommitReceived{1, 0, Commit{0.1, 1}})));
@@ -85,9 +89,11 @@ TEST_F(MiddleStage, TheNextBeginWaitsForTheCommit) {
 
 TEST_F(MiddleStage, OlderGenerationsAndDuplicatesAreDropped) {
     static_cast<void>(machine_.on(begun(0)));
-    EXPECT_TRUE(find<DropTensor>(machine_.on(TensorArrived{tensor(TensorKind::kActivation, 0, 1, 0, 0)})));
+    EXPECT_TRUE(
+        find<DropTensor>(machine_.on(TensorArrived{tensor(TensorKind::kActivation, 0, 1, 0, 0)})));
     static_cast<void>(machine_.on(TensorArrived{tensor(TensorKind::kActivation, 1, 1)}));
-    EXPECT_TRUE(find<DropTensor>(machine_.on(TensorArrived{tensor(TensorKind::kActivation, 1, 1)})));
+    EXPECT_TRUE(
+        find<DropTensor>(machine_.on(TensorArrived{tensor(TensorKind::kActivation, 1, 1)})));
     EXPECT_TRUE(machine_.on(CommitReceived{0, 0, Commit{}}).empty());
     EXPECT_TRUE(machine_.on(begun(0, 0)).empty());
 }
@@ -106,7 +112,8 @@ TEST_F(MiddleStage, SeveralOutputsOfOneLayerAreAllAwaited) {
     EXPECT_FALSE(find<stage_command::Run>(machine_.on(TensorArrived{second})));
     const auto commands = machine_.on(TensorArrived{first});
     ASSERT_TRUE(find<stage_command::Run>(commands));
-    EXPECT_EQ(find<stage_command::Run>(commands)->tensors, (std::vector<TensorAddress>{first, second}));
+    EXPECT_EQ(find<stage_command::Run>(commands)->tensors,
+              (std::vector<TensorAddress>{first, second}));
 }
 
 TEST_F(MiddleStage, ACommitOutOfOrderIsAnError) {

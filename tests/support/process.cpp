@@ -33,7 +33,8 @@ void redirect(const std::string& path, int descriptor) {
 }  // namespace
 
 Process::Process(std::vector<std::string> arguments) : directory_(make_temporary_directory()) {
-    if (!arguments[0].starts_with('/')) arguments[0] = std::string(ECOPIPE_BIN_DIR) + "/" + arguments[0];
+    if (!arguments[0].starts_with('/'))
+        arguments[0] = std::string(ECOPIPE_BIN_DIR) + "/" + arguments[0];
     std::vector<char*> argv;
     for (std::string& argument : arguments) argv.push_back(argument.data());
     argv.push_back(nullptr);

@@ -17,7 +17,8 @@ struct Finished {
 
 class Process {
   public:
-    // `arguments[0]` is a program of build/bin, or an absolute path. Output is collected in files of a temporary directory.
+    // `arguments[0]` is a program of build/bin, or an absolute path. Output is collected in files
+    // of a temporary directory.
     explicit Process(std::vector<std::string> arguments);
     Process(const Process&) = delete;
     Process& operator=(const Process&) = delete;
@@ -29,7 +30,8 @@ class Process {
     [[nodiscard]] Finished wait(double seconds);
     [[nodiscard]] std::string out() const;
     [[nodiscard]] std::string err() const;
-    // Waits until stderr contains `text`; false at the deadline or when the process ended without it.
+    // Waits until stderr contains `text`; false at the deadline or when the process ended without
+    // it.
     [[nodiscard]] bool wait_for_err(const std::string& text, double seconds);
 
   private:
@@ -49,7 +51,9 @@ class TemporaryDirectory {
     ~TemporaryDirectory();
     TemporaryDirectory(const TemporaryDirectory&) = delete;
     TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
-    [[nodiscard]] std::string operator/(const std::string& name) const { return path_ + "/" + name; }
+    [[nodiscard]] std::string operator/(const std::string& name) const {
+        return path_ + "/" + name;
+    }
     [[nodiscard]] const std::string& path() const { return path_; }
 
   private:

@@ -25,7 +25,8 @@ class DataPlanes : public testing::Test {
     static Instant deadline() { return monotonic_now() + std::chrono::seconds(10); }
     static HostTensor numbered(std::int64_t elements) {
         HostTensor tensor = HostTensor::allocate(DType::kF32, {elements});
-        for (std::size_t i = 0; i < tensor.as<float>().size(); ++i) tensor.as<float>()[i] = static_cast<float>(i);
+        for (std::size_t i = 0; i < tensor.as<float>().size(); ++i)
+            tensor.as<float>()[i] = static_cast<float>(i);
         return tensor;
     }
     static TensorAddress address(TensorKind kind, std::uint32_t micro_batch) {
@@ -40,17 +41,22 @@ class DataPlanes : public testing::Test {
     Inbox<Delivery> right_in_;
     Inbox<std::string> left_attached_;
     Inbox<std::string> right_attached_;
-    DataPlane left_{loop_, "left", {[this](Delivery d) { left_in_.push(std::move(d)); },
-                                    [this](const std::string& p) { left_attached_.push(p); }}};
-    DataPlane right_{loop_, "right", {[this](Delivery d) { right_in_.push(std::move(d)); },
-                                      [this](const std::string& p) { right_attached_.push(p); }}};
+    DataPlane left_{loop_,
+                    "left",
+                    {[this](Delivery d) { left_in_.push(std::move(d)); },
+                     [this](const std::string& p) { left_attached_.push(p); }}};
+    DataPlane right_{loop_,
+                     "right",
+                     {[this](Delivery d) { right_in_.push(std::move(d)); },
+                      [this](const std::string& p) { right_attached_.push(p); }}};
     Endpoint endpoint_;
 };
 
 TEST_F(DataPlanes, TensorsArriveWholeInOrderBothWays) {
     connect();
     for (std::uint32_t m = 0; m < 5; ++m) {
-        left_.send("right", address(TensorKind::kActivation, m), numbered(1'000'003));  // several chunks
+        left_.send("right", address(TensorKind::kActivation, m),
+                   numbered(1'000'003));  // several chunks
         right_.send("left", address(TensorKind::kGradient, m), numbered(17));
     }
     for (std::uint32_t m = 0; m < 5; ++m) {
@@ -75,7 +81,8 @@ TEST_F(DataPlanes, StreamedTensorsWaitUntilConsumed) {
     connect();
     constexpr std::int64_t kElements = 512 * 1024;  // 2 MiB each
     constexpr std::uint32_t kCount = 20;
-    for (std::uint32_t m = 0; m < kCount; ++m) left_.send("right", address(TensorKind::kInput, m), numbered(kElements));
+    for (std::uint32_t m = 0; m < kCount; ++m)
+        left_.send("right", address(TensorKind::kInput, m), numbered(kElements));
     std::uint32_t arrived = 0;
     while (right_in_.pop_until(monotonic_now() + std::chrono::milliseconds(300))) ++arrived;
     EXPECT_LT(arrived, kCount);  // the window and the unconsumed limit hold the rest back

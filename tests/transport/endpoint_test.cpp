@@ -15,8 +15,8 @@ TEST(Endpoint, ReadsAddressAndPort) {
 }
 
 TEST(Endpoint, RefusesAnythingElse) {
-    for (const char* text : {"", "tcp://", "tcp://host", "tcp://host:", "tcp://host:70000", "tcp://host:1x",
-                             "ipc://a:1", "tcp://a b:1", "tcp://:5"})
+    for (const char* text : {"", "tcp://", "tcp://host", "tcp://host:", "tcp://host:70000",
+                             "tcp://host:1x", "ipc://a:1", "tcp://a b:1", "tcp://:5"})
         EXPECT_EQ(parse_endpoint(text, "--bind").error().code, ExitCode::kUsage) << text;
 }
 

@@ -43,7 +43,8 @@ TEST(Messages, RoundTrip) {
 
 TEST(Messages, EveryTruncationAndEveryTailIsRefused) {
     const std::string body = encode(sample_done());
-    for (std::size_t n = 0; n < body.size(); ++n) EXPECT_FALSE(decode_text<Done>(body.substr(0, n))) << n;
+    for (std::size_t n = 0; n < body.size(); ++n)
+        EXPECT_FALSE(decode_text<Done>(body.substr(0, n))) << n;
     EXPECT_FALSE(decode_text<Done>(body + '\0'));
 }
 

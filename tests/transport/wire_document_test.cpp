@@ -1,4 +1,5 @@
-// docs/WIRE.md is the truth: every example in it opens, decodes and encodes to the same bytes again.
+// docs/WIRE.md is the truth: every example in it opens, decodes and encodes to the same bytes
+// again.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -27,7 +28,8 @@ struct Example {
 std::string bytes_of(const std::string& hex) {
     std::string bytes;
     std::istringstream words(hex);
-    for (std::string word; words >> word;) bytes.push_back(static_cast<char>(std::stoi(word, nullptr, 16)));
+    for (std::string word; words >> word;)
+        bytes.push_back(static_cast<char>(std::stoi(word, nullptr, 16)));
     return bytes;
 }
 
@@ -85,9 +87,10 @@ std::map<int, std::function<void(const std::string&)>> round_trips() {
 
 TEST(WireDocument, EveryExampleOpensAndEncodesToTheSameBytes) {
     const auto known =
-        round_trips<Hello, Welcome, Refuse, Ping, Pong, Configure, Ready, Begin, Done, Commit, Committed, Fetch, Fetched,
-                    Failed, End, Attach, TensorChunk, Credit, Attached, ClusterHello, ClusterWelcome, Task, ModelRequest,
-                    ModelChunk, UpdateSlice, UpdateChunk, Verdict, FederationEnd>();
+        round_trips<Hello, Welcome, Refuse, Ping, Pong, Configure, Ready, Begin, Done, Commit,
+                    Committed, Fetch, Fetched, Failed, End, Attach, TensorChunk, Credit, Attached,
+                    ClusterHello, ClusterWelcome, Task, ModelRequest, ModelChunk, UpdateSlice,
+                    UpdateChunk, Verdict, FederationEnd>();
     const std::vector<Example> examples = read_examples();
     EXPECT_EQ(examples.size(), known.size());
     for (const Example& example : examples) {

@@ -1,7 +1,7 @@
 #include "stage_runtime/model/zoo/modules.h"
 
-// The CNN of the Eco-FL experiments (1,199,882 parameters at 1x28x28 and ten classes). Names are those of the
-// nn.Sequential with the same layers.
+// The CNN of the Eco-FL experiments (1,199,882 parameters at 1x28x28 and ten classes). Names are
+// those of the nn.Sequential with the same layers.
 namespace ecopipe::zoo {
 
 Layers fashion_cnn(const std::vector<std::int64_t>& input, int num_classes) {

@@ -1,7 +1,8 @@
 #include "stage_runtime/model/zoo/modules.h"
 
-// LeNet-5 in its usual modern form: ReLU, max-pool, padding 2 at the first convolution (61,706 parameters at 1x28x28 and ten
-// classes). Names are those of the nn.Sequential with the same layers.
+// LeNet-5 in its usual modern form: ReLU, max-pool, padding 2 at the first convolution (61,706
+// parameters at 1x28x28 and ten classes). Names are those of the nn.Sequential with the same
+// layers.
 namespace ecopipe::zoo {
 
 Layers lenet5(const std::vector<std::int64_t>& input, int num_classes) {
@@ -14,7 +15,8 @@ Layers lenet5(const std::vector<std::int64_t>& input, int num_classes) {
     };
     const auto conv = [&](std::int64_t in, std::int64_t out, std::int64_t padding) {
         Composed& layer = add("conv2d");
-        layer.functions = {conv2d(layer, layer.name, {.in = in, .out = out, .kernel = 5, .padding = padding})};
+        layer.functions = {
+            conv2d(layer, layer.name, {.in = in, .out = out, .kernel = 5, .padding = padding})};
     };
     const auto dense = [&](std::int64_t in, std::int64_t out) {
         Composed& layer = add("linear");

@@ -27,7 +27,8 @@ Initialise normal(double deviation) {
     };
 }
 
-at::Tensor parameter(Layer& layer, const std::string& name, at::IntArrayRef shape, Initialise initialise) {
+at::Tensor parameter(Layer& layer, const std::string& name, at::IntArrayRef shape,
+                     Initialise initialise) {
     at::Tensor tensor = at::empty(shape);
     layer.tensors.push_back({name, tensor, true, false, std::move(initialise)});
     return tensor;
@@ -43,14 +44,17 @@ at::Tensor buffer(Layer& layer, const std::string& name, at::Tensor tensor, floa
 Function conv2d(Layer& layer, const std::string& prefix, const ConvOptions& o) {
     const auto area = static_cast<double>(o.kernel * o.kernel);
     const double fan_in = static_cast<double>(o.in / o.groups) * area;
-    const double fan_out = static_cast<double>(o.out) * area;  // as torchvision counts it, groups ignored
+    const double fan_out =
+        static_cast<double>(o.out) * area;  // as torchvision counts it, groups ignored
     const double bound = 1.0 / std::sqrt(fan_in);
-    const auto weight = parameter(layer, prefix + ".weight", {o.out, o.in / o.groups, o.kernel, o.kernel},
-                                  o.fan_out_normal ? normal(std::sqrt(2.0 / fan_out)) : uniform(bound));
+    const auto weight =
+        parameter(layer, prefix + ".weight", {o.out, o.in / o.groups, o.kernel, o.kernel},
+                  o.fan_out_normal ? normal(std::sqrt(2.0 / fan_out)) : uniform(bound));
     at::Tensor bias;
     if (o.bias) bias = parameter(layer, prefix + ".bias", {o.out}, uniform(bound));
     return [=](const at::Tensor& x, bool) {
-        return at::conv2d(x, weight, bias, {o.stride, o.stride}, {o.padding, o.padding}, {1, 1}, o.groups);
+        return at::conv2d(x, weight, bias, {o.stride, o.stride}, {o.padding, o.padding}, {1, 1},
+                          o.groups);
     };
 }
 
@@ -59,7 +63,8 @@ Function linear(Layer& layer, const std::string& prefix, std::int64_t in, std::i
     const double bound = 1.0 / std::sqrt(static_cast<double>(in));
     const auto weight = parameter(layer, prefix + ".weight", {out, in},
                                   normal_std > 0 ? normal(normal_std) : uniform(bound));
-    const auto bias = parameter(layer, prefix + ".bias", {out}, normal_std > 0 ? constant(0) : uniform(bound));
+    const auto bias =
+        parameter(layer, prefix + ".bias", {out}, normal_std > 0 ? constant(0) : uniform(bound));
     return [=](const at::Tensor& x, bool) { return at::linear(x, weight, bias); };
 }
 
@@ -68,10 +73,12 @@ Function batch_norm2d(Layer& layer, const std::string& prefix, std::int64_t chan
     const auto bias = parameter(layer, prefix + ".bias", {channels}, constant(0));
     const auto mean = buffer(layer, prefix + ".running_mean", at::zeros({channels}), 0);
     const auto variance = buffer(layer, prefix + ".running_var", at::ones({channels}), 1);
-    const auto tracked = buffer(layer, prefix + ".num_batches_tracked", at::zeros({}, at::kLong), 0);
+    const auto tracked =
+        buffer(layer, prefix + ".num_batches_tracked", at::zeros({}, at::kLong), 0);
     return [=](const at::Tensor& x, bool training) {
         if (training) {
-            TORCH_CHECK(x.numel() > x.size(1), "Expected more than 1 value per channel when training");
+            TORCH_CHECK(x.numel() > x.size(1),
+                        "Expected more than 1 value per channel when training");
             at::Tensor count = tracked;
             count.add_(1);
         }
@@ -79,7 +86,8 @@ Function batch_norm2d(Layer& layer, const std::string& prefix, std::int64_t chan
     };
 }
 
-Function group_norm(Layer& layer, const std::string& prefix, std::int64_t groups, std::int64_t channels) {
+Function group_norm(Layer& layer, const std::string& prefix, std::int64_t groups,
+                    std::int64_t channels) {
     const auto weight = parameter(layer, prefix + ".weight", {channels}, constant(1));
     const auto bias = parameter(layer, prefix + ".bias", {channels}, constant(0));
     return [=](const at::Tensor& x, bool) { return at::group_norm(x, groups, weight, bias); };
@@ -87,7 +95,8 @@ Function group_norm(Layer& layer, const std::string& prefix, std::int64_t groups
 
 Function dropout(Layer& layer, double probability) {
     layer.draws = true;
-    return [=](const at::Tensor& x, bool training) { return at::dropout(x, probability, training); };
+    return
+        [=](const at::Tensor& x, bool training) { return at::dropout(x, probability, training); };
 }
 
 Function relu() {

@@ -1,5 +1,6 @@
 #pragma once
-// The building blocks of the zoo: PyTorch's modules of the same names, with PyTorch's default initial values.
+// The building blocks of the zoo: PyTorch's modules of the same names, with PyTorch's default
+// initial values.
 
 #include "stage_runtime/model/layer.h"
 
@@ -16,13 +17,14 @@ struct ConvOptions {
     std::int64_t padding = 0;
     std::int64_t groups = 1;
     bool bias = true;
-    bool fan_out_normal = false;  // torchvision's kaiming_normal_(mode="fan_out") instead of the default
+    bool fan_out_normal =
+        false;  // torchvision's kaiming_normal_(mode="fan_out") instead of the default
 };
 
 [[nodiscard]] Function conv2d(Layer& layer, const std::string& prefix, const ConvOptions& options);
 // `normal_std` > 0: weights N(0, std), bias 0; otherwise PyTorch's default.
-[[nodiscard]] Function linear(Layer& layer, const std::string& prefix, std::int64_t in, std::int64_t out,
-                              double normal_std = 0);
+[[nodiscard]] Function linear(Layer& layer, const std::string& prefix, std::int64_t in,
+                              std::int64_t out, double normal_std = 0);
 [[nodiscard]] Function batch_norm2d(Layer& layer, const std::string& prefix, std::int64_t channels);
 [[nodiscard]] Function group_norm(Layer& layer, const std::string& prefix, std::int64_t groups,
                                   std::int64_t channels);
