@@ -160,6 +160,45 @@ OrderedJson CommandLine::effective() const {
     return out;
 }
 
+namespace {
+
+Result<std::vector<std::int64_t>> parse_separated(const std::string& text, char separator,
+                                                  const std::string& refusal,
+                                                  Range<std::int64_t> range) {
+    std::vector<std::int64_t> values;
+    std::size_t begin = 0;
+    while (begin <= text.size()) {
+        const std::size_t end = std::min(text.find(separator, begin), text.size());
+        std::int64_t value = 0;
+        if (!parse_whole(text.substr(begin, end - begin), value) || value < range.low ||
+            value > range.high)
+            return fail(ExitCode::kUsage, fmt::format("{}, found '{}'", refusal, printable(text)));
+        values.push_back(value);
+        begin = end + 1;
+    }
+    return values;
+}
+
+}  // namespace
+
+Result<std::vector<std::int64_t>> parse_integers(const std::string& text, const std::string& flag,
+                                                 Range<std::int64_t> range) {
+    return parse_separated(
+        text, ',',
+        fmt::format("{}: expected integers from {} to {} like 1,2,4", flag, range.low, range.high),
+        range);
+}
+
+Result<std::vector<std::int64_t>> parse_image_shape(const std::string& text,
+                                                    const std::string& flag) {
+    constexpr Range<std::int64_t> kSide{1, 65536};
+    const std::string refusal = flag + ": expected CxHxW";
+    ECOPIPE_ASSIGN_OR_RETURN(auto shape, parse_separated(text, 'x', refusal, kSide));
+    if (shape.size() != 3)
+        return fail(ExitCode::kUsage, fmt::format("{}, found '{}'", refusal, printable(text)));
+    return shape;
+}
+
 int run_program(const char* program, const std::function<Result<ExitCode>()>& body) {
     // glibc's default thresholds hand freed activations back to the kernel: a pipeline step
     // took 2.4 times as long.

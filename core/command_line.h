@@ -56,6 +56,14 @@ class CommandLine {
     std::vector<Rule> rules_;
 };
 
+// "1,2,8": integers within `range`. `flag` names the option in the refusal (kUsage).
+[[nodiscard]] Result<std::vector<std::int64_t>> parse_integers(const std::string& text,
+                                                               const std::string& flag,
+                                                               Range<std::int64_t> range);
+// "CxHxW": one image's shape, each side 1 to 65536.
+[[nodiscard]] Result<std::vector<std::int64_t>> parse_image_shape(const std::string& text,
+                                                                  const std::string& flag);
+
 // The body of every main(): raises malloc's thresholds, runs `body`, prints its error as "program:
 // message" and turns it, and any exception that got out, into an exit code.
 [[nodiscard]] int run_program(const char* program, const std::function<Result<ExitCode>()>& body);

@@ -42,15 +42,9 @@ Result<void> load_model(const CommandLine& line, ServerOptions& options) {
     ECOPIPE_ASSIGN_OR_RETURN(options.model, find_model(line.get_text("model")));
     int classes = 10;
     const int channels = required_channels(options.model);
-    long c = 0;
-    long h = 0;
-    long w = 0;
-    char extra = 0;
-    if (std::sscanf(line.get_text("input").c_str(), "%ldx%ldx%ld%c", &c, &h, &w, &extra) != 3 ||
-        c < 1 || h < 1 || w < 1)
-        return fail(ExitCode::kUsage, fmt::format("--input: expected CxHxW, found '{}'",
-                                                  printable(line.get_text("input"))));
-    options.model.input_shape = {channels > 1 && c == 1 ? channels : c, h, w};
+    ECOPIPE_ASSIGN_OR_RETURN(options.model.input_shape,
+                             parse_image_shape(line.get_text("input"), "--input"));
+    if (channels > 1 && options.model.input_shape[0] == 1) options.model.input_shape[0] = channels;
     if (line.has("eval-data")) {
         ECOPIPE_ASSIGN_OR_RETURN(options.eval_data,
                                  open_test_data(line.get_text("eval-data"), {{}, 0, channels}));

@@ -55,23 +55,6 @@ void declare(CommandLine& line) {
     line.flag("insecure", "accept unencrypted traffic on other addresses than loopback");
 }
 
-Result<std::vector<int>> parse_classes(const std::string& text) {
-    std::vector<int> classes;
-    std::size_t begin = 0;
-    while (begin <= text.size()) {
-        const std::size_t end = std::min(text.find(',', begin), text.size());
-        int value = 0;
-        const auto [stop, error] = std::from_chars(text.data() + begin, text.data() + end, value);
-        if (error != std::errc() || stop != text.data() + end || value < 0)
-            return fail(
-                ExitCode::kUsage,
-                fmt::format("--classes: expected labels like 0,1,2, found '{}'", printable(text)));
-        classes.push_back(value);
-        begin = end + 1;
-    }
-    return classes;
-}
-
 Result<void> check_combination(const CommandLine& line) {
     const auto both = [&](const char* a, const char* b) {
         return line.given(a) && line.given(b)
@@ -152,7 +135,9 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
     options.optimizer.momentum = options.optimizer.name == "sgd" ? line.get_number("momentum") : 0;
     options.optimizer.weight_decay = line.get_number("weight-decay");
     if (line.has("classes")) {
-        ECOPIPE_ASSIGN_OR_RETURN(options.classes, parse_classes(line.get_text("classes")));
+        ECOPIPE_ASSIGN_OR_RETURN(const auto classes,
+                                 parse_integers(line.get_text("classes"), "--classes", {0, 65535}));
+        options.classes.assign(classes.begin(), classes.end());
     }
     options.data_limit = line.has("data-limit") ? line.get_integer("data-limit") : 0;
     options.num_classes =

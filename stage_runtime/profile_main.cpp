@@ -1,7 +1,6 @@
 // ecopipe-profile: measures a model's layers on this device and writes profile.json.
 #include <fmt/format.h>
 
-#include <charconv>
 #include <set>
 
 #include "core/command_line.h"
@@ -15,35 +14,6 @@ namespace ecopipe {
 namespace {
 
 constexpr int kMicroBatchMax = 65536;
-
-Result<std::vector<int>> parse_sizes(const std::string& text) {
-    std::set<int> sizes;
-    std::size_t begin = 0;
-    while (begin <= text.size()) {
-        const std::size_t end = std::min(text.find(',', begin), text.size());
-        int size = 0;
-        const auto [stop, error] = std::from_chars(text.data() + begin, text.data() + end, size);
-        if (error != std::errc() || stop != text.data() + end || size < 1 || size > kMicroBatchMax)
-            return fail(ExitCode::kUsage,
-                        fmt::format("--micro-batch: expected sizes like 1,2,4,8, found '{}'",
-                                    printable(text)));
-        sizes.insert(size);
-        begin = end + 1;
-    }
-    return std::vector<int>(sizes.begin(), sizes.end());
-}
-
-Result<Shape> parse_input(const std::string& text) {
-    long c = 0;
-    long h = 0;
-    long w = 0;
-    char extra = 0;
-    if (std::sscanf(text.c_str(), "%ldx%ldx%ld%c", &c, &h, &w, &extra) == 3 && c > 0 && h > 0 &&
-        w > 0 && c <= 65536 && h <= 65536 && w <= 65536)
-        return Shape{c, h, w};
-    return fail(ExitCode::kUsage,
-                fmt::format("--input: expected CxHxW, found '{}'", printable(text)));
-}
 
 Result<ExitCode> run(int argc, const char* const* argv) {
     CommandLine line("ecopipe-profile", "measures a model's layers on this device");
@@ -64,8 +34,13 @@ Result<ExitCode> run(int argc, const char* const* argv) {
 
     ProfileRequest request;
     ECOPIPE_ASSIGN_OR_RETURN(request.spec, find_model(line.get_text("model")));
-    ECOPIPE_ASSIGN_OR_RETURN(request.spec.input_shape, parse_input(line.get_text("input")));
-    ECOPIPE_ASSIGN_OR_RETURN(request.micro_batches, parse_sizes(line.get_text("micro-batch")));
+    ECOPIPE_ASSIGN_OR_RETURN(request.spec.input_shape,
+                             parse_image_shape(line.get_text("input"), "--input"));
+    ECOPIPE_ASSIGN_OR_RETURN(
+        const auto sizes,
+        parse_integers(line.get_text("micro-batch"), "--micro-batch", {1, kMicroBatchMax}));
+    const std::set<int> ascending(sizes.begin(), sizes.end());
+    request.micro_batches.assign(ascending.begin(), ascending.end());
     request.spec.num_classes = static_cast<int>(line.get_integer("num-classes"));
     request.threads = static_cast<int>(line.get_integer("threads"));
     request.device = line.has("device-name") ? line.get_text("device-name") : host_name();
@@ -85,7 +60,6 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     warn_without_fast_blas();
     ECOPIPE_ASSIGN_OR_RETURN(const ModelProfile profile, profile_model(request));
     ECOPIPE_RETURN_IF_ERROR(write_file_atomically(line.get_text("out"), profile_text(profile)));
-    const auto& sizes = request.micro_batches;
     double forward = 0;
     double backward = 0;
     for (const LayerProfile& layer : profile.layers) {
@@ -95,7 +69,7 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     fmt::print(
         "{}: {} layers of {} on {}: forward {:.3f} ms, backward {:.3f} ms at micro-batch {}\n",
         line.get_text("out"), profile.layers.size(), profile.model, profile.device, forward,
-        backward, sizes.back());
+        backward, request.micro_batches.back());
     return ExitCode::kDone;
 }
 

@@ -12,6 +12,7 @@
 #include "core/random.h"
 #include "stage_runtime/data/dataset.h"
 #include "stage_runtime/engine/allocator.h"
+#include "stage_runtime/engine/layer_pass.h"
 #include "stage_runtime/engine/optimizer.h"
 #include "stage_runtime/engine/tensor_bridge.h"
 #include "stage_runtime/model/layer_sequence.h"
@@ -48,11 +49,6 @@ struct Sizes {
     std::vector<std::size_t> workspace;
 };
 
-struct Stash {
-    Tensors inputs;
-    Tensors outputs;
-};
-
 class Profiler {
   public:
     Profiler(const ProfileRequest& request, LayerSequence sequence, std::unique_ptr<Loss> loss)
@@ -65,7 +61,7 @@ class Profiler {
     Pass run(const Batch& batch, Sizes* sizes) {
         const std::size_t count = sequence_.layers.size();
         Pass pass{std::vector<double>(count), std::vector<double>(count)};
-        std::vector<Stash> stash(count);
+        std::vector<LayerStash> stash(count);
         Tensors values{to_torch(batch.inputs)};
         for (at_layer_ = 0; at_layer_ < count; ++at_layer_)
             values = forward(at_layer_, values, stash, pass, sizes);
@@ -118,29 +114,22 @@ class Profiler {
     [[nodiscard]] const LayerSequence& sequence() const { return sequence_; }
 
   private:
-    Tensors forward(std::size_t i, const Tensors& values, std::vector<Stash>& stash, Pass& pass,
-                    Sizes* sizes) {
-        Layer& layer = *sequence_.layers[i];
-        const int index = static_cast<int>(i);
-        const bool graph = index >= sequence_.info.first_trainable_layer;
+    Tensors forward(std::size_t i, const Tensors& values, std::vector<LayerStash>& stash,
+                    Pass& pass, Sizes* sizes) {
+        const int first_trainable = sequence_.info.first_trainable_layer;
+        const bool graph = static_cast<int>(i) >= first_trainable;
+        const Instant started = monotonic_now();
+        Tensors inputs;
+        for (const at::Tensor& value : values) inputs.push_back(value.contiguous());
         const std::size_t live_before = live_tensor_bytes();
         reset_peak_tensor_bytes();
-        const Instant started = monotonic_now();
-        const at::AutoGradMode mode(graph);
-        Tensors inputs;
-        for (const at::Tensor& value : values) {
-            inputs.push_back(value.detach().contiguous());
-            if (index > sequence_.info.first_trainable_layer && inputs.back().is_floating_point())
-                inputs.back().requires_grad_(true);
-        }
-        Tensors arguments = inputs;
-        if (layer.writes_input)
-            for (at::Tensor& argument : arguments) argument = argument.clone();
-        Tensors outputs = layer.forward(arguments, true);
-        arguments.clear();
+        LayerStash kept;
+        Tensors outputs =
+            forward_layer(*sequence_.layers[i], inputs, static_cast<int>(i) > first_trainable,
+                          graph ? &kept : nullptr);
         pass.forward_ms[i] = to_ms(monotonic_now() - started);
         if (sizes != nullptr) measure_forward(i, inputs, outputs, live_before, graph, *sizes);
-        if (graph) stash[i] = {std::move(inputs), outputs};
+        if (graph) stash[i] = std::move(kept);
         return outputs;
     }
 
@@ -163,41 +152,21 @@ class Profiler {
         sizes.workspace[i] = std::max(sizes.workspace[i], peak > live ? peak - live : 0);
     }
 
-    Tensors backward(std::size_t i, std::vector<Stash>& stash, const Tensors& gradients, Pass& pass,
-                     Sizes* sizes) {
-        Stash kept = std::move(stash[i]);
+    Tensors backward(std::size_t i, std::vector<LayerStash>& stash, const Tensors& gradients,
+                     Pass& pass, Sizes* sizes) {
+        const LayerStash kept = std::move(stash[i]);
         stash[i] = {};
         const std::size_t live_before = live_tensor_bytes();
         reset_peak_tensor_bytes();
         const Instant started = monotonic_now();
-        Tensors outputs;
-        Tensors output_gradients;
-        for (std::size_t k = 0; k < kept.outputs.size(); ++k) {
-            if (!kept.outputs[k].requires_grad() || !gradients[k].defined()) continue;
-            outputs.push_back(kept.outputs[k]);
-            output_gradients.push_back(gradients[k]);
-        }
-        Tensors wanted;
-        for (const at::Tensor& input : kept.inputs)
-            if (input.requires_grad()) wanted.push_back(input);
-        for (const LayerTensor& tensor : sequence_.layers[i]->tensors)
-            if (tensor.trainable) wanted.push_back(tensor.tensor);
-        Tensors input_gradients(kept.inputs.size());
-        if (!outputs.empty() && !wanted.empty()) {
-            const Tensors found = torch::autograd::grad(outputs, wanted, output_gradients, false,
-                                                        false, /*allow_unused=*/true);
-            std::size_t next = 0;
-            for (std::size_t k = 0; k < kept.inputs.size(); ++k)
-                if (kept.inputs[k].requires_grad() && found[next++].defined())
-                    input_gradients[k] = found[next - 1].contiguous();
-        }
+        LayerGradients found = backward_layer(*sequence_.layers[i], kept, gradients);
         pass.backward_ms[i] += to_ms(monotonic_now() - started);
         if (sizes != nullptr) {
             const std::size_t peak = peak_tensor_bytes();
             sizes->workspace[i] =
                 std::max(sizes->workspace[i], peak > live_before ? peak - live_before : 0);
         }
-        return input_gradients;
+        return std::move(found.inputs);
     }
 
     const ProfileRequest& request_;

@@ -11,6 +11,7 @@
 
 #include "core/check.h"
 #include "core/log.h"
+#include "stage_runtime/engine/layer_pass.h"
 #include "stage_runtime/engine/optimizer.h"
 #include "stage_runtime/engine/tensor_bridge.h"
 #include "stage_runtime/model/layer_sequence.h"
@@ -19,12 +20,6 @@
 
 namespace ecopipe {
 namespace {
-
-// What one layer of one micro-batch keeps for its backward.
-struct LayerStash {
-    Tensors inputs;   // leaves
-    Tensors outputs;  // with the layer's graph behind them
-};
 
 struct MicroBatchStash {
     Tensors slice_inputs;  // recomputation only
@@ -133,27 +128,8 @@ struct Executor::Impl {
 
     Tensors run_layer(std::size_t i, const Tensors& values, std::uint32_t micro_batch,
                       LayerStash* kept) {
-        Layer& layer = *layers[i];
-        const bool graph = kept != nullptr;
-        const at::AutoGradMode mode(graph);
-        Tensors inputs;
-        for (const at::Tensor& value : values) {
-            at::Tensor leaf = value.detach().contiguous();
-            if (graph && input_needs_gradient(i) && leaf.is_floating_point())
-                leaf.requires_grad_(true);
-            inputs.push_back(std::move(leaf));
-        }
-        if (layer.draws) key_generator(options.seed, model_layer(i), step, micro_batch);
-        Tensors outputs;
-        if (layer.writes_input) {
-            Tensors copies;
-            for (const at::Tensor& input : inputs) copies.push_back(input.clone());
-            outputs = layer.forward(copies, true);
-        } else {
-            outputs = layer.forward(inputs, true);
-        }
-        if (kept != nullptr) *kept = {std::move(inputs), outputs};
-        return outputs;
+        if (layers[i]->draws) key_generator(options.seed, model_layer(i), step, micro_batch);
+        return forward_layer(*layers[i], values, input_needs_gradient(i), kept);
     }
 
     // Forward of every layer, keeping the graphs.
@@ -189,35 +165,13 @@ struct Executor::Impl {
     }
 
     // Gradients of layer i's inputs; adds those of its parameters.
-    Tensors layer_backward(std::size_t i, LayerStash& kept, const Tensors& gradients) {
-        Tensors outputs;
-        Tensors output_gradients;
-        for (std::size_t k = 0; k < kept.outputs.size(); ++k) {
-            if (!kept.outputs[k].requires_grad() || !gradients[k].defined()) continue;
-            outputs.push_back(kept.outputs[k]);
-            output_gradients.push_back(gradients[k]);
-        }
-        Tensors wanted;
-        for (const at::Tensor& input : kept.inputs)
-            if (input.requires_grad()) wanted.push_back(input);
-        const std::size_t inputs_wanted = wanted.size();
-        for (const std::size_t p : parameters_of_layer[i]) wanted.push_back(parameters[p].value);
-        Tensors input_gradients(kept.inputs.size());
-        if (outputs.empty() || wanted.empty()) return input_gradients;
-        const Tensors found =
-            torch::autograd::grad(outputs, wanted, output_gradients, /*retain_graph=*/false,
-                                  /*create_graph=*/false, /*allow_unused=*/true);
-        std::size_t next = 0;
-        for (std::size_t k = 0; k < kept.inputs.size(); ++k) {
-            if (!kept.inputs[k].requires_grad()) continue;
-            const at::Tensor& gradient = found[next++];
-            input_gradients[k] =
-                gradient.defined() ? gradient.contiguous() : at::zeros_like(kept.inputs[k]);
-        }
-        ECOPIPE_CHECK(next == inputs_wanted);
-        for (const std::size_t p : parameters_of_layer[i])
-            add_gradient(parameters[p], found[next++]);
-        return input_gradients;
+    Tensors layer_backward(std::size_t i, const LayerStash& kept, const Tensors& gradients) {
+        LayerGradients found = backward_layer(*layers[i], kept, gradients);
+        const auto& parameters_here = parameters_of_layer[i];
+        ECOPIPE_CHECK(found.parameters.size() == parameters_here.size());
+        for (std::size_t p = 0; p < parameters_here.size(); ++p)
+            add_gradient(parameters[parameters_here[p]], found.parameters[p]);
+        return std::move(found.inputs);
     }
 
     tl::unexpected<Error> failure(const std::string& where, const std::exception& error) const {
