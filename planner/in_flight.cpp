@@ -1,6 +1,7 @@
 #include "planner/in_flight.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "planner/simulator.h"
@@ -8,6 +9,7 @@
 namespace ecopipe {
 namespace {
 
+constexpr int kActionsImproved = 20'000;  // a longer step is not worth a hundred simulations
 constexpr std::uint64_t kEventCost = 12;  // of the event simulator, in actions of the recurrence
 
 // How many non-increasing vectors with 1 <= K_s <= caps[s] there are, counted up to `limit`.
@@ -191,7 +193,7 @@ InFlightChoice InFlightChooser::choose(const PipelineCosts& costs, const std::ve
     try_rule([&](int s) { return 3 * (stages - s) - 2; });
     try_rule([&](int) { return micro_batches_; });
     if (kind_ == ScheduleKind::kOneFOneB) try_paces(costs, most, best);
-    improve(costs, most, bound_ms, best);
+    if (2 * stages * micro_batches_ <= kActionsImproved) improve(costs, most, bound_ms, best);
     return best;
 }
 
@@ -209,15 +211,20 @@ void InFlightChooser::lower(const PipelineCosts& costs, const std::vector<int>& 
     // A count may fall only once the next one has, so the rounds go on until one changes nothing.
     for (bool moved = true; moved;) {
         moved = false;
-        for (std::size_t s = 0; s < stages; ++s)
-            while (choice.in_flight[s] > (s + 1 < stages ? choice.in_flight[s + 1] : 1)) {
+        for (std::size_t s = 0; s < stages; ++s) {
+            const int least = s + 1 < stages ? choice.in_flight[s + 1] : 1;
+            for (int by = std::max(1, choice.in_flight[s] - least); by > 0;) {
                 std::vector<int> counts = choice.in_flight;
-                --counts[s];
-                const double ms = step_ms(costs, counts);
-                if (step_less(choice.step_ms, ms)) break;
+                counts[s] -= by;
+                const double ms = counts[s] >= least ? step_ms(costs, counts) : HUGE_VAL;
+                if (step_less(choice.step_ms, ms)) {
+                    by /= 2;
+                    continue;
+                }
                 choice = {counts, std::min(ms, choice.step_ms)};
                 moved = true;
             }
+        }
     }
 }
 

@@ -31,8 +31,9 @@ class InFlightChooser {
 
     // Every count vector is tried, in rising order, when there are at most `vectors_max`; otherwise
     // the best of the known rules (2(S-s)-1, S-s, M; research/pipeline.md 7.4) is improved
-    // coordinate by coordinate. Stops at `bound_ms`, below which no step can be. `caps`: what
-    // memory allows each stage, at least 1. gpipe has no choice: M, whatever the caps.
+    // coordinate by coordinate (not for steps of more than 20,000 actions). Stops at `bound_ms`,
+    // below which no step can be. `caps`: what memory allows each stage, at least 1. gpipe has no
+    // choice: M, whatever the caps.
     [[nodiscard]] InFlightChoice choose(const PipelineCosts& costs, const std::vector<int>& caps,
                                         double bound_ms, int vectors_max);
     // The one rule K_s = min(cap, 2(S-s)-1), without a search.
