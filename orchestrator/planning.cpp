@@ -32,9 +32,6 @@ Result<void> adopt_plan(const Plan& plan, const ModelSpec& spec, const ModelInfo
                 fmt::format("{}: stages: layer {} shares a parameter with an earlier layer and "
                             "cannot start a stage",
                             options.plan_file, stage.first_layer));
-        if (stage.codec_forward != "fp32" || stage.codec_backward != "fp32")
-            return fail(ExitCode::kBadFile,
-                        fmt::format("{}: stages: this version sends fp32 only", options.plan_file));
     }
     if (options.given.contains("batch") && options.trainer.batch != plan.batch)
         return contradiction("--batch", plan.batch, options.trainer.batch);
@@ -46,6 +43,23 @@ Result<void> adopt_plan(const Plan& plan, const ModelSpec& spec, const ModelInfo
         return contradiction("--schedule", plan.schedule, options.schedule);
     options.trainer.batch = plan.batch;
     options.trainer.micro_batches = plan.micro_batches;
+    return {};
+}
+
+Result<void> check_executable(const Plan& plan) {
+    ECOPIPE_ASSIGN_OR_RETURN(const auto lists, plan_actions(plan, plan.micro_batches));
+    for (const ActionList& list : lists)
+        for (const Action& action : list)
+            if (action.kind != ActionKind::kForward && action.kind != ActionKind::kBackward)
+                return fail(
+                    ExitCode::kUsage,
+                    fmt::format(
+                        "schedule {}: stages of this version run forward and backward "
+                        "actions (gpipe, 1f1b, interleaved or your own), not split backward",
+                        plan.schedule));
+    for (const StagePlan& stage : plan.stages)
+        if (stage.codec_forward != "fp32" || stage.codec_backward != "fp32")
+            return fail(ExitCode::kUsage, "stages of this version send fp32 only");
     return {};
 }
 

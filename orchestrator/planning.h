@@ -18,6 +18,9 @@ namespace ecopipe {
 [[nodiscard]] Result<void> adopt_plan(const Plan& plan, const ModelSpec& spec,
                                       const ModelInfo& info, TrainOptions& options);
 
+// Refuses (kUsage) what the planner can price but this version's stages cannot run.
+[[nodiscard]] Result<void> check_executable(const Plan& plan);
+
 // The profiles of a cluster's devices: their own files (relative to the cluster file), and first,
 // when some device has none, one measured here and now.
 [[nodiscard]] Result<std::vector<ModelProfile>> gather_profiles(const Cluster& cluster,

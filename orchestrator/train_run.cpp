@@ -220,6 +220,7 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
         ECOPIPE_ASSIGN_OR_RETURN(plan,
                                  search_plan(present_part(cluster, present), profiles, request));
     }
+    ECOPIPE_RETURN_IF_ERROR(check_executable(*plan));
     tell_numeric_classes(*run.session, record);
     for (const StagePlan& stage : plan->stages)
         log_info("stage on {}: layers {}..{}, {} in flight{}", stage.device, stage.first_layer,

@@ -17,6 +17,7 @@
 #include "stage_runtime/engine/tensor_bridge.h"
 #include "stage_runtime/model/layer_sequence.h"
 #include "stage_runtime/model/loss.h"
+#include "stage_runtime/torch_error.h"
 
 namespace ecopipe {
 namespace {
@@ -270,12 +271,8 @@ Result<ModelProfile> profile_model(const ProfileRequest& request) {
             }
         }
     } catch (const std::exception& error) {
-        const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-        const std::string message = torch_error != nullptr ? torch_error->what_without_backtrace()
-                                                           : std::string(error.what());
-        return fail(ExitCode::kUsage,
-                    fmt::format("model {}: {}: {}", request.spec.id(), profiler.place(),
-                                printable(last_meaningful_line(message))));
+        return fail(ExitCode::kUsage, fmt::format("model {}: {}: {}", request.spec.id(),
+                                                  profiler.place(), torch_message(error)));
     }
     return profile;
 }

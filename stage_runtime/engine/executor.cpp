@@ -17,6 +17,7 @@
 #include "stage_runtime/model/layer_sequence.h"
 #include "stage_runtime/model/loss.h"
 #include "stage_runtime/torch_compat.h"
+#include "stage_runtime/torch_error.h"
 
 namespace ecopipe {
 namespace {
@@ -175,11 +176,7 @@ struct Executor::Impl {
     }
 
     tl::unexpected<Error> failure(const std::string& where, const std::exception& error) const {
-        const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-        const std::string message = torch_error != nullptr ? torch_error->what_without_backtrace()
-                                                           : std::string(error.what());
-        return fail(ExitCode::kRunFailed,
-                    fmt::format("{}: {}", where, printable(last_meaningful_line(message))));
+        return fail(ExitCode::kRunFailed, fmt::format("{}: {}", where, torch_message(error)));
     }
 };
 

@@ -14,6 +14,7 @@
 #include "stage_runtime/model/torchscript.h"
 #include "stage_runtime/model/zoo/modules.h"
 #include "stage_runtime/torch_compat.h"
+#include "stage_runtime/torch_error.h"
 
 namespace ecopipe {
 namespace {
@@ -186,14 +187,10 @@ Result<void> try_model(const ModelSpec& spec, const std::string& loss_name,
         place = "the loss";
         static_cast<void>(loss->evaluate(values, to_torch(labels)));
     } catch (const std::exception& error) {
-        const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-        const std::string message = torch_error != nullptr ? torch_error->what_without_backtrace()
-                                                           : std::string(error.what());
         return fail(
             ExitCode::kUsage,
             fmt::format("model {}: {} cannot take a micro-batch of {} samples of this data: {}",
-                        spec.id(), place, samples,
-                        printable(remedy(last_meaningful_line(message), samples))));
+                        spec.id(), place, samples, remedy(torch_message(error), samples)));
     }
     return {};
 }

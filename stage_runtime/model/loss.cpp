@@ -30,18 +30,4 @@ Result<std::unique_ptr<Loss>> make_loss(const std::string& name) {
                 fmt::format("loss: expected cross_entropy, found '{}'", printable(name)));
 }
 
-std::string last_meaningful_line(const std::string& message) {
-    constexpr std::string_view kScriptMarker = "RuntimeError: ";
-    constexpr std::string_view kScriptValueMarker = "ValueError: ";
-    for (const std::string_view marker : {kScriptMarker, kScriptValueMarker}) {
-        const std::size_t at = message.rfind(marker);
-        if (at == std::string::npos) continue;
-        const std::size_t begin = at + marker.size();
-        return message.substr(begin, message.find('\n', begin) - begin);
-    }
-    if (const std::size_t at = message.rfind("builtins.ValueError"); at != std::string::npos)
-        return message.substr(at, message.find('\n', at) - at);
-    return message.substr(0, message.find('\n'));
-}
-
 }  // namespace ecopipe

@@ -30,8 +30,4 @@ class Loss {
 // "cross_entropy". Errors: kUsage for an unknown name.
 [[nodiscard]] Result<std::unique_ptr<Loss>> make_loss(const std::string& name);
 
-// The line of a torch error that says what happened: TorchScript errors end in it, others begin
-// with it.
-[[nodiscard]] std::string last_meaningful_line(const std::string& message);
-
 }  // namespace ecopipe

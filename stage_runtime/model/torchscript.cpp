@@ -10,15 +10,10 @@
 #include "core/log.h"
 #include "stage_runtime/engine/tensor_bridge.h"
 #include "stage_runtime/torch_compat.h"
+#include "stage_runtime/torch_error.h"
 
 namespace ecopipe {
 namespace {
-
-// What torch says about an error, without its stack.
-std::string first_line(const c10::Error& error) {
-    const std::string text = error.what_without_backtrace();
-    return printable(text.substr(0, text.find('\n')));
-}
 
 class ScriptLayer : public Layer {
   public:
@@ -64,7 +59,7 @@ Result<torch::jit::Module> load_module(const std::string& path) {
         module = torch::jit::load(path);
     } catch (const c10::Error& error) {
         return fail(ExitCode::kBadFile,
-                    fmt::format("{}: expected a TorchScript file: {}", path, first_line(error)));
+                    fmt::format("{}: expected a TorchScript file: {}", path, torch_message(error)));
     }
     const auto name = module.type()->name() ? module.type()->name()->name() : std::string();
     if (name != "Sequential")
@@ -99,7 +94,7 @@ Result<Layers> load_torchscript(const std::string& path) {
             layers.push_back(std::move(layer));
         }
     } catch (const c10::Error& error) {
-        return fail(ExitCode::kBadFile, fmt::format("{}: {}", path, first_line(error)));
+        return fail(ExitCode::kBadFile, fmt::format("{}: {}", path, torch_message(error)));
     }
     if (layers.empty()) return fail(ExitCode::kBadFile, path + ": the Sequential is empty");
     return layers;
@@ -124,7 +119,7 @@ Result<void> save_torchscript(const ModelSpec& spec, const TensorMap& weights,
         if (std::rename(temporary.c_str(), path.c_str()) != 0)
             return fail(ExitCode::kRunFailed, path + ": cannot rename");
     } catch (const c10::Error& error) {
-        return fail(ExitCode::kRunFailed, fmt::format("{}: {}", path, first_line(error)));
+        return fail(ExitCode::kRunFailed, fmt::format("{}: {}", path, torch_message(error)));
     }
     return {};
 }

@@ -108,6 +108,26 @@ TEST_F(Identity, FewerMicroBatchesThanStages) {
                 single(model, flags, "single"));
 }
 
+TEST_F(Identity, SlicesOfOneDeviceInTurn) {
+    const ModelCase model{"lenet5", "lenet5", 12};
+    write(directory_ / "cluster.yaml",
+          "name: home\nportal: d0\nportal_address: 127.0.0.1\ndevices:\n"
+          "  - {name: d0, memory_mib: 512, speed: 1}\n  - {name: d1, memory_mib: 512, speed: 1}\n"
+          "default_link: {mbps: 1000, latency_ms: 0.1}\n");
+    const Flags flags{"--data",          "fashion-mnist",
+                      "--data-limit",    "200",
+                      "--steps",         "8",
+                      "--batch",         "32",
+                      "--micro-batches", "4"};
+    Flags all{"--local",     "--cluster", directory_ / "cluster.yaml",
+              "--model",     "lenet5",    "--schedule",
+              "interleaved", "--out",     directory_ / "sliced"};
+    all.insert(all.end(), flags.begin(), flags.end());
+    expect_trains(all);
+    EXPECT_NE(read(directory_ / "sliced/plan.json").find("interleaved"), std::string::npos);
+    EXPECT_TRUE(read(directory_ / "sliced/model.safetensors") == single(model, flags, "single"));
+}
+
 TEST_F(Identity, UnequalEmulatedDevicesAndLinksChangeOnlyTheTime) {
     const ModelCase model{"lenet5", "lenet5", 12};
     write(
