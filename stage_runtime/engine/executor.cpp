@@ -152,7 +152,10 @@ struct Executor::Impl {
         std::vector<at::Tensor> kept_buffers;
         for (const Buffer& buffer : buffers) kept_buffers.push_back(buffer.value.clone());
         static_cast<void>(run_slice(entry.slice_inputs, micro_batch, &entry.layers, at_layer));
-        for (std::size_t i = 0; i < buffers.size(); ++i) buffers[i].value.copy_(kept_buffers[i]);
+        // Past autograd's version counter: the graphs just made saved these buffers, and their
+        // backward does not read them.
+        for (std::size_t i = 0; i < buffers.size(); ++i)
+            buffers[i].value.variable_data().copy_(kept_buffers[i]);
     }
 
     void add_gradient(Parameter& parameter, const at::Tensor& gradient) {
