@@ -40,7 +40,6 @@ class LocalLauncher {
     [[nodiscard]] Result<void> check();
     // Gives them time to end by themselves, then ends them.
     void stop(double patience_s);
-    [[nodiscard]] std::map<std::string, pid_t> processes() const { return processes_; }
 
   private:
     std::map<std::string, pid_t> processes_;

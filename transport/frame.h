@@ -11,7 +11,6 @@
 #include <string_view>
 #include <type_traits>
 
-#include "core/ids.h"
 #include "core/result.h"
 
 namespace ecopipe {

@@ -201,7 +201,6 @@ Result<std::unique_ptr<Executor>> Executor::create(const ModelSpec& spec,
     return std::unique_ptr<Executor>(new Executor(std::move(impl)));
 }
 
-bool Executor::holds_last_layer() const { return impl_->last(); }
 bool Executor::sends_input_gradient() const {
     return impl_->options.range.first > impl_->info.first_trainable_layer;
 }
@@ -249,10 +248,6 @@ TensorMap Executor::state(bool optimizer_state) const {
                 out.push_back({fmt::format("optimizer/{}/{}", slot, parameter.name),
                                to_host(tensor.clone())});
     return out;
-}
-
-std::size_t Executor::state_tensors() const {
-    return impl_->parameters.size() + impl_->buffers.size() + impl_->frozen.size();
 }
 
 void Executor::begin_step(std::uint64_t step, double loss_divisor) {

@@ -50,7 +50,6 @@ class Executor {
                                                                   const ExecutorOptions& options);
     ~Executor();
 
-    [[nodiscard]] bool holds_last_layer() const;
     [[nodiscard]] bool sends_input_gradient() const;  // some layer left of the slice is trainable
     [[nodiscard]] const ModelInfo& model() const;     // the whole model's
 
@@ -59,7 +58,6 @@ class Executor {
     [[nodiscard]] Result<void> load_state(const std::string& name, const HostTensor& value);
     void reset_optimizer();
     [[nodiscard]] TensorMap state(bool optimizer_state) const;  // copies
-    [[nodiscard]] std::size_t state_tensors() const;  // weights and buffers that must be loaded
 
     // `loss_divisor`: labels of the whole batch.
     void begin_step(std::uint64_t step, double loss_divisor);
