@@ -15,7 +15,7 @@
 #include "core/files.h"
 #include "core/inbox.h"
 #include "core/log.h"
-#include "stage_runtime/engine/allocator.h"
+#include "core/tensor_memory.h"
 #include "stage_runtime/engine/executor.h"
 #include "stage_runtime/engine/numeric_class.h"
 #include "stage_runtime/host_facts.h"
@@ -489,10 +489,14 @@ Result<void> Worker::train_action(const Action& action, std::vector<HostTensor> 
                          std::move(outputs));
         return {};
     }
-    if (action.kind != ActionKind::kBackward)
-        return fail(ExitCode::kRunFailed,
-                    "a schedule with split backward is not supported by this stage");
-    ECOPIPE_ASSIGN_OR_RETURN(auto gradients, executor.backward(micro_batch_, tensors));
+    if (action.kind == ActionKind::kWeightGradient) {
+        ECOPIPE_RETURN_IF_ERROR(executor.weight_gradient(micro_batch_));
+        emulate_slowness(thread_cpu_time() - cpu);
+        return {};
+    }
+    ECOPIPE_ASSIGN_OR_RETURN(auto gradients, action.kind == ActionKind::kBackward
+                                                 ? executor.backward(micro_batch_, tensors)
+                                                 : executor.input_gradient(micro_batch_, tensors));
     emulate_slowness(thread_cpu_time() - cpu);
     if (slice.sends_gradient)
         send_gradients(slice, action.slice, micro_batch_, std::move(gradients));

@@ -8,6 +8,8 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <optional>
+#include <utility>
 
 #include "core/check.h"
 #include "core/log.h"
@@ -86,6 +88,8 @@ struct Executor::Impl {
     std::uint64_t step = 0;
     double loss_divisor = 1;
     std::map<std::uint32_t, MicroBatchStash> stash;
+    // Between the halves of a split backward; one entry a layer, none where nothing is left to do.
+    std::map<std::uint32_t, std::vector<std::optional<PendingWeightGradient>>> pending;
     StepTotals totals;
     bool buffers_saved = false;
 
@@ -168,14 +172,66 @@ struct Executor::Impl {
         }
     }
 
+    void add_gradients(std::size_t i, const Tensors& found) {
+        const auto& parameters_here = parameters_of_layer[i];
+        ECOPIPE_CHECK(found.size() == parameters_here.size());
+        for (std::size_t p = 0; p < parameters_here.size(); ++p)
+            add_gradient(parameters[parameters_here[p]], found[p]);
+    }
+
     // Gradients of layer i's inputs; adds those of its parameters.
     Tensors layer_backward(std::size_t i, const LayerStash& kept, const Tensors& gradients) {
         LayerGradients found = backward_layer(*layers[i], kept, gradients);
-        const auto& parameters_here = parameters_of_layer[i];
-        ECOPIPE_CHECK(found.parameters.size() == parameters_here.size());
-        for (std::size_t p = 0; p < parameters_here.size(); ++p)
-            add_gradient(parameters[parameters_here[p]], found.parameters[p]);
+        add_gradients(i, found.parameters);
         return std::move(found.inputs);
+    }
+
+    // The gradients of the slice's outputs: the loss's own, or those that came back.
+    Tensors seeds(MicroBatchStash& entry, const std::vector<HostTensor>& output_gradients) const {
+        Tensors gradients;
+        if (!last()) {
+            for (const HostTensor& gradient : output_gradients)
+                gradients.push_back(gradient.defined() ? to_torch(gradient) : at::Tensor());
+            return gradients;
+        }
+        const Tensors leaves = entry.layers.back().inputs;
+        const at::Tensor seed = at::full_like(entry.loss, 1.0 / loss_divisor);
+        gradients = torch::autograd::grad({entry.loss}, leaves, {seed}, false, false, true);
+        for (at::Tensor& gradient : gradients)
+            if (gradient.defined()) gradient = gradient.contiguous();
+        entry.loss = at::Tensor();
+        entry.layers.pop_back();
+        return gradients;
+    }
+
+    // Walks a micro-batch back through the slice; `layer_step(i, stash, gradients)` does one
+    // layer and returns the gradients of its inputs. The slice's input gradients, if somebody
+    // wants them.
+    template <class LayerStep>
+    Result<std::vector<HostTensor>> walk_back(std::uint32_t micro_batch,
+                                              const std::vector<HostTensor>& output_gradients,
+                                              const LayerStep& layer_step) {
+        const auto found = stash.find(micro_batch);
+        ECOPIPE_CHECK(found != stash.end());
+        MicroBatchStash entry = std::move(found->second);
+        stash.erase(found);
+        std::size_t at_layer = layers.size();
+        try {
+            Tensors gradients = seeds(entry, output_gradients);
+            if (options.recompute) recompute(entry, micro_batch, at_layer);
+            for (at_layer = layers.size(); at_layer-- > 0;) {
+                if (!runs_backward(at_layer)) break;
+                gradients = layer_step(at_layer, std::exchange(entry.layers[at_layer], {}),
+                                       std::move(gradients));
+            }
+            std::vector<HostTensor> out;
+            if (options.range.first > info.first_trainable_layer)
+                for (const at::Tensor& gradient : gradients)
+                    out.push_back(gradient.defined() ? to_host(gradient) : HostTensor());
+            return out;
+        } catch (const std::exception& error) {
+            return failure(at_layer < layers.size() ? place(at_layer) : "the loss", error);
+        }
     }
 
     tl::unexpected<Error> failure(const std::string& where, const std::exception& error) const {
@@ -307,40 +363,38 @@ Result<std::vector<HostTensor>> Executor::forward(std::uint32_t micro_batch,
 
 Result<std::vector<HostTensor>> Executor::backward(
     std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients) {
+    return impl_->walk_back(micro_batch, output_gradients,
+                            [&](std::size_t i, const LayerStash& kept, const Tensors& gradients) {
+                                return impl_->layer_backward(i, kept, gradients);
+                            });
+}
+
+Result<std::vector<HostTensor>> Executor::input_gradient(
+    std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients) {
+    auto& pending = impl_->pending[micro_batch];
+    pending.resize(impl_->layers.size());
+    return impl_->walk_back(micro_batch, output_gradients,
+                            [&](std::size_t i, LayerStash kept, const Tensors& gradients) {
+                                return input_gradients_of(*impl_->layers[i], std::move(kept),
+                                                          gradients, pending[i]);
+                            });
+}
+
+Result<void> Executor::weight_gradient(std::uint32_t micro_batch) {
     Impl& self = *impl_;
-    const auto found = self.stash.find(micro_batch);
-    ECOPIPE_CHECK(found != self.stash.end());
-    MicroBatchStash entry = std::move(found->second);
-    self.stash.erase(found);
-    std::size_t at_layer = 0;
+    auto entry = self.pending.extract(micro_batch);
+    ECOPIPE_CHECK(!entry.empty());
+    std::size_t at_layer = self.layers.size();
     try {
-        Tensors gradients;
-        if (self.last()) {
-            const Tensors leaves = entry.layers.back().inputs;
-            const at::Tensor seed = at::full_like(entry.loss, 1.0 / self.loss_divisor);
-            gradients = torch::autograd::grad({entry.loss}, leaves, {seed}, false, false, true);
-            for (at::Tensor& gradient : gradients)
-                if (gradient.defined()) gradient = gradient.contiguous();
-            entry.loss = at::Tensor();
-            entry.layers.pop_back();
-        } else {
-            for (const HostTensor& gradient : output_gradients)
-                gradients.push_back(gradient.defined() ? to_torch(gradient) : at::Tensor());
+        while (at_layer-- > 0) {
+            auto pending = std::exchange(entry.mapped()[at_layer], std::nullopt);
+            if (pending)
+                self.add_gradients(
+                    at_layer, weight_gradients_of(*self.layers[at_layer], std::move(*pending)));
         }
-        if (self.options.recompute) self.recompute(entry, micro_batch, at_layer);
-        for (at_layer = self.layers.size(); at_layer-- > 0;) {
-            if (!self.runs_backward(at_layer)) break;
-            gradients = self.layer_backward(at_layer, entry.layers[at_layer], gradients);
-            entry.layers[at_layer] = {};
-        }
-        std::vector<HostTensor> out;
-        if (sends_input_gradient())
-            for (const at::Tensor& gradient : gradients)
-                out.push_back(gradient.defined() ? to_host(gradient) : HostTensor());
-        return out;
+        return {};
     } catch (const std::exception& error) {
-        return self.failure(at_layer < self.layers.size() ? self.place(at_layer) : "the loss",
-                            error);
+        return self.failure(self.place(at_layer), error);
     }
 }
 
@@ -374,6 +428,7 @@ void Executor::discard() {
     Impl& self = *impl_;
     const at::NoGradGuard no_grad;
     self.stash.clear();
+    self.pending.clear();
     self.totals = {};
     for (Parameter& parameter : self.parameters) parameter.gradient = at::Tensor();
     for (Buffer& buffer : self.buffers) {

@@ -71,6 +71,11 @@ class Executor {
     // them. Frees the micro-batch's stash.
     [[nodiscard]] Result<std::vector<HostTensor>> backward(
         std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients);
+    // The two halves of a split backward (zb-h1): the gradients of the inputs now, those of the
+    // weights from what is kept of every trainable layer later. Same bits as backward.
+    [[nodiscard]] Result<std::vector<HostTensor>> input_gradient(
+        std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients);
+    [[nodiscard]] Result<void> weight_gradient(std::uint32_t micro_batch);
     [[nodiscard]] StepTotals finish_step();
     void commit(double learning_rate, double gradient_scale);
     void discard();  // forgets the step, whatever of it was done
