@@ -131,6 +131,15 @@ void tell_numeric_classes(const ClusterSession& session, RunRecord& record) {
     }
 }
 
+void warn_about_codecs(const Plan& plan) {
+    for (const StagePlan& stage : plan.stages)
+        if (stage.codec_forward != "fp32" || stage.codec_backward != "fp32")
+            return log_warn(
+                "the plan compresses what {} sends (forward {}, backward {}): weights no longer "
+                "equal those of --single",
+                stage.device, stage.codec_forward, stage.codec_backward);
+}
+
 // Opens the port, starts local stages, waits for the devices, settles the plan.
 Result<void> open_pipeline(Run& run, RunRecord& record) {
     TrainOptions& options = run.options;
@@ -232,6 +241,7 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
     }
     ECOPIPE_RETURN_IF_ERROR(check_executable(*plan));
     tell_numeric_classes(*run.session, record);
+    warn_about_codecs(*plan);
     for (const StagePlan& stage : plan->stages)
         log_info("stage on {}: layers {}..{}, {} in flight{}", stage.device, stage.first_layer,
                  stage.last_layer, stage.in_flight, stage.recompute ? ", recomputing" : "");

@@ -24,6 +24,9 @@
 namespace ecopipe {
 namespace {
 
+constexpr std::string_view kCodecState = "codec/";
+constexpr std::size_t kSliceInputsMax = 64;  // as on the wire
+
 struct MicroBatchStash {
     Tensors slice_inputs;  // recomputation only
     std::vector<LayerStash> layers;
@@ -92,6 +95,7 @@ struct Executor::Impl {
     std::map<std::uint32_t, std::vector<std::optional<PendingWeightGradient>>> pending;
     StepTotals totals;
     bool buffers_saved = false;
+    std::map<std::size_t, ErrorFeedback> feedback;  // by slice input
 
     [[nodiscard]] std::size_t model_layer(std::size_t i) const {
         return static_cast<std::size_t>(options.range.first) + i;
@@ -105,6 +109,9 @@ struct Executor::Impl {
     }
     [[nodiscard]] bool input_needs_gradient(std::size_t i) const {
         return static_cast<int>(model_layer(i)) > info.first_trainable_layer;
+    }
+    [[nodiscard]] std::string residual_name(std::size_t input) const {
+        return fmt::format("{}{}/{}", kCodecState, options.range.first, input);
     }
     [[nodiscard]] std::string place(std::size_t i) const {
         return fmt::format("layer {} ({})", model_layer(i), layers[i]->name);
@@ -262,7 +269,23 @@ bool Executor::sends_input_gradient() const {
 }
 const ModelInfo& Executor::model() const { return impl_->info; }
 
+std::vector<EncodedTensor> Executor::encode_gradients(std::vector<HostTensor> gradients) {
+    std::vector<EncodedTensor> encoded;
+    for (std::size_t i = 0; i < gradients.size(); ++i) {
+        const TensorCodec codec = impl_->options.gradient_codec;
+        encoded.push_back(gradients[i].defined() && codec != TensorCodec::kNone
+                              ? impl_->feedback[i].encode(gradients[i], codec)
+                              : EncodedTensor{std::move(gradients[i])});
+    }
+    return encoded;
+}
+
 Result<void> Executor::load_state(const std::string& name, const HostTensor& value) {
+    if (name.starts_with(kCodecState)) {
+        for (std::size_t i = 0; i < kSliceInputsMax; ++i)
+            if (name == impl_->residual_name(i)) impl_->feedback[i].load(value.clone());
+        return {};
+    }
     const at::NoGradGuard no_grad;
     const auto copy_into = [&](at::Tensor target) -> Result<void> {
         const at::Tensor source = to_torch(value);
@@ -290,6 +313,7 @@ Result<void> Executor::load_state(const std::string& name, const HostTensor& val
 void Executor::reset_optimizer() {
     for (Parameter& parameter : impl_->parameters)
         parameter.state = impl_->optimizer->fresh_state(parameter.value.detach());
+    impl_->feedback.clear();
 }
 
 TensorMap Executor::state(bool optimizer_state) const {
@@ -298,11 +322,14 @@ TensorMap Executor::state(bool optimizer_state) const {
         for (const LayerTensor& tensor : layer->tensors)
             out.push_back(
                 {tensor.name, to_host(tensor.tensor.detach().clone(at::MemoryFormat::Contiguous))});
-    if (optimizer_state)
-        for (const Parameter& parameter : impl_->parameters)
-            for (const auto& [slot, tensor] : parameter.state)
-                out.push_back({fmt::format("optimizer/{}/{}", slot, parameter.name),
-                               to_host(tensor.clone())});
+    if (!optimizer_state) return out;
+    for (const Parameter& parameter : impl_->parameters)
+        for (const auto& [slot, tensor] : parameter.state)
+            out.push_back(
+                {fmt::format("optimizer/{}/{}", slot, parameter.name), to_host(tensor.clone())});
+    for (const auto& [i, feedback] : impl_->feedback)
+        if (feedback.residual().defined())
+            out.push_back({impl_->residual_name(i), feedback.residual().clone()});
     return out;
 }
 
@@ -421,6 +448,7 @@ void Executor::commit(double learning_rate, double gradient_scale) {
         self.optimizer->update(value, parameter.gradient, parameter.state, learning_rate);
     }
     self.buffers_saved = false;  // the statistics of the step are the state now
+    for (auto& [i, feedback] : self.feedback) feedback.commit();
     discard();
 }
 
@@ -429,6 +457,7 @@ void Executor::discard() {
     const at::NoGradGuard no_grad;
     self.stash.clear();
     self.pending.clear();
+    for (auto& [i, feedback] : self.feedback) feedback.discard();
     self.totals = {};
     for (Parameter& parameter : self.parameters) parameter.gradient = at::Tensor();
     for (Buffer& buffer : self.buffers) {
