@@ -185,7 +185,8 @@ class Profiler {
         return found;
     }
 
-    // Kept for backward: the input, and what forward left alive besides an output of its own.
+    // Kept for backward: the input, and what forward left alive besides an output of its own. What
+    // lives besides is workspace: the output, and in backward the gradients of the outputs too.
     static void measure_forward(std::size_t i, const Tensors& inputs, const Tensors& outputs,
                                 std::size_t live_before, bool graph, Sizes& sizes) {
         std::size_t wire = 0;
@@ -201,7 +202,8 @@ class Profiler {
         sizes.output[i] = wire;
         sizes.stash[i] = graph ? storage_bytes(inputs) + grown - output_bytes : 0;
         const std::size_t peak = peak_tensor_bytes();
-        sizes.workspace[i] = std::max(sizes.workspace[i], peak > live ? peak - live : 0);
+        sizes.workspace[i] =
+            std::max(sizes.workspace[i], (peak > live ? peak - live : 0) + output_bytes);
     }
 
     Tensors backward(std::size_t i, std::vector<LayerStash>& stash, const Tensors& gradients,
@@ -216,7 +218,8 @@ class Profiler {
         if (sizes != nullptr) {
             const std::size_t peak = peak_tensor_bytes();
             sizes->workspace[i] =
-                std::max(sizes->workspace[i], peak > live_before ? peak - live_before : 0);
+                std::max(sizes->workspace[i], (peak > live_before ? peak - live_before : 0) +
+                                                  storage_bytes(gradients));
         }
         return std::move(found.inputs);
     }

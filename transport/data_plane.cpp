@@ -249,7 +249,10 @@ bool DataPlane::begin_tensor(Peer& from, const TensorAddress& address) {
         log_warn("a tensor of {} bytes is above the limit", total);
         return false;
     }
-    from.partial = pool_.take(from.chunk.dtype, from.chunk.shape);
+    // State comes once: its memory goes with it.
+    from.partial = address.kind == TensorKind::kState
+                       ? HostTensor::allocate(from.chunk.dtype, from.chunk.shape)
+                       : pool_.take(from.chunk.dtype, from.chunk.shape);
     from.partial_address = address;
     from.partial_bytes = 0;
     return true;

@@ -1,23 +1,19 @@
 #include "stage_runtime/engine/layer_pass.h"
 
-#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/variable.h>
 
 namespace ecopipe {
 namespace {
 
-// The outputs that a gradient came back for, and those gradients.
-struct Roots {
-    Tensors outputs;
-    Tensors gradients;
-};
+using torch::autograd::edge_list;
 
-Roots roots_of(const LayerStash& kept, const Tensors& output_gradients) {
-    Roots roots;
-    for (std::size_t k = 0; k < kept.outputs.size(); ++k) {
-        if (!kept.outputs[k].requires_grad() || !output_gradients[k].defined()) continue;
-        roots.outputs.push_back(kept.outputs[k]);
+// The outputs that a gradient came back for, and those gradients.
+PendingWeightGradient roots_of(const LayerStash& kept, const Tensors& output_gradients) {
+    PendingWeightGradient roots;
+    for (std::size_t k = 0; k < kept.roots.size(); ++k) {
+        if (!kept.roots[k].is_valid() || !output_gradients[k].defined()) continue;
+        roots.roots.push_back(kept.roots[k]);
         roots.gradients.push_back(output_gradients[k]);
     }
     return roots;
@@ -37,10 +33,15 @@ Tensors inputs_with_gradient(const LayerStash& kept) {
     return inputs;
 }
 
-Tensors gradients_of(const Roots& roots, const Tensors& wanted, bool keep_graph) {
-    if (roots.outputs.empty() || wanted.empty()) return Tensors(wanted.size());
-    return torch::autograd::grad(roots.outputs, wanted, roots.gradients, keep_graph,
-                                 /*create_graph=*/false, /*allow_unused=*/true);
+// As torch::autograd::grad, from edges: undefined where a wanted tensor is not reached.
+Tensors gradients_of(const PendingWeightGradient& from, const Tensors& wanted, bool keep_graph) {
+    if (from.roots.empty() || wanted.empty()) return Tensors(wanted.size());
+    edge_list to;
+    for (const at::Tensor& tensor : wanted)
+        to.push_back(torch::autograd::impl::gradient_edge(tensor));
+    return torch::autograd::Engine::get_default_engine().execute(from.roots, from.gradients,
+                                                                 keep_graph, /*create_graph=*/false,
+                                                                 /*accumulate_grad=*/false, to);
 }
 
 // Puts the found gradients at their inputs' places, as the layer before will read them.
@@ -70,7 +71,11 @@ Tensors forward_layer(Layer& layer, const Tensors& values, bool input_gradients,
     if (layer.writes_input)
         for (at::Tensor& argument : arguments) argument = argument.clone();
     Tensors outputs = layer.forward(arguments, true);
-    if (kept != nullptr) *kept = {std::move(inputs), outputs};
+    if (kept == nullptr) return outputs;
+    kept->inputs = std::move(inputs);
+    for (const at::Tensor& output : outputs)
+        kept->roots.push_back(output.requires_grad() ? torch::autograd::impl::gradient_edge(output)
+                                                     : torch::autograd::Edge());
     return outputs;
 }
 
@@ -90,25 +95,15 @@ LayerGradients backward_layer(const Layer& layer, const LayerStash& kept,
 Tensors input_gradients_of(const Layer& layer, LayerStash kept, const Tensors& output_gradients,
                            std::optional<PendingWeightGradient>& pending) {
     pending.reset();
-    Roots roots = roots_of(kept, output_gradients);
+    PendingWeightGradient roots = roots_of(kept, output_gradients);
     const bool trainable = !trainable_tensors(layer).empty();
     const Tensors found = gradients_of(roots, inputs_with_gradient(kept), trainable);
-    Tensors gradients = placed_at_inputs(kept, found);
-    if (!trainable || roots.outputs.empty()) return gradients;
-    pending.emplace();
-    for (const at::Tensor& output : roots.outputs)
-        pending->roots.push_back(torch::autograd::impl::gradient_edge(output));
-    pending->output_gradients = std::move(roots.gradients);
-    return gradients;
+    if (trainable && !roots.roots.empty()) pending = std::move(roots);
+    return placed_at_inputs(kept, found);
 }
 
 Tensors weight_gradients_of(const Layer& layer, PendingWeightGradient pending) {
-    torch::autograd::edge_list wanted;
-    for (const at::Tensor& parameter : trainable_tensors(layer))
-        wanted.push_back(torch::autograd::impl::gradient_edge(parameter));
-    return torch::autograd::Engine::get_default_engine().execute(
-        pending.roots, pending.output_gradients, /*keep_graph=*/false, /*create_graph=*/false,
-        /*accumulate_grad=*/false, wanted);
+    return gradients_of(pending, trainable_tensors(layer), false);
 }
 
 }  // namespace ecopipe

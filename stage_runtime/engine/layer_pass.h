@@ -12,8 +12,10 @@ namespace ecopipe {
 
 // What one layer of one micro-batch keeps for its backward.
 struct LayerStash {
-    Tensors inputs;   // leaves, contiguous and row-major
-    Tensors outputs;  // with the layer's graph behind them
+    Tensors inputs;  // leaves, contiguous and row-major
+    // The layer's graph, one edge an output, not valid where no gradient flows. The outputs
+    // themselves are not kept: the next layer keeps what it needs of them.
+    torch::autograd::edge_list roots;
 };
 
 // Forward in training mode. `kept` null runs without a graph; `input_gradients`: the layer before
@@ -31,10 +33,10 @@ struct LayerGradients {
                                             const Tensors& output_gradients);
 
 // What is left of a layer between the two halves of a split backward: the graph that holds what the
-// weight gradient needs, and the gradients of the outputs. The outputs themselves may go.
+// weight gradient needs, and the gradients of the outputs.
 struct PendingWeightGradient {
     torch::autograd::edge_list roots;
-    Tensors output_gradients;  // one a root
+    Tensors gradients;  // one a root
 };
 
 // The first half: gradients of the inputs alone, with the same bits as backward_layer's. `pending`
