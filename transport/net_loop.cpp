@@ -74,12 +74,12 @@ void NetLoop::at(Instant when, const Lifeline& owner, std::function<void()> task
 void NetLoop::run_posted() {
     std::uint64_t count = 0;
     static_cast<void>(!::read(wake_descriptor_, &count, sizeof count));
-    std::deque<std::function<void()>> tasks;
     {
         const std::lock_guard lock(mutex_);
-        tasks.swap(posted_);
+        running_.swap(posted_);
     }
-    for (auto& task : tasks) task();
+    for (auto& task : running_) task();
+    running_.clear();
 }
 
 void NetLoop::run_due() {
@@ -103,12 +103,13 @@ void NetLoop::arm_timer() {
 
 void NetLoop::run() {
     prefer_short_slices();
+    std::vector<zmq::pollitem_t> items;  // used again at every turn
     while (!stopping_) {
         run_posted();
         run_due();
         arm_timer();
-        std::vector<zmq::pollitem_t> items{{nullptr, wake_descriptor_, ZMQ_POLLIN, 0},
-                                           {nullptr, timer_descriptor_, ZMQ_POLLIN, 0}};
+        items.assign({{nullptr, wake_descriptor_, ZMQ_POLLIN, 0},
+                      {nullptr, timer_descriptor_, ZMQ_POLLIN, 0}});
         const std::size_t fixed = items.size();
         for (const Watched& w : watched_) items.push_back({w.socket, 0, ZMQ_POLLIN, 0});
         zmq::poll(items.data(), items.size(), std::chrono::milliseconds(1000));

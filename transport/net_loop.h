@@ -3,7 +3,6 @@
 // touches them.
 
 #include <atomic>
-#include <deque>
 #include <functional>
 #include <future>
 #include <map>
@@ -71,7 +70,8 @@ class NetLoop {
     int wake_descriptor_;
     int timer_descriptor_;
     std::mutex mutex_;
-    std::deque<std::function<void()>> posted_;  // guarded by mutex_
+    std::vector<std::function<void()>> posted_;   // guarded by mutex_
+    std::vector<std::function<void()>> running_;  // posted, taken by the network thread
     std::vector<Watched> watched_;
     struct Timer {
         std::weak_ptr<const bool> owner;

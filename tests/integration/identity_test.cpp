@@ -45,6 +45,52 @@ TEST_F(Identity, FashionCnnSgd) {
 TEST_F(Identity, FashionCnnAdam) {
     expect_identical({"fashion_cnn", "fashion_cnn", 11}, adam_, {1, 2, 3, 4}, both_);
 }
+TEST_F(Identity, SplitBackward) {
+    expect_identical({"fashion_cnn", "fashion_cnn", 11}, sgd_, {1, 2, 3}, {"zb-h1"});
+}
+TEST_F(Identity, SplitBackwardOfTorchScript) {
+    expect_identical(torchscript("norm_dropout", 14), adam_, {3}, {"zb-h1"});
+}
+
+// A user's own order: two forwards ahead, input gradients at once, weight gradients at the end.
+TEST_F(Identity, OwnScheduleWithWeightGradientsLast) {
+    const ModelCase model{"lenet5", "lenet5", 12};
+    write(directory_ / "own.csv",
+          "F0,F1,I0,F2,I1,F3,I2,I3,W0,W1,W2,W3\nF0,I0,F1,I1,F2,I2,F3,I3,W0,W1,W2,W3\n");
+    write(directory_ / "cluster.yaml",
+          "name: home\nportal: d0\nportal_address: 127.0.0.1\ndevices:\n"
+          "  - {name: d0, memory_mib: 1024, speed: 0.8}\n  - {name: d1, memory_mib: 1024, speed: "
+          "0.8}\n"
+          "default_link: {mbps: 1000, latency_ms: 0.1}\n");
+    const Flags flags{"--data",          "fashion-mnist",
+                      "--data-limit",    "150",
+                      "--steps",         "8",
+                      "--batch",         "32",
+                      "--micro-batches", "4"};
+    Flags all{"--local",         "--cluster",  directory_ / "cluster.yaml", "--model",
+              "lenet5",          "--schedule", directory_ / "own.csv",      "--out",
+              directory_ / "own"};
+    all.insert(all.end(), flags.begin(), flags.end());
+    expect_trains(all);
+    EXPECT_TRUE(read(directory_ / "own/model.safetensors") == single(model, flags, "single"));
+}
+
+// Compression ends equality with one process, but not repeatability.
+TEST_F(Identity, CompressedRunsRepeatTheirBytes) {
+    const ModelCase model{"fashion_cnn", "fashion_cnn", 11};
+    const Flags flags{"--data",          "fashion-mnist",
+                      "--data-limit",    "209",
+                      "--steps",         "10",
+                      "--batch",         "50",
+                      "--micro-batches", "7"};
+    std::string plan = hand_plan(model, 3, "1f1b", 50, 7);
+    for (std::size_t at = 0; (at = plan.find("\"recompute\"", at)) != std::string::npos; at += 80)
+        plan.insert(at, R"("codec_forward":"fp16","codec_backward":"int8",)");
+    const std::string once = local(model, plan, flags, "once");
+    EXPECT_TRUE(once == local(model, plan, flags, "again"));
+    EXPECT_FALSE(once == single(model, flags, "single"));
+}
+
 TEST_F(Identity, TorchScriptSgd) {
     expect_identical(torchscript("norm_dropout", 14), sgd_, {1, 2, 3, 4}, both_);
 }
