@@ -40,13 +40,14 @@ def plan(path, model, layers, cut, micro_batches):
     return path
 
 
-def compare_rpc(turns, directory):
-    cut, micro_batches = 4, 8
-    ours_plan = plan(directory / "plain_cnn.json", "plain_cnn", 11, cut, micro_batches)
+def compare_rpc(turns):
+    micro_batches = 8
     ours, single, theirs = [], [], []
     for _ in range(turns):
-        result = json.loads(output([BIN / "ecopipe-bench", "pipeline", "--plan", ours_plan, "--model", "plain_cnn", "--data",
-                                    "synthetic:3x16x16:10:512", "--turns", "1", "--steps", "10", "--json"]))
+        result = json.loads(output([BIN / "ecopipe-bench", "pipeline", "--stages", "2", "--model", "plain_cnn", "--batch",
+                                    str(BATCH), "--micro-batches", str(micro_batches), "--data", "synthetic:3x16x16:10:512",
+                                    "--turns", "1", "--steps", "10", "--json"]))
+        cut = int(result["stages"][0]["layers"].split("-")[1])  # the planner's, for both
         ours.append(result["step_ms"])
         single.append(result["single_step_ms"])
         theirs.append(float(output([PYTHON, HERE / "rpc_pipeline.py", "--cut", str(cut), "--micro-batches",
@@ -144,7 +145,7 @@ def main():
     what = options.what or ["rpc", "ddp"]
     with tempfile.TemporaryDirectory() as directory:
         if "rpc" in what:
-            compare_rpc(options.turns, pathlib.Path(directory))
+            compare_rpc(options.turns)
         if "ddp" in what:
             compare_ddp(options.turns, [int(rate) for rate in options.rates.split(",")], pathlib.Path(directory))
 
