@@ -21,6 +21,9 @@ struct Subcommand {
 constexpr std::array kSubcommands{
     Subcommand{"schedules", "simulates every schedule on the same pipeline or cluster",
                bench_schedules},
+    Subcommand{"pipeline", "trains for real, in one process and in a pipeline, in turn",
+               bench_pipeline},
+    Subcommand{"transport", "GB/s of tensors between two devices on this machine", bench_transport},
 };
 
 Result<ExitCode> run(int argc, const char* const* argv) {

@@ -8,4 +8,10 @@ namespace ecopipe {
 // Compares all schedules, simulated: for plain numbers, or for a cluster's files.
 [[nodiscard]] Result<ExitCode> bench_schedules(int argc, const char* const* argv);
 
+// Trains in one process and through a pipeline in turn, and compares with what was predicted.
+[[nodiscard]] Result<ExitCode> bench_pipeline(int argc, const char* const* argv);
+
+// Sends tensors over loopback, through a data channel and through plain TCP.
+[[nodiscard]] Result<ExitCode> bench_transport(int argc, const char* const* argv);
+
 }  // namespace ecopipe

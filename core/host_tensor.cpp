@@ -8,6 +8,7 @@
 #include <new>
 
 #include "core/check.h"
+#include "core/tensor_memory.h"
 
 namespace ecopipe {
 namespace {
@@ -34,8 +35,6 @@ const DTypeInfo& info(DType dtype) {
     ECOPIPE_CHECK(index < kDTypes.size());
     return kDTypes[index];
 }
-
-constexpr std::size_t kAlignment = 64;  // a cache line: vector loads of any kernel are aligned
 
 }  // namespace
 
@@ -78,10 +77,9 @@ std::string shape_text(std::span<const std::int64_t> shape) {
 HostTensor HostTensor::allocate(DType dtype, Shape shape) {
     const auto bytes = checked_bytes(dtype, shape);
     ECOPIPE_CHECK(bytes.has_value());
-    auto* memory = static_cast<std::byte*>(
-        ::operator new(std::max<std::size_t>(*bytes, 1), std::align_val_t(kAlignment)));
-    std::shared_ptr<void> owner(
-        memory, [](void* p) { ::operator delete(p, std::align_val_t(kAlignment)); });
+    auto* memory = static_cast<std::byte*>(allocate_tensor_memory(*bytes));
+    if (memory == nullptr) throw std::bad_alloc();
+    std::shared_ptr<void> owner(memory, &free_tensor_memory);
     return wrap(dtype, std::move(shape), memory, std::move(owner));
 }
 

@@ -26,7 +26,7 @@ def number(code):
     return lambda value: struct.pack("<" + code, value)
 
 
-u8, u16, u32, u64, i32, i64, f64 = map(number, ["B", "H", "I", "Q", "i", "q", "d"])
+u8, u16, u32, u64, i32, i64, f32, f64 = map(number, ["B", "H", "I", "Q", "i", "q", "f", "d"])
 
 
 def boolean(value):
@@ -108,7 +108,8 @@ MESSAGES = [
     (21, "TensorChunk", "device to device", {"run": 7, "generation": 1, "step": 3, "micro_batch": 2}, bytes(8), [
         ("kind", "u8", u8, 1), ("producer", "u32", u32, 2), ("output", "u16", u16, 0), ("outputs", "u16", u16, 1),
         ("gradient_returns", "bool", boolean, True), ("name", "text", text, ""), ("dtype", "u8", u8, 1),
-        ("shape", "list of i64", i64s, [1, 2]), ("offset", "u64", u64, 0)]),
+        ("shape", "list of i64", i64s, [1, 2]), ("offset", "u64", u64, 0),
+        ("codec", "u8: 0 none, 1 fp16, 2 bf16, 3 int8", u8, 0), ("scale", "f32, of int8", f32, 1.0)]),
     (22, "Credit", "receiver to sender", {"run": 7}, None, [("bytes", "u64", u64, 524288)]),
     (23, "Attached", "the answer to Attach", {"run": 7}, None, [("device", "text", text, "pi")]),
     (40, "ClusterHello", "cluster to server", {}, None, [

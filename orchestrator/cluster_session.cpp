@@ -8,6 +8,7 @@
 #include <random>
 
 #include "core/log.h"
+#include "stage_runtime/model/state_names.h"
 #include "stage_runtime/stage_machine.h"
 
 namespace ecopipe {
@@ -242,17 +243,14 @@ Result<void> ClusterSession::connect_data_channels() {
 
 // Every tensor goes to the stage that holds its layer.
 void ClusterSession::send_state(const TensorMap& state) {
-    std::map<std::string, int> layer_of;
-    for (const TensorInfo& tensor : info_.tensors) layer_of[tensor.name] = tensor.layer;
+    const StateNames names(info_);
     std::map<std::string, int> slices_before;
     std::vector<std::pair<std::string, std::uint16_t>> stage_place;  // device and slice there
     for (const StagePlan& stage : plan_.stages)
         stage_place.emplace_back(stage.device,
                                  static_cast<std::uint16_t>(slices_before[stage.device]++));
     for (const NamedTensor& entry : state) {
-        const std::size_t slash =
-            entry.name.starts_with("optimizer/") ? entry.name.find('/', 10) + 1 : 0;
-        const int layer = layer_of.at(entry.name.substr(slash));
+        const int layer = *names.layer_of(entry.name);  // load() has checked
         for (std::size_t s = 0; s < plan_.stages.size(); ++s) {
             if (layer < plan_.stages[s].first_layer || layer > plan_.stages[s].last_layer) continue;
             TensorAddress to = address(TensorKind::kState, step_, 0);
@@ -270,18 +268,15 @@ Result<void> ClusterSession::load(const TensorMap& state) {
     ECOPIPE_RETURN_IF_ERROR(connect_data_channels());
     ++generation_;
     ready_ = false;
+    const StateNames names(info_);
     std::map<std::string, std::size_t> tensors_of;
     for (const NamedTensor& entry : state) {
-        const std::size_t slash =
-            entry.name.starts_with("optimizer/") ? entry.name.find('/', 10) + 1 : 0;
-        const auto info =
-            std::find_if(info_.tensors.begin(), info_.tensors.end(),
-                         [&](const TensorInfo& t) { return t.name == entry.name.substr(slash); });
-        if (info == info_.tensors.end())
+        const std::optional<int> layer = names.layer_of(entry.name);
+        if (!layer)
             return fail(ExitCode::kBadFile,
                         fmt::format("tensor {} is not of this model", printable(entry.name)));
         for (const StagePlan& stage : plan_.stages)
-            if (info->layer >= stage.first_layer && info->layer <= stage.last_layer)
+            if (*layer >= stage.first_layer && *layer <= stage.last_layer)
                 ++tensors_of[stage.device];
     }
     ECOPIPE_RETURN_IF_ERROR(
@@ -429,16 +424,7 @@ Result<TensorMap> ClusterSession::state(bool optimizer_state) {
     ECOPIPE_RETURN_IF_ERROR(
         pump([&] { return fetched_.has_value() && fetched_state_.size() >= *fetched_; },
              monotonic_now() + kConfigureTimeout, "collecting the weights"));
-    // The model's order, moments after the weights; who held what must not show.
-    std::map<std::string, std::size_t> rank;
-    for (const TensorInfo& tensor : info_.tensors) rank.emplace(tensor.name, rank.size());
-    const auto key = [&](const NamedTensor& entry) {
-        const bool moment = entry.name.starts_with("optimizer/");
-        const std::size_t slash = moment ? entry.name.find('/', 10) + 1 : 0;
-        return std::tuple(moment, rank[entry.name.substr(slash)], entry.name);
-    };
-    std::sort(fetched_state_.begin(), fetched_state_.end(),
-              [&](const NamedTensor& a, const NamedTensor& b) { return key(a) < key(b); });
+    StateNames(info_).sort(fetched_state_);
     return std::move(fetched_state_);
 }
 

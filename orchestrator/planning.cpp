@@ -1,14 +1,38 @@
 #include "orchestrator/planning.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 
 #include "core/log.h"
+#include "planner/memory_check.h"
+#include "planner/partition.h"
 #include "stage_runtime/profiler.h"
 
 namespace ecopipe {
+namespace {
+
+constexpr double kAutoSecondsPerSize = 0.2;  // several sizes are measured, before anything runs
+
+// The least power of two that the model trains on: batch norm needs two values a channel.
+int smallest_micro_batch(const ModelSpec& spec, int batch) {
+    int size = 1;
+    for (; size < batch; size *= 2) {
+        Shape shape = spec.input_shape;
+        shape.insert(shape.begin(), size);
+        HostTensor inputs = HostTensor::allocate(DType::kF32, shape);
+        HostTensor labels = HostTensor::allocate(DType::kI64, {size});
+        std::ranges::fill(inputs.as<float>(), 0.5F);
+        std::ranges::fill(labels.as<std::int64_t>(), 0);
+        if (try_model(spec, "cross_entropy", inputs, labels)) break;
+    }
+    return size;
+}
+
+}  // namespace
 
 Result<void> adopt_plan(const Plan& plan, const ModelSpec& spec, const ModelInfo& info,
                         TrainOptions& options) {
@@ -48,19 +72,46 @@ Result<void> adopt_plan(const Plan& plan, const ModelSpec& spec, const ModelInfo
 
 Result<void> check_executable(const Plan& plan) {
     ECOPIPE_ASSIGN_OR_RETURN(const auto lists, plan_actions(plan, plan.micro_batches));
-    for (const ActionList& list : lists)
-        for (const Action& action : list)
-            if (action.kind != ActionKind::kForward && action.kind != ActionKind::kBackward)
+    for (const ActionList& list : lists) {
+        std::map<std::pair<int, bool>, int> next;  // by slice, and forward or weight gradient
+        for (const Action& action : list) {
+            if (action.kind == ActionKind::kInputGradient) continue;
+            const bool forward = action.kind == ActionKind::kForward;
+            const int expected = next[{action.slice, forward}]++;
+            if (action.micro_batch != expected)
                 return fail(
                     ExitCode::kUsage,
-                    fmt::format(
-                        "schedule {}: stages of this version run forward and backward "
-                        "actions (gpipe, 1f1b, interleaved or your own), not split backward",
-                        plan.schedule));
-    for (const StagePlan& stage : plan.stages)
-        if (stage.codec_forward != "fp32" || stage.codec_backward != "fp32")
-            return fail(ExitCode::kUsage, "stages of this version send fp32 only");
+                    fmt::format("schedule {}: {}{} stands where {}{} was expected: stages "
+                                "run micro-batches in order, so that sums have the same "
+                                "bits under every schedule",
+                                plan.schedule, static_cast<char>(action.kind), action.micro_batch,
+                                static_cast<char>(action.kind), expected));
+        }
+    }
     return {};
+}
+
+Result<void> price_plan(const Cluster& cluster, const std::vector<ModelProfile>& profiles,
+                        Plan& plan) {
+    if (const auto priced = predict_plan(cluster, profiles, plan); !priced) {
+        log_warn("the plan's time and memory are not checked: {}", priced.error().message);
+        return {};
+    }
+    return check_memory(cluster, profiles, plan);
+}
+
+std::optional<double> micro_batch_overhead_ms(const ModelProfile& profile) {
+    double fixed = 0;
+    for (const LayerProfile& layer : profile.layers) {
+        if (layer.timing.size() < 2) return std::nullopt;
+        const LayerTiming& a = layer.timing[0];
+        const LayerTiming& b = layer.timing[1];
+        const double time_a = a.forward_ms + a.backward_ms;
+        const double slope =
+            (b.forward_ms + b.backward_ms - time_a) / (b.micro_batch - a.micro_batch);
+        fixed += std::max(0.0, time_a - slope * a.micro_batch);
+    }
+    return fixed;
 }
 
 Result<std::vector<ModelProfile>> gather_profiles(const Cluster& cluster,
@@ -90,12 +141,21 @@ Result<std::vector<ModelProfile>> gather_profiles(const Cluster& cluster,
     ProfileRequest request;
     request.spec = spec;
     request.optimizer = options.optimizer;
-    const int largest =
-        (options.trainer.batch + options.trainer.micro_batches - 1) / options.trainer.micro_batches;
-    request.micro_batches = {largest};
+    const int batch = options.trainer.batch;
+    const int parts = options.trainer.micro_batches;
+    if (options.auto_micro_batches) {
+        request.micro_batches.clear();
+        for (int size = smallest_micro_batch(spec, batch); size < batch; size *= 2)
+            request.micro_batches.push_back(size);
+        request.micro_batches.push_back(batch);
+        request.seconds_per_size = kAutoSecondsPerSize;
+    } else {
+        request.micro_batches = {(batch + parts - 1) / parts};
+    }
     request.device = "measured here";
     request.threads = options.threads;
-    log_info("no profile for every device: measuring {} at micro-batch {}", spec.id(), largest);
+    log_info("no profile for every device: measuring {} at micro-batch {}", spec.id(),
+             fmt::join(request.micro_batches, ", "));
     ECOPIPE_ASSIGN_OR_RETURN(ModelProfile measured, profile_model(request));
     profiles.insert(profiles.begin(), std::move(measured));
     return profiles;

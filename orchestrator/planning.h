@@ -1,6 +1,7 @@
 #pragma once
 // From a cluster file (or a plan by hand) and a model to the plan in force.
 
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -18,16 +19,27 @@ namespace ecopipe {
 [[nodiscard]] Result<void> adopt_plan(const Plan& plan, const ModelSpec& spec,
                                       const ModelInfo& info, TrainOptions& options);
 
-// Refuses (kUsage) what the planner can price but this version's stages cannot run.
+// Refuses (kUsage) a schedule that the planner can price but that would not train to the same bits:
+// a slice's forwards, and its weight gradients, must come in micro-batch order.
 [[nodiscard]] Result<void> check_executable(const Plan& plan);
 
+// Predicts a plan that came from a file and refuses one that exceeds a device's memory. What the
+// profiles cannot price is said and left unchecked.
+[[nodiscard]] Result<void> price_plan(const Cluster& cluster,
+                                      const std::vector<ModelProfile>& profiles, Plan& plan);
+
 // The profiles of a cluster's devices: their own files (relative to the cluster file), and first,
-// when some device has none, one measured here and now.
+// when some device has none, one measured here and now: at the micro-batch size of the run, or at
+// several when the planner is to choose it.
 [[nodiscard]] Result<std::vector<ModelProfile>> gather_profiles(const Cluster& cluster,
                                                                 const std::string& cluster_file,
                                                                 const ModelSpec& spec,
                                                                 const ModelInfo& info,
                                                                 const TrainOptions& options);
+
+// The fixed cost of one more micro-batch, forward and backward of the whole model, in ms: where the
+// line through the two smallest measured sizes meets zero samples. Nothing with one size.
+[[nodiscard]] std::optional<double> micro_batch_overhead_ms(const ModelProfile& profile);
 
 // The cluster without its absent devices; the portal's own may be absent too, its links stay those
 // of its place.

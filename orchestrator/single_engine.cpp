@@ -5,7 +5,7 @@
 #include <numeric>
 
 #include "core/clock.h"
-#include "stage_runtime/engine/allocator.h"
+#include "core/tensor_memory.h"
 
 namespace ecopipe {
 namespace {

@@ -30,7 +30,7 @@ void declare(CommandLine& line) {
     line.number("peer-timeout-s", "a device silent for this long is lost", {0.2, 3600}, 5);
     line.integer("threads", "threads of --single", {1, 1024}, 1);
     line.integer("batch", "samples a step", {1, kBatchMax}, 64);
-    line.integer("micro-batches", "micro-batches a step", {1, kMicroBatchesMax}, 8);
+    line.text("micro-batches", "micro-batches a step, or auto: as many as plan best", "8");
     line.text("schedule", "auto, gpipe, 1f1b, interleaved, zb-h1 or a CSV file of actions", "auto");
     line.integer("epochs", "passes over the data; with --federated: local epochs a round",
                  {1, 1000000}, 1);
@@ -48,6 +48,9 @@ void declare(CommandLine& line) {
     line.text("init", "safetensors file to start from");
     line.flag("evaluate-only", "test the model of --init and stop");
     line.flag("no-evaluation", "do not test after each epoch");
+    line.flag("measure-links",
+              "measure every pair of devices, write the cluster file with what was found to --out, "
+              "and stop");
     line.flag("quiet", "no progress on stderr");
     line.text("federated", "take part in the federation of this server, tcp://SERVER:PORT");
     line.text("cluster-name",
@@ -80,6 +83,13 @@ Result<void> check_combination(const CommandLine& line) {
         return fail(ExitCode::kUsage, "--pin-stages goes with --local");
     if (line.get_flag("evaluate-only") && !line.has("init"))
         return fail(ExitCode::kUsage, "--evaluate-only needs --init FILE");
+    if (line.get_text("micro-batches") == "auto" && (single || line.has("plan")))
+        return fail(ExitCode::kUsage,
+                    "--micro-batches auto needs a plan to be made: neither --single nor --plan");
+    if (line.get_flag("measure-links") && (single || local || !line.has("cluster")))
+        return fail(ExitCode::kUsage,
+                    "--measure-links needs --cluster and devices that dial in (neither --single "
+                    "nor --local)");
     if (line.has("federated") && line.given("steps"))
         return fail(ExitCode::kUsage,
                     "--federated and --steps exclude each other: a round counts --epochs");
@@ -116,7 +126,15 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
                              "momentum", "weight-decay"})
         if (line.given(name)) options.given.insert(name);
     options.trainer.batch = static_cast<int>(line.get_integer("batch"));
-    options.trainer.micro_batches = static_cast<int>(line.get_integer("micro-batches"));
+    options.auto_micro_batches = line.get_text("micro-batches") == "auto";
+    if (!options.auto_micro_batches) {
+        ECOPIPE_ASSIGN_OR_RETURN(const auto count,
+                                 parse_integers(line.get_text("micro-batches"), "--micro-batches",
+                                                {1, kMicroBatchesMax}));
+        if (count.size() != 1)
+            return fail(ExitCode::kUsage, "--micro-batches: expected one number or auto");
+        options.trainer.micro_batches = static_cast<int>(count.front());
+    }
     options.trainer.epochs = static_cast<std::uint64_t>(line.get_integer("epochs"));
     options.trainer.has_steps = line.has("steps");
     options.trainer.steps =
@@ -144,6 +162,7 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
         line.has("num-classes") ? static_cast<int>(line.get_integer("num-classes")) : 0;
     options.init = line.get_text("init");
     options.evaluate_only = line.get_flag("evaluate-only");
+    options.measure_links = line.get_flag("measure-links");
     options.quiet = line.get_flag("quiet");
     options.log_level = line.get_text("log-level");
     if (line.has("federated")) {
@@ -183,8 +202,10 @@ Result<void> adopt_client_setting(const std::string& key, const std::string& val
     if (key == "epochs")
         return take(options.trainer.epochs, std::uint64_t{1}, std::uint64_t{1000000});
     if (key == "batch") return take(options.trainer.batch, 1, static_cast<int>(kBatchMax));
-    if (key == "micro_batches")
+    if (key == "micro_batches") {
+        options.auto_micro_batches = false;
         return take(options.trainer.micro_batches, 1, static_cast<int>(kMicroBatchesMax));
+    }
     if (key == "lr") return take(options.trainer.learning_rate, 0.0, 1e6);
     if (key == "momentum") return take(options.optimizer.momentum, 0.0, 1.0);
     if (key == "weight_decay") return take(options.optimizer.weight_decay, 0.0, 1e6);

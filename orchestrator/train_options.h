@@ -35,7 +35,9 @@ struct TrainOptions {
     std::int64_t data_limit = 0;
     int num_classes = 0;  // 0: the data set's
     std::string init;
+    bool auto_micro_batches = false;  // the planner sets trainer.micro_batches
     bool evaluate_only = false;
+    bool measure_links = false;
     bool quiet = false;
     std::string log_level;
     std::optional<Endpoint> federated;

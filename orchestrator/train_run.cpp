@@ -131,6 +131,15 @@ void tell_numeric_classes(const ClusterSession& session, RunRecord& record) {
     }
 }
 
+void warn_about_codecs(const Plan& plan) {
+    for (const StagePlan& stage : plan.stages)
+        if (stage.codec_forward != "fp32" || stage.codec_backward != "fp32")
+            return log_warn(
+                "the plan compresses what {} sends (forward {}, backward {}): weights no longer "
+                "equal those of --single",
+                stage.device, stage.codec_forward, stage.codec_backward);
+}
+
 // Opens the port, starts local stages, waits for the devices, settles the plan.
 Result<void> open_pipeline(Run& run, RunRecord& record) {
     TrainOptions& options = run.options;
@@ -145,7 +154,7 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
     } else {
         cluster = cluster_of_plan(*plan);
     }
-    ECOPIPE_RETURN_IF_ERROR(try_smallest_micro_batch(run));
+    if (!options.auto_micro_batches) ECOPIPE_RETURN_IF_ERROR(try_smallest_micro_batch(run));
 
     SessionOptions session_options;
     session_options.peer_timeout_s = options.peer_timeout_s;
@@ -174,10 +183,11 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
     run.session = session.get();
     run.engine = std::move(session);
     std::vector<ModelProfile> profiles;
-    if (!plan) {
+    if (!options.cluster_file.empty()) {
         ECOPIPE_ASSIGN_OR_RETURN(
             profiles, gather_profiles(cluster, options.cluster_file, run.spec, run.info, options));
     }
+    if (plan && !profiles.empty()) ECOPIPE_RETURN_IF_ERROR(price_plan(cluster, profiles, *plan));
     if (options.local) {
         auto stages = local_stages(cluster, options.pin);
         if (!emulate)
@@ -215,13 +225,23 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
     if (!plan) {
         PlanRequest request;
         request.batch = options.trainer.batch;
-        request.micro_batches = options.trainer.micro_batches;
+        request.micro_batches = options.auto_micro_batches ? 0 : options.trainer.micro_batches;
         ECOPIPE_RETURN_IF_ERROR(use_schedule(request, options.schedule));
         ECOPIPE_ASSIGN_OR_RETURN(plan,
                                  search_plan(present_part(cluster, present), profiles, request));
+        options.trainer.micro_batches = plan->micro_batches;
+        if (options.auto_micro_batches) {
+            const auto overhead = micro_batch_overhead_ms(profiles.front());
+            log_info("{} micro-batches, at a fixed cost of {:.2f} ms each", plan->micro_batches,
+                     overhead.value_or(0));
+            record.run["micro_batches"] = plan->micro_batches;
+            record.run["micro_batch_overhead_ms"] = overhead.value_or(0);
+            ECOPIPE_RETURN_IF_ERROR(try_smallest_micro_batch(run));
+        }
     }
     ECOPIPE_RETURN_IF_ERROR(check_executable(*plan));
     tell_numeric_classes(*run.session, record);
+    warn_about_codecs(*plan);
     for (const StagePlan& stage : plan->stages)
         log_info("stage on {}: layers {}..{}, {} in flight{}", stage.device, stage.first_layer,
                  stage.last_layer, stage.in_flight, stage.recompute ? ", recomputing" : "");

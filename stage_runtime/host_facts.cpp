@@ -43,4 +43,9 @@ std::uint64_t available_memory_mib() {
     return kib.empty() ? 0 : std::stoull(kib) / 1024;
 }
 
+double resident_mib() {
+    const std::string kib = proc_value("/proc/self/status", "VmRSS");
+    return kib.empty() ? 0 : std::stod(kib) / 1024;
+}
+
 }  // namespace ecopipe

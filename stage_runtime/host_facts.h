@@ -10,5 +10,6 @@ namespace ecopipe {
 [[nodiscard]] std::string cpu_name();
 [[nodiscard]] std::uint32_t core_count();
 [[nodiscard]] std::uint64_t available_memory_mib();
+[[nodiscard]] double resident_mib();  // of this process
 
 }  // namespace ecopipe

@@ -5,16 +5,19 @@
 #include <torch/types.h>
 
 #include <algorithm>
+#include <optional>
 #include <set>
+#include <utility>
 
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/random.h"
+#include "core/tensor_memory.h"
 #include "stage_runtime/data/dataset.h"
-#include "stage_runtime/engine/allocator.h"
 #include "stage_runtime/engine/layer_pass.h"
 #include "stage_runtime/engine/optimizer.h"
 #include "stage_runtime/engine/tensor_bridge.h"
+#include "stage_runtime/host_facts.h"
 #include "stage_runtime/model/layer_sequence.h"
 #include "stage_runtime/model/loss.h"
 #include "stage_runtime/torch_error.h"
@@ -31,6 +34,13 @@ double median(std::vector<double> values) {
     return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
+template <class Work>
+double time_ms(const Work& work) {
+    const Instant started = monotonic_now();
+    work();
+    return to_ms(monotonic_now() - started);
+}
+
 std::size_t storage_bytes(const Tensors& tensors) {
     std::set<const void*> seen;
     std::size_t bytes = 0;
@@ -39,9 +49,17 @@ std::size_t storage_bytes(const Tensors& tensors) {
     return bytes;
 }
 
+// Times of one pass, one an entry a layer.
 struct Pass {
+    explicit Pass(std::size_t layers)
+        : forward_ms(layers),
+          backward_ms(layers),
+          input_gradient_ms(layers),
+          weight_gradient_ms(layers) {}
     std::vector<double> forward_ms;
-    std::vector<double> backward_ms;
+    std::vector<double> backward_ms;        // of a pass whose backward is whole
+    std::vector<double> input_gradient_ms;  // of a pass whose backward is split
+    std::vector<double> weight_gradient_ms;
 };
 
 struct Sizes {
@@ -59,32 +77,36 @@ class Profiler {
                 if (tensor.trainable) tensor.tensor.requires_grad_(true);
     }
 
-    Pass run(const Batch& batch, Sizes* sizes) {
+    // Forward and backward of every layer; `sizes` is filled unless the backward is split.
+    void run(const Batch& batch, bool split_backward, Pass& pass, Sizes* sizes) {
         const std::size_t count = sequence_.layers.size();
-        Pass pass{std::vector<double>(count), std::vector<double>(count)};
+        const auto first_trainable = static_cast<std::size_t>(sequence_.info.first_trainable_layer);
         std::vector<LayerStash> stash(count);
         Tensors values{to_torch(batch.inputs)};
         for (at_layer_ = 0; at_layer_ < count; ++at_layer_)
             values = forward(at_layer_, values, stash, pass, sizes);
-        // The loss belongs to the last layer, both ways.
-        Instant started = monotonic_now();
-        Tensors leaves;
-        const at::AutoGradMode graph(true);
-        for (const at::Tensor& value : values) {
-            leaves.push_back(value.detach().contiguous());
-            if (leaves.back().is_floating_point()) leaves.back().requires_grad_(true);
-        }
-        const LossValue loss = loss_->evaluate(leaves, to_torch(batch.labels));
-        pass.forward_ms.back() += to_ms(monotonic_now() - started);
-        started = monotonic_now();
-        Tensors gradients = torch::autograd::grad({loss.sum}, leaves, {at::ones_like(loss.sum)},
-                                                  false, false, true);
-        pass.backward_ms.back() += to_ms(monotonic_now() - started);
-        for (at_layer_ = count; at_layer_-- > 0;) {
-            if (static_cast<int>(at_layer_) < sequence_.info.first_trainable_layer) break;
-            gradients = backward(at_layer_, stash, gradients, pass, sizes);
-        }
-        return pass;
+        Tensors gradients = loss(values, batch.labels, pass, split_backward);
+        std::vector<std::optional<PendingWeightGradient>> pending(count);
+        for (at_layer_ = count; at_layer_-- > first_trainable;)
+            gradients = split_backward
+                            ? input_gradient(at_layer_, stash, gradients, pass, pending[at_layer_])
+                            : backward(at_layer_, stash, gradients, pass, sizes);
+        for (at_layer_ = count; at_layer_-- > first_trainable;)
+            if (pending[at_layer_])
+                pass.weight_gradient_ms[at_layer_] = time_ms([&] {
+                    static_cast<void>(weight_gradients_of(*sequence_.layers[at_layer_],
+                                                          std::move(*pending[at_layer_])));
+                });
+    }
+
+    // What the program needs besides its tensors: its code, torch and BLAS with their buffers, as
+    // resident after one pass.
+    double process_mib(const Batch& batch) {
+        reset_peak_tensor_bytes();
+        Pass unused(sequence_.layers.size());
+        run(batch, false, unused, nullptr);
+        constexpr double kMib = 1 << 20;
+        return std::max(0.0, resident_mib() - static_cast<double>(peak_tensor_bytes()) / kMib);
     }
 
     double update_ms(std::size_t i) {
@@ -134,7 +156,37 @@ class Profiler {
         return outputs;
     }
 
-    // Kept for backward: the input, and what forward left alive besides an output of its own.
+    // The loss belongs to the last layer, both ways. The gradients of its inputs.
+    Tensors loss(const Tensors& values, const HostTensor& labels, Pass& pass, bool split_backward) {
+        const Instant started = monotonic_now();
+        Tensors leaves;
+        const at::AutoGradMode graph(true);
+        for (const at::Tensor& value : values) {
+            leaves.push_back(value.detach().contiguous());
+            if (leaves.back().is_floating_point()) leaves.back().requires_grad_(true);
+        }
+        const LossValue loss = loss_->evaluate(leaves, to_torch(labels));
+        pass.forward_ms.back() += to_ms(monotonic_now() - started);
+        Tensors gradients;
+        (split_backward ? pass.input_gradient_ms : pass.backward_ms).back() = time_ms([&] {
+            gradients = torch::autograd::grad({loss.sum}, leaves, {at::ones_like(loss.sum)}, false,
+                                              false, true);
+        });
+        return gradients;
+    }
+
+    Tensors input_gradient(std::size_t i, std::vector<LayerStash>& stash, const Tensors& gradients,
+                           Pass& pass, std::optional<PendingWeightGradient>& pending) {
+        Tensors found;
+        pass.input_gradient_ms[i] += time_ms([&] {
+            found = input_gradients_of(*sequence_.layers[i], std::exchange(stash[i], {}), gradients,
+                                       pending);
+        });
+        return found;
+    }
+
+    // Kept for backward: the input, and what forward left alive besides an output of its own. What
+    // lives besides is workspace: the output, and in backward the gradients of the outputs too.
     static void measure_forward(std::size_t i, const Tensors& inputs, const Tensors& outputs,
                                 std::size_t live_before, bool graph, Sizes& sizes) {
         std::size_t wire = 0;
@@ -150,7 +202,8 @@ class Profiler {
         sizes.output[i] = wire;
         sizes.stash[i] = graph ? storage_bytes(inputs) + grown - output_bytes : 0;
         const std::size_t peak = peak_tensor_bytes();
-        sizes.workspace[i] = std::max(sizes.workspace[i], peak > live ? peak - live : 0);
+        sizes.workspace[i] =
+            std::max(sizes.workspace[i], (peak > live ? peak - live : 0) + output_bytes);
     }
 
     Tensors backward(std::size_t i, std::vector<LayerStash>& stash, const Tensors& gradients,
@@ -165,7 +218,8 @@ class Profiler {
         if (sizes != nullptr) {
             const std::size_t peak = peak_tensor_bytes();
             sizes->workspace[i] =
-                std::max(sizes->workspace[i], peak > live_before ? peak - live_before : 0);
+                std::max(sizes->workspace[i], (peak > live_before ? peak - live_before : 0) +
+                                                  storage_bytes(gradients));
         }
         return std::move(found.inputs);
     }
@@ -188,25 +242,27 @@ Batch random_batch(const ModelSpec& spec, int samples) {
     return batch;
 }
 
-// Medians over passes of at least the time asked for.
+// Medians over passes of at least the time asked for; every other one splits its backward.
 Pass measure_size(Profiler& profiler, const Batch& batch, double seconds, Sizes* sizes) {
-    for (int i = 0; i < kWarmups; ++i) static_cast<void>(profiler.run(batch, nullptr));
+    const std::size_t layers = profiler.sequence().layers.size();
+    Pass unused(layers);
+    for (int i = 0; i < kWarmups; ++i) profiler.run(batch, i % 2 != 0, unused, nullptr);
     std::vector<Pass> passes;
     const Instant until = monotonic_now() + from_ms(seconds * 1000);
-    while (static_cast<int>(passes.size()) < kRepeatsMin || monotonic_now() < until)
-        passes.push_back(profiler.run(batch, nullptr));
-    if (sizes != nullptr) static_cast<void>(profiler.run(batch, sizes));
-    Pass result = passes.front();
-    for (std::size_t i = 0; i < result.forward_ms.size(); ++i) {
-        std::vector<double> forward;
-        std::vector<double> backward;
-        for (const Pass& pass : passes) {
-            forward.push_back(pass.forward_ms[i]);
-            backward.push_back(pass.backward_ms[i]);
-        }
-        result.forward_ms[i] = median(forward);
-        result.backward_ms[i] = median(backward);
+    while (static_cast<int>(passes.size()) < kRepeatsMin || monotonic_now() < until) {
+        passes.emplace_back(layers);
+        profiler.run(batch, true, passes.back(), nullptr);
+        profiler.run(batch, false, passes.back(), nullptr);
     }
+    if (sizes != nullptr) profiler.run(batch, false, unused, sizes);
+    Pass result(layers);
+    for (const auto part : {&Pass::forward_ms, &Pass::backward_ms, &Pass::input_gradient_ms,
+                            &Pass::weight_gradient_ms})
+        for (std::size_t i = 0; i < layers; ++i) {
+            std::vector<double> times;
+            for (const Pass& pass : passes) times.push_back((pass.*part)[i]);
+            (result.*part)[i] = median(times);
+        }
     return result;
 }
 
@@ -250,6 +306,8 @@ Result<ModelProfile> profile_model(const ProfileRequest& request) {
     const std::size_t count = sequence.layers.size();
     Profiler profiler(request, std::move(sequence), std::move(loss));
     try {
+        profile.process_mib =
+            profiler.process_mib(random_batch(request.spec, request.micro_batches.front()));
         for (const int micro_batch : request.micro_batches) {
             const bool largest = micro_batch == request.micro_batches.back();
             Sizes sizes{std::vector<std::size_t>(count), std::vector<std::size_t>(count),
@@ -259,8 +317,9 @@ Result<ModelProfile> profile_model(const ProfileRequest& request) {
                 measure_size(profiler, batch, request.seconds_per_size, largest ? &sizes : nullptr);
             const auto samples = static_cast<std::size_t>(micro_batch);
             for (std::size_t i = 0; i < count; ++i) {
-                profile.layers[i].timing.push_back(
-                    {micro_batch, pass.forward_ms[i], pass.backward_ms[i], {}, {}});
+                profile.layers[i].timing.push_back({micro_batch, pass.forward_ms[i],
+                                                    pass.backward_ms[i], pass.input_gradient_ms[i],
+                                                    pass.weight_gradient_ms[i]});
                 if (!largest) continue;
                 profile.layers[i].output_bytes_per_sample =
                     (sizes.output[i] + samples - 1) / samples;

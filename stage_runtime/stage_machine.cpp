@@ -190,6 +190,7 @@ std::optional<std::vector<TensorAddress>> StageMachine::inputs_of(const Action& 
     const SliceRole& slice = slices_[static_cast<std::size_t>(action.slice)];
     const auto m = static_cast<std::uint32_t>(action.micro_batch);
     const bool evaluating = mode_ == StepMode::kEvaluate;
+    if (action.kind == ActionKind::kWeightGradient) return std::vector<TensorAddress>{};
     if (action.kind != ActionKind::kForward) {
         if (!slice.receives_gradient) return std::vector<TensorAddress>{};
         return arrived(TensorKind::kGradient, m, slice.last_layer);

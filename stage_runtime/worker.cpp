@@ -15,7 +15,7 @@
 #include "core/files.h"
 #include "core/inbox.h"
 #include "core/log.h"
-#include "stage_runtime/engine/allocator.h"
+#include "core/tensor_memory.h"
 #include "stage_runtime/engine/executor.h"
 #include "stage_runtime/engine/numeric_class.h"
 #include "stage_runtime/host_facts.h"
@@ -107,10 +107,10 @@ class Worker {
     Result<void> train_action(const Action& action, std::vector<HostTensor> tensors);
     Result<void> evaluate_action(const Action& action, std::vector<HostTensor> tensors);
     void send_outputs(const SliceRole& slice, int slice_index, std::uint32_t micro_batch,
-                      TensorKind kind, std::vector<HostTensor> outputs);
+                      TensorKind kind, std::vector<EncodedTensor> outputs);
     void send_gradients(const SliceRole& slice, int slice_index, std::uint32_t micro_batch,
-                        std::vector<HostTensor> gradients);
-    void send_tensor(const std::string& to, TensorAddress address, HostTensor tensor);
+                        std::vector<EncodedTensor> gradients);
+    void send_tensor(const std::string& to, TensorAddress address, EncodedTensor tensor);
     void report_step();
     void send_state(bool optimizer_state);
     void emulate_slowness(Duration cpu);
@@ -310,6 +310,7 @@ Result<void> Worker::configure(const FrameHeader& head, const Configure& work) {
         options.optimizer = work.optimizer;
         options.loss = work.loss;
         options.seed = work.seed;
+        options.gradient_codec = *codec_named(stage.codec_backward);
         ECOPIPE_ASSIGN_OR_RETURN(auto executor, Executor::create(spec, options));
         slices = slice_roles(plan_, work.device, executor->model().first_trainable_layer);
         executors_.push_back(std::move(executor));
@@ -483,19 +484,27 @@ Result<void> Worker::train_action(const Action& action, std::vector<HostTensor> 
         }
         ECOPIPE_ASSIGN_OR_RETURN(
             auto outputs, executor.forward(micro_batch_, tensors, slice.last ? &labels : nullptr));
+        const StagePlan& stage = plan_.stages[static_cast<std::size_t>(slice.stage)];
+        std::vector<EncodedTensor> encoded;
+        for (const HostTensor& output : outputs)
+            encoded.push_back(encode_tensor(output, *codec_named(stage.codec_forward)));
         emulate_slowness(thread_cpu_time() - cpu);
         if (!slice.last)
             send_outputs(slice, action.slice, micro_batch_, TensorKind::kActivation,
-                         std::move(outputs));
+                         std::move(encoded));
         return {};
     }
-    if (action.kind != ActionKind::kBackward)
-        return fail(ExitCode::kRunFailed,
-                    "a schedule with split backward is not supported by this stage");
-    ECOPIPE_ASSIGN_OR_RETURN(auto gradients, executor.backward(micro_batch_, tensors));
+    if (action.kind == ActionKind::kWeightGradient) {
+        ECOPIPE_RETURN_IF_ERROR(executor.weight_gradient(micro_batch_));
+        emulate_slowness(thread_cpu_time() - cpu);
+        return {};
+    }
+    ECOPIPE_ASSIGN_OR_RETURN(auto gradients, action.kind == ActionKind::kBackward
+                                                 ? executor.backward(micro_batch_, tensors)
+                                                 : executor.input_gradient(micro_batch_, tensors));
+    auto encoded = executor.encode_gradients(std::move(gradients));
     emulate_slowness(thread_cpu_time() - cpu);
-    if (slice.sends_gradient)
-        send_gradients(slice, action.slice, micro_batch_, std::move(gradients));
+    if (slice.sends_gradient) send_gradients(slice, action.slice, micro_batch_, std::move(encoded));
     return {};
 }
 
@@ -519,13 +528,14 @@ Result<void> Worker::evaluate_action(const Action& action, std::vector<HostTenso
     // Evaluation streams: a faster stage waits here instead of queueing the whole test split.
     while (!data_.wait_for_room(monotonic_now() + kTick))
         if (signal_received() != 0) return fail(ExitCode::kRunFailed, "left on a signal");
-    send_outputs(slice, action.slice, micro_batch_, TensorKind::kEvalActivation,
-                 std::move(outputs));
+    std::vector<EncodedTensor> exact;  // an evaluation is never compressed
+    for (HostTensor& output : outputs) exact.push_back({std::move(output)});
+    send_outputs(slice, action.slice, micro_batch_, TensorKind::kEvalActivation, std::move(exact));
     return {};
 }
 
 void Worker::send_outputs(const SliceRole& slice, int slice_index, std::uint32_t micro_batch,
-                          TensorKind kind, std::vector<HostTensor> outputs) {
+                          TensorKind kind, std::vector<EncodedTensor> outputs) {
     TensorAddress address;
     address.generation = machine_.generation();
     address.step = machine_.step();
@@ -542,7 +552,7 @@ void Worker::send_outputs(const SliceRole& slice, int slice_index, std::uint32_t
 }
 
 void Worker::send_gradients(const SliceRole& slice, int slice_index, std::uint32_t micro_batch,
-                            std::vector<HostTensor> gradients) {
+                            std::vector<EncodedTensor> gradients) {
     TensorAddress address;
     address.generation = machine_.generation();
     address.step = machine_.step();
@@ -550,18 +560,19 @@ void Worker::send_gradients(const SliceRole& slice, int slice_index, std::uint32
     address.micro_batch = micro_batch;
     address.slice = static_cast<std::uint16_t>(slice_index);
     address.producer = static_cast<std::uint32_t>(slice.first_layer - 1);
-    address.outputs = static_cast<std::uint16_t>(std::count_if(
-        gradients.begin(), gradients.end(), [](const HostTensor& g) { return g.defined(); }));
+    address.outputs = static_cast<std::uint16_t>(
+        std::count_if(gradients.begin(), gradients.end(),
+                      [](const EncodedTensor& g) { return g.tensor.defined(); }));
     for (std::size_t i = 0; i < gradients.size(); ++i) {
-        if (!gradients[i].defined()) continue;
+        if (!gradients[i].tensor.defined()) continue;
         address.output = static_cast<std::uint16_t>(i);
         send_tensor(slice.upstream, address, std::move(gradients[i]));
     }
 }
 
-void Worker::send_tensor(const std::string& to, TensorAddress address, HostTensor tensor) {
+void Worker::send_tensor(const std::string& to, TensorAddress address, EncodedTensor tensor) {
     if (to == options_.device) {  // the next slice is here: no wire between
-        inbox_.push(Delivery{options_.device, std::move(address), std::move(tensor)});
+        inbox_.push(Delivery{options_.device, std::move(address), decode_tensor(tensor)});
     } else {
         data_.send(to, std::move(address), std::move(tensor));
     }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/log.h"
 
@@ -103,7 +104,8 @@ void DataPlane::keep_only(const std::vector<std::string>& keep) {
         std::erase_if(peers_, [&](const auto& entry) {
             if (std::find(keep.begin(), keep.end(), entry.first) != keep.end()) return false;
             for (const Queued& item : entry.second->queue)
-                change_backlog(-static_cast<std::ptrdiff_t>(item.tensor.bytes() - item.offset));
+                change_backlog(
+                    -static_cast<std::ptrdiff_t>(item.tensor.bytes() - item.chunk.offset));
             return true;
         });
         std::erase_if(names_by_routing_id_,
@@ -119,9 +121,26 @@ bool DataPlane::send_message(Peer& to, FrameHeader header, const Message& messag
     return socket != nullptr && socket->send(to.routing_id, header, message, std::move(payload));
 }
 
-void DataPlane::send(const std::string& name, TensorAddress address, HostTensor tensor) {
-    change_backlog(static_cast<std::ptrdiff_t>(tensor.bytes()));
-    loop_.post([this, name, item = Queued{std::move(address), std::move(tensor), 0}]() mutable {
+void DataPlane::send(const std::string& name, TensorAddress address, EncodedTensor encoded) {
+    change_backlog(static_cast<std::ptrdiff_t>(encoded.tensor.bytes()));
+    FrameHeader header;
+    header.generation = address.generation;
+    header.step = address.step;
+    header.micro_batch = address.micro_batch;
+    header.slice = address.slice;
+    const HostTensor& tensor = encoded.tensor;
+    TensorChunk chunk{address.kind,
+                      address.producer,
+                      address.output,
+                      address.outputs,
+                      address.gradient_returns,
+                      std::move(address.name),
+                      tensor.dtype(),
+                      tensor.shape(),
+                      0,
+                      encoded.codec,
+                      encoded.scale};
+    loop_.post([this, name, item = Queued{header, std::move(chunk), tensor}]() mutable {
         peer(name).queue.push_back(std::move(item));
         pump(name);
     });
@@ -141,17 +160,8 @@ bool DataPlane::wait_for_room(Instant deadline) {
 }
 
 bool DataPlane::send_chunk(Peer& to, const Queued& item, std::size_t bytes) {
-    const TensorAddress& address = item.address;
-    FrameHeader header;
-    header.generation = address.generation;
-    header.step = address.step;
-    header.micro_batch = address.micro_batch;
-    header.slice = address.slice;
-    const TensorChunk chunk{address.kind,        address.producer,         address.output,
-                            address.outputs,     address.gradient_returns, address.name,
-                            item.tensor.dtype(), item.tensor.shape(),      item.offset};
-    const Payload payload{{item.tensor.data() + item.offset, bytes}, item.tensor.owner()};
-    if (!send_message(to, header, chunk, payload)) return false;
+    const Payload payload{{item.tensor.data() + item.chunk.offset, bytes}, item.tensor.owner()};
+    if (!send_message(to, item.header, item.chunk, payload)) return false;
     sent_bytes_ += bytes;
     return true;
 }
@@ -172,7 +182,7 @@ void DataPlane::pump(const std::string& name) {
     Peer& to = peer(name);
     while (to.attached && !to.queue.empty()) {
         Queued& item = to.queue.front();
-        const std::size_t left = item.tensor.bytes() - item.offset;
+        const std::size_t left = item.tensor.bytes() - item.chunk.offset;
         const std::size_t bytes = std::min(left, kChunkBytes);
         if (bytes > to.credit) return;  // the next credit pumps again
         const Instant now = monotonic_now();
@@ -192,8 +202,8 @@ void DataPlane::pump(const std::string& name) {
         }
         to.credit -= bytes;
         change_backlog(-static_cast<std::ptrdiff_t>(bytes));
-        item.offset += bytes;
-        if (item.offset == item.tensor.bytes()) to.queue.pop_front();
+        item.chunk.offset += bytes;
+        if (item.chunk.offset == item.tensor.bytes()) to.queue.pop_front();
     }
 }
 
@@ -233,42 +243,47 @@ void DataPlane::on_message(const std::string& from_peer, const Incoming& message
     }
 }
 
+bool DataPlane::begin_tensor(Peer& from, const TensorAddress& address) {
+    const std::size_t total = *checked_bytes(from.chunk.dtype, from.chunk.shape);
+    if (total > kTensorBytesMax) {
+        log_warn("a tensor of {} bytes is above the limit", total);
+        return false;
+    }
+    // State comes once: its memory goes with it.
+    from.partial = address.kind == TensorKind::kState
+                       ? HostTensor::allocate(from.chunk.dtype, from.chunk.shape)
+                       : pool_.take(from.chunk.dtype, from.chunk.shape);
+    from.partial_address = address;
+    from.partial_bytes = 0;
+    return true;
+}
+
 void DataPlane::on_chunk(const std::string& name, const Incoming& message) {
     Peer& from = peer(name);
-    const auto chunk = decode<TensorChunk>(message.body);
-    if (!chunk) {
-        log_warn("data channel from {}: {}", name, chunk.error().message);
+    const TensorChunk& chunk = from.chunk;
+    if (const auto decoded = decode_into(message.body, from.chunk); !decoded) {
+        log_warn("data channel from {}: {}", name, decoded.error().message);
         return;
     }
     const TensorAddress address{
-        message.header.generation, message.header.step, chunk->kind,   message.header.micro_batch,
-        message.header.slice,      chunk->producer,     chunk->output, chunk->outputs,
-        chunk->gradient_returns,   chunk->name};
-    const std::size_t total = *checked_bytes(chunk->dtype, chunk->shape);
-    if (chunk->offset == 0) {
-        if (total > kTensorBytesMax) {
-            log_warn("data channel from {}: a tensor of {} bytes is above the limit", name, total);
-            return;
-        }
-        from.partial = HostTensor::allocate(chunk->dtype, chunk->shape);
-        from.partial_address = address;
-        from.partial_bytes = 0;
-    }
+        message.header.generation, message.header.step, chunk.kind,   message.header.micro_batch,
+        message.header.slice,      chunk.producer,      chunk.output, chunk.outputs,
+        chunk.gradient_returns,    chunk.name};
+    if (chunk.offset == 0 && !begin_tensor(from, address)) return;
+    const std::size_t total = from.partial.bytes();
     if (!from.partial.defined() || from.partial_address != address ||
-        from.partial.shape() != chunk->shape || from.partial.dtype() != chunk->dtype ||
-        chunk->offset != from.partial_bytes || message.payload.size() > total - chunk->offset) {
+        from.partial.shape() != chunk.shape || from.partial.dtype() != chunk.dtype ||
+        chunk.offset != from.partial_bytes || message.payload.size() > total - chunk.offset) {
         log_warn("data channel from {}: a chunk out of place", name);
         return;
     }
-    std::memcpy(from.partial.data() + chunk->offset, message.payload.data(),
-                message.payload.size());
+    std::memcpy(from.partial.data() + chunk.offset, message.payload.data(), message.payload.size());
     from.partial_bytes += message.payload.size();
     from.owed += message.payload.size();
     if (from.partial_bytes == total) {
         if (streamed(address.kind)) from.unconsumed += total;
-        HostTensor whole = std::move(from.partial);
-        from.partial = HostTensor();
-        callbacks_.on_tensor({name, address, std::move(whole)});
+        EncodedTensor whole{std::exchange(from.partial, HostTensor()), chunk.codec, chunk.scale};
+        callbacks_.on_tensor({name, address, decode_tensor(whole)});
     }
     give_credit(from);
 }

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "core/host_tensor.h"
+#include "transport/buffer_pool.h"
 #include "transport/link_shaper.h"
 #include "transport/message_socket.h"
 #include "transport/messages.h"
@@ -72,8 +73,12 @@ class DataPlane {
     // Forgets peers not in `keep` and everything queued for or from them.
     void keep_only(const std::vector<std::string>& keep);
 
-    // Any thread: queues the tensor; its memory is read until it has left.
-    void send(const std::string& peer, TensorAddress address, HostTensor tensor);
+    // Any thread: queues the tensor; its memory is read until it has left. An encoded tensor is
+    // decoded at the other end before it is delivered.
+    void send(const std::string& peer, TensorAddress address, EncodedTensor tensor);
+    void send(const std::string& peer, TensorAddress address, HostTensor tensor) {
+        send(peer, std::move(address), EncodedTensor{std::move(tensor)});
+    }
     // Any thread but the network's: true once less than kBacklogBytes wait to be sent, false at the
     // deadline. A producer of streamed tensors asks before each.
     [[nodiscard]] bool wait_for_room(Instant deadline);
@@ -83,9 +88,9 @@ class DataPlane {
 
   private:
     struct Queued {
-        TensorAddress address;
+        FrameHeader header;
+        TensorChunk chunk;  // the next one: its offset moves
         HostTensor tensor;
-        std::size_t offset = 0;
     };
     struct Peer {
         std::string endpoint;                    // dialled peers
@@ -98,6 +103,7 @@ class DataPlane {
         std::size_t credit = kWindowBytes;
         std::size_t owed = 0;        // credit to give back
         std::size_t unconsumed = 0;  // streamed bytes that wait for the compute thread
+        TensorChunk chunk;           // the last that arrived
         TensorAddress partial_address;
         HostTensor partial;
         std::size_t partial_bytes = 0;
@@ -108,6 +114,7 @@ class DataPlane {
     void pump(const std::string& name);
     void pump_later(const std::string& name, Instant when);
     [[nodiscard]] bool send_chunk(Peer& to, const Queued& item, std::size_t bytes);
+    [[nodiscard]] bool begin_tensor(Peer& from, const TensorAddress& address);
     void on_message(const std::string& from_peer, const Incoming& message);
     void on_chunk(const std::string& name, const Incoming& message);
     void give_credit(Peer& to);
@@ -122,6 +129,7 @@ class DataPlane {
     std::unique_ptr<MessageSocket> listener_;
     std::map<std::string, std::unique_ptr<Peer>> peers_;
     std::map<std::string, std::string> names_by_routing_id_;
+    BufferPool pool_;
     std::map<std::string, EmulatedLink> links_;
     EmulatedLink otherwise_;
     std::uint64_t run_ = 0;

@@ -4,6 +4,8 @@
 
 #include <array>
 #include <cstring>
+#include <mutex>
+#include <vector>
 
 #include "core/log.h"
 
@@ -18,14 +20,50 @@ constexpr int kHandshakeMs = 5000;
 constexpr std::int64_t kFrameBytesMax =
     kPayloadBytesMax > kBodyBytesMax ? kPayloadBytesMax : kBodyBytesMax;
 
-void free_payload(void*, void* hint) { delete static_cast<std::shared_ptr<void>*>(hint); }
+// Owners of the payloads under way. ZeroMQ gives a payload back on a thread of its own, maybe after
+// the socket is gone: so there is one keeper a process, and it is never destroyed.
+class OwnerKeeper {
+  public:
+    using Owner = std::shared_ptr<void>;
+    Owner* keep(Owner owner) {
+        const std::lock_guard lock(mutex_);
+        if (free_.empty()) {
+            all_.push_back(std::make_unique<Owner>());
+            free_.reserve(all_.size());
+            free_.push_back(all_.back().get());
+        }
+        Owner* place = free_.back();
+        free_.pop_back();
+        *place = std::move(owner);
+        return place;
+    }
+    void release(Owner* place) {
+        Owner last = std::move(*place);  // dies after the lock is gone
+        const std::lock_guard lock(mutex_);
+        free_.push_back(place);
+    }
+
+  private:
+    std::mutex mutex_;
+    std::vector<std::unique_ptr<Owner>> all_;
+    std::vector<Owner*> free_;
+};
+
+OwnerKeeper& owner_keeper() {
+    static auto* keeper = new OwnerKeeper;
+    return *keeper;
+}
+
+void free_payload(void*, void* hint) {
+    owner_keeper().release(static_cast<OwnerKeeper::Owner*>(hint));
+}
 
 zmq::message_t payload_message(Payload payload) {
-    // ZeroMQ takes a C callback and a pointer: the shared owner travels in it, so the buffer
+    // ZeroMQ takes a C callback and a pointer: the owner waits in the keeper, so the buffer
     // outlives the send.
-    auto* owner = new std::shared_ptr<void>(std::move(payload.owner));
     auto* data = const_cast<std::byte*>(payload.bytes.data());
-    return zmq::message_t(data, payload.bytes.size(), free_payload, owner);
+    return zmq::message_t(data, payload.bytes.size(), free_payload,
+                          owner_keeper().keep(std::move(payload.owner)));
 }
 
 std::string_view peer_address(const zmq::message_t& frame) {

@@ -59,7 +59,8 @@ class MessageSocket {
     [[nodiscard]] bool send(std::string_view to, FrameHeader header, const Message& message,
                             Payload payload = {}) {
         header.type = static_cast<std::uint16_t>(Message::kType);
-        return send(to, header, encode(message), std::move(payload));
+        encode_into(message, body_);
+        return send(to, header, body_, std::move(payload));
     }
     [[nodiscard]] std::uint16_t port() const { return port_; }
 
@@ -73,6 +74,7 @@ class MessageSocket {
     Handler handler_;
     BadHandler bad_;
     zmq::socket_t socket_;
+    std::string body_;  // of the message being sent: its memory is used again
     std::uint64_t sequence_ = 0;
     std::uint16_t port_ = 0;
 };

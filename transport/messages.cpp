@@ -101,6 +101,9 @@ std::string TensorChunk::validate() const {
     if (outputs == 0 || output >= outputs || (outputs > kOutputsMax && !is_state(kind)))
         return "1 to 64 outputs";
     if (name.size() > 1024 || is_state(kind) == name.empty()) return "a name for state only";
+    if (codec > TensorCodec::kInt8) return "a known codec";
+    if (codec != TensorCodec::kNone && dtype != encoded_dtype(codec))
+        return "the codec's element type";
     return {};
 }
 

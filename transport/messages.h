@@ -10,6 +10,7 @@
 
 #include "core/host_tensor.h"
 #include "transport/frame.h"
+#include "transport/tensor_codec.h"
 
 namespace ecopipe {
 
@@ -391,14 +392,17 @@ struct TensorChunk {
     std::uint16_t output = 0;   // index among the producer's outputs
     std::uint16_t outputs = 1;  // how many there are
     bool gradient_returns = false;
-    std::string name;  // of a state tensor, else ""
-    DType dtype = DType::kF32;
+    std::string name;           // of a state tensor, else ""
+    DType dtype = DType::kF32;  // of the bytes on the wire
     std::vector<std::int64_t> shape;
     std::uint64_t offset = 0;
+    TensorCodec codec = TensorCodec::kNone;  // float32 tensors only
+    float scale = 1;                         // of int8
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(kind, producer, output, outputs, gradient_returns, name, dtype, shape, offset);
+        ar(kind, producer, output, outputs, gradient_returns, name, dtype, shape, offset, codec,
+           scale);
     }
     [[nodiscard]] std::string validate() const;
 };

@@ -8,6 +8,8 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <optional>
+#include <utility>
 
 #include "core/check.h"
 #include "core/log.h"
@@ -21,6 +23,9 @@
 
 namespace ecopipe {
 namespace {
+
+constexpr std::string_view kCodecState = "codec/";
+constexpr std::size_t kSliceInputsMax = 64;  // as on the wire
 
 struct MicroBatchStash {
     Tensors slice_inputs;  // recomputation only
@@ -86,8 +91,11 @@ struct Executor::Impl {
     std::uint64_t step = 0;
     double loss_divisor = 1;
     std::map<std::uint32_t, MicroBatchStash> stash;
+    // Between the halves of a split backward; one entry a layer, none where nothing is left to do.
+    std::map<std::uint32_t, std::vector<std::optional<PendingWeightGradient>>> pending;
     StepTotals totals;
     bool buffers_saved = false;
+    std::map<std::size_t, ErrorFeedback> feedback;  // by slice input
 
     [[nodiscard]] std::size_t model_layer(std::size_t i) const {
         return static_cast<std::size_t>(options.range.first) + i;
@@ -101,6 +109,9 @@ struct Executor::Impl {
     }
     [[nodiscard]] bool input_needs_gradient(std::size_t i) const {
         return static_cast<int>(model_layer(i)) > info.first_trainable_layer;
+    }
+    [[nodiscard]] std::string residual_name(std::size_t input) const {
+        return fmt::format("{}{}/{}", kCodecState, options.range.first, input);
     }
     [[nodiscard]] std::string place(std::size_t i) const {
         return fmt::format("layer {} ({})", model_layer(i), layers[i]->name);
@@ -168,14 +179,66 @@ struct Executor::Impl {
         }
     }
 
+    void add_gradients(std::size_t i, const Tensors& found) {
+        const auto& parameters_here = parameters_of_layer[i];
+        ECOPIPE_CHECK(found.size() == parameters_here.size());
+        for (std::size_t p = 0; p < parameters_here.size(); ++p)
+            add_gradient(parameters[parameters_here[p]], found[p]);
+    }
+
     // Gradients of layer i's inputs; adds those of its parameters.
     Tensors layer_backward(std::size_t i, const LayerStash& kept, const Tensors& gradients) {
         LayerGradients found = backward_layer(*layers[i], kept, gradients);
-        const auto& parameters_here = parameters_of_layer[i];
-        ECOPIPE_CHECK(found.parameters.size() == parameters_here.size());
-        for (std::size_t p = 0; p < parameters_here.size(); ++p)
-            add_gradient(parameters[parameters_here[p]], found.parameters[p]);
+        add_gradients(i, found.parameters);
         return std::move(found.inputs);
+    }
+
+    // The gradients of the slice's outputs: the loss's own, or those that came back.
+    Tensors seeds(MicroBatchStash& entry, const std::vector<HostTensor>& output_gradients) const {
+        Tensors gradients;
+        if (!last()) {
+            for (const HostTensor& gradient : output_gradients)
+                gradients.push_back(gradient.defined() ? to_torch(gradient) : at::Tensor());
+            return gradients;
+        }
+        const Tensors leaves = entry.layers.back().inputs;
+        const at::Tensor seed = at::full_like(entry.loss, 1.0 / loss_divisor);
+        gradients = torch::autograd::grad({entry.loss}, leaves, {seed}, false, false, true);
+        for (at::Tensor& gradient : gradients)
+            if (gradient.defined()) gradient = gradient.contiguous();
+        entry.loss = at::Tensor();
+        entry.layers.pop_back();
+        return gradients;
+    }
+
+    // Walks a micro-batch back through the slice; `layer_step(i, stash, gradients)` does one
+    // layer and returns the gradients of its inputs. The slice's input gradients, if somebody
+    // wants them.
+    template <class LayerStep>
+    Result<std::vector<HostTensor>> walk_back(std::uint32_t micro_batch,
+                                              const std::vector<HostTensor>& output_gradients,
+                                              const LayerStep& layer_step) {
+        const auto found = stash.find(micro_batch);
+        ECOPIPE_CHECK(found != stash.end());
+        MicroBatchStash entry = std::move(found->second);
+        stash.erase(found);
+        std::size_t at_layer = layers.size();
+        try {
+            Tensors gradients = seeds(entry, output_gradients);
+            if (options.recompute) recompute(entry, micro_batch, at_layer);
+            for (at_layer = layers.size(); at_layer-- > 0;) {
+                if (!runs_backward(at_layer)) break;
+                gradients = layer_step(at_layer, std::exchange(entry.layers[at_layer], {}),
+                                       std::move(gradients));
+            }
+            std::vector<HostTensor> out;
+            if (options.range.first > info.first_trainable_layer)
+                for (const at::Tensor& gradient : gradients)
+                    out.push_back(gradient.defined() ? to_host(gradient) : HostTensor());
+            return out;
+        } catch (const std::exception& error) {
+            return failure(at_layer < layers.size() ? place(at_layer) : "the loss", error);
+        }
     }
 
     tl::unexpected<Error> failure(const std::string& where, const std::exception& error) const {
@@ -206,7 +269,23 @@ bool Executor::sends_input_gradient() const {
 }
 const ModelInfo& Executor::model() const { return impl_->info; }
 
+std::vector<EncodedTensor> Executor::encode_gradients(std::vector<HostTensor> gradients) {
+    std::vector<EncodedTensor> encoded;
+    for (std::size_t i = 0; i < gradients.size(); ++i) {
+        const TensorCodec codec = impl_->options.gradient_codec;
+        encoded.push_back(gradients[i].defined() && codec != TensorCodec::kNone
+                              ? impl_->feedback[i].encode(gradients[i], codec)
+                              : EncodedTensor{std::move(gradients[i])});
+    }
+    return encoded;
+}
+
 Result<void> Executor::load_state(const std::string& name, const HostTensor& value) {
+    if (name.starts_with(kCodecState)) {
+        for (std::size_t i = 0; i < kSliceInputsMax; ++i)
+            if (name == impl_->residual_name(i)) impl_->feedback[i].load(value.clone());
+        return {};
+    }
     const at::NoGradGuard no_grad;
     const auto copy_into = [&](at::Tensor target) -> Result<void> {
         const at::Tensor source = to_torch(value);
@@ -234,6 +313,7 @@ Result<void> Executor::load_state(const std::string& name, const HostTensor& val
 void Executor::reset_optimizer() {
     for (Parameter& parameter : impl_->parameters)
         parameter.state = impl_->optimizer->fresh_state(parameter.value.detach());
+    impl_->feedback.clear();
 }
 
 TensorMap Executor::state(bool optimizer_state) const {
@@ -242,11 +322,14 @@ TensorMap Executor::state(bool optimizer_state) const {
         for (const LayerTensor& tensor : layer->tensors)
             out.push_back(
                 {tensor.name, to_host(tensor.tensor.detach().clone(at::MemoryFormat::Contiguous))});
-    if (optimizer_state)
-        for (const Parameter& parameter : impl_->parameters)
-            for (const auto& [slot, tensor] : parameter.state)
-                out.push_back({fmt::format("optimizer/{}/{}", slot, parameter.name),
-                               to_host(tensor.clone())});
+    if (!optimizer_state) return out;
+    for (const Parameter& parameter : impl_->parameters)
+        for (const auto& [slot, tensor] : parameter.state)
+            out.push_back(
+                {fmt::format("optimizer/{}/{}", slot, parameter.name), to_host(tensor.clone())});
+    for (const auto& [i, feedback] : impl_->feedback)
+        if (feedback.residual().defined())
+            out.push_back({impl_->residual_name(i), feedback.residual().clone()});
     return out;
 }
 
@@ -307,40 +390,38 @@ Result<std::vector<HostTensor>> Executor::forward(std::uint32_t micro_batch,
 
 Result<std::vector<HostTensor>> Executor::backward(
     std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients) {
+    return impl_->walk_back(micro_batch, output_gradients,
+                            [&](std::size_t i, const LayerStash& kept, const Tensors& gradients) {
+                                return impl_->layer_backward(i, kept, gradients);
+                            });
+}
+
+Result<std::vector<HostTensor>> Executor::input_gradient(
+    std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients) {
+    auto& pending = impl_->pending[micro_batch];
+    pending.resize(impl_->layers.size());
+    return impl_->walk_back(micro_batch, output_gradients,
+                            [&](std::size_t i, LayerStash kept, const Tensors& gradients) {
+                                return input_gradients_of(*impl_->layers[i], std::move(kept),
+                                                          gradients, pending[i]);
+                            });
+}
+
+Result<void> Executor::weight_gradient(std::uint32_t micro_batch) {
     Impl& self = *impl_;
-    const auto found = self.stash.find(micro_batch);
-    ECOPIPE_CHECK(found != self.stash.end());
-    MicroBatchStash entry = std::move(found->second);
-    self.stash.erase(found);
-    std::size_t at_layer = 0;
+    auto entry = self.pending.extract(micro_batch);
+    ECOPIPE_CHECK(!entry.empty());
+    std::size_t at_layer = self.layers.size();
     try {
-        Tensors gradients;
-        if (self.last()) {
-            const Tensors leaves = entry.layers.back().inputs;
-            const at::Tensor seed = at::full_like(entry.loss, 1.0 / self.loss_divisor);
-            gradients = torch::autograd::grad({entry.loss}, leaves, {seed}, false, false, true);
-            for (at::Tensor& gradient : gradients)
-                if (gradient.defined()) gradient = gradient.contiguous();
-            entry.loss = at::Tensor();
-            entry.layers.pop_back();
-        } else {
-            for (const HostTensor& gradient : output_gradients)
-                gradients.push_back(gradient.defined() ? to_torch(gradient) : at::Tensor());
+        while (at_layer-- > 0) {
+            auto pending = std::exchange(entry.mapped()[at_layer], std::nullopt);
+            if (pending)
+                self.add_gradients(
+                    at_layer, weight_gradients_of(*self.layers[at_layer], std::move(*pending)));
         }
-        if (self.options.recompute) self.recompute(entry, micro_batch, at_layer);
-        for (at_layer = self.layers.size(); at_layer-- > 0;) {
-            if (!self.runs_backward(at_layer)) break;
-            gradients = self.layer_backward(at_layer, entry.layers[at_layer], gradients);
-            entry.layers[at_layer] = {};
-        }
-        std::vector<HostTensor> out;
-        if (sends_input_gradient())
-            for (const at::Tensor& gradient : gradients)
-                out.push_back(gradient.defined() ? to_host(gradient) : HostTensor());
-        return out;
+        return {};
     } catch (const std::exception& error) {
-        return self.failure(at_layer < self.layers.size() ? self.place(at_layer) : "the loss",
-                            error);
+        return self.failure(self.place(at_layer), error);
     }
 }
 
@@ -367,6 +448,7 @@ void Executor::commit(double learning_rate, double gradient_scale) {
         self.optimizer->update(value, parameter.gradient, parameter.state, learning_rate);
     }
     self.buffers_saved = false;  // the statistics of the step are the state now
+    for (auto& [i, feedback] : self.feedback) feedback.commit();
     discard();
 }
 
@@ -374,6 +456,8 @@ void Executor::discard() {
     Impl& self = *impl_;
     const at::NoGradGuard no_grad;
     self.stash.clear();
+    self.pending.clear();
+    for (auto& [i, feedback] : self.feedback) feedback.discard();
     self.totals = {};
     for (Parameter& parameter : self.parameters) parameter.gradient = at::Tensor();
     for (Buffer& buffer : self.buffers) {

@@ -29,6 +29,7 @@ struct ExecutorOptions {
     OptimizerSpec optimizer;
     std::string loss = "cross_entropy";
     std::uint64_t seed = 0;
+    TensorCodec gradient_codec = TensorCodec::kNone;  // of what encode_gradients makes
 };
 
 struct LossTotals {
@@ -53,8 +54,10 @@ class Executor {
     [[nodiscard]] bool sends_input_gradient() const;  // some layer left of the slice is trainable
     [[nodiscard]] const ModelInfo& model() const;     // the whole model's
 
-    // State-dict names for weights and buffers, "optimizer/SLOT/NAME" for moments. Loading a weight
-    // resets nothing else. Errors: kBadFile for an unknown name or another shape or dtype.
+    // State-dict names for weights and buffers, "optimizer/SLOT/NAME" for moments,
+    // "codec/LAYER/INPUT" for the residual of a compressed gradient (one of another cut is passed
+    // over: its cut is gone). Loading a weight resets nothing else. Errors: kBadFile for an unknown
+    // name or another shape or dtype.
     [[nodiscard]] Result<void> load_state(const std::string& name, const HostTensor& value);
     void reset_optimizer();
     [[nodiscard]] TensorMap state(bool optimizer_state) const;  // copies
@@ -71,6 +74,14 @@ class Executor {
     // them. Frees the micro-batch's stash.
     [[nodiscard]] Result<std::vector<HostTensor>> backward(
         std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients);
+    // The two halves of a split backward (zb-h1): the gradients of the inputs now, those of the
+    // weights from what is kept of every trainable layer later. Same bits as backward.
+    [[nodiscard]] Result<std::vector<HostTensor>> input_gradient(
+        std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients);
+    [[nodiscard]] Result<void> weight_gradient(std::uint32_t micro_batch);
+    // The slice's input gradients as they go on the wire, with error feedback when they are
+    // compressed; micro-batches in order.
+    [[nodiscard]] std::vector<EncodedTensor> encode_gradients(std::vector<HostTensor> gradients);
     [[nodiscard]] StepTotals finish_step();
     void commit(double learning_rate, double gradient_scale);
     void discard();  // forgets the step, whatever of it was done

@@ -7,7 +7,7 @@
 #include <map>
 
 #include "core/random.h"
-#include "stage_runtime/engine/allocator.h"
+#include "core/tensor_memory.h"
 #include "stage_runtime/engine/single_process.h"
 #include "stage_runtime/torch_compat.h"
 
@@ -83,8 +83,8 @@ TEST_F(Engine, MobileNetHasTorchvisionsNames) {
 }
 
 // The same steps in one executor and in two, cut after `cut`, with or without recomputation.
-TensorMap train_cut(const ModelSpec& spec, int cut, bool recompute,
-                    const OptimizerSpec& optimizer) {
+TensorMap train_cut(const ModelSpec& spec, int cut, bool recompute, const OptimizerSpec& optimizer,
+                    bool split_backward = false) {
     const int layers = static_cast<int>(inspect_model(spec)->layers.size());
     ExecutorOptions options;
     options.optimizer = optimizer;
@@ -108,8 +108,12 @@ TensorMap train_cut(const ModelSpec& spec, int cut, bool recompute,
             const Batch batch = random_batch(spec, sizes[m], step * 10 + m);
             std::vector<HostTensor> values{batch.inputs};
             for (auto& stage : stages) values = *stage->forward(m, values, &batch.labels);
-            for (std::size_t s = stages.size(); s-- > 0;) values = *stages[s]->backward(m, values);
+            for (std::size_t s = stages.size(); s-- > 0;)
+                values = split_backward ? *stages[s]->input_gradient(m, values)
+                                        : *stages[s]->backward(m, values);
         }
+        for (std::uint32_t m = 0; split_backward && m < sizes.size(); ++m)
+            for (auto& stage : stages) EXPECT_TRUE(stage->weight_gradient(m));
         for (auto& stage : stages) stage->commit(0.05, 1.0);
     }
     TensorMap state;
@@ -118,7 +122,7 @@ TensorMap train_cut(const ModelSpec& spec, int cut, bool recompute,
     return state;
 }
 
-TEST_F(Engine, NoCutAndNoRecomputationChangesABit) {
+TEST_F(Engine, NoCutNoRecomputationAndNoSplitBackwardChangesABit) {
     const ModelSpec spec = zoo("mobilenet_v2", {3, 32, 32});
     for (const OptimizerSpec& optimizer :
          {OptimizerSpec{"sgd", 0.9, 1e-3}, OptimizerSpec{"adam", 0, 0}}) {
@@ -127,6 +131,8 @@ TEST_F(Engine, NoCutAndNoRecomputationChangesABit) {
         for (const int cut : {0, 7, 18, 20}) {
             EXPECT_TRUE(same_bytes(reference, train_cut(spec, cut, false, optimizer)))
                 << "cut after " << cut;
+            EXPECT_TRUE(same_bytes(reference, train_cut(spec, cut, false, optimizer, true)))
+                << "cut after " << cut << ", split backward";
             EXPECT_TRUE(same_bytes(reference, train_cut(spec, cut, true, optimizer)))
                 << "recomputing, cut after " << cut;
         }

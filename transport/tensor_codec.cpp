@@ -1,0 +1,169 @@
+#include "transport/tensor_codec.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "core/check.h"
+
+namespace ecopipe {
+namespace {
+
+struct CodecInfo {
+    std::string_view name;
+    DType dtype;
+};
+constexpr std::array<CodecInfo, 4> kCodecs{
+    {{"fp32", DType::kF32}, {"fp16", DType::kF16}, {"bf16", DType::kBF16}, {"int8", DType::kI8}}};
+
+constexpr std::uint32_t kSign = 0x80000000U;
+constexpr std::uint32_t kInfinity = 0x7f800000U;
+
+// Written without branches on the value, so that compilers turn the loops below into vector code.
+std::uint16_t to_half(float value) {
+    const auto bits = std::bit_cast<std::uint32_t>(value);
+    const std::uint32_t sign = (bits & kSign) >> 16U;
+    const std::uint32_t magnitude = bits & ~kSign;
+    // Normal halves: the exponent moves from a bias of 127 to one of 15, the mantissa loses 13
+    // bits.
+    const std::uint32_t odd = (magnitude >> 13U) & 1U;
+    const std::uint32_t normal = (magnitude - 0x38000000U + 0xfffU + odd) >> 13U;
+    // Below 2^-14: adding 0.5 leaves the subnormal half in the low bits, rounded by the addition.
+    const std::uint32_t subnormal =
+        std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) + 0.5F) - 0x3f000000U;
+    const std::uint32_t special = magnitude > kInfinity ? 0x7e00U : 0x7c00U;
+    const std::uint32_t finite = magnitude < 0x38800000U ? subnormal : normal;
+    // 65520 and above round to infinity.
+    return static_cast<std::uint16_t>(sign | (magnitude >= 0x477ff000U ? special : finite));
+}
+
+float from_half(std::uint16_t half) {
+    const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000U) << 16U;
+    const std::uint32_t magnitude = static_cast<std::uint32_t>(half & 0x7fffU) << 13U;
+    // A float whose exponent is too small by 112; the product rights it, subnormals included.
+    const float scaled = std::bit_cast<float>(magnitude) * 0x1p112F;
+    const std::uint32_t finite = std::bit_cast<std::uint32_t>(scaled);
+    const std::uint32_t special = magnitude | kInfinity;
+    return std::bit_cast<float>(sign | (magnitude >= 0x0f800000U ? special : finite));
+}
+
+std::uint16_t to_bfloat(float value) {
+    const auto bits = std::bit_cast<std::uint32_t>(value);
+    const std::uint32_t rounded = (bits + 0x7fffU + ((bits >> 16U) & 1U)) >> 16U;
+    const std::uint32_t quiet = (bits >> 16U) | 0x40U;
+    return static_cast<std::uint16_t>((bits & ~kSign) > kInfinity ? quiet : rounded);
+}
+
+float from_bfloat(std::uint16_t value) {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(value) << 16U);
+}
+
+// 0 for a tensor of zeros, NaN when an element is not finite.
+float int8_scale(std::span<const float> values) {
+    float largest = 0;
+    bool finite = true;
+    for (const float value : values) {
+        const float magnitude = std::fabs(value);
+        finite &= magnitude <= std::numeric_limits<float>::max();
+        largest = std::max(largest, magnitude);
+    }
+    return finite ? largest / 127 : std::numeric_limits<float>::quiet_NaN();
+}
+
+// Bytes of the samples that both hold: they agree in all dimensions but the first.
+std::size_t common_floats(const HostTensor& a, const HostTensor& b) {
+    if (!a.defined() || !b.defined() || a.shape().size() != b.shape().size() || a.shape().empty() ||
+        !std::equal(a.shape().begin() + 1, a.shape().end(), b.shape().begin() + 1))
+        return 0;
+    return std::min(a.bytes(), b.bytes()) / sizeof(float);
+}
+
+}  // namespace
+
+std::optional<TensorCodec> codec_named(std::string_view name) {
+    for (std::size_t i = 0; i < kCodecs.size(); ++i)
+        if (kCodecs[i].name == name) return static_cast<TensorCodec>(i);
+    return std::nullopt;
+}
+
+DType encoded_dtype(TensorCodec codec) { return kCodecs[static_cast<std::size_t>(codec)].dtype; }
+
+EncodedTensor encode_tensor(const HostTensor& tensor, TensorCodec codec) {
+    if (codec == TensorCodec::kNone || tensor.dtype() != DType::kF32) return {tensor};
+    const std::span<const float> in = tensor.as<float>();
+    EncodedTensor encoded{HostTensor::allocate(encoded_dtype(codec), tensor.shape()), codec, 1};
+    if (codec == TensorCodec::kInt8) {
+        encoded.scale = int8_scale(in);
+        const std::span<std::int8_t> out = encoded.tensor.as<std::int8_t>();
+        const float inverse = encoded.scale > 0 ? 1 / encoded.scale : 0;
+        // An inverse that overflowed belongs to values that round to nothing.
+        const float factor = std::isfinite(inverse) ? inverse : 0;
+        for (std::size_t i = 0; i < in.size(); ++i)
+            out[i] = static_cast<std::int8_t>(
+                std::isfinite(encoded.scale) ? std::nearbyint(in[i] * factor) : 0);
+        return encoded;
+    }
+    const std::span<std::uint16_t> out = encoded.tensor.as<std::uint16_t>();
+    if (codec == TensorCodec::kFp16) {
+        for (std::size_t i = 0; i < in.size(); ++i) out[i] = to_half(in[i]);
+    } else {
+        for (std::size_t i = 0; i < in.size(); ++i) out[i] = to_bfloat(in[i]);
+    }
+    return encoded;
+}
+
+HostTensor decode_tensor(const EncodedTensor& encoded) {
+    if (encoded.codec == TensorCodec::kNone) return encoded.tensor;
+    ECOPIPE_CHECK(encoded.tensor.dtype() == encoded_dtype(encoded.codec));
+    HostTensor tensor = HostTensor::allocate(DType::kF32, encoded.tensor.shape());
+    const std::span<float> out = tensor.as<float>();
+    if (encoded.codec == TensorCodec::kInt8) {
+        const std::span<const std::int8_t> in = encoded.tensor.as<std::int8_t>();
+        for (std::size_t i = 0; i < in.size(); ++i)
+            out[i] = static_cast<float>(in[i]) * encoded.scale;
+        return tensor;
+    }
+    const std::span<const std::uint16_t> in = encoded.tensor.as<std::uint16_t>();
+    if (encoded.codec == TensorCodec::kFp16) {
+        for (std::size_t i = 0; i < in.size(); ++i) out[i] = from_half(in[i]);
+    } else {
+        for (std::size_t i = 0; i < in.size(); ++i) out[i] = from_bfloat(in[i]);
+    }
+    return tensor;
+}
+
+EncodedTensor ErrorFeedback::encode(const HostTensor& gradient, TensorCodec codec) {
+    if (codec == TensorCodec::kNone || gradient.dtype() != DType::kF32) return {gradient};
+    HostTensor sum = gradient.clone();
+    if (!current_.defined() && committed_.defined()) current_ = committed_.clone();
+    const std::size_t known = common_floats(sum, current_);
+    const std::span<float> total = sum.as<float>();
+    const std::span<const float> residual = std::as_const(current_).as<float>();
+    for (std::size_t i = 0; i < known; ++i) total[i] += residual[i];
+    EncodedTensor encoded = encode_tensor(sum, codec);
+    const HostTensor sent = decode_tensor(encoded);
+    const std::span<const float> received = sent.as<float>();
+    for (std::size_t i = 0; i < total.size(); ++i) total[i] -= received[i];
+    if (known == 0 || sum.bytes() >= current_.bytes()) {
+        current_ = std::move(sum);
+    } else {
+        std::memcpy(current_.data(), sum.data(), sum.bytes());
+    }
+    return encoded;
+}
+
+void ErrorFeedback::commit() {
+    if (current_.defined()) committed_ = std::exchange(current_, HostTensor());
+}
+
+void ErrorFeedback::discard() { current_ = HostTensor(); }
+
+void ErrorFeedback::load(HostTensor residual) {
+    committed_ = std::move(residual);
+    current_ = HostTensor();
+}
+
+}  // namespace ecopipe
