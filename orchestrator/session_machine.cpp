@@ -23,8 +23,12 @@ SessionOutcomes SessionMachine::on(const SessionEvent& event) {
 }
 
 void SessionMachine::handle(const session_event::BaseSet& event, SessionOutcomes& out) {
+    if (event.only) {
+        holdings_ = Holdings(holdings_.stateful_layers());
+        live_.reset();
+    }
     holdings_.set_base(event.step);
-    if (phase_ == Phase::kIdle) {
+    if (phase_ == Phase::kIdle || event.only) {
         recovery_point_ = event.step;
         return;
     }

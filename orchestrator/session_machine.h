@@ -34,6 +34,7 @@ namespace session_event {
 // What the caller wants.
 struct BaseSet {  // the portal can give state `step` by itself from now on
     std::uint64_t step;
+    bool only = false;  // and nothing else counts any more: another training begins
 };
 // Allowed at the start, when broken, and between steps when all have committed.
 struct ConfigureWanted {
@@ -180,7 +181,10 @@ class SessionMachine {
     [[nodiscard]] bool all_committed() const { return owe_committed_.empty(); }
     [[nodiscard]] bool broken() const { return phase_ == Phase::kBroken; }
     [[nodiscard]] bool ready() const { return phase_ == Phase::kRunning; }
-    [[nodiscard]] bool work_is_due() const { return !owe_done_.empty(); }
+    [[nodiscard]] bool work_is_due() const {
+        return !owe_ready_.empty() || !owe_done_.empty() || !owe_committed_.empty() ||
+               !owe_fetched_.empty();
+    }
     [[nodiscard]] std::uint32_t generation() const { return generation_; }
     [[nodiscard]] std::uint64_t recovery_point() const { return recovery_point_; }
     [[nodiscard]] const Holdings& holdings() const { return holdings_; }

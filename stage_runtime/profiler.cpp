@@ -218,8 +218,8 @@ class Profiler {
         if (sizes != nullptr) {
             const std::size_t peak = peak_tensor_bytes();
             sizes->workspace[i] =
-                std::max(sizes->workspace[i], (peak > live_before ? peak - live_before : 0) +
-                                                  storage_bytes(gradients));
+                std::max(sizes->workspace[i],
+                         (peak > live_before ? peak - live_before : 0) + storage_bytes(gradients));
         }
         return std::move(found.inputs);
     }

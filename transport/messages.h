@@ -358,10 +358,11 @@ struct Attached {
     static constexpr MessageType kType = MessageType::kAttached;
     std::string device;
     std::uint64_t instance = 0;  // of the sender
+    bool fresh = false;          // nothing of an earlier connection counts: credits begin anew
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(device, instance);
+        ar(device, instance, fresh);
     }
     [[nodiscard]] std::string validate() const;
 };
