@@ -71,10 +71,7 @@ Result<void> ClusterSession::check_processes() {
             // What it said before it ended tells more; its connection's end tells less.
             while (auto event = inbox_.pop_until(monotonic_now()))
                 ECOPIPE_RETURN_IF_ERROR(handle(*event));
-            if (!joined_.contains(lost.device)) continue;
-            members_->forget(lost.device);
-            PortalEvent event = portal_event::Lost{lost.device, lost.how};
-            ECOPIPE_RETURN_IF_ERROR(handle(event));
+            members_->declare_lost(lost.device, lost.how);  // unless that is known by now
         }
     }
     return options_.check ? options_.check() : Result<void>();

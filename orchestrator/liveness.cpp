@@ -117,6 +117,14 @@ std::int64_t Liveness::clock_offset_ns(const std::string& device) const {
     return it == devices_.end() ? 0 : it->second.offset_ns;
 }
 
+std::string Liveness::last_seen_at(const std::string& device) const {
+    const auto it = devices_.find(device);
+    if (it == devices_.end() || it->second.activity.actions_finished == 0) return "";
+    const Activity& activity = it->second.activity;
+    return fmt::format("last seen at step {}, micro-batch {}", activity.step + 1,
+                       activity.micro_batch);
+}
+
 std::optional<Instant> Liveness::last_heard(const std::string& device) const {
     const auto it = devices_.find(device);
     return it == devices_.end() ? std::nullopt : std::optional(it->second.last_heard);

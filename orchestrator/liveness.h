@@ -66,6 +66,8 @@ class Liveness {
     [[nodiscard]] Duration silence_limit(const std::string& device) const;
     // Add to a device's time to get ours, in nanoseconds.
     [[nodiscard]] std::int64_t clock_offset_ns(const std::string& device) const;
+    // What its compute thread was last known to be at, for people; "" before any answer.
+    [[nodiscard]] std::string last_seen_at(const std::string& device) const;
     [[nodiscard]] std::optional<Instant> last_heard(const std::string& device) const;
 
   private:

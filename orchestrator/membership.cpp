@@ -56,6 +56,7 @@ void Membership::ping() {
 void Membership::lose(const std::string& device, std::string how) {
     const auto member = members_.find(device);
     if (member == members_.end()) return;
+    if (const std::string seen = liveness_.last_seen_at(device); !seen.empty()) how += "; " + seen;
     lost_routing_ids_[member->second.routing_id] = how;
     names_by_routing_id_.erase(member->second.routing_id);
     members_.erase(member);
@@ -71,6 +72,10 @@ void Membership::forget(const std::string& device) {
         members_.erase(member);
         liveness_.left(device);
     });
+}
+
+void Membership::declare_lost(const std::string& device, const std::string& how) {
+    loop_.call([&] { lose(device, how); });
 }
 
 void Membership::work_due(bool due) {

@@ -68,6 +68,8 @@ class Membership {
     void work_due(bool due);
     // A device that left or failed by its own word: no Lost is told.
     void forget(const std::string& device);
+    // One that is known to be gone from elsewhere is lost now.
+    void declare_lost(const std::string& device, const std::string& how);
     // The run is over: nobody joins any more and nobody is lost. A stage that stays knocks on for
     // the next portal.
     void close();
