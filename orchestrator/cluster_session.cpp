@@ -339,18 +339,13 @@ Configure ClusterSession::configuration(const session_outcome::SendConfigure& wo
     out.restore = work.restore;
     out.supply = work.supply;
     out.keep_snapshots = work.keep_snapshots;
-    out.buddy = work.buddy == kPortalPeer ? std::string(kPortalPeer) : work.buddy;
+    out.buddy = work.buddy;
     out.cause = work.cause;
-    // Of two devices that exchange tensors, the one named earlier in the plan dials; one outside
-    // the plan is dialled, and of two such the first by name dials.
-    const auto position = [&](const std::string& device) {
-        return std::pair(std::find(devices_.begin(), devices_.end(), device) - devices_.begin(),
-                         device);
-    };
+    // Of two devices the first by name dials, whatever the plan: a channel that stands is never
+    // opened again from its other end.
     for (const std::string& peer : work.peers)
         if (const auto joined = joined_.find(peer); joined != joined_.end())
-            out.peers.push_back({peer, joined->second.data_endpoint,
-                                 position(work.device) < position(peer),
+            out.peers.push_back({peer, joined->second.data_endpoint, work.device < peer,
                                  joined->second.hello.instance});
     return out;
 }

@@ -479,6 +479,7 @@ Result<void> Worker::take_state(Delivery delivery) {
     }
     if (address.generation < machine_.generation()) return {};
     if (loading_since_) loading_since_ = monotonic_now();
+    ++activity_.actions_finished;  // nothing has stalled
     if (!state_.arrived(std::move(delivery))) return {};
     return obey(machine_.on(stage_event::LayerArrived{address.generation, address.step,
                                                       static_cast<int>(address.producer),
