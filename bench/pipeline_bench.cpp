@@ -91,6 +91,7 @@ Result<std::vector<ModelProfile>> measure(const Setup& setup, int batch, int mic
     request.micro_batches = {(batch + micro_batches - 1) / micro_batches};
     request.seconds_per_size = kProfileSeconds;
     request.device = "measured here";
+    request.slowdown = setup.emulate ? mean_slowdown(setup.cluster) : 1;
     const OnFirstCore pinned;
     ECOPIPE_ASSIGN_OR_RETURN(ModelProfile measured, profile_model(request));
     profiles.insert(profiles.begin(), std::move(measured));

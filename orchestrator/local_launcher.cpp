@@ -130,6 +130,15 @@ void LocalLauncher::stop(double patience_s) {
     processes_.clear();
 }
 
+namespace {
+
+// A device with a profile of its own is what this machine is.
+double slowdown_of(const Device& device) {
+    return device.profile.empty() ? std::max(1.0, 1.0 / device.speed) : 1.0;
+}
+
+}  // namespace
+
 std::vector<LocalStage> local_stages(const Cluster& cluster, bool pin) {
     const auto cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
     std::vector<LocalStage> stages;
@@ -144,7 +153,7 @@ std::vector<LocalStage> local_stages(const Cluster& cluster, bool pin) {
         if (speed > 1)
             log_warn("device {}: a speed of {} cannot be emulated here; it runs at 1", device.name,
                      speed);
-        stage.slowdown = std::max(1.0, 1.0 / speed);
+        stage.slowdown = slowdown_of(device);
         for (std::size_t j = 0; j < cluster.devices.size(); ++j) {
             if (i == j) continue;
             const Link& link = cluster.link(i, j);
@@ -162,6 +171,12 @@ std::vector<LocalStage> local_stages(const Cluster& cluster, bool pin) {
             "than planned",
             speeds, cores);
     return stages;
+}
+
+double mean_slowdown(const Cluster& cluster) {
+    double sum = 0;
+    for (const Device& device : cluster.devices) sum += slowdown_of(device);
+    return sum / static_cast<double>(cluster.devices.size());
 }
 
 std::map<std::string, EmulatedLink> portal_links(const Cluster& cluster) {

@@ -49,6 +49,8 @@ class LocalLauncher {
 
 // The stages of a cluster as cluster.yaml describes them.
 [[nodiscard]] std::vector<LocalStage> local_stages(const Cluster& cluster, bool pin);
+// How much slower than this machine the cluster's devices are, in the mean, as they are emulated.
+[[nodiscard]] double mean_slowdown(const Cluster& cluster);
 // The links of the portal program's own traffic, which leaves from the portal's device.
 [[nodiscard]] std::map<std::string, EmulatedLink> portal_links(const Cluster& cluster);
 

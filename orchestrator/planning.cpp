@@ -8,6 +8,7 @@
 #include <map>
 
 #include "core/log.h"
+#include "orchestrator/local_launcher.h"
 #include "planner/memory_check.h"
 #include "planner/partition.h"
 #include "stage_runtime/profiler.h"
@@ -153,6 +154,7 @@ Result<std::vector<ModelProfile>> gather_profiles(const Cluster& cluster,
         request.micro_batches = {(batch + parts - 1) / parts};
     }
     request.device = "measured here";
+    request.slowdown = options.local ? mean_slowdown(cluster) : 1;
     request.threads = options.threads;
     log_info("no profile for every device: measuring {} at micro-batch {}", spec.id(),
              fmt::join(request.micro_batches, ", "));

@@ -14,6 +14,7 @@
 #include "core/random.h"
 #include "core/tensor_memory.h"
 #include "stage_runtime/data/dataset.h"
+#include "stage_runtime/engine/gradient_norm.h"
 #include "stage_runtime/engine/layer_pass.h"
 #include "stage_runtime/engine/optimizer.h"
 #include "stage_runtime/engine/tensor_bridge.h"
@@ -21,6 +22,7 @@
 #include "stage_runtime/model/layer_sequence.h"
 #include "stage_runtime/model/loss.h"
 #include "stage_runtime/torch_error.h"
+#include "stage_runtime/work_clock.h"
 
 namespace ecopipe {
 namespace {
@@ -71,7 +73,10 @@ struct Sizes {
 class Profiler {
   public:
     Profiler(const ProfileRequest& request, LayerSequence sequence, std::unique_ptr<Loss> loss)
-        : request_(request), sequence_(std::move(sequence)), loss_(std::move(loss)) {
+        : request_(request),
+          sequence_(std::move(sequence)),
+          loss_(std::move(loss)),
+          gradients_(sequence_.layers.size()) {
         for (auto& layer : sequence_.layers)
             for (LayerTensor& tensor : layer->tensors)
                 if (tensor.trainable) tensor.tensor.requires_grad_(true);
@@ -82,10 +87,13 @@ class Profiler {
         const std::size_t count = sequence_.layers.size();
         const auto first_trainable = static_cast<std::size_t>(sequence_.info.first_trainable_layer);
         std::vector<LayerStash> stash(count);
+        std::optional<WorkClock> work(std::in_place);
         Tensors values{to_torch(batch.inputs)};
         for (at_layer_ = 0; at_layer_ < count; ++at_layer_)
             values = forward(at_layer_, values, stash, pass, sizes);
         Tensors gradients = loss(values, batch.labels, pass, split_backward);
+        work->slow_down(request_.slowdown);
+        work.emplace();
         std::vector<std::optional<PendingWeightGradient>> pending(count);
         for (at_layer_ = count; at_layer_-- > first_trainable;)
             gradients = split_backward
@@ -120,9 +128,10 @@ class Profiler {
                 at::Tensor value = tensor.tensor.detach().clone();
                 const at::Tensor gradient = at::zeros_like(value);
                 auto state = optimizer->fresh_state(value);
-                const Instant started = monotonic_now();
-                optimizer->update(value, gradient, state, 0.01);
-                total += to_ms(monotonic_now() - started);
+                total += time_ms([&] {
+                    static_cast<void>(squared_norm(gradient));
+                    optimizer->update(value, gradient, state, 0.01);
+                });
             }
             times.push_back(total);
         }
@@ -185,6 +194,18 @@ class Profiler {
         return found;
     }
 
+    // As the executor does from the second micro-batch on.
+    void add_up(std::size_t i, const Tensors& found) {
+        const at::NoGradGuard no_grad;
+        Tensors& sums = gradients_[i];
+        sums.resize(found.size());
+        for (std::size_t p = 0; p < found.size(); ++p) {
+            if (!found[p].defined()) continue;
+            if (!sums[p].defined()) sums[p] = at::zeros_like(found[p]);
+            sums[p].add_(found[p]);
+        }
+    }
+
     // Kept for backward: the input, and what forward left alive besides an output of its own. What
     // lives besides is workspace: the output, and in backward the gradients of the outputs too.
     static void measure_forward(std::size_t i, const Tensors& inputs, const Tensors& outputs,
@@ -214,6 +235,7 @@ class Profiler {
         reset_peak_tensor_bytes();
         const Instant started = monotonic_now();
         LayerGradients found = backward_layer(*sequence_.layers[i], kept, gradients);
+        add_up(i, found.parameters);
         pass.backward_ms[i] += to_ms(monotonic_now() - started);
         if (sizes != nullptr) {
             const std::size_t peak = peak_tensor_bytes();
@@ -227,6 +249,7 @@ class Profiler {
     const ProfileRequest& request_;
     LayerSequence sequence_;
     std::unique_ptr<Loss> loss_;
+    std::vector<Tensors> gradients_;  // summed over passes, a list a layer
     std::size_t at_layer_ = 0;
 };
 

@@ -18,12 +18,16 @@ struct ProfileRequest {
     OptimizerSpec optimizer;
     std::string loss = "cross_entropy";
     double seconds_per_size = 0.5;  // at least this long, and at least kRepeatsMin passes
+    // An emulated device's: the profiler then sleeps as the emulation does. A core that idles in
+    // between computes some percent slower, and sleeps in proportion to that too.
+    double slowdown = 1;
 };
 
 // Every layer forward and backward as the engine runs it (an autograd graph a layer, the loss in
 // the last one), medians over repeated passes of the whole model so that caches are as cold as in
-// training. Stash and workspace are read from the counting allocator at the largest size. Layers
-// left of the first trainable one have no backward. Errors: kUsage when a layer cannot take a size.
+// training. Backward includes the adding up of gradients, the update their norm. Stash and
+// workspace are read from the counting allocator at the largest size. Layers left of the first
+// trainable one have no backward. Errors: kUsage when a layer cannot take a size.
 [[nodiscard]] Result<ModelProfile> profile_model(const ProfileRequest& request);
 
 }  // namespace ecopipe

@@ -1,11 +1,9 @@
 #include "stage_runtime/worker.h"
 
 #include <fmt/format.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -25,6 +23,7 @@
 #include "stage_runtime/slow_switch.h"
 #include "stage_runtime/stage_machine.h"
 #include "stage_runtime/state_exchange.h"
+#include "stage_runtime/work_clock.h"
 
 namespace ecopipe {
 namespace {
@@ -147,7 +146,7 @@ class Worker {
     void send_state(bool optimizer_state);
     // A signal asks this device to leave: its layers are handed over first.
     Result<void> leave_in_order();
-    void emulate_slowness(Duration cpu);
+    [[nodiscard]] double slowdown() const { return options_.slowdown * slow_switch_factor(); }
     [[nodiscard]] FrameHeader header() const {
         FrameHeader header;
         header.generation = machine_.generation();
@@ -553,12 +552,11 @@ Result<void> Worker::obey(StageCommands commands) {
             report_step();
             ECOPIPE_RETURN_IF_ERROR(obey(machine_.on(stage_event::StepReported{})));
         } else if (auto* update = std::get_if<stage_command::ApplyUpdate>(&command)) {
-            const Duration cpu = thread_cpu_time();
-            const Instant started = monotonic_now();
+            const WorkClock work;
             for (auto& executor : executors_)
                 executor->commit(update->commit.learning_rate, update->commit.gradient_scale);
-            emulate_slowness(thread_cpu_time() - cpu);
-            update_ms_ = to_ms(monotonic_now() - started);
+            work.slow_down(slowdown());
+            update_ms_ = to_ms(monotonic_now() - work.started);
             ECOPIPE_RETURN_IF_ERROR(obey(machine_.on(stage_event::UpdateFinished{})));
         } else if (std::holds_alternative<stage_command::SendCommitted>(command)) {
             die_if_told(machine_.step());
@@ -613,7 +611,7 @@ Result<void> Worker::train_action(const Action& action, std::vector<HostTensor> 
     const auto index = static_cast<std::size_t>(action.slice);
     const SliceRole& slice = machine_.slices()[index];
     Executor& executor = *executors_[index];
-    const Duration cpu = thread_cpu_time();
+    const WorkClock work;
     if (action.kind == ActionKind::kForward) {
         HostTensor labels;
         if (slice.last) {
@@ -626,7 +624,7 @@ Result<void> Worker::train_action(const Action& action, std::vector<HostTensor> 
         std::vector<EncodedTensor> encoded;
         for (const HostTensor& output : outputs)
             encoded.push_back(encode_tensor(output, *codec_named(stage.codec_forward)));
-        emulate_slowness(thread_cpu_time() - cpu);
+        work.slow_down(slowdown());
         if (!slice.last)
             send_outputs(slice, action.slice, micro_batch_, TensorKind::kActivation,
                          std::move(encoded));
@@ -634,14 +632,14 @@ Result<void> Worker::train_action(const Action& action, std::vector<HostTensor> 
     }
     if (action.kind == ActionKind::kWeightGradient) {
         ECOPIPE_RETURN_IF_ERROR(executor.weight_gradient(micro_batch_));
-        emulate_slowness(thread_cpu_time() - cpu);
+        work.slow_down(slowdown());
         return {};
     }
     ECOPIPE_ASSIGN_OR_RETURN(auto gradients, action.kind == ActionKind::kBackward
                                                  ? executor.backward(micro_batch_, tensors)
                                                  : executor.input_gradient(micro_batch_, tensors));
     auto encoded = executor.encode_gradients(std::move(gradients));
-    emulate_slowness(thread_cpu_time() - cpu);
+    work.slow_down(slowdown());
     if (slice.sends_gradient) send_gradients(slice, action.slice, micro_batch_, std::move(encoded));
     return {};
 }
@@ -649,7 +647,7 @@ Result<void> Worker::train_action(const Action& action, std::vector<HostTensor> 
 Result<void> Worker::evaluate_action(const Action& action, std::vector<HostTensor> tensors) {
     const auto index = static_cast<std::size_t>(action.slice);
     const SliceRole& slice = machine_.slices()[index];
-    const Duration cpu = thread_cpu_time();
+    const WorkClock work;
     HostTensor labels;
     if (slice.last) {
         labels = std::move(tensors.back());
@@ -661,7 +659,7 @@ Result<void> Worker::evaluate_action(const Action& action, std::vector<HostTenso
     done_.loss_sum += totals.sum;
     done_.labels += totals.labels;
     done_.correct += totals.correct;
-    emulate_slowness(thread_cpu_time() - cpu);
+    work.slow_down(slowdown());
     if (slice.last) return {};
     // Evaluation streams: a faster stage waits here instead of queueing the whole test split.
     while (!data_.wait_for_room(monotonic_now() + kTick))
@@ -752,18 +750,6 @@ void Worker::send_state(bool optimizer_state) {
         }
     }
     link_.send(header(), Fetched{sent});
-}
-
-void Worker::emulate_slowness(Duration cpu) {
-    const double slowdown = options_.slowdown * slow_switch_factor();
-    if (slowdown <= 1) return;
-    const Instant until =
-        monotonic_now() + std::chrono::duration_cast<Duration>(cpu * (slowdown - 1));
-    timespec when{};
-    when.tv_sec = until.time_since_epoch().count() / 1'000'000'000;
-    when.tv_nsec = until.time_since_epoch().count() % 1'000'000'000;
-    while (::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &when, nullptr) == EINTR) {
-    }
 }
 
 }  // namespace

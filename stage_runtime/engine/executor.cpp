@@ -5,7 +5,6 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/types.h>
 
-#include <array>
 #include <cmath>
 #include <map>
 #include <optional>
@@ -13,6 +12,7 @@
 
 #include "core/check.h"
 #include "core/log.h"
+#include "stage_runtime/engine/gradient_norm.h"
 #include "stage_runtime/engine/layer_pass.h"
 #include "stage_runtime/engine/optimizer.h"
 #include "stage_runtime/engine/tensor_bridge.h"
@@ -46,27 +46,6 @@ struct Buffer {
     at::Tensor value;
     at::Tensor before_step;
 };
-
-// Sum of squares in double over eight lanes: the same order everywhere, non-finite when any element
-// is.
-double squared_norm(const at::Tensor& tensor) {
-    if (tensor.scalar_type() != at::kFloat)
-        return tensor.to(at::kDouble).square().sum().item<double>();
-    constexpr std::size_t kLanes = 8;
-    std::array<double, kLanes> lanes{};
-    const at::Tensor flat = tensor.contiguous();
-    const float* data = flat.data_ptr<float>();
-    const auto n = static_cast<std::size_t>(flat.numel());
-    std::size_t i = 0;
-    for (; i + kLanes <= n; i += kLanes)
-        for (std::size_t lane = 0; lane < kLanes; ++lane)
-            lanes[lane] +=
-                static_cast<double>(data[i + lane]) * static_cast<double>(data[i + lane]);
-    for (; i < n; ++i) lanes[0] += static_cast<double>(data[i]) * static_cast<double>(data[i]);
-    double sum = 0;
-    for (const double lane : lanes) sum += lane;
-    return sum;
-}
 
 void key_generator(std::uint64_t seed, std::size_t layer, std::uint64_t step,
                    std::uint32_t micro_batch) {

@@ -61,7 +61,6 @@ TEST_F(Refusal, PlansThatDoNotFit) {
                    "model: expected lenet5, found fashion_cnn");
     expect_refused(with_plan(hand_plan({"", "lenet5", 11}, 2, "1f1b", 32, 4)), 3,
                    "expected 12 layers as the model has, found 11");
-    expect_refused(with_plan(hand_plan(lenet_, 2, "zb-h1", 32, 4)), 2, "not split backward");
     std::string twice = hand_plan(lenet_, 2, "1f1b", 32, 4);
     twice.replace(twice.find("\"d1\""), 4, "\"d0\"");
     expect_refused(with_plan(twice), 3, "expected a device of its own for every stage");

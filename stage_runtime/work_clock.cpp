@@ -1,0 +1,23 @@
+#include "stage_runtime/work_clock.h"
+
+#include <time.h>
+
+#include <cerrno>
+
+#include "core/command_line.h"
+
+namespace ecopipe {
+
+void WorkClock::slow_down(double slowdown) const {
+    if (slowdown <= 1) return;
+    const Instant until =
+        started + std::chrono::duration_cast<Duration>((thread_cpu_time() - cpu) * slowdown);
+    timespec when{};
+    when.tv_sec = until.time_since_epoch().count() / 1'000'000'000;
+    when.tv_nsec = until.time_since_epoch().count() % 1'000'000'000;
+    while (::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &when, nullptr) == EINTR &&
+           signal_received() == 0) {
+    }
+}
+
+}  // namespace ecopipe

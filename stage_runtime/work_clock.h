@@ -1,0 +1,18 @@
+#pragma once
+// Emulates a slower device: a piece of work that took the calling thread some CPU time ends when a
+// device of 1 / slowdown of the speed would have ended it.
+
+#include "core/clock.h"
+
+namespace ecopipe {
+
+struct WorkClock {
+    Instant started = monotonic_now();
+    Duration cpu = thread_cpu_time();
+
+    // Sleeps until started + CPU time * slowdown: its own time counts, not that the thread had to
+    // wait for a core of this machine. Returns early on SIGINT or SIGTERM.
+    void slow_down(double slowdown) const;
+};
+
+}  // namespace ecopipe
