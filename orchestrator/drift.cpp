@@ -36,7 +36,9 @@ std::optional<Drift> DriftDetector::step(const std::string& device, double busy_
         return std::nullopt;
     }
     state.recent.push_back(ratio);
-    if (std::max(state.up, state.down) <= options_.threshold) return std::nullopt;
+    if (std::max(state.up, state.down) <= options_.threshold ||
+        static_cast<int>(state.recent.size()) < options_.evidence_steps)
+        return std::nullopt;
     const Drift drift{device, median(state.recent)};
     state = State{};
     return drift;

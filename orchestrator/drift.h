@@ -14,10 +14,11 @@ namespace ecopipe {
 // time over its usual one. The slack stands above what +-10 % of noise can reach, the error of
 // the learnt baseline included, so such noise never accumulates; one outlier is clipped.
 struct DriftOptions {
-    int baseline_steps = 8;  // their median is the usual time; steps before a baseline say nothing
-    double slack = 0.25;     // ln: 1.28 times is no drift
-    double clip = 0.7;       // ln: what one step may add at most, slack included
-    double threshold = 1.0;  // a factor of three is told after three steps
+    int baseline_steps = 12;  // their median is the usual time; steps before a baseline say nothing
+    double slack = 0.35;      // ln: 1.42 times is no drift; other work on the device may do that
+    double clip = 0.7;        // ln: what one step may add at most, slack included
+    double threshold = 1.0;
+    int evidence_steps = 5;  // at least, before a drift is told: its factor is their median
     int settle_steps = 2;    // dropped after a new plan: caches and buffers warm up
 };
 
