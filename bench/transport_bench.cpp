@@ -38,9 +38,10 @@ Result<double> through_data_plane(std::size_t bytes, std::uint64_t count) {
                        {[&](const Delivery&) {
                             if (++received == count) finished.push(true);
                         },
-                        [](const std::string&) {}});
-    DataPlane sender(sending_loop, "sender",
-                     {[](const Delivery&) {}, [&](const std::string&) { attached.push(true); }});
+                        [](const std::string&, std::uint64_t) {}});
+    DataPlane sender(
+        sending_loop, "sender",
+        {[](const Delivery&) {}, [&](const std::string&, std::uint64_t) { attached.push(true); }});
     sender.set_run(kRun);
     receiver.set_run(kRun);
     ECOPIPE_ASSIGN_OR_RETURN(const std::uint16_t port, receiver.bind({"127.0.0.1", 0}));

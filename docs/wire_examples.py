@@ -9,7 +9,7 @@ import struct
 import sys
 
 HEADER = struct.Struct("<4sHHIIQQQQIIHBBIII")  # docs/WIRE.md, "Header"
-MAGIC, PROTOCOL = b"ECOP", 1
+MAGIC, PROTOCOL = b"ECOP", 2
 
 
 def crc32c(data):
@@ -50,7 +50,8 @@ def record(*fields):
 
 
 i64s, u32s, u64s, f64s = map(listing, [i64, u32, u64, f64])
-peers = listing(record(text, text, boolean))
+peers = listing(record(text, text, boolean, u64))
+transfers = listing(record(u32, u32, text))
 optimizer = record(text, f64, f64)
 actions = listing(record(char, u16, u32, i64, i64))
 pairs = listing(record(text, text))
@@ -65,7 +66,8 @@ MESSAGES = [
         ("numeric_class", "u64", u64, 0x0123456789ABCDEF), ("numeric_summary", "text", text, "libtorch 1.13.1"),
         ("cpu", "text", text, "Cortex-A76"), ("cores", "u32", u32, 4), ("threads", "u32", u32, 1),
         ("memory_mib", "u64", u64, 3500), ("data_address", "text", text, ""), ("data_port", "u16", u16, 5600),
-        ("process_id", "u64", u64, 4242)]),
+        ("process_id", "u64", u64, 4242),
+        ("instance", "u64", u64, 0x1122334455667788)]),
     (2, "Welcome", "portal to stage", {"run": 7}, None, [
         ("ping_interval_ms", "u32", u32, 500), ("silence_max_ms", "u32", u32, 5000)]),
     (3, "Refuse", "portal to stage, server to cluster", {"run": 7}, None, [
@@ -73,15 +75,19 @@ MESSAGES = [
     (4, "Ping", "portal to stage, server to cluster", {"run": 7}, None, [("sent_ns", "i64", i64, 1000000000)]),
     (5, "Pong", "the answer", {"run": 7}, None, [
         ("echo_ns", "i64", i64, 1000000000), ("local_ns", "i64", i64, 2000000000),
-        ("actions_finished", "u64", u64, 48)]),
-    (6, "Configure", "portal to stage", {"run": 7, "generation": 1}, None, [
+        ("actions_finished", "u64", u64, 48), ("busy_ns", "u64", u64, 3000000), ("longest_ns", "u64", u64, 9000000),
+        ("step", "u64", u64, 3), ("micro_batch", "u32", u32, 2)]),
+    (6, "Configure", "portal to stage", {"run": 7, "generation": 2, "step": 3}, None, [
         ("plan_json", "text", text, "{}"), ("device", "text", text, "pi"), ("model", "text", text, "lenet5"),
         ("model_sha256", "text", text, ""), ("num_classes", "u32", u32, 10),
         ("input_shape", "list of i64", i64s, [1, 28, 28]), ("seed", "u64", u64, 0),
         ("optimizer", "name text, momentum f64, weight_decay f64", optimizer, ("sgd", 0.9, 0.0)),
         ("loss", "text", text, "cross_entropy"),
-        ("peers", "list of (device text, endpoint text, dial bool)", peers, [("hub", "tcp://10.0.0.1:5600", False)]),
-        ("state_tensors", "u32", u32, 6)]),
+        ("peers", "list of (device text, endpoint text, dial bool, instance u64)", peers,
+         [("hub", "tcp://10.0.0.1:5600", False, 9)]),
+        ("restore", "list of (first_layer u32, last_layer u32, peer text)", transfers, [(0, 4, "pi"), (5, 6, "hub")]),
+        ("supply", "the same", transfers, [(7, 7, "hub")]), ("keep_snapshots", "bool", boolean, True),
+        ("buddy", "text", text, "hub"), ("cause", "text", text, "device b (stage 1) was lost at step 4")]),
     (7, "Ready", "stage to portal", {"run": 7, "generation": 1}, None, [("state_bytes", "u64", u64, 246824)]),
     (8, "Begin", "portal to stage", {"run": 7, "generation": 1, "step": 3}, None, [
         ("mode", "u8: 0 train, 1 evaluate", u8, 0), ("micro_batch_samples", "list of u32", u32s, [8, 8, 7]),
@@ -94,7 +100,7 @@ MESSAGES = [
         ("actions", "list of (kind char, slice u16, micro_batch u32, start_ns i64, end_ns i64)", actions,
          [("F", 0, 0, 1000, 2000)])]),
     (10, "Commit", "portal to stage", {"run": 7, "generation": 1, "step": 3}, None, [
-        ("learning_rate", "f64", f64, 0.01), ("gradient_scale", "f64", f64, 1.0)]),
+        ("learning_rate", "f64", f64, 0.01), ("gradient_scale", "f64", f64, 1.0), ("snapshot", "bool", boolean, True)]),
     (11, "Committed", "stage to portal", {"run": 7, "generation": 1, "step": 3}, None, [("update_ms", "f64", f64, 0.5)]),
     (12, "Fetch", "portal to stage", {"run": 7, "generation": 1, "step": 3}, None, [
         ("optimizer_state", "bool", boolean, False)]),
@@ -104,14 +110,20 @@ MESSAGES = [
         ("code", "u8", u8, 1), ("reason", "text", text, "left on SIGTERM")]),
     (15, "End", "portal to stage", {"run": 7, "generation": 1, "step": 3}, None, [
         ("code", "u8", u8, 0), ("reason", "text", text, "done")]),
-    (20, "Attach", "dialling device to the other", {"run": 7}, None, [("device", "text", text, "hub")]),
+    (16, "Stored", "stage to portal", {"run": 7, "generation": 1, "step": 4}, None, [
+        ("first_layer", "u32", u32, 3), ("last_layer", "u32", u32, 3)]),
+    (17, "Leave", "stage to portal", {"run": 7, "generation": 1, "step": 3}, None, [
+        ("reason", "text", text, "left on SIGTERM")]),
+    (20, "Attach", "dialling device to the other", {"run": 7}, None, [
+        ("device", "text", text, "hub"), ("instance", "u64", u64, 9)]),
     (21, "TensorChunk", "device to device", {"run": 7, "generation": 1, "step": 3, "micro_batch": 2}, bytes(8), [
         ("kind", "u8", u8, 1), ("producer", "u32", u32, 2), ("output", "u16", u16, 0), ("outputs", "u16", u16, 1),
         ("gradient_returns", "bool", boolean, True), ("name", "text", text, ""), ("dtype", "u8", u8, 1),
         ("shape", "list of i64", i64s, [1, 2]), ("offset", "u64", u64, 0),
         ("codec", "u8: 0 none, 1 fp16, 2 bf16, 3 int8", u8, 0), ("scale", "f32, of int8", f32, 1.0)]),
     (22, "Credit", "receiver to sender", {"run": 7}, None, [("bytes", "u64", u64, 524288)]),
-    (23, "Attached", "the answer to Attach", {"run": 7}, None, [("device", "text", text, "pi")]),
+    (23, "Attached", "the answer to Attach", {"run": 7}, None, [
+        ("device", "text", text, "pi"), ("instance", "u64", u64, 0x1122334455667788), ("fresh", "bool", boolean, True)]),
     (40, "ClusterHello", "cluster to server", {}, None, [
         ("cluster", "text", text, "north"), ("program_version", "text", text, "0.1.0"),
         ("model", "text", text, "lenet5"), ("instance", "u64", u64, 0x1122334455667788),

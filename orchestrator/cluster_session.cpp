@@ -16,9 +16,10 @@ namespace {
 
 constexpr auto kTick = std::chrono::milliseconds(50);     // how often the caller's check is asked
 constexpr auto kReachTimeout = std::chrono::seconds(15);  // to open the data channels
-constexpr auto kConfigureTimeout =
-    std::chrono::seconds(60);  // load a slice, open channels, take the weights
-constexpr auto kStepTimeout = std::chrono::minutes(60);  // liveness ends a dead wait far earlier
+constexpr auto kLongWait = std::chrono::minutes(60);      // liveness ends a dead wait far earlier
+constexpr int kBreaksMax = 20;                            // without one step committed in between
+constexpr std::uint64_t kMoveCooldownSteps = 20;          // so that a move shows its worth first
+constexpr double kMoveFixedMs = 150;                      // configure, load, fill the pipeline
 constexpr auto kEndLinger = std::chrono::milliseconds(300);  // for the last word to leave
 
 std::uint64_t fresh_run_id() {
@@ -44,17 +45,19 @@ Result<std::unique_ptr<ClusterSession>> ClusterSession::open(NetLoop& loop,
     MembershipOptions membership;
     membership.bind = session->options_.bind;
     membership.allowed = {session->options_.devices.begin(), session->options_.devices.end()};
-    membership.silence_max = from_ms(session->options_.peer_timeout_s * 1000);
-    membership.ping_interval = membership.silence_max / 10;
+    membership.limits.silence_max = from_ms(session->options_.peer_timeout_s * 1000);
+    membership.ping_interval =
+        std::min<Duration>(membership.limits.silence_max / 10, membership.ping_interval);
     session->members_ = std::make_unique<Membership>(session->loop_, session->inbox_, session->run_,
                                                      std::move(membership));
     ClusterSession* raw = session.get();
     session->data_ = std::make_unique<DataPlane>(
         session->loop_, kPortalPeer,
-        DataPlane::Callbacks{
-            [raw](Delivery delivery) { raw->inbox_.push(std::move(delivery)); },
-            [raw](const std::string& peer) { raw->inbox_.push(portal_event::Attached{peer}); }});
-    session->data_->set_run(session->run_);
+        DataPlane::Callbacks{[raw](Delivery delivery) { raw->inbox_.push(std::move(delivery)); },
+                             [raw](const std::string& peer, std::uint64_t instance) {
+                                 raw->inbox_.push(portal_event::Attached{peer, instance});
+                             }});
+    session->data_->set_run(session->run_, session->run_);
     session->data_->emulate(session->options_.links, EmulatedLink{});
     ECOPIPE_ASSIGN_OR_RETURN(const std::uint16_t port, session->members_->bind());
     session->bound_ = session->options_.bind;
@@ -62,9 +65,23 @@ Result<std::unique_ptr<ClusterSession>> ClusterSession::open(NetLoop& loop,
     return session;
 }
 
-Result<void> ClusterSession::pump(const std::function<bool()>& finished, Instant deadline,
+Result<void> ClusterSession::check_processes() {
+    if (options_.ended_processes) {
+        for (const LostProcess& lost : options_.ended_processes()) {
+            // What it said before it ended tells more; its connection's end tells less.
+            while (auto event = inbox_.pop_until(monotonic_now()))
+                ECOPIPE_RETURN_IF_ERROR(handle(*event));
+            members_->declare_lost(lost.device, lost.how);  // unless that is known by now
+        }
+    }
+    return options_.check ? options_.check() : Result<void>();
+}
+
+Result<bool> ClusterSession::pump(const std::function<bool()>& finished, Instant deadline,
                                   const std::string& doing) {
-    while (!finished()) {
+    for (;;) {
+        if (machine_.broken()) return false;
+        if (finished()) return true;
         const Instant now = monotonic_now();
         if (now >= deadline)
             return fail(ExitCode::kUnreachable,
@@ -72,11 +89,18 @@ Result<void> ClusterSession::pump(const std::function<bool()>& finished, Instant
         // Messages first: a device that failed says why before its process ends.
         if (auto event = inbox_.pop_until(std::min<Instant>(deadline, now + kTick))) {
             ECOPIPE_RETURN_IF_ERROR(handle(*event));
-        } else if (options_.check) {
-            ECOPIPE_RETURN_IF_ERROR(options_.check());
+        } else {
+            ECOPIPE_RETURN_IF_ERROR(check_processes());
         }
     }
-    return {};
+}
+
+Result<bool> ClusterSession::pump_or_recover(const std::function<bool()>& finished,
+                                             Instant deadline, const std::string& doing) {
+    ECOPIPE_ASSIGN_OR_RETURN(const bool done, pump(finished, deadline, doing));
+    if (done) return true;
+    ECOPIPE_RETURN_IF_ERROR(recover());
+    return false;
 }
 
 Result<void> ClusterSession::handle(PortalEvent& event) {
@@ -89,24 +113,40 @@ Result<void> ClusterSession::handle(PortalEvent& event) {
         }
         if (host.empty()) host = "127.0.0.1";
         joined_[joined->device] = {hello, Endpoint{host, hello.data_port}.text()};
+        attached_.erase(joined->device);
+        slowness_.erase(joined->device);
         log_info("{} joined: {}, {} of {} cores, {} MiB free", joined->device, printable(hello.cpu),
                  hello.threads, hello.cores, hello.memory_mib);
-        return {};
+        came_back_ = true;
+        if (machine_.generation() > 0) reasons_to_move_.push_back(joined->device + " joined");
+        return absorb(machine_.on(session_event::DeviceJoined{joined->device}));
     }
     if (auto* lost = std::get_if<portal_event::Lost>(&event)) {
         joined_.erase(lost->device);
         attached_.erase(lost->device);
+        leaving_.erase(lost->device);
         log_warn("{} was lost: {}", lost->device, lost->how);
         return absorb(machine_.on(session_event::DeviceLost{lost->device, lost->how}));
     }
     if (auto* attached = std::get_if<portal_event::Attached>(&event)) {
-        attached_.insert(attached->device);
+        attached_[attached->device] = attached->instance;
+        supply_attached();
         return {};
     }
+    if (auto* stalled = std::get_if<portal_event::Stalled>(&event))
+        return absorb(machine_.on(session_event::Stalled{stalled->how}));
     if (auto* delivery = std::get_if<Delivery>(&event)) {
-        if (delivery->address.kind == TensorKind::kState &&
-            delivery->address.generation == generation_)
-            fetched_state_.push_back({delivery->address.name, std::move(delivery->tensor)});
+        const TensorAddress& at = delivery->address;
+        if (at.generation != machine_.generation()) return {};
+        members_->work_due(machine_.work_is_due());
+        if (at.kind == TensorKind::kState) {
+            fetched_state_.push_back({at.name, std::move(delivery->tensor)});
+        } else if (at.kind == TensorKind::kReplica) {
+            if (replicas_here_.add(at.step, static_cast<int>(at.producer), at.output, at.outputs,
+                                   {at.name, std::move(delivery->tensor)}))
+                return absorb(machine_.on(session_event::StoredReceived{
+                    kPortalPeer, at.generation, at.step, Stored{at.producer, at.producer}}));
+        }
         return {};
     }
     return handle_message(std::get<portal_event::Message>(event));
@@ -119,46 +159,112 @@ Result<void> ClusterSession::handle_message(portal_event::Message& message) {
         log_warn("{} sent a bad message of type {}: {}", message.device, head.type, error.message);
         return Result<void>();
     };
+    Result<void> handled;
     switch (static_cast<MessageType>(head.type)) {
         case MessageType::kReady:
-            return absorb(
-                machine_.on(session_event::ReadyReceived{message.device, head.generation}));
+            handled =
+                absorb(machine_.on(session_event::ReadyReceived{message.device, head.generation}));
+            break;
         case MessageType::kDone: {
             auto done = decode<Done>(body);
             if (!done) return bad(done.error());
-            return absorb(machine_.on(session_event::DoneReceived{message.device, head.generation,
-                                                                  head.step, std::move(*done)}));
+            handled = absorb(machine_.on(session_event::DoneReceived{
+                message.device, head.generation, head.step, std::move(*done)}));
+            break;
         }
         case MessageType::kCommitted:
-            return absorb(machine_.on(
+            handled = absorb(machine_.on(
                 session_event::CommittedReceived{message.device, head.generation, head.step}));
+            break;
+        case MessageType::kStored: {
+            const auto stored = decode<Stored>(body);
+            if (!stored) return bad(stored.error());
+            return absorb(machine_.on(session_event::StoredReceived{message.device, head.generation,
+                                                                    head.step, *stored}));
+        }
         case MessageType::kFetched: {
             const auto fetched = decode<Fetched>(body);
             if (!fetched) return bad(fetched.error());
-            return absorb(machine_.on(
-                session_event::FetchedReceived{message.device, fetched->state_tensors}));
+            handled = absorb(machine_.on(session_event::FetchedReceived{
+                message.device, head.generation, fetched->state_tensors}));
+            break;
+        }
+        case MessageType::kLeave: {
+            const auto leave = decode<Leave>(body);
+            if (!leave) return bad(leave.error());
+            log_info("{} asks to leave: {}", message.device, printable(leave->reason));
+            if (!has_part(message.device))
+                return dismiss(message.device, ExitCode::kDone, "not needed");
+            leaving_.insert(message.device);
+            reasons_to_move_.push_back(message.device + " leaves");
+            must_move_ = true;
+            return {};
         }
         case MessageType::kFailed: {
             const auto failed = decode<Failed>(body);
             if (!failed) return bad(failed.error());
-            return absorb(machine_.on(
-                session_event::DeviceFailed{message.device, head.step, head.micro_batch,
-                                            static_cast<ExitCode>(failed->code), failed->reason}));
+            ECOPIPE_RETURN_IF_ERROR(absorb(machine_.on(session_event::DeviceFailed{
+                message.device, head.step, head.micro_batch, static_cast<ExitCode>(failed->code),
+                printable(failed->reason)})));
+            return dismiss(message.device, static_cast<ExitCode>(failed->code), failed->reason);
         }
         default:
             log_warn("{} sent an unexpected message of type {}", message.device, head.type);
             return {};
     }
+    members_->work_due(machine_.work_is_due());
+    return handled;
+}
+
+Result<void> ClusterSession::dismiss(const std::string& device, ExitCode code,
+                                     const std::string& reason) {
+    static_cast<void>(
+        members_->send(device, header(step_), End{static_cast<std::uint8_t>(code), reason}));
+    members_->forget(device);
+    joined_.erase(device);
+    attached_.erase(device);
+    leaving_.erase(device);
+    return absorb(machine_.on(session_event::DeviceLost{device, "it left"}));
 }
 
 Result<void> ClusterSession::absorb(SessionOutcomes outcomes) {
+    const auto send_to = [&](const std::vector<std::string>& devices, const FrameHeader& head,
+                             const auto& body) {
+        for (const std::string& device : devices)
+            static_cast<void>(members_->send(device, head, body));
+        members_->work_due(true);
+    };
     for (SessionOutcome& outcome : outcomes) {
-        if (std::holds_alternative<session_outcome::AllReady>(outcome)) ready_ = true;
-        if (auto* done = std::get_if<session_outcome::AllDone>(&outcome)) done_ = std::move(*done);
-        if (auto* fetched = std::get_if<session_outcome::AllFetched>(&outcome))
+        if (auto* work = std::get_if<session_outcome::SendConfigure>(&outcome)) {
+            send_configure(*work);
+        } else if (auto* supply = std::get_if<session_outcome::SupplyFromPortal>(&outcome)) {
+            supply_ = std::move(*supply);
+            supply_attached();
+        } else if (auto* begin = std::get_if<session_outcome::SendBegin>(&outcome)) {
+            begin_.recovery_point = begin->recovery_point;
+            send_to(begin->devices, header(begin->step), begin_);
+        } else if (auto* commit = std::get_if<session_outcome::SendCommit>(&outcome)) {
+            commit_.snapshot = commit->snapshot;
+            send_to(commit->devices, header(commit->step), commit_);
+        } else if (auto* fetch = std::get_if<session_outcome::SendFetch>(&outcome)) {
+            send_to(fetch->devices, header(step_), fetch_);
+        } else if (auto* ready = std::get_if<session_outcome::AllReady>(&outcome)) {
+            ready_ = ready->step;
+        } else if (auto* done = std::get_if<session_outcome::AllDone>(&outcome)) {
+            done_ = std::move(*done);
+        } else if (auto* fetched = std::get_if<session_outcome::AllFetched>(&outcome)) {
             fetched_ = fetched->state_tensors;
-        if (auto* failure = std::get_if<session_outcome::Failure>(&outcome))
-            return tl::unexpected<Error>(failure->error);
+        } else if (auto* point = std::get_if<session_outcome::RecoveryPoint>(&outcome)) {
+            replicas_here_.drop_before(point->step);
+        } else if (auto* broken = std::get_if<session_outcome::Broken>(&outcome)) {
+            if (failures_.empty()) failed_at_ = monotonic_now();
+            failures_.push_back(std::move(*broken));
+        } else if (auto* fatal = std::get_if<session_outcome::Fatal>(&outcome)) {
+            return tl::unexpected<Error>(fatal->error);
+        } else if (auto* replicas = std::get_if<session_outcome::ReplicasLost>(&outcome)) {
+            reasons_to_move_.push_back(replicas->device + ", which kept replicas, is gone");
+            must_move_ = true;
+        }
     }
     return {};
 }
@@ -177,6 +283,10 @@ Result<void> ClusterSession::wait_for(
         }
         if (missing.empty() || monotonic_now() >= deadline) return {};
         if (options_.check) ECOPIPE_RETURN_IF_ERROR(options_.check());
+        if (options_.ended_processes)
+            for (const LostProcess& lost : options_.ended_processes())
+                return fail(ExitCode::kUnreachable,
+                            fmt::format("device {}: its process {}", lost.device, lost.how));
         if (auto event = inbox_.pop_until(std::min<Instant>(deadline, monotonic_now() + kTick)))
             ECOPIPE_RETURN_IF_ERROR(handle(*event));
     }
@@ -187,11 +297,20 @@ void ClusterSession::set_plan(Plan plan, TrainingSpec spec, ModelInfo info) {
     spec_ = std::move(spec);
     info_ = std::move(info);
     devices_ = plan_devices(plan_);
+    layer_bytes_.clear();
+    std::vector<int> layers;
+    for (const TensorInfo& tensor : info_.tensors) {
+        const double copies = tensor.trainable ? 1 + spec_.optimizer.slots() : 1;
+        layer_bytes_[tensor.layer] +=
+            copies * static_cast<double>(checked_bytes(tensor.dtype, tensor.shape).value_or(0));
+    }
+    for (const auto& [layer, bytes] : layer_bytes_) layers.push_back(layer);
+    machine_ = SessionMachine(std::move(layers));
 }
 
 FrameHeader ClusterSession::header(std::uint64_t step) const {
     FrameHeader header;
-    header.generation = generation_;
+    header.generation = machine_.generation();
     header.step = step;
     return header;
 }
@@ -199,134 +318,367 @@ FrameHeader ClusterSession::header(std::uint64_t step) const {
 TensorAddress ClusterSession::address(TensorKind kind, std::uint64_t step,
                                       std::uint32_t micro_batch) const {
     TensorAddress address;
-    address.generation = generation_;
+    address.generation = machine_.generation();
     address.step = step;
     address.kind = kind;
     address.micro_batch = micro_batch;
     return address;
 }
 
-Configure ClusterSession::configuration(const std::string& device,
-                                        std::size_t state_tensors) const {
-    Configure work;
-    work.plan_json = plan_text(plan_);
-    work.device = device;
-    work.model = spec_.model.zoo;
-    work.model_sha256 = spec_.model.sha256;
-    work.num_classes = static_cast<std::uint32_t>(spec_.model.num_classes);
-    work.input_shape = spec_.model.input_shape;
-    work.seed = spec_.seed;
-    work.optimizer = spec_.optimizer;
-    work.loss = spec_.loss;
-    work.state_tensors = static_cast<std::uint32_t>(state_tensors);
-    // Of two devices that exchange tensors, the one named earlier in the plan dials.
-    const auto position = [&](const std::string& d) {
-        return std::find(devices_.begin(), devices_.end(), d) - devices_.begin();
-    };
-    for (const std::string& peer : tensor_peers(plan_, device))
-        work.peers.push_back(
-            {peer, joined_.at(peer).data_endpoint, position(device) < position(peer)});
-    return work;
+Configure ClusterSession::configuration(const session_outcome::SendConfigure& work) const {
+    Configure out;
+    out.plan_json = plan_text(plan_);
+    out.device = work.device;
+    out.model = spec_.model.zoo;
+    out.model_sha256 = spec_.model.sha256;
+    out.num_classes = static_cast<std::uint32_t>(spec_.model.num_classes);
+    out.input_shape = spec_.model.input_shape;
+    out.seed = spec_.seed;
+    out.optimizer = spec_.optimizer;
+    out.loss = spec_.loss;
+    out.restore = work.restore;
+    out.supply = work.supply;
+    out.keep_snapshots = work.keep_snapshots;
+    out.buddy = work.buddy;
+    out.cause = work.cause;
+    // Of two devices the first by name dials, whatever the plan: a channel that stands is never
+    // opened again from its other end.
+    for (const std::string& peer : work.peers)
+        if (const auto joined = joined_.find(peer); joined != joined_.end())
+            out.peers.push_back({peer, joined->second.data_endpoint, work.device < peer,
+                                 joined->second.hello.instance});
+    return out;
 }
 
-Result<void> ClusterSession::connect_data_channels() {
-    for (const std::string& device : devices_) {
+void ClusterSession::send_configure(const session_outcome::SendConfigure& work) {
+    configured_.insert(work.device);
+    for (const LayerTransfer& transfer : work.restore)
+        if (transfer.peer != work.device)
+            for (const auto& [layer, bytes] : layer_bytes_)
+                if (layer >= static_cast<int>(transfer.first_layer) &&
+                    layer <= static_cast<int>(transfer.last_layer))
+                    moved_bytes_ += bytes;
+    const auto joined = joined_.find(work.device);
+    if (joined == joined_.end()) return;
+    static_cast<void>(members_->send(work.device, header(work.restore_step), configuration(work)));
+    members_->work_due(true);
+    const auto endpoint = parse_endpoint(joined->second.data_endpoint, work.device);
+    const auto dialled = endpoint
+                             ? data_->dial(work.device, *endpoint, joined->second.hello.instance)
+                             : Result<void>(tl::unexpected<Error>(endpoint.error()));
+    if (!dialled) log_warn("{}: {}", work.device, dialled.error().message);
+}
+
+// What the portal gives waits for the channel to stand.
+void ClusterSession::supply_attached() {
+    if (!supply_) return;
+    std::erase_if(supply_->supply, [&](const LayerTransfer& transfer) {
+        const auto joined = joined_.find(transfer.peer);
+        const auto attached = attached_.find(transfer.peer);
+        if (joined == joined_.end() || attached == attached_.end() ||
+            attached->second != joined->second.hello.instance)
+            return false;
+        for (auto layer = static_cast<int>(transfer.first_layer);
+             layer <= static_cast<int>(transfer.last_layer); ++layer) {
+            const TensorMap* tensors = replicas_here_.find(supply_->step, layer);
+            if (tensors == nullptr && base_step_ == supply_->step && base_.contains(layer))
+                tensors = &base_.at(layer);
+            if (tensors == nullptr) continue;  // a layer without state
+            for (std::size_t i = 0; i < tensors->size(); ++i) {
+                TensorAddress to = address(TensorKind::kState, supply_->step, 0);
+                to.producer = static_cast<std::uint32_t>(layer);
+                to.output = static_cast<std::uint16_t>(i);
+                to.outputs = static_cast<std::uint16_t>(tensors->size());
+                to.name = (*tensors)[i].name;
+                data_->send(transfer.peer, std::move(to), (*tensors)[i].tensor);
+            }
+        }
+        return true;
+    });
+}
+
+std::set<std::string> ClusterSession::usable() const {
+    std::set<std::string> devices;
+    for (const auto& [device, joined] : joined_)
+        if (!leaving_.contains(device)) devices.insert(device);
+    return devices;
+}
+
+bool ClusterSession::has_part(const std::string& device) const {
+    return std::find(devices_.begin(), devices_.end(), device) != devices_.end() ||
+           std::any_of(replicas_.buddies.begin(), replicas_.buddies.end(),
+                       [&](const auto& entry) { return entry.second == device; });
+}
+
+Result<bool> ClusterSession::configure(Plan plan, const std::string& cause) {
+    const bool first = machine_.generation() == 0;
+    plan_ = std::move(plan);
+    devices_ = plan_devices(plan_);
+    for (const std::string& device : devices_)
         if (!joined_.contains(device))
             return fail(ExitCode::kUnreachable,
                         fmt::format("device {} of the plan has not joined", device));
-        ECOPIPE_ASSIGN_OR_RETURN(const Endpoint endpoint,
-                                 parse_endpoint(joined_.at(device).data_endpoint, device));
-        ECOPIPE_RETURN_IF_ERROR(data_->dial(device, endpoint));
+    std::set<std::string> spares = usable();
+    for (const std::string& device : devices_) spares.erase(device);
+    replicas_ = planner_ ? planner_->replicas(plan_, spares, layer_bytes_) : ReplicaPlan{};
+    ready_.reset();
+    supply_.reset();
+    configured_.clear();
+    moved_bytes_ = 0;
+    std::vector<std::string> keep;
+    for (const auto& [device, joined] : joined_) keep.push_back(device);
+    data_->keep_only(keep, machine_.generation() + 1);
+    ECOPIPE_RETURN_IF_ERROR(
+        absorb(machine_.on(session_event::ConfigureWanted{plan_, replicas_, cause})));
+    const auto unattached = [&]() -> std::optional<std::string> {
+        for (const std::string& device : configured_) {
+            const auto joined = joined_.find(device);
+            const auto attached = attached_.find(device);
+            if (joined != joined_.end() &&
+                (attached == attached_.end() || attached->second != joined->second.hello.instance))
+                return device;
+        }
+        return std::nullopt;
+    };
+    const auto reached =
+        pump([&] { return !unattached(); }, monotonic_now() + kReachTimeout, "reaching");
+    if (!reached) {
+        const auto device = unattached();
+        if (reached.error().code != ExitCode::kUnreachable || !device)
+            return tl::unexpected<Error>(reached.error());
+        const std::string problem =
+            fmt::format("device {} has joined, but its data port cannot be reached at {}", *device,
+                        joined_.at(*device).data_endpoint);
+        if (first) return fail(ExitCode::kUnreachable, problem);
+        ECOPIPE_RETURN_IF_ERROR(dismiss(*device, ExitCode::kUnreachable, problem));
+        return false;
     }
-    return {};
+    if (!*reached) return false;
+    ECOPIPE_ASSIGN_OR_RETURN(
+        const bool ready,
+        pump([&] { return ready_.has_value(); }, monotonic_now() + kLongWait, "giving out layers"));
+    if (!ready) return false;
+    state_step_ = *ready_;
+    drift_.plan_changed();
+    const std::vector<std::string> left(leaving_.begin(), leaving_.end());
+    for (const std::string& device : left)
+        if (!has_part(device))
+            ECOPIPE_RETURN_IF_ERROR(dismiss(device, ExitCode::kDone, "its layers are elsewhere"));
+    return true;
 }
 
-// Every tensor goes to the stage that holds its layer.
-void ClusterSession::send_state(const TensorMap& state) {
-    const StateNames names(info_);
-    std::map<std::string, int> slices_before;
-    std::vector<std::pair<std::string, std::uint16_t>> stage_place;  // device and slice there
+void ClusterSession::note_event(OrderedJson what, Instant since) {
+    what["generation"] = machine_.generation();
+    what["bytes_moved"] = moved_bytes_;
+    OrderedJson stages = OrderedJson::array();
     for (const StagePlan& stage : plan_.stages)
-        stage_place.emplace_back(stage.device,
-                                 static_cast<std::uint16_t>(slices_before[stage.device]++));
-    for (const NamedTensor& entry : state) {
-        const int layer = *names.layer_of(entry.name);  // load() has checked
-        for (std::size_t s = 0; s < plan_.stages.size(); ++s) {
-            if (layer < plan_.stages[s].first_layer || layer > plan_.stages[s].last_layer) continue;
-            TensorAddress to = address(TensorKind::kState, step_, 0);
-            to.slice = stage_place[s].second;
-            to.name = entry.name;
-            data_->send(stage_place[s].first, to, entry.tensor);
+        stages.push_back({{"device", stage.device},
+                          {"first_layer", stage.first_layer},
+                          {"last_layer", stage.last_layer}});
+    what["plan"] = std::move(stages);
+    events_.push_back({std::move(what), since});
+    for (const StagePlan& stage : plan_.stages)
+        log_info("stage on {}: layers {}..{}, {} in flight{}", stage.device, stage.first_layer,
+                 stage.last_layer, stage.in_flight, stage.recompute ? ", recomputing" : "");
+}
+
+Result<Plan> ClusterSession::plan_over_present() {
+    const Instant deadline = monotonic_now() + from_ms(options_.rejoin_timeout_s * 1000);
+    for (bool told = false;; told = true) {
+        came_back_ = false;
+        auto plan = planner_->plan(usable(), slowness_);
+        if (plan) return plan;
+        // A device that is about to leave is better than none.
+        if (!leaving_.empty()) {
+            std::set<std::string> all;
+            for (const auto& [device, joined] : joined_) all.insert(device);
+            if (auto with = planner_->plan(all, slowness_)) return with;
+        }
+        if (monotonic_now() >= deadline)
+            return fail(ExitCode::kUnreachable,
+                        fmt::format("{}; over {} there is no plan: {}",
+                                    failures_.empty() ? std::string("devices left")
+                                                      : failures_.front().error.message,
+                                    joined_.empty() ? "no device"
+                                                    : fmt::format("{}", fmt::join(usable(), ", ")),
+                                    plan.error().message));
+        if (!told)
+            log_warn(
+                "those that are left cannot hold the model; waiting {} s for a device to "
+                "come back: ecopipe-stage --join {} --name NAME",
+                options_.rejoin_timeout_s, bound_.text());
+        // The machine is broken, so the events are handled here.
+        while (!came_back_ && monotonic_now() < deadline) {
+            if (auto event = inbox_.pop_until(std::min<Instant>(deadline, monotonic_now() + kTick)))
+                ECOPIPE_RETURN_IF_ERROR(handle(*event));
+            ECOPIPE_RETURN_IF_ERROR(check_processes());
         }
     }
 }
 
-Result<void> ClusterSession::load(const TensorMap& state) {
-    if (!machine_.all_committed())
-        ECOPIPE_RETURN_IF_ERROR(pump([&] { return machine_.all_committed(); },
-                                     monotonic_now() + kStepTimeout, "commit"));
-    ECOPIPE_RETURN_IF_ERROR(connect_data_channels());
-    ++generation_;
-    ready_ = false;
+Result<void> ClusterSession::recover() {
+    for (int breaks = 0;; ++breaks) {
+        // Failures seldom come alone: what is known by now is planned for together.
+        while (auto event = inbox_.pop_until(monotonic_now()))
+            ECOPIPE_RETURN_IF_ERROR(handle(*event));
+        const Error cause = failures_.empty()
+                                ? Error{ExitCode::kUnreachable, "the cluster is broken"}
+                                : failures_.front().error;
+        if (!planner_ || breaks == kBreaksMax) return tl::unexpected<Error>(cause);
+        log_warn("{}; all go back to a common state", cause.message);
+        const std::uint64_t failed_step = step_;
+        ECOPIPE_ASSIGN_OR_RETURN(Plan plan, plan_over_present());
+        std::vector<std::string> causes;
+        for (const auto& failure : failures_) causes.push_back(failure.error.message);
+        ECOPIPE_ASSIGN_OR_RETURN(
+            const bool ready,
+            configure(std::move(plan), fmt::format("{}", fmt::join(causes, "; "))));
+        if (!ready) continue;
+        rewound_ = state_step_;
+        next_move_step_ = state_step_ + kMoveCooldownSteps;
+        OrderedJson devices = OrderedJson::array();
+        for (const auto& failure : failures_)
+            if (!failure.device.empty()) devices.push_back(failure.device);
+        note_event({{"kind", "lost"},
+                    {"devices", std::move(devices)},
+                    {"cause", fmt::format("{}", fmt::join(causes, "; "))},
+                    {"at_step", failed_step + 1},
+                    {"replayed_from_step", state_step_ + 1}},
+                   failed_at_);
+        log_warn("recovered in {:.0f} ms: {} stages, from step {}, {:.0f} bytes moved",
+                 to_ms(monotonic_now() - failed_at_), plan_.stages.size(), state_step_ + 1,
+                 moved_bytes_);
+        failures_.clear();
+        return {};
+    }
+}
+
+double ClusterSession::bytes_to_move(const Plan& to) const {
+    double sum = 0;
+    const auto device_of = [](const Plan& plan, int layer) {
+        for (const StagePlan& stage : plan.stages)
+            if (layer >= stage.first_layer && layer <= stage.last_layer) return stage.device;
+        return std::string();
+    };
+    for (const auto& [layer, bytes] : layer_bytes_)
+        if (device_of(plan_, layer) != device_of(to, layer)) sum += bytes;
+    return sum;
+}
+
+Result<void> ClusterSession::consider_move(std::uint64_t step) {
+    if (reasons_to_move_.empty() || !planner_) return {};
+    if (!must_move_ && step < next_move_step_) return {};  // later
+    ECOPIPE_ASSIGN_OR_RETURN(const bool committed,
+                             pump_or_recover([&] { return machine_.all_committed(); },
+                                             monotonic_now() + kLongWait, "commit"));
+    if (!committed) return {};
+    const Instant started = monotonic_now();
+    const std::string reason = fmt::format("{}", fmt::join(reasons_to_move_, "; "));
+    reasons_to_move_.clear();
+    const bool must = std::exchange(must_move_, false);
+    next_move_step_ = step + kMoveCooldownSteps;
+    auto candidate = planner_->plan(usable(), slowness_);
+    if (!candidate) {
+        log_warn("{}, but there is no plan for that: {}", reason, candidate.error().message);
+        return {};
+    }
+    const bool leaves = std::any_of(devices_.begin(), devices_.end(),
+                                    [&](const auto& device) { return leaving_.contains(device); });
+    MoveOffer offer;
+    if (!leaves) {
+        ECOPIPE_ASSIGN_OR_RETURN(offer.current_step_ms, planner_->step_ms(plan_, slowness_));
+        ECOPIPE_ASSIGN_OR_RETURN(offer.candidate_step_ms, planner_->step_ms(*candidate, slowness_));
+        offer.remaining_steps = last_step_ > step ? last_step_ - step : 0;
+        offer.bytes = bytes_to_move(*candidate);
+        offer.slowest_mbps = planner_->slowest_mbps();
+        offer.fixed_ms = kMoveFixedMs;
+        const MoveVerdict verdict = weigh_move(offer);
+        log_info("{}: the best plan now takes {:.2f} ms a step, the one in force {:.2f}: a move {}",
+                 reason, offer.candidate_step_ms, offer.current_step_ms,
+                 verdict.pays ? "pays" : "does not pay");
+        if (!verdict.pays) {
+            if (!must) return {};
+            candidate = plan_;  // the layers stay; who keeps replicas changes
+        }
+    }
+    ECOPIPE_ASSIGN_OR_RETURN(const bool ready, configure(std::move(*candidate), reason));
+    if (!ready) return recover();
+    // Nothing was under way, so nothing is replayed; the caller's step is the one to come.
+    if (state_step_ != step) rewound_ = state_step_;
+    note_event({{"kind", leaves ? "left" : "moved"},
+                {"cause", reason},
+                {"at_step", step + 1},
+                {"current_step_ms", offer.current_step_ms},
+                {"candidate_step_ms", offer.candidate_step_ms}},
+               started);
+    return {};
+}
+
+std::optional<std::uint64_t> ClusterSession::take_rewind() {
+    return std::exchange(rewound_, std::nullopt);
+}
+
+std::vector<ClusterEvent> ClusterSession::take_events() { return std::exchange(events_, {}); }
+
+Result<void> ClusterSession::index_base(const TensorMap& state, std::uint64_t step) {
     const StateNames names(info_);
-    std::map<std::string, std::size_t> tensors_of;
+    std::map<int, TensorMap> base;
     for (const NamedTensor& entry : state) {
         const std::optional<int> layer = names.layer_of(entry.name);
         if (!layer)
             return fail(ExitCode::kBadFile,
                         fmt::format("tensor {} is not of this model", printable(entry.name)));
-        for (const StagePlan& stage : plan_.stages)
-            if (*layer >= stage.first_layer && *layer <= stage.last_layer)
-                ++tensors_of[stage.device];
+        base[*layer].push_back(entry);
     }
-    ECOPIPE_RETURN_IF_ERROR(
-        absorb(machine_.on(session_event::ConfigureSent{generation_, devices_})));
-    for (const std::string& device : devices_)
-        static_cast<void>(
-            members_->send(device, header(0), configuration(device, tensors_of[device])));
-    const auto all_attached = [&] {
-        return std::all_of(devices_.begin(), devices_.end(),
-                           [&](const auto& d) { return attached_.contains(d); });
-    };
-    if (auto reached = pump(all_attached, monotonic_now() + kReachTimeout, "reaching the devices");
-        !reached) {
-        for (const std::string& device : devices_)
-            if (!attached_.contains(device) && joined_.contains(device))
-                return fail(
-                    ExitCode::kUnreachable,
-                    fmt::format("device {} has joined, but its data port cannot be reached at {}",
-                                device, joined_.at(device).data_endpoint));
-        return reached;
-    }
-    send_state(state);
-    return pump([&] { return ready_; }, monotonic_now() + kConfigureTimeout,
-                "giving out the layers");
+    base_ = std::move(base);
+    base_step_ = step;
+    return {};
 }
 
-Result<void> ClusterSession::send_when_room(const std::string& device, TensorAddress to,
+Result<void> ClusterSession::load(const TensorMap& state, std::uint64_t step) {
+    if (machine_.generation() > 0)
+        ECOPIPE_RETURN_IF_ERROR(pump_or_recover([&] { return machine_.all_committed(); },
+                                                monotonic_now() + kLongWait, "commit"));
+    rewound_.reset();
+    ECOPIPE_RETURN_IF_ERROR(index_base(state, step));
+    ECOPIPE_RETURN_IF_ERROR(absorb(machine_.on(session_event::BaseSet{step, true})));
+    step_ = state_step_ = step;
+    ECOPIPE_ASSIGN_OR_RETURN(const bool ready, configure(plan_, ""));
+    if (!ready) ECOPIPE_RETURN_IF_ERROR(recover());
+    rewound_.reset();  // the state that was to be loaded is the one that all have
+    return {};
+}
+
+Result<void> ClusterSession::set_base(const TensorMap& state, std::uint64_t step) {
+    ECOPIPE_RETURN_IF_ERROR(index_base(state, step));
+    return absorb(machine_.on(session_event::BaseSet{step, false}));
+}
+
+Result<bool> ClusterSession::send_when_room(const std::string& device, TensorAddress to,
                                             HostTensor tensor) {
     while (!data_->wait_for_room(monotonic_now() + std::chrono::milliseconds(5))) {
-        if (options_.check) ECOPIPE_RETURN_IF_ERROR(options_.check());
+        ECOPIPE_RETURN_IF_ERROR(check_processes());
         while (auto event = inbox_.pop_until(monotonic_now()))
             ECOPIPE_RETURN_IF_ERROR(handle(*event));
+        if (machine_.broken()) return false;
     }
     data_->send(device, std::move(to), std::move(tensor));
-    return {};
+    return true;
 }
 
 Result<void> ClusterSession::start_step(std::uint64_t step, std::vector<Batch> micro_batches,
                                         double loss_divisor, bool trace) {
+    ECOPIPE_RETURN_IF_ERROR(consider_move(step));
+    if (rewound_) return {};
     step_ = step;
     done_.reset();
-    Begin begin;
-    begin.loss_divisor = loss_divisor;
-    begin.recovery_point = step;
-    begin.trace = trace;
+    begin_ = {};
+    begin_.loss_divisor = loss_divisor;
+    begin_.trace = trace;
     for (const Batch& batch : micro_batches)
-        begin.micro_batch_samples.push_back(static_cast<std::uint32_t>(batch.labels.shape()[0]));
-    ECOPIPE_RETURN_IF_ERROR(absorb(machine_.on(session_event::BeginSent{step, false})));
-    send_all(header(step), begin);
-    for (std::size_t m = 0; m < micro_batches.size(); ++m) {
+        begin_.micro_batch_samples.push_back(static_cast<std::uint32_t>(batch.labels.shape()[0]));
+    ECOPIPE_RETURN_IF_ERROR(absorb(machine_.on(session_event::BeginWanted{step, false})));
+    for (std::size_t m = 0; m < micro_batches.size() && !machine_.broken(); ++m) {
         const auto id = static_cast<std::uint32_t>(m);
         ECOPIPE_RETURN_IF_ERROR(send_when_room(plan_.stages.front().device,
                                                address(TensorKind::kInput, step, id),
@@ -335,13 +687,17 @@ Result<void> ClusterSession::start_step(std::uint64_t step, std::vector<Batch> m
                                                address(TensorKind::kLabel, step, id),
                                                std::move(micro_batches[m].labels)));
     }
-    return {};
+    return {};  // a failure shows in finish_step
 }
 
 Result<StepOutcome> ClusterSession::finish_step() {
-    ECOPIPE_RETURN_IF_ERROR(pump([&] { return done_.has_value(); }, monotonic_now() + kStepTimeout,
-                                 fmt::format("step {}", step_)));
     StepOutcome outcome;
+    if (rewound_) return outcome;
+    ECOPIPE_ASSIGN_OR_RETURN(
+        const bool finished,
+        pump_or_recover([&] { return done_.has_value(); }, monotonic_now() + kLongWait,
+                        fmt::format("step {}", step_ + 1)));
+    if (!finished) return outcome;
     outcome.squared_gradient_norms.assign(info_.layers.size(), 0);
     for (auto& [device, done] : done_->done) {
         outcome.loss.sum += done.loss_sum;
@@ -359,39 +715,54 @@ Result<StepOutcome> ClusterSession::finish_step() {
                         done.squared_gradient_norms[next++];
         }
     }
+    const bool whole_batch = outcome.loss.labels == static_cast<std::uint64_t>(plan_.batch);
     for (const std::string& device : devices_) {
         Done& done = done_->done[device];
+        if (const auto drift =
+                whole_batch ? drift_.step(device, done.busy_ms) : std::optional<Drift>()) {
+            double& times = slowness_.try_emplace(device, 1.0).first->second;
+            times *= drift->factor;
+            reasons_to_move_.push_back(
+                fmt::format("{} takes {:.2f} times as long as before", device, drift->factor));
+        }
         outcome.devices.push_back({device, done.busy_ms, done.wait_ms, done.peak_bytes,
                                    done.sent_bytes, members_->clock_offset_ns(device),
                                    std::move(done.actions)});
     }
+    outcome.recovery_point = machine_.recovery_point();
     return outcome;
 }
 
 Result<void> ClusterSession::commit(double learning_rate, double gradient_scale) {
-    ECOPIPE_RETURN_IF_ERROR(
-        pump([&] { return machine_.all_committed(); }, monotonic_now() + kStepTimeout, "commit"));
-    ECOPIPE_RETURN_IF_ERROR(absorb(machine_.on(session_event::CommitSent{step_})));
-    send_all(header(step_), Commit{learning_rate, gradient_scale});
+    ECOPIPE_ASSIGN_OR_RETURN(const bool committed,
+                             pump_or_recover([&] { return machine_.all_committed(); },
+                                             monotonic_now() + kLongWait, "commit"));
+    if (!committed) return {};
+    commit_ = {learning_rate, gradient_scale, false};
+    ECOPIPE_RETURN_IF_ERROR(absorb(machine_.on(session_event::CommitWanted{})));
+    state_step_ = step_ + 1;
     return {};
 }
 
 Result<LossSum> ClusterSession::evaluate(const Dataset& data, int batch) {
-    ECOPIPE_RETURN_IF_ERROR(
-        pump([&] { return machine_.all_committed(); }, monotonic_now() + kStepTimeout, "commit"));
+    LossSum loss;
+    ECOPIPE_ASSIGN_OR_RETURN(const bool committed,
+                             pump_or_recover([&] { return machine_.all_committed(); },
+                                             monotonic_now() + kLongWait, "commit"));
+    if (!committed) return loss;
     done_.reset();
-    Begin begin;
-    begin.mode = StepMode::kEvaluate;
+    begin_ = {};
+    begin_.mode = StepMode::kEvaluate;
     for (std::int64_t at = 0; at < data.size(); at += batch)
-        begin.micro_batch_samples.push_back(
+        begin_.micro_batch_samples.push_back(
             static_cast<std::uint32_t>(std::min<std::int64_t>(batch, data.size() - at)));
-    ++step_;  // an evaluation's tensors are of the step that comes next
-    ECOPIPE_RETURN_IF_ERROR(absorb(machine_.on(session_event::BeginSent{step_, true})));
-    send_all(header(step_), begin);
+    step_ = state_step_;  // an evaluation's tensors are of the step that comes next
+    ECOPIPE_RETURN_IF_ERROR(absorb(machine_.on(session_event::BeginWanted{step_, true})));
     std::vector<std::int64_t> indices;
     std::int64_t next = 0;
-    for (std::size_t m = 0; m < begin.micro_batch_samples.size(); ++m) {
-        indices.resize(begin.micro_batch_samples[m]);
+    const auto samples = begin_.micro_batch_samples;
+    for (std::size_t m = 0; m < samples.size() && !machine_.broken(); ++m) {
+        indices.resize(samples[m]);
         std::iota(indices.begin(), indices.end(), next);
         next += static_cast<std::int64_t>(indices.size());
         Batch part = data.batch(indices);
@@ -403,9 +774,10 @@ Result<LossSum> ClusterSession::evaluate(const Dataset& data, int batch) {
                                                address(TensorKind::kEvalInput, step_, id),
                                                std::move(part.inputs)));
     }
-    ECOPIPE_RETURN_IF_ERROR(
-        pump([&] { return done_.has_value(); }, monotonic_now() + kStepTimeout, "evaluation"));
-    LossSum loss;
+    ECOPIPE_ASSIGN_OR_RETURN(const bool finished,
+                             pump_or_recover([&] { return done_.has_value(); },
+                                             monotonic_now() + kLongWait, "evaluation"));
+    if (!finished) return loss;
     for (const auto& [device, done] : done_->done) {
         loss.sum += done.loss_sum;
         loss.labels += done.labels;
@@ -415,15 +787,19 @@ Result<LossSum> ClusterSession::evaluate(const Dataset& data, int batch) {
 }
 
 Result<TensorMap> ClusterSession::state(bool optimizer_state) {
-    ECOPIPE_RETURN_IF_ERROR(
-        pump([&] { return machine_.all_committed(); }, monotonic_now() + kStepTimeout, "commit"));
+    ECOPIPE_ASSIGN_OR_RETURN(const bool committed,
+                             pump_or_recover([&] { return machine_.all_committed(); },
+                                             monotonic_now() + kLongWait, "commit"));
+    if (!committed) return TensorMap();
     fetched_.reset();
     fetched_state_.clear();
-    ECOPIPE_RETURN_IF_ERROR(absorb(machine_.on(session_event::FetchSent{})));
-    send_all(header(step_), Fetch{optimizer_state});
-    ECOPIPE_RETURN_IF_ERROR(
-        pump([&] { return fetched_.has_value() && fetched_state_.size() >= *fetched_; },
-             monotonic_now() + kConfigureTimeout, "collecting the weights"));
+    fetch_ = {optimizer_state};
+    ECOPIPE_RETURN_IF_ERROR(absorb(machine_.on(session_event::FetchWanted{})));
+    ECOPIPE_ASSIGN_OR_RETURN(
+        const bool complete,
+        pump_or_recover([&] { return fetched_.has_value() && fetched_state_.size() >= *fetched_; },
+                        monotonic_now() + kLongWait, "collecting the weights"));
+    if (!complete) return TensorMap();
     StateNames(info_).sort(fetched_state_);
     return std::move(fetched_state_);
 }

@@ -10,13 +10,21 @@
 #include <string>
 #include <vector>
 
+#include "orchestrator/cluster_planner.h"
+#include "orchestrator/drift.h"
 #include "orchestrator/membership.h"
 #include "orchestrator/session_machine.h"
 #include "orchestrator/training_engine.h"
 #include "planner/plan.h"
 #include "stage_runtime/model/model_spec.h"
+#include "stage_runtime/state_keeper.h"
 
 namespace ecopipe {
+
+struct LostProcess {
+    std::string device;
+    std::string how;
+};
 
 struct SessionOptions {
     Endpoint bind;
@@ -24,9 +32,13 @@ struct SessionOptions {
     std::map<std::string, std::string>
         data_address;  // where a device's data port is reached, if the file says
     std::map<std::string, EmulatedLink> links;  // emulated links of the portal's own traffic
-    double peer_timeout_s = 5;                  // silence after which a device is lost
+    double peer_timeout_s = 5;                  // the longest silence before a device is lost
     // Asked at every turn of a wait: an error ends it (a child process died, a signal came).
     std::function<Result<void>()> check;
+    // Asked likewise: processes that have ended by themselves since the last time.
+    std::function<std::vector<LostProcess>()> ended_processes;
+    // How long to wait for devices when those that are left cannot hold the model.
+    double rejoin_timeout_s = 60;
 };
 
 // A device that has joined.
@@ -58,60 +70,105 @@ class ClusterSession : public TrainingEngine {
     [[nodiscard]] const std::map<std::string, JoinedDevice>& joined() const { return joined_; }
     // Sets the plan that `load` brings into force.
     void set_plan(Plan plan, TrainingSpec spec, ModelInfo info);
-    [[nodiscard]] const Plan& plan() const { return plan_; }
+    // Without one, a lost device ends the run.
+    void set_planner(std::unique_ptr<ClusterPlanner> planner) { planner_ = std::move(planner); }
+    [[nodiscard]] const Plan& plan() const { return plan_; }  // in force
+    // How its replicas are kept; meaningful after load.
+    [[nodiscard]] const ReplicaPlan& replicas() const { return replicas_; }
 
-    Result<void> load(const TensorMap& state) override;
+    Result<void> load(const TensorMap& state, std::uint64_t step = 0) override;
     Result<void> start_step(std::uint64_t step, std::vector<Batch> micro_batches,
                             double loss_divisor, bool trace) override;
     Result<StepOutcome> finish_step() override;
     Result<void> commit(double learning_rate, double gradient_scale) override;
     Result<LossSum> evaluate(const Dataset& data, int batch) override;
     Result<TensorMap> state(bool optimizer_state) override;
+    std::optional<std::uint64_t> take_rewind() override;
+    std::vector<ClusterEvent> take_events() override;
+    Result<void> set_base(const TensorMap& state, std::uint64_t step) override;
+    void train_until(std::uint64_t step) override { last_step_ = step; }
     void end(ExitCode code, const std::string& reason) override;
 
   private:
     ClusterSession(NetLoop& loop, SessionOptions options);
-    // Handles events until `finished` or the deadline; the error of a failure or of the check.
-    Result<void> pump(const std::function<bool()>& finished, Instant deadline,
+    // Handles events until `finished` (true), the cluster is broken (false) or the deadline; the
+    // error of what cannot be recovered from or of the check.
+    Result<bool> pump(const std::function<bool()>& finished, Instant deadline,
                       const std::string& doing);
+    // The same, and recovers when broken; false when it did: the caller's work is void.
+    Result<bool> pump_or_recover(const std::function<bool()>& finished, Instant deadline,
+                                 const std::string& doing);
     Result<void> handle(PortalEvent& event);
     Result<void> handle_message(portal_event::Message& message);
     Result<void> absorb(SessionOutcomes outcomes);
-    Result<void> connect_data_channels();
-    [[nodiscard]] Configure configuration(const std::string& device,
-                                          std::size_t state_tensors) const;
-    void send_state(const TensorMap& state);
-    template <class Body>
-    void send_all(FrameHeader header, const Body& body) {
-        for (const std::string& device : devices_)
-            static_cast<void>(members_->send(device, header, body));
-    }
-    Result<void> send_when_room(const std::string& device, TensorAddress address,
+    Result<void> check_processes();
+    void send_configure(const session_outcome::SendConfigure& work);
+    void supply_attached();
+    // A device that failed or leaves is told the end and forgotten.
+    Result<void> dismiss(const std::string& device, ExitCode code, const std::string& reason);
+    // Brings a plan into force; false when that broke.
+    Result<bool> configure(Plan plan, const std::string& cause);
+    Result<Plan> plan_over_present();
+    // Everything is given up and all go back to the newest common state, on whoever is left.
+    Result<void> recover();
+    // Between steps: devices came, leave, or changed their speed.
+    Result<void> consider_move(std::uint64_t step);
+    [[nodiscard]] double bytes_to_move(const Plan& to) const;
+    void note_event(OrderedJson what, Instant since);
+    [[nodiscard]] std::set<std::string> usable() const;  // joined and not about to leave
+    [[nodiscard]] bool has_part(const std::string& device) const;
+    [[nodiscard]] Result<void> index_base(const TensorMap& state, std::uint64_t step);
+    [[nodiscard]] Configure configuration(const session_outcome::SendConfigure& work) const;
+    Result<bool> send_when_room(const std::string& device, TensorAddress address,
                                 HostTensor tensor);
     [[nodiscard]] TensorAddress address(TensorKind kind, std::uint64_t step,
                                         std::uint32_t micro_batch) const;
     [[nodiscard]] FrameHeader header(std::uint64_t step) const;
 
     SessionOptions options_;
+    std::unique_ptr<ClusterPlanner> planner_;
     std::uint64_t run_;
     Inbox<PortalEvent> inbox_;
     NetLoop& loop_;
     std::unique_ptr<Membership> members_;
     std::unique_ptr<DataPlane> data_;
     Endpoint bound_;
-    SessionMachine machine_;
+    SessionMachine machine_{std::vector<int>{}};
     std::map<std::string, JoinedDevice> joined_;
-    std::set<std::string> attached_;
+    std::map<std::string, std::uint64_t> attached_;  // the other end's instance
+    std::set<std::string> leaving_;
     Plan plan_;
     TrainingSpec spec_;
     ModelInfo info_;
+    ReplicaPlan replicas_;
+    std::map<int, double> layer_bytes_;
     std::vector<std::string> devices_;  // of the plan
-    std::uint32_t generation_ = 0;
-    bool ready_ = false;
-    std::uint64_t step_ = 0;
+    std::set<std::string> configured_;  // devices of the configuration under way
+    std::map<int, TensorMap> base_;     // what the portal itself can give
+    std::uint64_t base_step_ = 0;
+    StateKeeper replicas_here_;  // of a lone device
+    std::optional<session_outcome::SupplyFromPortal> supply_;
+    std::optional<std::uint64_t> ready_;
+    Begin begin_;
+    Commit commit_;
+    Fetch fetch_;
+    std::uint64_t step_ = 0;        // begun
+    std::uint64_t state_step_ = 0;  // that all have, or will have once they have committed
+    std::uint64_t last_step_ = 0;
     std::optional<session_outcome::AllDone> done_;
     std::optional<std::uint32_t> fetched_;
     std::vector<NamedTensor> fetched_state_;
+    std::vector<session_outcome::Broken> failures_;  // since the last recovery
+    Instant failed_at_{};
+    std::optional<std::uint64_t> rewound_;
+    std::vector<ClusterEvent> events_;
+    double moved_bytes_ = 0;  // by the last configuration
+    DriftDetector drift_;
+    Slowness slowness_;
+    std::vector<std::string> reasons_to_move_;
+    bool must_move_ = false;
+    bool came_back_ = false;  // somebody has joined since the flag was cleared
+    std::uint64_t next_move_step_ = 0;
     bool ended_ = false;
 };
 

@@ -34,12 +34,12 @@ Result<void> FederatedClient::run_task(const Task& task, TrainingEngine& engine,
                                        Progress& progress) {
     const Instant started = monotonic_now();
     ECOPIPE_ASSIGN_OR_RETURN(TensorMap model, link_.pull_model(task, options_.timeout_s));
-    ECOPIPE_RETURN_IF_ERROR(engine.load(model));
-    ECOPIPE_ASSIGN_OR_RETURN(const TrainResult result,
+    ECOPIPE_RETURN_IF_ERROR(engine.load(model, round_key(task.base_version)));
+    ECOPIPE_ASSIGN_OR_RETURN(TrainResult result,
                              trainer.run_round(task.base_version, trainer_options.epochs,
                                                trainer_options.learning_rate));
     if (result.interrupted) return fail(ExitCode::kRunFailed, "interrupted by a signal");
-    ECOPIPE_ASSIGN_OR_RETURN(const TensorMap trained, engine.state(false));
+    const TensorMap& trained = result.weights;
     const std::string bytes = flatten(trained);
     UpdateSlice slice;
     slice.base_version = task.base_version;

@@ -1,6 +1,15 @@
 #pragma once
-// Who has fallen silent. Pure: time is an argument.
+// Who is dead, hung or unreachable. Pure: time is an argument.
+//
+// Three deadlines. Silence: no message for longer than the device's own rhythm allows, which is
+// learnt from the gaps between its messages (mean plus eight mean deviations, as Jacobson's
+// retransmission timer, "Congestion avoidance and control", 1988, but wider, since a false alarm
+// costs a replay) and stays within [silence_min, silence_max]. Action: a compute thread that has
+// been at one action for longer than a multiple of its longest one so far, though the network
+// thread answers. Stall: nobody's compute thread finishes anything although work is due; that no
+// single device is to blame for, so it is reported by itself.
 
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -10,32 +19,75 @@
 
 namespace ecopipe {
 
+struct LivenessLimits {
+    Duration silence_min = std::chrono::milliseconds(2000);
+    Duration silence_max = std::chrono::seconds(5);
+    Duration action_min = std::chrono::seconds(5);
+    Duration action_unknown = std::chrono::seconds(120);  // while no action has finished yet
+    double action_factor = 30;  // a first pass through new shapes takes many times the usual
+    Duration stall_min = std::chrono::seconds(30);
+};
+
+// What a device's answer to a ping says of its compute thread.
+struct Activity {
+    std::uint64_t actions_finished = 0;
+    Duration busy{};     // how long the action at hand has been computing; 0: it waits
+    Duration longest{};  // the longest finished action
+    std::uint64_t step = 0;
+    std::uint32_t micro_batch = 0;
+};
+
+struct Suspect {
+    std::string device;
+    std::string how;  // for people, with numbers
+};
+
 // Also estimates each device's clock against ours from the pings' round trips (Cristian,
 // "Probabilistic clock synchronization", 1989): the sample with the shortest round trip counts.
 class Liveness {
   public:
-    explicit Liveness(Duration silence_max) : silence_max_(silence_max) {}
+    explicit Liveness(LivenessLimits limits) : limits_(limits) {}
 
-    void joined(const std::string& device, Instant now) { devices_[device].last_heard = now; }
+    void joined(const std::string& device, Instant now);
     void left(const std::string& device) { devices_.erase(device); }
     void heard(const std::string& device, Instant now);
-    // `sent` is when our ping left, `remote` the device's clock when it answered.
-    void pong(const std::string& device, Instant sent, Instant now, std::int64_t remote_ns);
+    // `sent` is when our ping left, `remote_ns` the device's clock when it answered.
+    void pong(const std::string& device, Instant sent, Instant now, std::int64_t remote_ns,
+              const Activity& activity);
 
-    // Devices silent for longer than the limit; each is reported once.
-    [[nodiscard]] std::vector<std::string> silent(Instant now);
+    // Devices past a deadline; each is reported once.
+    [[nodiscard]] std::vector<Suspect> suspects(Instant now);
+    // Work is due from now on (a step or an evaluation has begun) or no more.
+    void work_due(bool due, Instant now);
+    // How long nothing has been finished although work is due, once that is past its deadline;
+    // reported once.
+    [[nodiscard]] std::optional<Duration> stalled(Instant now);
+
+    [[nodiscard]] Duration silence_limit(const std::string& device) const;
     // Add to a device's time to get ours, in nanoseconds.
     [[nodiscard]] std::int64_t clock_offset_ns(const std::string& device) const;
+    // What its compute thread was last known to be at, for people; "" before any answer.
+    [[nodiscard]] std::string last_seen_at(const std::string& device) const;
+    [[nodiscard]] std::optional<Instant> last_heard(const std::string& device) const;
 
   private:
     struct State {
         Instant last_heard{};
+        double gap_mean_ns = 0;
+        double gap_deviation_ns = 0;
+        bool has_gap = false;
         std::int64_t offset_ns = 0;
         Duration best_round_trip = Duration::max();
+        Activity activity;
         bool reported = false;
     };
-    Duration silence_max_;
+    [[nodiscard]] Duration silence_limit(const State& state) const;
+    [[nodiscard]] Duration action_limit(const State& state) const;
+
+    LivenessLimits limits_;
     std::map<std::string, State> devices_;
+    bool due_ = false;
+    Instant last_progress_{};
 };
 
 }  // namespace ecopipe

@@ -91,15 +91,21 @@ Result<void> LocalLauncher::start(const Endpoint& portal, const std::vector<Loca
 }
 
 Result<void> LocalLauncher::check() {
-    for (auto it = processes_.begin(); it != processes_.end(); ++it) {
+    const auto gone = ended();
+    if (gone.empty()) return {};
+    return fail(ExitCode::kUnreachable,
+                fmt::format("device {}: its process {}", gone.front().first, gone.front().second));
+}
+
+std::vector<std::pair<std::string, std::string>> LocalLauncher::ended() {
+    std::vector<std::pair<std::string, std::string>> gone;
+    std::erase_if(processes_, [&](const auto& entry) {
         int status = 0;
-        if (::waitpid(it->second, &status, WNOHANG) != it->second) continue;
-        const std::string device = it->first;
-        processes_.erase(it);
-        return fail(ExitCode::kUnreachable,
-                    fmt::format("device {}: its process {}", device, how_it_ended(status)));
-    }
-    return {};
+        if (::waitpid(entry.second, &status, WNOHANG) != entry.second) return false;
+        gone.emplace_back(entry.first, how_it_ended(status));
+        return true;
+    });
+    return gone;
 }
 
 void LocalLauncher::stop(double patience_s) {
@@ -114,7 +120,10 @@ void LocalLauncher::stop(double patience_s) {
         }
     };
     reap_until(monotonic_now() + from_ms(patience_s * 1000));
-    for (const auto& [device, process] : processes_) ::kill(process, SIGTERM);
+    for (const auto& [device, process] : processes_) {
+        ::kill(process, SIGTERM);
+        ::kill(process, SIGCONT);  // one that hangs stopped could not hear it
+    }
     reap_until(monotonic_now() + from_ms(kTermPatienceS * 1000));
     for (const auto& [device, process] : processes_) ::kill(process, SIGKILL);
     for (const auto& [device, process] : processes_) ::waitpid(process, nullptr, 0);

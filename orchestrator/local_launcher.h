@@ -38,6 +38,8 @@ class LocalLauncher {
                                      const std::string& log_level);
     // An error naming the device when one of the processes has ended.
     [[nodiscard]] Result<void> check();
+    // Devices whose process has ended since the last call, and how.
+    [[nodiscard]] std::vector<std::pair<std::string, std::string>> ended();
     // Gives them time to end by themselves, then ends them.
     void stop(double patience_s);
 

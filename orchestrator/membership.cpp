@@ -14,7 +14,7 @@ Membership::Membership(NetLoop& loop, Inbox<PortalEvent>& inbox, std::uint64_t r
       inbox_(inbox),
       run_(run),
       options_(std::move(options)),
-      liveness_(options_.silence_max) {}
+      liveness_(options_.limits) {}
 
 Membership::~Membership() {
     loop_.call([this] {
@@ -46,19 +46,49 @@ void Membership::ping() {
     for (const auto& [device, member] : members_)
         if (!send_now(device, {}, Ping{now.time_since_epoch().count()})) gone.push_back(device);
     for (const std::string& device : gone) lose(device, "its connection is gone");
-    for (const std::string& device : liveness_.silent(now))
-        lose(device,
-             fmt::format("it has said nothing for {:.1f} s", to_ms(options_.silence_max) / 1000));
+    for (const Suspect& suspect : liveness_.suspects(now)) lose(suspect.device, suspect.how);
+    if (const auto idle = liveness_.stalled(now))
+        inbox_.push(portal_event::Stalled{
+            fmt::format("nothing was finished for {:.1f} s", to_ms(*idle) / 1000)});
     loop_.at(now + options_.ping_interval, lifeline_, [this] { ping(); });
 }
 
 void Membership::lose(const std::string& device, std::string how) {
     const auto member = members_.find(device);
     if (member == members_.end()) return;
+    if (const std::string seen = liveness_.last_seen_at(device); !seen.empty()) how += "; " + seen;
+    lost_routing_ids_[member->second.routing_id] = how;
     names_by_routing_id_.erase(member->second.routing_id);
     members_.erase(member);
     liveness_.left(device);
     inbox_.push(portal_event::Lost{device, std::move(how)});
+}
+
+void Membership::forget(const std::string& device) {
+    loop_.call([&] {
+        const auto member = members_.find(device);
+        if (member == members_.end()) return;
+        names_by_routing_id_.erase(member->second.routing_id);
+        members_.erase(member);
+        liveness_.left(device);
+    });
+}
+
+void Membership::declare_lost(const std::string& device, const std::string& how) {
+    loop_.call([&] { lose(device, how); });
+}
+
+void Membership::work_due(bool due) {
+    loop_.post([this, due] { liveness_.work_due(due, monotonic_now()); });
+}
+
+bool Membership::gone(const std::string& device) {
+    const Instant now = monotonic_now();
+    if (!send_now(device, {}, Ping{now.time_since_epoch().count()})) {
+        lose(device, "its connection is gone");
+        return true;
+    }
+    return false;
 }
 
 void Membership::close() {
@@ -86,15 +116,20 @@ void Membership::on_hello(const Incoming& message) {
     FrameHeader header;
     header.run = run_;
     const Welcome welcome{static_cast<std::uint32_t>(to_ms(options_.ping_interval)),
-                          static_cast<std::uint32_t>(to_ms(options_.silence_max))};
+                          static_cast<std::uint32_t>(to_ms(options_.limits.silence_max))};
     if (const auto member = members_.find(device); member != members_.end()) {
         if (member->second.routing_id == message.from) {
             static_cast<void>(socket_->send(message.from, header, welcome));
-        } else {
-            refuse(message.from, ExitCode::kUsage,
-                   fmt::format("a device named {} has already joined", device));
+            return;
         }
-        return;
+        if (!gone(device)) {
+            // It answers, so the name is taken; until that is certain the newcomer knocks on.
+            const auto heard = liveness_.last_heard(device);
+            if (heard && monotonic_now() - *heard < 2 * options_.ping_interval)
+                refuse(message.from, ExitCode::kUsage,
+                       fmt::format("a device named {} has already joined", device));
+            return;
+        }
     }
     if (!options_.allowed.contains(device)) {
         refuse(message.from, ExitCode::kUsage,
@@ -122,12 +157,20 @@ void Membership::on_message(const Incoming& message) {
         return;
     }
     const auto known = names_by_routing_id_.find(std::string(message.from));
-    if (known == names_by_routing_id_.end() || message.header.run != run_) return;
+    if (message.header.run != run_) return;
+    if (known == names_by_routing_id_.end()) {
+        if (const auto lost = lost_routing_ids_.find(std::string(message.from));
+            lost != lost_routing_ids_.end() && !closed_)
+            refuse(message.from, ExitCode::kUnreachable, "taken for lost: " + lost->second);
+        return;
+    }
     const Instant now = monotonic_now();
     liveness_.heard(known->second, now);
     if (type == MessageType::kPong) {
         if (const auto pong = decode<Pong>(message.body))
-            liveness_.pong(known->second, Instant(Duration(pong->echo_ns)), now, pong->local_ns);
+            liveness_.pong(known->second, Instant(Duration(pong->echo_ns)), now, pong->local_ns,
+                           {pong->actions_finished, Duration(pong->busy_ns),
+                            Duration(pong->longest_ns), pong->step, pong->micro_batch});
         return;
     }
     inbox_.push(portal_event::Message{

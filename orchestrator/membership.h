@@ -35,16 +35,20 @@ struct Lost {
 };
 struct Attached {
     std::string device;
+    std::uint64_t instance;
+};
+struct Stalled {  // all are alive, work is due, and nothing has been finished for long
+    std::string how;
 };
 }  // namespace portal_event
 using PortalEvent = std::variant<portal_event::Joined, portal_event::Message, portal_event::Lost,
-                                 portal_event::Attached, Delivery>;
+                                 portal_event::Attached, portal_event::Stalled, Delivery>;
 
 struct MembershipOptions {
     Endpoint bind;
     std::set<std::string> allowed;  // device names of the cluster
-    Duration ping_interval = std::chrono::milliseconds(500);
-    Duration silence_max = std::chrono::seconds(5);
+    Duration ping_interval = std::chrono::milliseconds(250);
+    LivenessLimits limits;
 };
 
 class Membership {
@@ -60,6 +64,12 @@ class Membership {
         return loop_.call([&] { return send_now(device, header, body); });
     }
     [[nodiscard]] std::int64_t clock_offset_ns(const std::string& device);
+    // Answers are due from now on, or no more; every call counts as progress.
+    void work_due(bool due);
+    // A device that left or failed by its own word: no Lost is told.
+    void forget(const std::string& device);
+    // One that is known to be gone from elsewhere is lost now.
+    void declare_lost(const std::string& device, const std::string& how);
     // The run is over: nobody joins any more and nobody is lost. A stage that stays knocks on for
     // the next portal.
     void close();
@@ -79,6 +89,8 @@ class Membership {
     void on_message(const Incoming& message);
     void on_hello(const Incoming& message);
     void refuse(std::string_view to, ExitCode code, const std::string& reason);
+    // Whether another process may take this name: the one that has it is gone.
+    [[nodiscard]] bool gone(const std::string& device);
     void ping();
     void lose(const std::string& device, std::string how);
 
@@ -91,6 +103,7 @@ class Membership {
     std::map<std::string, Member> members_;
     std::map<std::string, std::string> names_by_routing_id_;
     Liveness liveness_;
+    std::map<std::string, std::string> lost_routing_ids_;  // that may be heard again, and why lost
     bool closed_ = false;
 };
 

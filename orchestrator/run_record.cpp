@@ -11,27 +11,55 @@
 namespace ecopipe {
 namespace {
 constexpr std::size_t kTracedStepsMax = 20;
-}
+constexpr std::size_t kMetricsBytesMax = 4ULL << 30;
+}  // namespace
 
-Result<RunRecord> RunRecord::create(const std::string& directory) {
+Result<RunRecord> RunRecord::create(const std::string& directory, bool resume) {
     ECOPIPE_RETURN_IF_ERROR(make_directories(directory));
-    for (const char* name : {"run.json", "metrics.jsonl", "model.safetensors"})
-        if (std::filesystem::exists(directory + "/" + name))
+    for (const char* name : {"run.json", "metrics.jsonl", "model.safetensors", "checkpoints"})
+        if (!resume && std::filesystem::exists(directory + "/" + name))
             return fail(ExitCode::kUsage,
-                        fmt::format("--out {}: holds a run already ({}); give another directory",
+                        fmt::format("--out {}: holds a run already ({}); give another directory, "
+                                    "or --resume to go on with it",
                                     directory, name));
     if (::access(directory.c_str(), W_OK) != 0)
         return fail(ExitCode::kRunFailed, fmt::format("--out {}: cannot be written", directory));
-    return RunRecord(directory);
+    RunRecord record(directory);
+    if (resume) ECOPIPE_RETURN_IF_ERROR(record.take_up_metrics());
+    return record;
 }
 
-Result<void> RunRecord::step(std::uint64_t step, double loss, double learning_rate, double step_ms,
-                             double samples_per_s, const std::vector<DeviceReport>& devices) {
-    OrderedJson line{{"step", step},
-                     {"loss", loss},
-                     {"lr", learning_rate},
-                     {"step_ms", step_ms},
-                     {"samples_per_s", samples_per_s}};
+Result<void> RunRecord::take_up_metrics() {
+    const std::string file = path("metrics.jsonl");
+    if (!std::filesystem::exists(file)) return {};
+    ECOPIPE_ASSIGN_OR_RETURN(std::string text, read_file(file, kMetricsBytesMax));
+    const std::size_t whole = text.rfind('\n') == std::string::npos ? 0 : text.rfind('\n') + 1;
+    if (whole < text.size()) {  // the crash came while a line was written
+        text.resize(whole);
+        ECOPIPE_RETURN_IF_ERROR(write_file_atomically(file, text));
+    }
+    for (std::size_t begin = 0; begin < text.size();) {
+        const std::size_t end = text.find('\n', begin);
+        const Json line = Json::parse(text.substr(begin, end - begin), nullptr, false);
+        begin = end + 1;
+        if (!line.is_object()) continue;
+        if (const auto step = line.find("step"); step != line.end() && step->is_number_unsigned())
+            recorded_steps_ = std::max(recorded_steps_, step->get<std::uint64_t>());
+        if (const auto epoch = line.find("epoch"); epoch != line.end() && epoch->is_number())
+            recorded_epochs_ = std::max(recorded_epochs_, epoch->get<double>());
+    }
+    return {};
+}
+
+Result<void> RunRecord::step(const StepLine& done, const std::vector<DeviceReport>& devices) {
+    OrderedJson line{{"step", done.step},
+                     {"loss", done.loss},
+                     {"lr", done.learning_rate},
+                     {"step_ms", done.step_ms},
+                     {"samples_per_s", done.samples_per_s},
+                     {"durable_step", done.durable_step}};
+    if (!done.events.empty()) line["event"] = done.events;
+    recorded_steps_ = done.step;
     OrderedJson stages = OrderedJson::array();
     for (const DeviceReport& device : devices)
         stages.push_back({{"device", device.device},
@@ -45,6 +73,7 @@ Result<void> RunRecord::step(std::uint64_t step, double loss, double learning_ra
 
 Result<void> RunRecord::evaluation(double epoch, const std::string& split, const LossSum& loss) {
     const auto labels = static_cast<double>(std::max<std::uint64_t>(loss.labels, 1));
+    recorded_epochs_ = epoch;
     return metric({{"epoch", epoch},
                    {"split", split},
                    {"loss", loss.sum / labels},

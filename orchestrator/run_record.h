@@ -9,6 +9,7 @@
 
 #include "core/files.h"
 #include "core/strict_json.h"
+#include "orchestrator/checkpoint.h"
 #include "orchestrator/training_engine.h"
 #include "stage_runtime/model/model_spec.h"
 
@@ -16,9 +17,11 @@ namespace ecopipe {
 
 class RunRecord {
   public:
-    // Creates `directory`; refuses one that holds a run already (kUsage) or cannot be written
-    // (kRunFailed). Files come to be with the first step, so that a run refused before leaves none.
-    [[nodiscard]] static Result<RunRecord> create(const std::string& directory);
+    // Creates `directory`; refuses one that holds a run already (kUsage), unless it is to be
+    // resumed, or cannot be written (kRunFailed). Files come to be with the first step, so that a
+    // run refused before leaves none. A resumed run's metrics.jsonl loses a torn last line.
+    [[nodiscard]] static Result<RunRecord> create(const std::string& directory,
+                                                  bool resume = false);
 
     [[nodiscard]] const std::string& directory() const { return directory_; }
     [[nodiscard]] std::string path(const std::string& name) const {
@@ -26,9 +29,19 @@ class RunRecord {
     }
 
     // One line of metrics.jsonl; a committed step comes once and in order.
-    [[nodiscard]] Result<void> step(std::uint64_t step, double loss, double learning_rate,
-                                    double step_ms, double samples_per_s,
-                                    const std::vector<DeviceReport>& devices);
+    struct StepLine {
+        std::uint64_t step = 0;  // from 1
+        double loss = 0;
+        double learning_rate = 0;
+        double step_ms = 0;
+        double samples_per_s = 0;
+        std::uint64_t durable_step = 0;
+        OrderedJson events;  // a list
+    };
+    [[nodiscard]] Result<void> step(const StepLine& line, const std::vector<DeviceReport>& devices);
+    // What the file holds already: the newest step, and the newest evaluation's epoch.
+    [[nodiscard]] std::uint64_t recorded_steps() const { return recorded_steps_; }
+    [[nodiscard]] double recorded_epochs() const { return recorded_epochs_; }
     [[nodiscard]] Result<void> evaluation(double epoch, const std::string& split,
                                           const LossSum& loss);
     [[nodiscard]] Result<void> metric(const OrderedJson& line);
@@ -38,11 +51,15 @@ class RunRecord {
     OrderedJson run = OrderedJson::object();  // run.json, filled by whoever knows
     [[nodiscard]] Result<void> save_run() const;
     [[nodiscard]] Result<void> save_timeline() const;
+    [[nodiscard]] Result<void> save_checkpoint(const Checkpoint& checkpoint) const {
+        return CheckpointStore(path("checkpoints")).write(checkpoint);
+    }
     // model.safetensors, and model.pt when the model came as TorchScript.
     [[nodiscard]] Result<void> save_model(const ModelSpec& spec, const TensorMap& weights) const;
 
   private:
     explicit RunRecord(std::string directory) : directory_(std::move(directory)) {}
+    [[nodiscard]] Result<void> take_up_metrics();
     struct TracedStep {
         std::uint64_t step;
         std::vector<DeviceReport> devices;
@@ -50,6 +67,8 @@ class RunRecord {
     std::string directory_;
     std::optional<LineAppender> metrics_;
     std::deque<TracedStep> traced_;
+    std::uint64_t recorded_steps_ = 0;
+    double recorded_epochs_ = -1;
 };
 
 }  // namespace ecopipe

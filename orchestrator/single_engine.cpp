@@ -14,8 +14,9 @@ class SingleEngine : public TrainingEngine {
   public:
     explicit SingleEngine(SingleProcess process) : process_(std::move(process)) {}
 
-    Result<void> load(const TensorMap& state) override {
+    Result<void> load(const TensorMap& state, std::uint64_t step) override {
         process_.reset_optimizer();
+        base_ = step;
         return process_.load(state);
     }
 
@@ -41,6 +42,7 @@ class SingleEngine : public TrainingEngine {
         report.busy_ms = to_ms(monotonic_now() - started);
         report.peak_bytes = peak_tensor_bytes();
         outcome.devices.push_back(report);
+        outcome.recovery_point = base_;
         return outcome;
     }
 
@@ -64,11 +66,16 @@ class SingleEngine : public TrainingEngine {
     Result<TensorMap> state(bool optimizer_state) override {
         return process_.state(optimizer_state);
     }
+    Result<void> set_base(const TensorMap&, std::uint64_t step) override {
+        base_ = step;
+        return {};
+    }
     void end(ExitCode, const std::string&) override {}
 
   private:
     SingleProcess process_;
     std::uint64_t step_ = 0;
+    std::uint64_t base_ = 0;
     std::vector<Batch> micro_batches_;
     double loss_divisor_ = 1;
 };

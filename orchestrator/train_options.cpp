@@ -46,6 +46,12 @@ void declare(CommandLine& line) {
     line.flag("no-shuffle", "keep file order");
     line.integer("num-classes", "classes of the head (default: the data set's)", {1, 1000000});
     line.text("init", "safetensors file to start from");
+    line.integer("checkpoint-every", "steps between checkpoints in DIR (default: each epoch)",
+                 {1, kStepsMax});
+    line.flag("resume", "go on from the newest valid checkpoint in DIR");
+    line.text("replicas",
+              "auto: devices keep each other's layers, so that one lost takes nothing with it; off",
+              "auto");
     line.flag("evaluate-only", "test the model of --init and stop");
     line.flag("no-evaluation", "do not test after each epoch");
     line.flag("measure-links",
@@ -90,6 +96,12 @@ Result<void> check_combination(const CommandLine& line) {
         return fail(ExitCode::kUsage,
                     "--measure-links needs --cluster and devices that dial in (neither --single "
                     "nor --local)");
+    if (line.has("federated") && (line.get_flag("resume") || line.has("checkpoint-every")))
+        return fail(ExitCode::kUsage,
+                    "--federated goes with neither --resume nor --checkpoint-every: a round begins "
+                    "from the server's model");
+    if (line.get_flag("evaluate-only") && line.get_flag("resume"))
+        return fail(ExitCode::kUsage, "--evaluate-only and --resume exclude each other");
     if (line.has("federated") && line.given("steps"))
         return fail(ExitCode::kUsage,
                     "--federated and --steps exclude each other: a round counts --epochs");
@@ -161,6 +173,17 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
     options.num_classes =
         line.has("num-classes") ? static_cast<int>(line.get_integer("num-classes")) : 0;
     options.init = line.get_text("init");
+    options.resume = line.get_flag("resume");
+    options.trainer.checkpoints = !line.has("federated");
+    options.trainer.checkpoint_every =
+        line.has("checkpoint-every")
+            ? static_cast<std::uint64_t>(line.get_integer("checkpoint-every"))
+            : 0;
+    const std::string replicas = line.get_text("replicas");
+    if (replicas != "auto" && replicas != "off")
+        return fail(ExitCode::kUsage, fmt::format("--replicas: expected auto or off, found '{}'",
+                                                  printable(replicas)));
+    options.replicas = replicas == "auto";
     options.evaluate_only = line.get_flag("evaluate-only");
     options.measure_links = line.get_flag("measure-links");
     options.quiet = line.get_flag("quiet");

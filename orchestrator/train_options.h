@@ -38,6 +38,8 @@ struct TrainOptions {
     bool auto_micro_batches = false;  // the planner sets trainer.micro_batches
     bool evaluate_only = false;
     bool measure_links = false;
+    bool replicas = true;
+    bool resume = false;
     bool quiet = false;
     std::string log_level;
     std::optional<Endpoint> federated;

@@ -6,11 +6,13 @@
 #include <filesystem>
 #include <memory>
 
+#include "core/files.h"
 #include "core/log.h"
 #include "orchestrator/cluster_session.h"
 #include "orchestrator/federated_client.h"
 #include "orchestrator/local_launcher.h"
 #include "orchestrator/planning.h"
+#include "orchestrator/replanner.h"
 #include "orchestrator/single_engine.h"
 #include "planner/partition.h"
 #include "stage_runtime/engine/numeric_class.h"
@@ -22,7 +24,8 @@ namespace ecopipe {
 namespace {
 
 constexpr double kLocalJoinTimeoutS = 60;
-constexpr double kStagePatienceS = 5;  // for --local stages to end by themselves
+constexpr double kStagePatienceS = 5;                  // for --local stages to end by themselves
+constexpr auto kStepGrace = std::chrono::seconds(10);  // for the step at hand, after a signal
 
 // Everything a run is made of, in the order it comes to be.
 struct Run {
@@ -34,7 +37,9 @@ struct Run {
     TensorMap weights;
     std::unique_ptr<LocalLauncher> launcher;
     std::unique_ptr<TrainingEngine> engine;
-    ClusterSession* session = nullptr;  // the engine, when it is a pipeline
+    ClusterSession* session = nullptr;      // the engine, when it is a pipeline
+    std::optional<Instant> training_since;  // a signal then ends the step before it ends the run
+    std::optional<Instant> signalled;
 };
 
 Result<void> load_inputs(Run& run) {
@@ -140,6 +145,27 @@ void warn_about_codecs(const Plan& plan) {
                 stage.device, stage.codec_forward, stage.codec_backward);
 }
 
+// Who plans anew when devices come, go or change their speed. A plan of the user's stands while its
+// devices do; a schedule of the user's own fits its own plan alone.
+std::unique_ptr<ClusterPlanner> make_planner(Run& run, const Cluster& cluster,
+                                             std::vector<ModelProfile> profiles, const Plan& plan) {
+    ReplannerOptions options;
+    options.cluster = cluster;
+    options.profiles = std::move(profiles);
+    options.measure = [&run, cluster] {
+        return gather_profiles(cluster, run.options.cluster_file, run.spec, run.info, run.options);
+    };
+    options.request.batch = run.options.trainer.batch;
+    options.request.micro_batches = plan.micro_batches;
+    const std::string& name = plan.schedule;
+    options.request.schedule =
+        name == "gpipe" || name == "interleaved" || name == "zb-h1" ? name : "1f1b";
+    if (!run.options.plan_file.empty()) options.given = plan;
+    options.replicas = run.options.replicas;
+    options.check = check_executable;
+    return std::make_unique<Replanner>(std::move(options));
+}
+
 // Opens the port, starts local stages, waits for the devices, settles the plan.
 Result<void> open_pipeline(Run& run, RunRecord& record) {
     TrainOptions& options = run.options;
@@ -174,10 +200,19 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
             session_options.data_address[device.name] = device.data_address;
     }
     run.launcher = std::make_unique<LocalLauncher>();
-    session_options.check = [launcher = run.launcher.get()]() -> Result<void> {
-        if (signal_received() != 0) return fail(ExitCode::kRunFailed, "interrupted by a signal");
-        return launcher->check();
+    session_options.check = [&run]() -> Result<void> {
+        if (signal_received() == 0) return {};
+        if (!run.signalled) run.signalled = monotonic_now();
+        if (run.training_since && monotonic_now() - *run.signalled < kStepGrace) return {};
+        return fail(ExitCode::kRunFailed, "interrupted by a signal");
     };
+    session_options.ended_processes = [launcher = run.launcher.get()] {
+        std::vector<LostProcess> lost;
+        for (auto& [device, how] : launcher->ended())
+            lost.push_back({device, "its process " + how});
+        return lost;
+    };
+    session_options.rejoin_timeout_s = options.local ? 0 : options.join_timeout_s;
     ECOPIPE_ASSIGN_OR_RETURN(auto session,
                              ClusterSession::open(run.loop, std::move(session_options)));
     run.session = session.get();
@@ -250,6 +285,7 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
             "{} with {} micro-batches, predicted step {:.2f} ms + control {:.2f} ms, bound by {}",
             plan->schedule, plan->micro_batches, plan->predicted->step_ms,
             plan->predicted->control_ms, plan->predicted->bound_by);
+    run.session->set_planner(make_planner(run, cluster, std::move(profiles), *plan));
     run.session->set_plan(
         *plan, {run.spec, options.trainer.seed, options.optimizer, "cross_entropy"}, run.info);
     return {};
@@ -288,16 +324,105 @@ Result<void> begin_record(const Run& run, RunRecord& record) {
     return {};
 }
 
+// The flags that the trained bytes depend on: a resumed run must have the same. How long it trains,
+// and on which devices, may change.
+OrderedJson training_flags(const Run& run) {
+    const TrainOptions& options = run.options;
+    OrderedJson flags{{"model", run.spec.id()},
+                      {"batch", options.trainer.batch},
+                      {"micro-batches", options.trainer.micro_batches},
+                      {"optimizer", options.optimizer.name},
+                      {"lr", options.trainer.learning_rate},
+                      {"momentum", options.optimizer.momentum},
+                      {"weight-decay", options.optimizer.weight_decay},
+                      {"seed", options.trainer.seed},
+                      {"drop-last", options.trainer.drop_last},
+                      {"no-shuffle", !options.trainer.shuffle},
+                      {"num-classes", run.spec.num_classes}};
+    for (const char* name : {"data", "classes", "data-limit", "init"})
+        flags[name] = options.effective.value(name, OrderedJson());
+    return flags;
+}
+
+Result<void> compare_flags(const OrderedJson& before, const OrderedJson& now,
+                           const std::string& source) {
+    for (const auto& [name, value] : now.items()) {
+        const OrderedJson was = before.value(name, OrderedJson());
+        if (was != value)
+            return fail(ExitCode::kUsage,
+                        fmt::format("--resume: --{} was {} in {}, found {}", name,
+                                    printable(was.dump()), source, printable(value.dump())));
+    }
+    return {};
+}
+
+// Where to go on from: the newest checkpoint, or the beginning. `state` is replaced by its own.
+Result<std::uint64_t> resume_point(const Run& run, const RunRecord& record, TensorMap& state) {
+    const CheckpointStore store(record.path("checkpoints"));
+    ECOPIPE_ASSIGN_OR_RETURN(auto checkpoint, store.newest([](const std::string& why) {
+        log_warn("checkpoint skipped: {}", why);
+    }));
+    if (checkpoint) {
+        ECOPIPE_RETURN_IF_ERROR(compare_flags(
+            checkpoint->flags, run.options.trainer.checkpoint_flags, "the checkpoint"));
+        log_info("resuming from the checkpoint of step {}", checkpoint->step);
+        state = std::move(checkpoint->state);
+        return checkpoint->step;
+    }
+    const std::string before = record.path("run.json");
+    if (std::filesystem::exists(before)) {
+        ECOPIPE_ASSIGN_OR_RETURN(const std::string text, read_file(before, kConfigBytesMax));
+        const OrderedJson run_json = OrderedJson::parse(text, nullptr, false);
+        if (run_json.is_object() && run_json.contains("training"))
+            ECOPIPE_RETURN_IF_ERROR(compare_flags(
+                run_json["training"], run.options.trainer.checkpoint_flags, "run.json"));
+        log_info("no checkpoint in {}: training from the beginning", record.directory());
+    }
+    return 0;
+}
+
+void tell_replicas(const Run& run) {
+    if (run.session == nullptr) return;
+    const ReplicaPlan& replicas = run.session->replicas();
+    if (replicas.every > 0) {
+        std::vector<std::string> pairs;
+        for (const auto& [owner, buddy] : replicas.buddies)
+            pairs.push_back(fmt::format("{} to {}", owner, buddy));
+        log_info("replicas every {} step{}: {}", replicas.every, replicas.every == 1 ? "" : "s",
+                 fmt::join(pairs, ", "));
+    } else {
+        log_warn("no replicas ({}): a lost device sends all back to the newest checkpoint",
+                 replicas.why_not);
+    }
+}
+
 Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
+    run.options.trainer.checkpoint_flags = training_flags(run);
     Trainer trainer(*run.engine, run.data, run.options.trainer, record, progress);
-    ECOPIPE_RETURN_IF_ERROR(run.engine->load(run.weights));
+    TensorMap state = run.weights;
+    std::uint64_t first = 0;
+    if (run.options.resume) {
+        ECOPIPE_ASSIGN_OR_RETURN(first, resume_point(run, record, state));
+    }
+    ECOPIPE_RETURN_IF_ERROR(run.engine->load(state, first));
+    state.clear();
+    tell_replicas(run);
     TrainResult result;
     if (run.options.evaluate_only) {
-        ECOPIPE_ASSIGN_OR_RETURN(result.test, trainer.evaluate(0));
+        std::optional<LossSum> test;
+        while (!test) {
+            ECOPIPE_ASSIGN_OR_RETURN(test, trainer.evaluate(0));
+        }
+        result.test = *test;
     } else {
-        ECOPIPE_ASSIGN_OR_RETURN(result, trainer.run());
-        ECOPIPE_ASSIGN_OR_RETURN(const TensorMap trained, run.engine->state(false));
-        ECOPIPE_RETURN_IF_ERROR(record.save_model(run.spec, trained));
+        record.run["training"] = run.options.trainer.checkpoint_flags;
+        ECOPIPE_RETURN_IF_ERROR(record.save_run());  // a resumption compares flags with it
+        run.training_since = monotonic_now();
+        ECOPIPE_ASSIGN_OR_RETURN(result, trainer.run(first));
+        if (run.session != nullptr)
+            ECOPIPE_RETURN_IF_ERROR(
+                write_file_atomically(record.path("plan.json"), plan_text(run.session->plan())));
+        ECOPIPE_RETURN_IF_ERROR(record.save_model(run.spec, result.weights));
         ECOPIPE_RETURN_IF_ERROR(record.save_timeline());
     }
     record.run["results"] = {{"steps", result.steps},
@@ -362,7 +487,8 @@ Result<ExitCode> train(TrainOptions options) {
     Run run;
     run.options = std::move(options);
     ECOPIPE_RETURN_IF_ERROR(load_inputs(run));
-    ECOPIPE_ASSIGN_OR_RETURN(RunRecord record, RunRecord::create(run.options.out));
+    ECOPIPE_ASSIGN_OR_RETURN(RunRecord record,
+                             RunRecord::create(run.options.out, run.options.resume));
     auto outcome = run_all(run, record);
     if (run.engine)
         run.engine->end(outcome ? ExitCode::kDone : outcome.error().code,

@@ -3,6 +3,7 @@
 // for a pipeline, for one process and for a federated round.
 
 #include <functional>
+#include <optional>
 
 #include "orchestrator/progress.h"
 #include "orchestrator/run_record.h"
@@ -22,6 +23,9 @@ struct TrainerOptions {
     bool evaluate = true;  // after each epoch
     double learning_rate = 0.01;
     std::uint64_t seed = 0;
+    bool checkpoints = false;
+    std::uint64_t checkpoint_every = 0;  // steps; 0: each epoch
+    OrderedJson checkpoint_flags;        // of the run, for the checkpoint
 };
 
 struct EpochPlan {
@@ -33,7 +37,8 @@ struct EpochPlan {
 [[nodiscard]] Result<EpochPlan> plan_epochs(std::int64_t samples, const TrainerOptions& options);
 
 struct TrainResult {
-    std::uint64_t steps = 0;
+    std::uint64_t steps = 0;  // of the whole run, those before a resumption included
+    TensorMap weights;        // at the end
     double last_loss = 0;
     LossSum test;  // of the last evaluation
     double median_step_ms = 0;
@@ -41,27 +46,51 @@ struct TrainResult {
     bool interrupted = false;  // by a signal, after a whole step
 };
 
+// The first step and epoch of a federated round: rounds key their draws far apart, so that neither
+// steps nor epochs of two rounds ever share a number.
+[[nodiscard]] constexpr std::uint64_t round_key(std::uint64_t round) { return round << 24U; }
+
 class Trainer {
   public:
     Trainer(TrainingEngine& engine, const DataSplits& data, TrainerOptions options,
             RunRecord& record, Progress& progress)
         : engine_(engine), data_(data), options_(options), record_(record), progress_(progress) {}
 
-    // The whole run with an evaluation after each epoch. Errors: kRunFailed when the loss or a
-    // gradient is no finite number, naming step and layer; the engine's own.
-    [[nodiscard]] Result<TrainResult> run();
+    // The whole run from step `first` on, with an evaluation after each epoch. The engine has been
+    // loaded with the state of that step. When the engine goes back, so does the loop: batches are
+    // a pure function of seed, epoch and index. Errors: kRunFailed when the loss or a gradient is
+    // no finite number, naming step and layer; the engine's own.
+    [[nodiscard]] Result<TrainResult> run(std::uint64_t first = 0);
     // One federated round: `epochs` epochs whose order and draws are keyed by `round`, without
     // evaluation.
     [[nodiscard]] Result<TrainResult> run_round(std::uint64_t round, std::uint64_t epochs,
                                                 double learning_rate);
-    [[nodiscard]] Result<LossSum> evaluate(double epoch);
+    // Nothing when the engine went back instead.
+    [[nodiscard]] Result<std::optional<LossSum>> evaluate(double epoch);
 
   private:
+    // A stretch of steps, numbered from 0 here and from `key` for the engine.
+    struct Stretch {
+        std::uint64_t key = 0;
+        std::uint64_t epoch_key = 0;
+        std::uint64_t first = 0;
+        std::uint64_t steps = 0;  // the step to stop before
+        bool whole_run = false;   // with evaluations and checkpoints
+        EpochPlan plan;
+    };
     [[nodiscard]] std::vector<Batch> batch(std::uint64_t epoch_key, std::uint64_t index);
-    [[nodiscard]] Result<void> train_steps(std::uint64_t first_key_step,
-                                           std::uint64_t first_epoch_key, const EpochPlan& plan,
-                                           std::uint64_t steps, bool evaluate_epochs,
-                                           TrainResult& result);
+    [[nodiscard]] Result<void> train(const Stretch& stretch, TrainResult& result);
+    // One step, committed and recorded; false when the engine went back.
+    [[nodiscard]] Result<bool> step(const Stretch& stretch, std::uint64_t step,
+                                    std::vector<Batch>& next, TrainResult& result);
+    // What comes after a step: an evaluation, a checkpoint. False when the engine went back.
+    [[nodiscard]] Result<bool> end_step(const Stretch& stretch, std::uint64_t done,
+                                        TrainResult& result);
+    [[nodiscard]] Result<bool> save_checkpoint(const Stretch& stretch, std::uint64_t done);
+    [[nodiscard]] Result<void> record_step(const StepOutcome& outcome, double loss, double step_ms,
+                                           std::int64_t labels);
+    // The step to go on from, when the engine went back since the last call.
+    [[nodiscard]] std::optional<std::uint64_t> rewound(const Stretch& stretch);
 
     TrainingEngine& engine_;
     const DataSplits& data_;
@@ -70,7 +99,12 @@ class Trainer {
     Progress& progress_;
     std::uint64_t ordered_epoch_ = 0;
     std::vector<std::int64_t> order_;
-    std::uint64_t recorded_steps_ = 0;
+    std::uint64_t committed_steps_ = 0;
+    std::optional<std::uint64_t> went_back_to_;
+    std::vector<ClusterEvent> events_;  // to be recorded with the next committed step
+    std::vector<double> step_times_;
+    double samples_done_ = 0;
+    double training_ms_ = 0;
 };
 
 }  // namespace ecopipe

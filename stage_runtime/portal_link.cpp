@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "core/log.h"
 
 namespace ecopipe {
@@ -9,9 +11,21 @@ namespace {
 constexpr auto kHelloEvery = std::chrono::milliseconds(200);
 }
 
-PortalLink::PortalLink(NetLoop& loop, const std::atomic<std::uint64_t>& actions_finished,
-                       Callbacks callbacks)
-    : loop_(loop), actions_finished_(actions_finished), callbacks_(std::move(callbacks)) {}
+void ComputeActivity::begin(std::uint64_t at_step, std::uint32_t at_micro_batch, Instant now) {
+    step = at_step;
+    micro_batch = at_micro_batch;
+    busy_since_ns = now.time_since_epoch().count();
+}
+
+void ComputeActivity::end(Instant now) {
+    const auto took =
+        static_cast<std::uint64_t>(now.time_since_epoch().count() - busy_since_ns.exchange(0));
+    if (took > longest_ns) longest_ns = took;
+    ++actions_finished;
+}
+
+PortalLink::PortalLink(NetLoop& loop, const ComputeActivity& activity, Callbacks callbacks)
+    : loop_(loop), activity_(activity), callbacks_(std::move(callbacks)) {}
 
 PortalLink::~PortalLink() {
     hang_up();
@@ -76,8 +90,17 @@ void PortalLink::on_message(const Incoming& message) {
     const auto type = static_cast<MessageType>(message.header.type);
     if (type == MessageType::kPing) {
         if (const auto ping = decode<Ping>(message.body)) {
-            const Pong pong{ping->sent_ns, last_heard_.time_since_epoch().count(),
-                            actions_finished_.load()};
+            const std::int64_t now_ns = last_heard_.time_since_epoch().count();
+            const std::int64_t since_ns = activity_.busy_since_ns;
+            const Pong pong{ping->sent_ns,
+                            now_ns,
+                            activity_.actions_finished,
+                            since_ns == 0 ? 0
+                                          : static_cast<std::uint64_t>(
+                                                std::max<std::int64_t>(now_ns - since_ns, 1)),
+                            activity_.longest_ns,
+                            activity_.step,
+                            activity_.micro_batch};
             FrameHeader header;
             header.run = run_;
             static_cast<void>(socket_->send("", header, pong));

@@ -13,6 +13,18 @@
 
 namespace ecopipe {
 
+// What the compute thread is at; it writes, the network thread tells the portal.
+struct ComputeActivity {
+    std::atomic<std::uint64_t> actions_finished{0};
+    std::atomic<std::int64_t> busy_since_ns{0};  // 0: waiting
+    std::atomic<std::uint64_t> longest_ns{0};
+    std::atomic<std::uint64_t> step{0};
+    std::atomic<std::uint32_t> micro_batch{0};
+
+    void begin(std::uint64_t at_step, std::uint32_t at_micro_batch, Instant now);
+    void end(Instant now);
+};
+
 class PortalLink {
   public:
     struct Callbacks {  // on the network thread
@@ -20,9 +32,8 @@ class PortalLink {
             on_message;                      // but Ping
         std::function<void(Error)> on_lost;  // once: silence, or another protocol
     };
-    // Dials and keeps sending `hello` until Welcome. `actions_finished` is told in every Pong.
-    PortalLink(NetLoop& loop, const std::atomic<std::uint64_t>& actions_finished,
-               Callbacks callbacks);
+    // Dials and keeps sending `hello` until Welcome. `activity` is told in every Pong.
+    PortalLink(NetLoop& loop, const ComputeActivity& activity, Callbacks callbacks);
     ~PortalLink();
     [[nodiscard]] Result<void> dial(const Endpoint& portal, const Hello& hello);
     void hang_up();
@@ -44,7 +55,7 @@ class PortalLink {
 
     NetLoop& loop_;
     Lifeline lifeline_ = make_lifeline();
-    const std::atomic<std::uint64_t>& actions_finished_;
+    const ComputeActivity& activity_;
     Callbacks callbacks_;
     std::unique_ptr<MessageSocket> socket_;
     Endpoint portal_;

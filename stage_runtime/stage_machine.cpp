@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 namespace ecopipe {
 
@@ -52,7 +53,11 @@ void StageMachine::handle(const stage_event::Configured& event, StageCommands& o
     generation_ = event.generation;
     slices_ = event.slices;
     missing_peers_ = event.peers;
-    missing_state_ = event.state_tensors;
+    to_supply_ = event.supply;
+    restore_step_ = event.restore_step;
+    keep_snapshots_ = event.keep_snapshots;
+    snapshot_after_update_ = false;
+    state_.reset();
     actions_.clear();
     next_action_ = 0;
     action_running_ = false;
@@ -63,22 +68,54 @@ void StageMachine::handle(const stage_event::Configured& event, StageCommands& o
         return stale;
     });
     phase_ = Phase::kLoading;
+    missing_layers_.clear();
+    for (const LayerTransfer& transfer : event.restore) {
+        for (auto layer = static_cast<int>(transfer.first_layer);
+             layer <= static_cast<int>(transfer.last_layer); ++layer) {
+            if (transfer.peer == event.device) {
+                out.push_back(stage_command::LoadLayer{restore_step_, layer});
+            } else {
+                missing_layers_.insert(layer);
+            }
+        }
+    }
+    supply_attached(out);
     ready_if_loaded(out);
 }
 
 void StageMachine::handle(const stage_event::Attached& event, StageCommands& out) {
     missing_peers_.erase(event.peer);
+    supply_attached(out);
     ready_if_loaded(out);
 }
 
-void StageMachine::handle(const stage_event::StateLoaded&, StageCommands& out) {
-    if (missing_state_ > 0) --missing_state_;
+// What is given waits for the channel: what is queued before it stands may be lost.
+void StageMachine::supply_attached(StageCommands& out) {
+    if (phase_ != Phase::kLoading) return;
+    std::erase_if(to_supply_, [&](const LayerTransfer& transfer) {
+        if (missing_peers_.contains(transfer.peer)) return false;
+        out.push_back(stage_command::SupplyLayers{restore_step_, transfer});
+        return true;
+    });
+}
+
+void StageMachine::handle(const stage_event::LayerArrived& event, StageCommands& out) {
+    if (event.generation != generation_) return;
+    if (event.replica) {
+        if (keep_snapshots_) out.push_back(stage_command::SendStored{event.step, event.layer});
+        return;
+    }
+    if (phase_ != Phase::kLoading || event.step != restore_step_ ||
+        missing_layers_.erase(event.layer) == 0)
+        return;
+    out.push_back(stage_command::LoadLayer{event.step, event.layer});
     ready_if_loaded(out);
 }
 
 void StageMachine::ready_if_loaded(StageCommands& out) {
-    if (phase_ != Phase::kLoading || missing_state_ > 0 || !missing_peers_.empty()) return;
+    if (phase_ != Phase::kLoading || !missing_layers_.empty() || !missing_peers_.empty()) return;
     phase_ = Phase::kIdle;
+    state_ = restore_step_;
     out.push_back(stage_command::SendReady{});
 }
 
@@ -93,8 +130,18 @@ void StageMachine::handle(const stage_event::TensorArrived& event, StageCommands
     run_next(out);
 }
 
+// A Begin means that all are ready: what was given is no longer asked for.
+void StageMachine::drop_snapshots(std::uint64_t recovery_point, StageCommands& out) const {
+    constexpr auto kAll = std::numeric_limits<std::uint64_t>::max();
+    out.push_back(stage_command::DropSnapshots{keep_snapshots_ ? recovery_point : kAll});
+}
+
 void StageMachine::handle(const stage_event::Begun& event, StageCommands& out) {
     if (event.generation != generation_) return;  // of a plan that is no longer in force
+    if (slices_.empty()) {
+        drop_snapshots(event.begin.recovery_point, out);
+        return;
+    }
     if (phase_ == Phase::kDone || phase_ == Phase::kUpdating) {
         next_step_ = event;
         return;
@@ -104,12 +151,18 @@ void StageMachine::handle(const stage_event::Begun& event, StageCommands& out) {
             fmt::format("Begin of step {} while {}", event.step, waiting_for())});
         return;
     }
+    if (event.begin.mode == StepMode::kTrain && state_ != event.step) {
+        out.push_back(stage_command::ProtocolError{
+            fmt::format("Begin of step {} from another state", event.step)});
+        return;
+    }
     step_ = event.step;
     mode_ = event.begin.mode;
     actions_ = event.actions;
     next_action_ = 0;
     action_running_ = false;
     phase_ = Phase::kRunning;
+    drop_snapshots(event.begin.recovery_point, out);
     out.push_back(stage_command::StartStep{event.step, event.begin});
     run_next(out);
 }
@@ -185,13 +238,22 @@ void StageMachine::handle(const stage_event::CommitReceived& event, StageCommand
             fmt::format("Commit of step {} while {}", event.step, waiting_for())});
         return;
     }
+    if (state_ != step_) {
+        out.push_back(stage_command::ProtocolError{
+            fmt::format("Commit of step {} onto another state", event.step)});
+        return;
+    }
     phase_ = Phase::kUpdating;
+    snapshot_after_update_ = event.commit.snapshot && keep_snapshots_;
+    state_.reset();
     out.push_back(stage_command::ApplyUpdate{event.commit});
 }
 
 void StageMachine::handle(const stage_event::UpdateFinished&, StageCommands& out) {
     phase_ = Phase::kIdle;
+    state_ = step_ + 1;
     out.push_back(stage_command::SendCommitted{});
+    if (snapshot_after_update_) out.push_back(stage_command::TakeSnapshot{*state_});
     if (next_step_) {
         const auto begun = std::move(*next_step_);
         next_step_.reset();
@@ -214,7 +276,9 @@ std::string StageMachine::waiting_for() const {
         case Phase::kLoading:
             if (!missing_peers_.empty())
                 return fmt::format("waiting for a channel with {}", *missing_peers_.begin());
-            return fmt::format("waiting for {} state tensors", missing_state_);
+            return fmt::format("waiting for the state of {} layers, first layer {}",
+                               missing_layers_.size(),
+                               missing_layers_.empty() ? -1 : *missing_layers_.begin());
         case Phase::kIdle:
             return fmt::format("idle after step {}", step_);
         case Phase::kRunning: {

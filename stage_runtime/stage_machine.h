@@ -6,6 +6,9 @@
 //   action--> done done --Commit--> updating --> idle        (an evaluation goes from running
 //   straight back to idle)
 //
+// Configured may come at any time: it gives up the step at hand and goes to the state that it
+// names. A device without slices only gives state and keeps replicas.
+//
 // Tensors are addressed, never expected in an order: those of an older generation are dropped,
 // those of a later step wait for its Begin.
 
@@ -46,14 +49,24 @@ struct SliceRole {
 namespace stage_event {
 struct Configured {
     std::uint32_t generation;
+    std::string device;  // this one
     std::vector<SliceRole> slices;
-    std::set<std::string> peers;  // that must attach
-    std::size_t state_tensors;    // that must arrive
+    std::set<std::string> peers;     // that must attach
+    std::uint64_t restore_step = 0;  // the state to start from
+    std::vector<LayerTransfer> restore;
+    std::vector<LayerTransfer> supply;
+    bool keep_snapshots = false;
 };
 struct Attached {
     std::string peer;
 };
-struct StateLoaded {};  // one tensor
+// All tensors of a layer's state are kept now; `replica`: for another device.
+struct LayerArrived {
+    std::uint32_t generation;
+    std::uint64_t step;
+    int layer;
+    bool replica;
+};
 struct TensorArrived {
     TensorAddress address;
 };
@@ -76,12 +89,31 @@ struct FetchReceived {
 };
 }  // namespace stage_event
 using StageEvent =
-    std::variant<stage_event::Configured, stage_event::Attached, stage_event::StateLoaded,
+    std::variant<stage_event::Configured, stage_event::Attached, stage_event::LayerArrived,
                  stage_event::TensorArrived, stage_event::Begun, stage_event::ActionFinished,
                  stage_event::StepReported, stage_event::CommitReceived,
                  stage_event::UpdateFinished, stage_event::FetchReceived>;
 
 namespace stage_command {
+// From the kept states into the slice that has the layer.
+struct LoadLayer {
+    std::uint64_t step;
+    int layer;
+};
+struct SupplyLayers {
+    std::uint64_t step;
+    LayerTransfer transfer;
+};
+struct DropSnapshots {  // of earlier steps
+    std::uint64_t before;
+};
+struct TakeSnapshot {  // of every slice, for this process and its buddy; then Stored
+    std::uint64_t step;
+};
+struct SendStored {
+    std::uint64_t step;
+    int layer;
+};
 struct SendReady {};
 struct StartStep {
     std::uint64_t step;
@@ -109,9 +141,11 @@ struct ProtocolError {  // the portal broke the order of messages
 };
 }  // namespace stage_command
 using StageCommand =
-    std::variant<stage_command::SendReady, stage_command::StartStep, stage_command::Run,
-                 stage_command::DropTensor, stage_command::ReportStep, stage_command::ApplyUpdate,
-                 stage_command::SendCommitted, stage_command::SendState,
+    std::variant<stage_command::LoadLayer, stage_command::SupplyLayers,
+                 stage_command::DropSnapshots, stage_command::TakeSnapshot,
+                 stage_command::SendStored, stage_command::SendReady, stage_command::StartStep,
+                 stage_command::Run, stage_command::DropTensor, stage_command::ReportStep,
+                 stage_command::ApplyUpdate, stage_command::SendCommitted, stage_command::SendState,
                  stage_command::ProtocolError>;
 using StageCommands = std::vector<StageCommand>;
 
@@ -122,6 +156,10 @@ class StageMachine {
     [[nodiscard]] std::uint32_t generation() const { return generation_; }
     [[nodiscard]] std::uint64_t step() const { return step_; }
     [[nodiscard]] StepMode mode() const { return mode_; }
+    // The state that the slices hold, whatever of a step is under way; nothing while they load.
+    [[nodiscard]] std::optional<std::uint64_t> state() const {
+        return slices_.empty() ? std::nullopt : state_;
+    }
     [[nodiscard]] const std::vector<SliceRole>& slices() const { return slices_; }
     // What the stage waits for, for a message a person can act on.
     [[nodiscard]] std::string waiting_for() const;
@@ -130,7 +168,7 @@ class StageMachine {
     enum class Phase { kUnconfigured, kLoading, kIdle, kRunning, kReporting, kDone, kUpdating };
     void handle(const stage_event::Configured& event, StageCommands& out);
     void handle(const stage_event::Attached& event, StageCommands& out);
-    void handle(const stage_event::StateLoaded& event, StageCommands& out);
+    void handle(const stage_event::LayerArrived& event, StageCommands& out);
     void handle(const stage_event::TensorArrived& event, StageCommands& out);
     void handle(const stage_event::Begun& event, StageCommands& out);
     void handle(const stage_event::ActionFinished& event, StageCommands& out);
@@ -138,7 +176,9 @@ class StageMachine {
     void handle(const stage_event::CommitReceived& event, StageCommands& out);
     void handle(const stage_event::UpdateFinished& event, StageCommands& out);
     void handle(const stage_event::FetchReceived& event, StageCommands& out);
+    void supply_attached(StageCommands& out);
     void ready_if_loaded(StageCommands& out);
+    void drop_snapshots(std::uint64_t recovery_point, StageCommands& out) const;
     void run_next(StageCommands& out);
     // The addresses that an action consumes, once all have arrived.
     [[nodiscard]] std::optional<std::vector<TensorAddress>> inputs_of(const Action& action) const;
@@ -150,7 +190,12 @@ class StageMachine {
     std::uint32_t generation_ = 0;
     std::vector<SliceRole> slices_;
     std::set<std::string> missing_peers_;
-    std::size_t missing_state_ = 0;
+    std::set<int> missing_layers_;
+    std::vector<LayerTransfer> to_supply_;
+    std::uint64_t restore_step_ = 0;
+    bool keep_snapshots_ = false;
+    bool snapshot_after_update_ = false;
+    std::optional<std::uint64_t> state_;
     std::uint64_t step_ = 0;
     StepMode mode_ = StepMode::kTrain;
     ActionList actions_;

@@ -7,6 +7,7 @@
 #include "core/log.h"
 #include "stage_runtime/engine/numeric_class.h"
 #include "stage_runtime/host_facts.h"
+#include "stage_runtime/slow_switch.h"
 #include "stage_runtime/torch_compat.h"
 #include "stage_runtime/worker.h"
 
@@ -110,6 +111,7 @@ Result<ExitCode> run(int argc, const char* const* argv) {
         ECOPIPE_RETURN_IF_ERROR(parse_link(link, options.links));
 
     watch_signals();
+    watch_slow_switch();
     configure_torch(options.threads);
     warn_without_fast_blas();
     return run_worker(options);

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
+#include <random>
 #include <thread>
 
 #include "core/check.h"
@@ -18,14 +20,17 @@
 #include "stage_runtime/engine/numeric_class.h"
 #include "stage_runtime/host_facts.h"
 #include "stage_runtime/portal_link.h"
+#include "stage_runtime/slow_switch.h"
 #include "stage_runtime/stage_machine.h"
+#include "stage_runtime/state_exchange.h"
 #include "stage_runtime/work_clock.h"
 
 namespace ecopipe {
 namespace {
 
 constexpr auto kTick = std::chrono::milliseconds(50);    // how soon a signal is noticed
-constexpr auto kLoadTimeout = std::chrono::seconds(30);  // for channels and state after Configure
+constexpr auto kLoadTimeout = std::chrono::seconds(20);  // after Configure without any progress
+constexpr auto kLeaveWait = std::chrono::seconds(30);    // for others to take this one's layers
 constexpr auto kEndWait = std::chrono::seconds(5);       // for the portal's word after a failure
 constexpr std::size_t kModelFileBytesMax = 8ULL << 30;
 
@@ -35,6 +40,7 @@ struct ControlMessage {
 };
 struct PeerAttached {
     std::string peer;
+    std::uint64_t instance;
 };
 struct PortalLost {
     Error error;
@@ -42,6 +48,13 @@ struct PortalLost {
 using WorkerEvent = std::variant<ControlMessage, Delivery, PeerAttached, PortalLost>;
 
 std::int64_t ns(Instant instant) { return instant.time_since_epoch().count(); }
+
+// A hook for tests: with ECOPIPE_TEST_DIE_AT_COMMIT=N in the environment the process is killed
+// after it has applied step N (counted from 0), before it says so.
+void die_if_told(std::uint64_t step) {
+    static const char* const told = std::getenv("ECOPIPE_TEST_DIE_AT_COMMIT");
+    if (told != nullptr && std::strtoull(told, nullptr, 10) == step) ::raise(SIGKILL);
+}
 
 Result<std::string> find_torchscript(const std::string& directory, const std::string& sha256) {
     std::error_code error;
@@ -62,14 +75,18 @@ class Worker {
   public:
     explicit Worker(const WorkerOptions& options)
         : options_(options),
-          link_(loop_, actions_finished_,
+          link_(loop_, activity_,
                 {[this](const FrameHeader& header, std::vector<std::byte> body) {
+                     if (ends_work(header)) ++superseded_;
                      inbox_.push(ControlMessage{header, std::move(body)});
                  },
                  [this](Error error) { inbox_.push(PortalLost{std::move(error)}); }}),
           data_(loop_, options.device,
                 {[this](Delivery delivery) { inbox_.push(std::move(delivery)); },
-                 [this](const std::string& peer) { inbox_.push(PeerAttached{peer}); }}) {}
+                 [this](const std::string& peer, std::uint64_t instance) {
+                     inbox_.push(PeerAttached{peer, instance});
+                 }}),
+          state_(data_) {}
 
     Result<ExitCode> run() {
         ECOPIPE_ASSIGN_OR_RETURN(numeric_class_, measure_numeric_class(options_.threads));
@@ -81,6 +98,10 @@ class Worker {
                   data_port_);
         for (;;) {
             auto ended = serve_one_run();
+            if (std::exchange(taken_for_lost_, false) && signal_received() == 0) {
+                log_warn("{}; joins again", ended.error().message);
+                continue;
+            }
             if (signal_received() != 0) return static_cast<ExitCode>(128 + signal_received());
             const bool orphaned =
                 !ended && ended.error().code == ExitCode::kUnreachable && was_welcomed_;
@@ -96,10 +117,21 @@ class Worker {
     Result<ExitCode> serve_one_run();  // joins, works until the run ends
     Result<ExitCode> pump();
     [[nodiscard]] std::string loading_problem() const;
+    // Whether there is a channel with the instance of a peer that the portal named.
+    [[nodiscard]] bool stands(const std::string& peer) const;
     Result<std::optional<ExitCode>> handle(ControlMessage& message);
     Result<void> configure(const FrameHeader& header, const Configure& configure);
     Result<void> begin(const FrameHeader& header, const Begin& begin);
-    Result<void> take_state(const Delivery& delivery);
+    // What makes the work at hand worthless.
+    static bool ends_work(const FrameHeader& header) {
+        const auto type = static_cast<MessageType>(header.type);
+        return type == MessageType::kConfigure || type == MessageType::kEnd;
+    }
+    Result<void> make_executors(const Configure& work, std::vector<SliceRole>& slices);
+    Result<void> take_state(Delivery delivery);
+    void take_snapshot(std::uint64_t step);
+    void send_stored(std::uint64_t step, int layer);
+    void drop_tensor(const TensorAddress& address);
     Result<void> deliver(Delivery delivery);
     Result<void> obey(StageCommands commands);
     Result<void> run_action(const stage_command::Run& run);
@@ -112,6 +144,9 @@ class Worker {
     void send_tensor(const std::string& to, TensorAddress address, EncodedTensor tensor);
     void report_step();
     void send_state(bool optimizer_state);
+    // A signal asks this device to leave: its layers are handed over first.
+    Result<void> leave_in_order();
+    [[nodiscard]] double slowdown() const { return options_.slowdown * slow_switch_factor(); }
     [[nodiscard]] FrameHeader header() const {
         FrameHeader header;
         header.generation = machine_.generation();
@@ -124,24 +159,29 @@ class Worker {
 
     const WorkerOptions& options_;
     Inbox<WorkerEvent> inbox_;
-    std::atomic<std::uint64_t> actions_finished_{0};
+    ComputeActivity activity_;
+    std::atomic<int> superseded_{0};  // messages that end the work at hand and are not handled yet
     NetLoop loop_;
     PortalLink link_;
     DataPlane data_;
+    StateExchange state_;
     NumericClass numeric_class_;
     std::uint16_t data_port_ = 0;
+    std::uint64_t instance_ = 0;  // of this joining
 
     StageMachine machine_;
     Plan plan_;
-    std::vector<std::unique_ptr<Executor>> executors_;  // one a slice
-    std::map<TensorAddress, Delivery> tensors_;         // arrived, not consumed yet
+    Configure work_;  // in force
+    Executors executors_;
+    std::map<TensorAddress, Delivery> tensors_;  // arrived, not consumed yet
     std::vector<Delivery> early_state_;  // of a generation whose Configure is still under way
-    std::set<std::string> attached_;     // peers whose channel stands
+    std::map<std::string, std::uint64_t> attached_;  // channels that stand, and with which instance
+    bool taken_for_lost_ = false;
+    std::optional<Instant> leaving_since_;
     bool configured_ = false;
     bool was_welcomed_ = false;
     std::optional<Instant> loading_since_;  // from Configure to Ready
-    std::vector<PeerAddress> peers_;
-    std::uint32_t micro_batch_ = 0;  // of the action at hand
+    std::uint32_t micro_batch_ = 0;         // of the action at hand
     bool trace_ = false;
     Done done_;  // of the step under way
     double update_ms_ = 0;
@@ -156,7 +196,13 @@ Result<ExitCode> Worker::serve_one_run() {
     early_state_.clear();
     attached_.clear();
     configured_ = false;
+    work_ = {};
+    state_.keeper().clear();
+    superseded_ = 0;
     loading_since_.reset();
+    leaving_since_.reset();
+    std::random_device device;  // an identity only
+    instance_ = (std::uint64_t{device()} << 32) | device() | 1U;
     const Hello hello{.device = options_.device,
                       .program_version = kVersion,
                       .numeric_class = numeric_class_.hash,
@@ -167,7 +213,8 @@ Result<ExitCode> Worker::serve_one_run() {
                       .memory_mib = available_memory_mib(),
                       .data_address = options_.data_address,
                       .data_port = data_port_,
-                      .process_id = static_cast<std::uint64_t>(::getpid())};
+                      .process_id = static_cast<std::uint64_t>(::getpid()),
+                      .instance = instance_};
     ECOPIPE_RETURN_IF_ERROR(link_.dial(options_.portal, hello));
     log_info("{} joins {}", options_.device, options_.portal.text());
     auto ended = pump();
@@ -181,10 +228,8 @@ Result<ExitCode> Worker::pump() {
     const Instant join_deadline = monotonic_now() + from_ms(options_.join_timeout_s * 1000);
     for (;;) {
         auto event = inbox_.pop_until(monotonic_now() + kTick);
-        if (signal_received() != 0) {
-            const auto name = signal_received() == SIGINT ? "SIGINT" : "SIGTERM";
-            return give_up({ExitCode::kRunFailed, fmt::format("left on {}", name)});
-        }
+        if (signal_received() != 0)
+            if (auto left = leave_in_order(); !left) return give_up(left.error());
         if (!event) {
             if (loading_since_ && monotonic_now() - *loading_since_ > kLoadTimeout)
                 return give_up(
@@ -200,8 +245,9 @@ Result<ExitCode> Worker::pump() {
         if (auto* lost = std::get_if<PortalLost>(&*event))
             return tl::unexpected<Error>(lost->error);
         if (auto* attached = std::get_if<PeerAttached>(&*event)) {
-            attached_.insert(attached->peer);
-            handled = obey(machine_.on(stage_event::Attached{attached->peer}));
+            attached_[attached->peer] = attached->instance;
+            if (stands(attached->peer))
+                handled = obey(machine_.on(stage_event::Attached{attached->peer}));
         } else if (auto* delivery = std::get_if<Delivery>(&*event)) {
             handled = deliver(std::move(*delivery));
         } else {
@@ -209,6 +255,7 @@ Result<ExitCode> Worker::pump() {
             was_welcomed_ = was_welcomed_ ||
                             static_cast<MessageType>(message.header.type) == MessageType::kWelcome;
             auto outcome = handle(message);
+            if (ends_work(message.header)) --superseded_;
             if (outcome && *outcome) return **outcome;
             if (!outcome) {
                 // The portal itself spoke of the end: nobody needs to be told.
@@ -220,6 +267,19 @@ Result<ExitCode> Worker::pump() {
         }
         if (!handled) return give_up(handled.error());
     }
+}
+
+Result<void> Worker::leave_in_order() {
+    const auto name = signal_received() == SIGINT ? "SIGINT" : "SIGTERM";
+    const Error left{ExitCode::kUnreachable, fmt::format("left on {}", name)};
+    if (!was_welcomed_) return tl::unexpected<Error>(left);
+    if (!leaving_since_) {
+        leaving_since_ = monotonic_now();
+        log_info("{} hands its layers over and leaves", options_.device);
+        link_.send(header(), Leave{left.message});
+    }
+    if (monotonic_now() - *leaving_since_ > kLeaveWait) return tl::unexpected<Error>(left);
+    return {};
 }
 
 Result<ExitCode> Worker::give_up(const Error& error) {
@@ -243,11 +303,13 @@ Result<std::optional<ExitCode>> Worker::handle(ControlMessage& message) {
     const FrameHeader& head = message.header;
     switch (static_cast<MessageType>(head.type)) {
         case MessageType::kWelcome:
-            data_.set_run(head.run);
+            data_.set_run(head.run, instance_);
             log_info("{} was welcomed by {}", options_.device, options_.portal.text());
             break;
         case MessageType::kRefuse: {
             ECOPIPE_ASSIGN_OR_RETURN(const auto refuse, decode<Refuse>(body));
+            taken_for_lost_ =
+                was_welcomed_ && static_cast<ExitCode>(refuse.code) == ExitCode::kUnreachable;
             return fail(static_cast<ExitCode>(refuse.code),
                         fmt::format("refused by portal {}: {}", options_.portal.text(),
                                     printable(refuse.reason)));
@@ -287,19 +349,24 @@ Result<std::optional<ExitCode>> Worker::handle(ControlMessage& message) {
     return std::optional<ExitCode>();
 }
 
-Result<void> Worker::configure(const FrameHeader& head, const Configure& work) {
-    ECOPIPE_ASSIGN_OR_RETURN(plan_, parse_plan(work.plan_json, "plan"));
+bool Worker::stands(const std::string& peer) const {
+    const auto attached = attached_.find(peer);
+    if (attached == attached_.end()) return false;
+    if (peer == kPortalPeer) return true;
+    return std::any_of(work_.peers.begin(), work_.peers.end(), [&](const PeerAddress& known) {
+        return known.device == peer && known.instance == attached->second;
+    });
+}
+
+// An executor whose layers stay is used again: what it holds is loaded anew in any case.
+Result<void> Worker::make_executors(const Configure& work, std::vector<SliceRole>& slices) {
     ModelSpec spec;
     spec.zoo = work.model;
     spec.sha256 = work.model_sha256;
     spec.num_classes = static_cast<int>(work.num_classes);
     spec.input_shape = work.input_shape;
-    if (spec.zoo.empty()) {
-        ECOPIPE_ASSIGN_OR_RETURN(spec.torchscript_path,
-                                 find_torchscript(options_.models_directory, spec.sha256));
-    }
+    Executors before = std::move(executors_);
     executors_.clear();
-    std::vector<SliceRole> slices;
     for (const StagePlan& stage : plan_.stages) {
         if (stage.device != work.device) continue;
         ExecutorOptions options;
@@ -309,43 +376,73 @@ Result<void> Worker::configure(const FrameHeader& head, const Configure& work) {
         options.loss = work.loss;
         options.seed = work.seed;
         options.gradient_codec = *codec_named(stage.codec_backward);
-        ECOPIPE_ASSIGN_OR_RETURN(auto executor, Executor::create(spec, options));
-        slices = slice_roles(plan_, work.device, executor->model().first_trainable_layer);
-        executors_.push_back(std::move(executor));
+        const auto same = std::find_if(before.begin(), before.end(), [&](const auto& executor) {
+            return executor && executor->fits(options);
+        });
+        if (same != before.end()) {
+            (*same)->reset_optimizer();
+            executors_.push_back(std::move(*same));
+        } else {
+            if (spec.zoo.empty() && spec.torchscript_path.empty()) {
+                ECOPIPE_ASSIGN_OR_RETURN(spec.torchscript_path,
+                                         find_torchscript(options_.models_directory, spec.sha256));
+            }
+            ECOPIPE_ASSIGN_OR_RETURN(auto executor, Executor::create(spec, options));
+            executors_.push_back(std::move(executor));
+        }
+        slices = slice_roles(plan_, work.device, executors_.back()->model().first_trainable_layer);
     }
-    if (executors_.empty())
-        return fail(ExitCode::kBadFile, "the plan has no stage for this device");
+    return {};
+}
+
+Result<void> Worker::configure(const FrameHeader& head, const Configure& work) {
+    if (!work.cause.empty()) log_warn("{}", printable(work.cause));
+    // What the executors hold is one of the kept states too, if it is the one that all go to.
+    for (auto& executor : executors_) executor->discard();
+    if (machine_.state() == head.step) static_cast<void>(state_.keep(head.step, executors_));
+    state_.keeper().rewind_to(head.step);
+    ECOPIPE_ASSIGN_OR_RETURN(plan_, parse_plan(work.plan_json, "plan"));
+    std::vector<SliceRole> slices;
+    ECOPIPE_RETURN_IF_ERROR(make_executors(work, slices));
+    work_ = work;
     // Channels of an earlier plan stay; only those that do not stand yet are waited for.
     std::set<std::string> missing;
     std::vector<std::string> keep{kPortalPeer};
     for (const PeerAddress& peer : work.peers) keep.push_back(peer.device);
-    for (const std::string& peer : keep)
-        if (!attached_.contains(peer)) missing.insert(peer);
-    data_.keep_only(keep);
-    std::erase_if(attached_, [&](const std::string& peer) {
-        return std::find(keep.begin(), keep.end(), peer) == keep.end();
+    data_.keep_only(keep, head.generation);
+    std::erase_if(attached_, [&](const auto& entry) {
+        return std::find(keep.begin(), keep.end(), entry.first) == keep.end();
     });
+    for (const std::string& peer : keep)
+        if (!stands(peer)) missing.insert(peer);
     configured_ = true;
-    peers_ = work.peers;
     loading_since_ = monotonic_now();
     ECOPIPE_RETURN_IF_ERROR(obey(machine_.on(
-        stage_event::Configured{head.generation, slices, missing, work.state_tensors})));
+        stage_event::Configured{head.generation, work.device, slices, missing, head.step,
+                                work.restore, work.supply, work.keep_snapshots})));
+    // What came whole for an earlier configuration that broke off need not come again.
+    for (const LayerTransfer& transfer : work.restore)
+        for (auto layer = static_cast<int>(transfer.first_layer);
+             layer <= static_cast<int>(transfer.last_layer); ++layer)
+            if (state_.keeper().find(head.step, layer) != nullptr)
+                ECOPIPE_RETURN_IF_ERROR(obey(machine_.on(
+                    stage_event::LayerArrived{head.generation, head.step, layer, false})));
     for (const PeerAddress& peer : work.peers) {
         if (!peer.dial) continue;
         ECOPIPE_ASSIGN_OR_RETURN(const Endpoint endpoint,
                                  parse_endpoint(peer.endpoint, "peer " + peer.device));
-        ECOPIPE_RETURN_IF_ERROR(data_.dial(peer.device, endpoint));
+        ECOPIPE_RETURN_IF_ERROR(data_.dial(peer.device, endpoint, peer.instance));
     }
     auto early = std::move(early_state_);
     early_state_.clear();
-    for (Delivery& delivery : early) ECOPIPE_RETURN_IF_ERROR(take_state(delivery));
+    for (Delivery& delivery : early) ECOPIPE_RETURN_IF_ERROR(take_state(std::move(delivery)));
     return {};
 }
 
 // A device that cannot be reached is named with its address and port.
 std::string Worker::loading_problem() const {
-    for (const PeerAddress& peer : peers_)
-        if (!attached_.contains(peer.device))
+    for (const PeerAddress& peer : work_.peers)
+        if (!stands(peer.device))
             return peer.dial ? fmt::format("device {} cannot be reached at {}", peer.device,
                                            peer.endpoint)
                              : fmt::format("device {} did not dial this one's data port {}",
@@ -358,7 +455,7 @@ std::string Worker::loading_problem() const {
 Result<void> Worker::begin(const FrameHeader& head, const Begin& step) {
     const int micro_batches = static_cast<int>(step.micro_batch_samples.size());
     ActionList actions;
-    if (step.mode == StepMode::kTrain) {
+    if (step.mode == StepMode::kTrain && !executors_.empty()) {
         ECOPIPE_ASSIGN_OR_RETURN(const auto lists, plan_actions(plan_, micro_batches));
         const auto devices = plan_devices(plan_);
         const auto at =
@@ -373,21 +470,49 @@ Result<void> Worker::begin(const FrameHeader& head, const Begin& step) {
         machine_.on(stage_event::Begun{head.generation, head.step, step, std::move(actions)}));
 }
 
-Result<void> Worker::take_state(const Delivery& delivery) {
-    if (!configured_ || delivery.address.generation > machine_.generation()) {
-        early_state_.push_back(delivery);
+Result<void> Worker::take_state(Delivery delivery) {
+    const TensorAddress address = delivery.address;
+    if (!configured_ || address.generation > machine_.generation()) {
+        early_state_.push_back(std::move(delivery));
         return {};
     }
-    if (delivery.address.generation < machine_.generation()) return {};
-    const std::size_t slice = delivery.address.slice;
-    if (slice >= executors_.size())
-        return fail(ExitCode::kRunFailed, "a state tensor for a slice that is not here");
-    ECOPIPE_RETURN_IF_ERROR(executors_[slice]->load_state(delivery.address.name, delivery.tensor));
-    return obey(machine_.on(stage_event::StateLoaded{}));
+    if (address.generation < machine_.generation()) return {};
+    if (loading_since_) loading_since_ = monotonic_now();
+    ++activity_.actions_finished;  // nothing has stalled
+    if (!state_.arrived(std::move(delivery))) return {};
+    return obey(machine_.on(stage_event::LayerArrived{address.generation, address.step,
+                                                      static_cast<int>(address.producer),
+                                                      address.kind == TensorKind::kReplica}));
+}
+
+void Worker::send_stored(std::uint64_t step, int layer) {
+    FrameHeader head = header();
+    head.step = step;
+    const auto number = static_cast<std::uint32_t>(layer);
+    link_.send(head, Stored{number, number});
+}
+
+void Worker::take_snapshot(std::uint64_t step) {
+    for (const int layer : state_.keep(step, executors_)) {
+        send_stored(step, layer);
+        if (!work_.buddy.empty())
+            state_.send(work_.buddy, TensorKind::kReplica, machine_.generation(), step, layer,
+                        layer);
+    }
+}
+
+// A streamed tensor that nobody will use gives its room back all the same.
+void Worker::drop_tensor(const TensorAddress& address) {
+    const auto found = tensors_.find(address);
+    if (found == tensors_.end()) return;
+    if (address.kind != TensorKind::kActivation && address.kind != TensorKind::kGradient &&
+        found->second.peer != options_.device)
+        data_.consumed(found->second.peer, found->second.tensor.bytes());
+    tensors_.erase(found);
 }
 
 Result<void> Worker::deliver(Delivery delivery) {
-    if (delivery.address.kind == TensorKind::kState) return take_state(delivery);
+    if (is_state(delivery.address.kind)) return take_state(std::move(delivery));
     const TensorAddress address = delivery.address;
     tensors_.insert_or_assign(address, std::move(delivery));
     return obey(machine_.on(stage_event::TensorArrived{address}));
@@ -395,7 +520,19 @@ Result<void> Worker::deliver(Delivery delivery) {
 
 Result<void> Worker::obey(StageCommands commands) {
     for (StageCommand& command : commands) {
-        if (std::holds_alternative<stage_command::SendReady>(command)) {
+        if (auto* load = std::get_if<stage_command::LoadLayer>(&command)) {
+            ECOPIPE_RETURN_IF_ERROR(state_.load(load->step, load->layer, executors_));
+        } else if (auto* supply = std::get_if<stage_command::SupplyLayers>(&command)) {
+            state_.send(supply->transfer.peer, TensorKind::kState, machine_.generation(),
+                        supply->step, static_cast<int>(supply->transfer.first_layer),
+                        static_cast<int>(supply->transfer.last_layer));
+        } else if (auto* old = std::get_if<stage_command::DropSnapshots>(&command)) {
+            state_.keeper().drop_before(old->before);
+        } else if (auto* snapshot = std::get_if<stage_command::TakeSnapshot>(&command)) {
+            take_snapshot(snapshot->step);
+        } else if (auto* stored = std::get_if<stage_command::SendStored>(&command)) {
+            send_stored(stored->step, stored->layer);
+        } else if (std::holds_alternative<stage_command::SendReady>(command)) {
             loading_since_.reset();
             link_.send(header(), Ready{live_tensor_bytes()});
         } else if (auto* start = std::get_if<stage_command::StartStep>(&command)) {
@@ -410,7 +547,7 @@ Result<void> Worker::obey(StageCommands commands) {
         } else if (auto* run = std::get_if<stage_command::Run>(&command)) {
             ECOPIPE_RETURN_IF_ERROR(run_action(*run));
         } else if (auto* drop = std::get_if<stage_command::DropTensor>(&command)) {
-            tensors_.erase(drop->address);
+            drop_tensor(drop->address);
         } else if (std::holds_alternative<stage_command::ReportStep>(command)) {
             report_step();
             ECOPIPE_RETURN_IF_ERROR(obey(machine_.on(stage_event::StepReported{})));
@@ -418,10 +555,11 @@ Result<void> Worker::obey(StageCommands commands) {
             const WorkClock work;
             for (auto& executor : executors_)
                 executor->commit(update->commit.learning_rate, update->commit.gradient_scale);
-            work.slow_down(options_.slowdown);
+            work.slow_down(slowdown());
             update_ms_ = to_ms(monotonic_now() - work.started);
             ECOPIPE_RETURN_IF_ERROR(obey(machine_.on(stage_event::UpdateFinished{})));
         } else if (std::holds_alternative<stage_command::SendCommitted>(command)) {
+            die_if_told(machine_.step());
             link_.send(header(), Committed{update_ms_});
         } else if (auto* fetch = std::get_if<stage_command::SendState>(&command)) {
             send_state(fetch->optimizer_state);
@@ -453,6 +591,7 @@ Result<void> Worker::run_action(const stage_command::Run& run) {
         }
     }
     const Instant started = monotonic_now();
+    activity_.begin(machine_.step(), micro_batch_, started);
     if (machine_.mode() == StepMode::kTrain) {
         ECOPIPE_RETURN_IF_ERROR(train_action(run.action, std::move(tensors)));
     } else {
@@ -464,7 +603,7 @@ Result<void> Worker::run_action(const stage_command::Run& run) {
         done_.actions.push_back({static_cast<char>(run.action.kind),
                                  static_cast<std::uint16_t>(run.action.slice), micro_batch_,
                                  ns(started), ns(ended)});
-    ++actions_finished_;
+    activity_.end(ended);
     return obey(machine_.on(stage_event::ActionFinished{}));
 }
 
@@ -485,7 +624,7 @@ Result<void> Worker::train_action(const Action& action, std::vector<HostTensor> 
         std::vector<EncodedTensor> encoded;
         for (const HostTensor& output : outputs)
             encoded.push_back(encode_tensor(output, *codec_named(stage.codec_forward)));
-        work.slow_down(options_.slowdown);
+        work.slow_down(slowdown());
         if (!slice.last)
             send_outputs(slice, action.slice, micro_batch_, TensorKind::kActivation,
                          std::move(encoded));
@@ -493,14 +632,14 @@ Result<void> Worker::train_action(const Action& action, std::vector<HostTensor> 
     }
     if (action.kind == ActionKind::kWeightGradient) {
         ECOPIPE_RETURN_IF_ERROR(executor.weight_gradient(micro_batch_));
-        work.slow_down(options_.slowdown);
+        work.slow_down(slowdown());
         return {};
     }
     ECOPIPE_ASSIGN_OR_RETURN(auto gradients, action.kind == ActionKind::kBackward
                                                  ? executor.backward(micro_batch_, tensors)
                                                  : executor.input_gradient(micro_batch_, tensors));
     auto encoded = executor.encode_gradients(std::move(gradients));
-    work.slow_down(options_.slowdown);
+    work.slow_down(slowdown());
     if (slice.sends_gradient) send_gradients(slice, action.slice, micro_batch_, std::move(encoded));
     return {};
 }
@@ -520,12 +659,12 @@ Result<void> Worker::evaluate_action(const Action& action, std::vector<HostTenso
     done_.loss_sum += totals.sum;
     done_.labels += totals.labels;
     done_.correct += totals.correct;
-    work.slow_down(options_.slowdown);
+    work.slow_down(slowdown());
     if (slice.last) return {};
     // Evaluation streams: a faster stage waits here instead of queueing the whole test split.
     while (!data_.wait_for_room(monotonic_now() + kTick))
-        if (signal_received() != 0) return fail(ExitCode::kRunFailed, "left on a signal");
-    std::vector<EncodedTensor> exact;  // an evaluation is never compressed
+        if (superseded_ > 0) return {};  // whoever should make room may be gone
+    std::vector<EncodedTensor> exact;    // an evaluation is never compressed
     for (HostTensor& output : outputs) exact.push_back({std::move(output)});
     send_outputs(slice, action.slice, micro_batch_, TensorKind::kEvalActivation, std::move(exact));
     return {};
@@ -604,6 +743,7 @@ void Worker::send_state(bool optimizer_state) {
             address.step = machine_.step();
             address.kind = TensorKind::kState;
             address.slice = static_cast<std::uint16_t>(slice);
+            address.producer = static_cast<std::uint32_t>(executors_[slice]->range().first);
             address.name = entry.name;
             data_.send(kPortalPeer, std::move(address), std::move(entry.tensor));
             ++sent;

@@ -15,10 +15,14 @@ constexpr auto kSendRetry = std::chrono::milliseconds(1);
 constexpr auto kShapeAhead =
     std::chrono::milliseconds(5);  // how far ahead an emulated link is booked
 
+constexpr std::size_t kBackgroundChunkBytes = 64U << 10;  // what a training tensor waits for
+
 bool streamed(TensorKind kind) {
     return kind == TensorKind::kInput || kind == TensorKind::kLabel ||
-           kind >= TensorKind::kEvalActivation;
+           (kind >= TensorKind::kEvalActivation && kind <= TensorKind::kEvalLabel);
 }
+
+bool in_background(TensorKind kind) { return kind == TensorKind::kReplica; }
 
 }  // namespace
 
@@ -48,8 +52,11 @@ Result<std::uint16_t> DataPlane::bind(const Endpoint& endpoint) {
     });
 }
 
-void DataPlane::set_run(std::uint64_t run) {
-    loop_.call([&] { run_ = run; });
+void DataPlane::set_run(std::uint64_t run, std::uint64_t instance) {
+    loop_.call([&] {
+        run_ = run;
+        instance_ = instance;
+    });
 }
 
 void DataPlane::emulate(std::map<std::string, EmulatedLink> links, EmulatedLink otherwise) {
@@ -69,14 +76,22 @@ DataPlane::Peer& DataPlane::peer(const std::string& name) {
     return *slot;
 }
 
-Result<void> DataPlane::dial(const std::string& name, const Endpoint& endpoint) {
+Result<void> DataPlane::dial(const std::string& name, const Endpoint& endpoint,
+                             std::uint64_t instance) {
     return loop_.call([&]() -> Result<void> {
-        if (const auto known = peers_.find(name);
-            known != peers_.end() && known->second->endpoint == endpoint.text()) {
-            if (known->second->attached) callbacks_.on_attached(name);
+        if (const auto known = peers_.find(name); known != peers_.end() &&
+                                                  known->second->endpoint == endpoint.text() &&
+                                                  known->second->instance == instance) {
+            if (!known->second->attached) return {};
+            // The other end may have lost the connection and taken another for it.
+            static_cast<void>(send_message(*known->second, {}, Attach{own_device_, instance_}));
+            callbacks_.on_attached(name, instance);
             return {};
         }
-        peers_.erase(name);
+        if (const auto known = peers_.find(name); known != peers_.end()) {
+            forget_queue(*known->second);
+            peers_.erase(known);
+        }
         auto socket = MessageSocket::dial(
             loop_, endpoint, [this, name](const Incoming& message) { on_message(name, message); },
             [name](std::string_view, const Error& error) {
@@ -85,6 +100,7 @@ Result<void> DataPlane::dial(const std::string& name, const Endpoint& endpoint) 
         if (!socket) return tl::unexpected<Error>(socket.error());
         Peer& fresh = peer(name);
         fresh.endpoint = endpoint.text();
+        fresh.instance = instance;
         fresh.dialled = std::move(*socket);
         attach(name);
         return {};
@@ -94,22 +110,35 @@ Result<void> DataPlane::dial(const std::string& name, const Endpoint& endpoint) 
 void DataPlane::attach(const std::string& name) {
     const auto known = peers_.find(name);
     if (known == peers_.end() || known->second->attached) return;
-    const bool sent = send_message(*known->second, {}, Attach{own_device_});
+    const bool sent = send_message(*known->second, {}, Attach{own_device_, instance_});
     loop_.at(monotonic_now() + (sent ? kAttachAgain : kAttachRetry), lifeline_,
              [this, name] { attach(name); });
 }
 
-void DataPlane::keep_only(const std::vector<std::string>& keep) {
+void DataPlane::forget_queue(const Peer& peer) {
+    for (const Queued& item : peer.queue)
+        change_backlog(-static_cast<std::ptrdiff_t>(item.tensor.bytes() - item.chunk.offset));
+}
+
+void DataPlane::keep_only(const std::vector<std::string>& keep, std::uint32_t generation) {
     loop_.call([&] {
         std::erase_if(peers_, [&](const auto& entry) {
             if (std::find(keep.begin(), keep.end(), entry.first) != keep.end()) return false;
-            for (const Queued& item : entry.second->queue)
-                change_backlog(
-                    -static_cast<std::ptrdiff_t>(item.tensor.bytes() - item.chunk.offset));
+            forget_queue(*entry.second);
             return true;
         });
         std::erase_if(names_by_routing_id_,
                       [&](const auto& entry) { return !peers_.contains(entry.second); });
+        for (auto& [name, kept] : peers_) {
+            // A tensor that has begun is ended: chunks arrive in order.
+            const auto old = [&](const Queued& item) {
+                return item.header.generation < generation && item.chunk.offset == 0;
+            };
+            for (const Queued& item : kept->queue)
+                if (old(item)) change_backlog(-static_cast<std::ptrdiff_t>(item.tensor.bytes()));
+            std::erase_if(kept->queue, old);
+            std::erase_if(kept->background, old);
+        }
     });
 }
 
@@ -122,7 +151,8 @@ bool DataPlane::send_message(Peer& to, FrameHeader header, const Message& messag
 }
 
 void DataPlane::send(const std::string& name, TensorAddress address, EncodedTensor encoded) {
-    change_backlog(static_cast<std::ptrdiff_t>(encoded.tensor.bytes()));
+    const bool background = in_background(address.kind);
+    if (!background) change_backlog(static_cast<std::ptrdiff_t>(encoded.tensor.bytes()));
     FrameHeader header;
     header.generation = address.generation;
     header.step = address.step;
@@ -140,8 +170,9 @@ void DataPlane::send(const std::string& name, TensorAddress address, EncodedTens
                       0,
                       encoded.codec,
                       encoded.scale};
-    loop_.post([this, name, item = Queued{header, std::move(chunk), tensor}]() mutable {
-        peer(name).queue.push_back(std::move(item));
+    loop_.post([this, name, background, item = Queued{header, std::move(chunk), tensor}]() mutable {
+        Peer& to = peer(name);
+        (background ? to.background : to.queue).push_back(std::move(item));
         pump(name);
     });
 }
@@ -180,10 +211,12 @@ void DataPlane::pump_later(const std::string& name, Instant when) {
 
 void DataPlane::pump(const std::string& name) {
     Peer& to = peer(name);
-    while (to.attached && !to.queue.empty()) {
-        Queued& item = to.queue.front();
+    while (to.attached && !(to.queue.empty() && to.background.empty())) {
+        const bool background = to.queue.empty();
+        auto& queue = background ? to.background : to.queue;
+        Queued& item = queue.front();
         const std::size_t left = item.tensor.bytes() - item.chunk.offset;
-        const std::size_t bytes = std::min(left, kChunkBytes);
+        const std::size_t bytes = std::min(left, background ? kBackgroundChunkBytes : kChunkBytes);
         if (bytes > to.credit) return;  // the next credit pumps again
         const Instant now = monotonic_now();
         if (to.shaper.active()) {
@@ -201,9 +234,9 @@ void DataPlane::pump(const std::string& name) {
             return;
         }
         to.credit -= bytes;
-        change_backlog(-static_cast<std::ptrdiff_t>(bytes));
+        if (!background) change_backlog(-static_cast<std::ptrdiff_t>(bytes));
         item.chunk.offset += bytes;
-        if (item.chunk.offset == item.tensor.bytes()) to.queue.pop_front();
+        if (item.chunk.offset == item.tensor.bytes()) queue.pop_front();
     }
 }
 
@@ -214,24 +247,34 @@ void DataPlane::on_message(const std::string& from_peer, const Incoming& message
         if (!attach_message || message.header.run != run_ || !listener_) return;
         const std::string& name = attach_message->device;
         if (from_peer == name) {  // our answer was slow: the channel stands
-            static_cast<void>(send_message(peer(name), {}, Attached{own_device_}));
+            static_cast<void>(
+                send_message(peer(name), {}, Attached{own_device_, instance_, false}));
             return;
         }
-        peers_.erase(name);
+        if (const auto before = peers_.find(name); before != peers_.end()) {
+            forget_queue(*before->second);
+            names_by_routing_id_.erase(before->second->routing_id);
+            peers_.erase(before);
+        }
         Peer& fresh = peer(name);
         fresh.routing_id = std::string(message.from);
+        fresh.instance = attach_message->instance;
         fresh.attached = true;
         names_by_routing_id_[fresh.routing_id] = name;
-        static_cast<void>(send_message(fresh, {}, Attached{own_device_}));
-        callbacks_.on_attached(name);
+        static_cast<void>(send_message(fresh, {}, Attached{own_device_, instance_, true}));
+        callbacks_.on_attached(name, fresh.instance);
         return;
     }
     if (from_peer.empty() || message.header.run != run_) return;  // a stranger, or another run's
     Peer& from = peer(from_peer);
     if (type == MessageType::kAttached) {
-        if (from.attached) return;
+        const auto answer = decode<Attached>(message.body);
+        if (!answer || (from.attached && !answer->fresh)) return;
         from.attached = true;
-        callbacks_.on_attached(from_peer);
+        from.credit = kWindowBytes;
+        from.owed = from.unconsumed = 0;
+        from.partial = {};
+        callbacks_.on_attached(from_peer, answer->instance);
         pump(from_peer);
     } else if (type == MessageType::kCredit) {
         if (const auto credit = decode<Credit>(message.body)) {
@@ -243,18 +286,18 @@ void DataPlane::on_message(const std::string& from_peer, const Incoming& message
     }
 }
 
-bool DataPlane::begin_tensor(Peer& from, const TensorAddress& address) {
+bool DataPlane::begin_tensor(Peer& from, Partial& partial, const TensorAddress& address) {
     const std::size_t total = *checked_bytes(from.chunk.dtype, from.chunk.shape);
     if (total > kTensorBytesMax) {
         log_warn("a tensor of {} bytes is above the limit", total);
         return false;
     }
     // State comes once: its memory goes with it.
-    from.partial = address.kind == TensorKind::kState
-                       ? HostTensor::allocate(from.chunk.dtype, from.chunk.shape)
-                       : pool_.take(from.chunk.dtype, from.chunk.shape);
-    from.partial_address = address;
-    from.partial_bytes = 0;
+    partial.tensor = is_state(address.kind)
+                         ? HostTensor::allocate(from.chunk.dtype, from.chunk.shape)
+                         : pool_.take(from.chunk.dtype, from.chunk.shape);
+    partial.address = address;
+    partial.bytes = 0;
     return true;
 }
 
@@ -269,20 +312,23 @@ void DataPlane::on_chunk(const std::string& name, const Incoming& message) {
         message.header.generation, message.header.step, chunk.kind,   message.header.micro_batch,
         message.header.slice,      chunk.producer,      chunk.output, chunk.outputs,
         chunk.gradient_returns,    chunk.name};
-    if (chunk.offset == 0 && !begin_tensor(from, address)) return;
-    const std::size_t total = from.partial.bytes();
-    if (!from.partial.defined() || from.partial_address != address ||
-        from.partial.shape() != chunk.shape || from.partial.dtype() != chunk.dtype ||
-        chunk.offset != from.partial_bytes || message.payload.size() > total - chunk.offset) {
+    Partial& partial = from.partial[in_background(chunk.kind) ? 1 : 0];
+    if (chunk.offset == 0 && !begin_tensor(from, partial, address)) return;
+    if (!partial.tensor.defined() || partial.address != address ||
+        partial.tensor.shape() != chunk.shape || partial.tensor.dtype() != chunk.dtype ||
+        chunk.offset != partial.bytes ||
+        message.payload.size() > partial.tensor.bytes() - chunk.offset) {
         log_warn("data channel from {}: a chunk out of place", name);
         return;
     }
-    std::memcpy(from.partial.data() + chunk.offset, message.payload.data(), message.payload.size());
-    from.partial_bytes += message.payload.size();
+    const std::size_t total = partial.tensor.bytes();
+    std::memcpy(partial.tensor.data() + chunk.offset, message.payload.data(),
+                message.payload.size());
+    partial.bytes += message.payload.size();
     from.owed += message.payload.size();
-    if (from.partial_bytes == total) {
+    if (partial.bytes == total) {
         if (streamed(address.kind)) from.unconsumed += total;
-        EncodedTensor whole{std::exchange(from.partial, HostTensor()), chunk.codec, chunk.scale};
+        EncodedTensor whole{std::exchange(partial.tensor, HostTensor()), chunk.codec, chunk.scale};
         callbacks_.on_tensor({name, address, decode_tensor(whole)});
     }
     give_credit(from);

@@ -5,8 +5,11 @@
 // arrive. Kinds that the portal or an evaluation streams (inputs, labels, evaluation activations)
 // also count until the compute thread has consumed them, so a fast producer waits instead of
 // filling memory. Activations and gradients of a training step need no such bound: the schedule's
-// in-flight counts bound them, and bounding them twice could deadlock.
+// in-flight counts bound them, and bounding them twice could deadlock. Replicas go when nothing
+// else is to be sent, in small chunks; snapshots follow one another only when confirmed, which
+// bounds them.
 
+#include <array>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -58,20 +61,25 @@ class DataPlane {
   public:
     struct Callbacks {  // all on the network thread
         std::function<void(Delivery)> on_tensor;
-        std::function<void(const std::string& peer)> on_attached;
+        // With the other end's instance; again when the channel begins anew.
+        std::function<void(const std::string& peer, std::uint64_t instance)> on_attached;
     };
     DataPlane(NetLoop& loop, std::string own_device, Callbacks callbacks);
     ~DataPlane();
 
     // Any thread, before tensors flow. Errors: kUnreachable.
     [[nodiscard]] Result<std::uint16_t> bind(const Endpoint& endpoint);
-    void set_run(std::uint64_t run);
+    // `instance`: told to peers when channels are opened.
+    void set_run(std::uint64_t run, std::uint64_t instance = 0);
     // Emulated links, for peers known now or later; `otherwise` serves peers not named.
     void emulate(std::map<std::string, EmulatedLink> links, EmulatedLink otherwise);
-    // Dials a peer, once; again only when its endpoint changed.
-    [[nodiscard]] Result<void> dial(const std::string& peer, const Endpoint& endpoint);
-    // Forgets peers not in `keep` and everything queued for or from them.
-    void keep_only(const std::vector<std::string>& keep);
+    // Dials a peer; a channel that stands with the same endpoint and instance is kept, but both
+    // ends make sure that it does.
+    [[nodiscard]] Result<void> dial(const std::string& peer, const Endpoint& endpoint,
+                                    std::uint64_t instance = 0);
+    // Forgets peers not in `keep` and everything queued for or from them, and what is queued of
+    // generations before `generation` for the others.
+    void keep_only(const std::vector<std::string>& keep, std::uint32_t generation = 0);
 
     // Any thread: queues the tensor; its memory is read until it has left. An encoded tensor is
     // decoded at the other end before it is delivered.
@@ -92,21 +100,26 @@ class DataPlane {
         TensorChunk chunk;  // the next one: its offset moves
         HostTensor tensor;
     };
+    struct Partial {  // a tensor that is arriving
+        TensorAddress address;
+        HostTensor tensor;
+        std::size_t bytes = 0;
+    };
     struct Peer {
         std::string endpoint;                    // dialled peers
         std::unique_ptr<MessageSocket> dialled;  // null: they dialled us
         std::string routing_id;                  // of a peer that dialled us
+        std::uint64_t instance = 0;              // as dialled, or as it said
         bool attached = false;
         LinkShaper shaper{EmulatedLink{}};
         bool pump_scheduled = false;
         std::deque<Queued> queue;
+        std::deque<Queued> background;  // replicas: sent while nothing else is to be sent
         std::size_t credit = kWindowBytes;
-        std::size_t owed = 0;        // credit to give back
-        std::size_t unconsumed = 0;  // streamed bytes that wait for the compute thread
-        TensorChunk chunk;           // the last that arrived
-        TensorAddress partial_address;
-        HostTensor partial;
-        std::size_t partial_bytes = 0;
+        std::size_t owed = 0;            // credit to give back
+        std::size_t unconsumed = 0;      // streamed bytes that wait for the compute thread
+        TensorChunk chunk;               // the last that arrived
+        std::array<Partial, 2> partial;  // of the queue, of the background
     };
 
     Peer& peer(const std::string& name);
@@ -114,7 +127,8 @@ class DataPlane {
     void pump(const std::string& name);
     void pump_later(const std::string& name, Instant when);
     [[nodiscard]] bool send_chunk(Peer& to, const Queued& item, std::size_t bytes);
-    [[nodiscard]] bool begin_tensor(Peer& from, const TensorAddress& address);
+    [[nodiscard]] bool begin_tensor(Peer& from, Partial& partial, const TensorAddress& address);
+    void forget_queue(const Peer& peer);
     void on_message(const std::string& from_peer, const Incoming& message);
     void on_chunk(const std::string& name, const Incoming& message);
     void give_credit(Peer& to);
@@ -133,6 +147,7 @@ class DataPlane {
     std::map<std::string, EmulatedLink> links_;
     EmulatedLink otherwise_;
     std::uint64_t run_ = 0;
+    std::uint64_t instance_ = 0;
     std::uint64_t sent_bytes_ = 0;
 
     std::mutex backlog_mutex_;

@@ -8,6 +8,8 @@ namespace {
 constexpr std::size_t kNameBytesMax = 128;
 constexpr std::size_t kReasonBytesMax = 8192;
 constexpr std::size_t kMicroBatchesMax = 1U << 20;
+constexpr std::uint32_t kLayersMax = 1U << 16;
+constexpr std::uint16_t kOutputsMax = 64;
 
 std::string check_name(const std::string& name) {
     if (name.empty() || name.size() > kNameBytesMax) return "a device name of 1 to 128 bytes";
@@ -19,6 +21,16 @@ std::string check_name(const std::string& name) {
 
 std::string check_reason(std::uint8_t code, const std::string& reason) {
     return code <= 5 && reason.size() <= kReasonBytesMax ? "" : "a known code and a short reason";
+}
+
+std::string check_layers(std::uint32_t first, std::uint32_t last) {
+    return first <= last && last < kLayersMax ? "" : "a range of layers";
+}
+
+std::string check_transfer(const LayerTransfer& transfer) {
+    if (auto problem = check_layers(transfer.first_layer, transfer.last_layer); !problem.empty())
+        return problem;
+    return check_name(transfer.peer);
 }
 
 }  // namespace
@@ -41,6 +53,10 @@ std::string Welcome::validate() const {
 std::string Refuse::validate() const { return check_reason(code, reason); }
 std::string Failed::validate() const { return check_reason(code, reason); }
 std::string End::validate() const { return check_reason(code, reason); }
+std::string Stored::validate() const { return check_layers(first_layer, last_layer); }
+std::string Leave::validate() const {
+    return reason.size() <= kReasonBytesMax ? "" : "a short reason";
+}
 std::string Attach::validate() const { return check_name(device); }
 std::string Attached::validate() const { return check_name(device); }
 std::string Credit::validate() const { return bytes <= (1ULL << 40) ? "" : "a credit below 2^40"; }
@@ -54,7 +70,11 @@ std::string Configure::validate() const {
     if (!checked_bytes(DType::kF32, input_shape)) return "a valid input shape";
     for (const PeerAddress& peer : peers)
         if (auto problem = check_name(peer.device); !problem.empty()) return problem;
-    return {};
+    for (const auto* transfers : {&restore, &supply})
+        for (const LayerTransfer& transfer : *transfers)
+            if (auto problem = check_transfer(transfer); !problem.empty()) return problem;
+    if (!buddy.empty()) return check_name(buddy);
+    return cause.size() <= kReasonBytesMax ? "" : "a short cause";
 }
 
 std::string Begin::validate() const {
@@ -73,14 +93,14 @@ std::string Commit::validate() const {
 }
 
 std::string TensorChunk::validate() const {
-    if (kind < TensorKind::kActivation || kind > TensorKind::kEvalLabel) return "a known kind";
+    if (kind < TensorKind::kActivation || kind > TensorKind::kReplica) return "a known kind";
     if (!dtype_from(static_cast<std::uint8_t>(dtype))) return "a known dtype";
     const auto bytes = checked_bytes(dtype, shape);
     if (!bytes || *bytes > (1ULL << 40)) return "a valid shape";
     if (offset > *bytes) return "an offset inside the tensor";
-    if (outputs == 0 || output >= outputs || outputs > 64) return "1 to 64 outputs";
-    if (name.size() > 1024 || (kind == TensorKind::kState) == name.empty())
-        return "a name for state only";
+    if (outputs == 0 || output >= outputs || (outputs > kOutputsMax && !is_state(kind)))
+        return "1 to 64 outputs";
+    if (name.size() > 1024 || is_state(kind) == name.empty()) return "a name for state only";
     if (codec > TensorCodec::kInt8) return "a known codec";
     if (codec != TensorCodec::kNone && dtype != encoded_dtype(codec))
         return "the codec's element type";

@@ -31,11 +31,12 @@ struct Hello {
     std::string data_address;  // "" lets the portal use the address that it knows for the device
     std::uint16_t data_port = 0;
     std::uint64_t process_id = 0;
+    std::uint64_t instance = 0;  // drawn at start: a device that comes back is another instance
 
     template <class Archive>
     void serialize(Archive& ar) {
         ar(device, program_version, numeric_class, numeric_summary, cpu, cores, threads, memory_mib,
-           data_address, data_port, process_id);
+           data_address, data_port, process_id, instance);
     }
     [[nodiscard]] std::string validate() const;
 };
@@ -53,7 +54,8 @@ struct Welcome {
     [[nodiscard]] std::string validate() const;
 };
 
-// "You may not take part": portal -> stage, or server -> cluster; the receiver ends with `code`.
+// "You may not take part": portal -> stage, or server -> cluster; the receiver ends with `code`. A
+// stage that was welcomed and is refused with code 4 was taken for lost: it may join again.
 struct Refuse {
     static constexpr MessageType kType = MessageType::kRefuse;
     std::uint8_t code = 1;
@@ -84,10 +86,14 @@ struct Pong {
     std::int64_t echo_ns = 0;            // the ping's sent_ns
     std::int64_t local_ns = 0;           // the answerer's clock
     std::uint64_t actions_finished = 0;  // rises while the compute thread makes progress
+    std::uint64_t busy_ns = 0;     // how long the action at hand has been computing; 0: waiting
+    std::uint64_t longest_ns = 0;  // the longest finished action
+    std::uint64_t step = 0;        // of the action at hand
+    std::uint32_t micro_batch = 0;
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(echo_ns, local_ns, actions_finished);
+        ar(echo_ns, local_ns, actions_finished, busy_ns, longest_ns, step, micro_batch);
     }
     [[nodiscard]] std::string validate() const { return {}; }
 };
@@ -99,13 +105,27 @@ struct Pong {
 // used.
 struct PeerAddress {
     std::string device;
-    std::string endpoint;  // tcp://host:port of its data socket
-    bool dial = false;     // the receiver dials; otherwise it waits to be dialled
+    std::string endpoint;        // tcp://host:port of its data socket
+    bool dial = false;           // the receiver dials; otherwise it waits to be dialled
+    std::uint64_t instance = 0;  // a channel with an earlier instance does not count
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(device, endpoint, dial);
+        ar(device, endpoint, dial, instance);
     }
+};
+
+// Layers whose state goes from one process to another.
+struct LayerTransfer {
+    std::uint32_t first_layer = 0;
+    std::uint32_t last_layer = 0;  // inclusive
+    std::string peer;  // who gives, or who gets; the receiver itself: it holds them already
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(first_layer, last_layer, peer);
+    }
+    friend bool operator==(const LayerTransfer&, const LayerTransfer&) = default;
 };
 
 struct OptimizerSpec {
@@ -120,8 +140,9 @@ struct OptimizerSpec {
     [[nodiscard]] int slots() const { return name == "adam" ? 2 : momentum != 0 ? 1 : 0; }
 };
 
-// portal -> stage: the work from now on. The generation is the header's. State tensors follow on
-// the data channel.
+// portal -> stage: the work from now on. The generation is the header's, the step that of the
+// state to start from. State that the receiver lacks follows on the data channels, from the portal
+// or from other devices.
 struct Configure {
     static constexpr MessageType kType = MessageType::kConfigure;
     std::string plan_json;
@@ -134,12 +155,16 @@ struct Configure {
     OptimizerSpec optimizer;
     std::string loss = "cross_entropy";
     std::vector<PeerAddress> peers;
-    std::uint32_t state_tensors = 0;  // how many state tensors to wait for before Ready
+    std::vector<LayerTransfer> restore;  // every layer of this device that has state: from whom
+    std::vector<LayerTransfer> supply;   // what this device gives to others
+    bool keep_snapshots = false;         // keep the state of the recovery point, own and others'
+    std::string buddy;                   // who keeps the replica of this device's snapshots, or ""
+    std::string cause;                   // why there is a new configuration, for people
 
     template <class Archive>
     void serialize(Archive& ar) {
         ar(plan_json, device, model, model_sha256, num_classes, input_shape, seed, optimizer, loss,
-           peers, state_tensors);
+           peers, restore, supply, keep_snapshots, buddy, cause);
     }
     [[nodiscard]] std::string validate() const;
 };
@@ -163,10 +188,9 @@ struct Begin {
     static constexpr MessageType kType = MessageType::kBegin;
     StepMode mode = StepMode::kTrain;
     std::vector<std::uint32_t> micro_batch_samples;
-    double loss_divisor = 1;  // the batch's label count
-    std::uint64_t recovery_point =
-        0;               // the newest step whose state is safe twice; older copies may go
-    bool trace = false;  // Done carries every action's time
+    double loss_divisor = 1;           // the batch's label count
+    std::uint64_t recovery_point = 0;  // snapshots of earlier steps may go
+    bool trace = false;                // Done carries every action's time
 
     template <class Archive>
     void serialize(Archive& ar) {
@@ -216,10 +240,11 @@ struct Commit {
     static constexpr MessageType kType = MessageType::kCommit;
     double learning_rate = 0;
     double gradient_scale = 1;  // below 1 when the norm is clipped
+    bool snapshot = false;      // keep the state after the update, and give the buddy a replica
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(learning_rate, gradient_scale);
+        ar(learning_rate, gradient_scale, snapshot);
     }
     [[nodiscard]] std::string validate() const;
 };
@@ -234,6 +259,33 @@ struct Committed {
         ar(update_ms);
     }
     [[nodiscard]] std::string validate() const { return {}; }
+};
+
+// stage -> portal: this process now holds these layers' state of the header's step, its own or
+// another's.
+struct Stored {
+    static constexpr MessageType kType = MessageType::kStored;
+    std::uint32_t first_layer = 0;
+    std::uint32_t last_layer = 0;  // inclusive
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(first_layer, last_layer);
+    }
+    [[nodiscard]] std::string validate() const;
+};
+
+// stage -> portal: this device is about to leave (SIGTERM) and works on until its layers are
+// elsewhere; then it is told the End.
+struct Leave {
+    static constexpr MessageType kType = MessageType::kLeave;
+    std::string reason;
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(reason);
+    }
+    [[nodiscard]] std::string validate() const;
 };
 
 // portal -> stage: send your layers' state to the portal over the data channel, then Fetched.
@@ -292,10 +344,11 @@ struct End {
 struct Attach {
     static constexpr MessageType kType = MessageType::kAttach;
     std::string device;
+    std::uint64_t instance = 0;  // of the sender
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(device);
+        ar(device, instance);
     }
     [[nodiscard]] std::string validate() const;
 };
@@ -304,10 +357,12 @@ struct Attach {
 struct Attached {
     static constexpr MessageType kType = MessageType::kAttached;
     std::string device;
+    std::uint64_t instance = 0;  // of the sender
+    bool fresh = false;          // nothing of an earlier connection counts: credits begin anew
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(device);
+        ar(device, instance, fresh);
     }
     [[nodiscard]] std::string validate() const;
 };
@@ -321,11 +376,16 @@ enum class TensorKind : std::uint8_t {
     kEvalActivation = 6,
     kEvalInput = 7,
     kEvalLabel = 8,
+    kReplica = 9,  // a layer's state to keep for another device
 };
+[[nodiscard]] constexpr bool is_state(TensorKind kind) {
+    return kind == TensorKind::kState || kind == TensorKind::kReplica;
+}
 
 // A piece of a tensor; the payload frame holds bytes [offset, offset + payload). Step, generation,
 // slice and micro-batch are the header's; `producer` is the layer that made the tensor (for a
-// gradient: the layer whose output it belongs to).
+// gradient: the layer whose output it belongs to; for state: the layer that it is of, and `output`
+// counts that layer's tensors).
 struct TensorChunk {
     static constexpr MessageType kType = MessageType::kTensorChunk;
     TensorKind kind = TensorKind::kActivation;

@@ -247,6 +247,18 @@ bool Executor::sends_input_gradient() const {
     return impl_->options.range.first > impl_->info.first_trainable_layer;
 }
 const ModelInfo& Executor::model() const { return impl_->info; }
+LayerRange Executor::range() const { return impl_->options.range; }
+
+bool Executor::fits(const ExecutorOptions& options) const {
+    const ExecutorOptions& mine = impl_->options;
+    return mine.range.first == options.range.first && mine.range.last == options.range.last &&
+           mine.recompute == options.recompute && mine.optimizer.name == options.optimizer.name &&
+           mine.optimizer.momentum == options.optimizer.momentum &&
+           mine.optimizer.weight_decay == options.optimizer.weight_decay &&
+           mine.loss == options.loss && mine.seed == options.seed &&
+           mine.gradient_codec == TensorCodec::kNone &&
+           options.gradient_codec == TensorCodec::kNone;
+}
 
 std::vector<EncodedTensor> Executor::encode_gradients(std::vector<HostTensor> gradients) {
     std::vector<EncodedTensor> encoded;

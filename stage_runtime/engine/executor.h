@@ -53,6 +53,10 @@ class Executor {
 
     [[nodiscard]] bool sends_input_gradient() const;  // some layer left of the slice is trainable
     [[nodiscard]] const ModelInfo& model() const;     // the whole model's
+    [[nodiscard]] LayerRange range() const;
+    // Whether one made with these options would be the same but for its state. Never with a codec:
+    // what it lost so far cannot be reset.
+    [[nodiscard]] bool fits(const ExecutorOptions& options) const;
 
     // State-dict names for weights and buffers, "optimizer/SLOT/NAME" for moments,
     // "codec/LAYER/INPUT" for the residual of a compressed gradient (one of another cut is passed

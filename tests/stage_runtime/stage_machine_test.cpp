@@ -40,10 +40,15 @@ TensorAddress tensor(TensorKind kind, std::uint32_t micro_batch, std::uint32_t p
 class MiddleStage : public testing::Test {
   protected:
     void SetUp() override {
-        EXPECT_FALSE(find<SendReady>(machine_.on(Configured{1, {middle()}, {"a", "c"}, 1})));
+        EXPECT_FALSE(find<SendReady>(machine_.on(
+            Configured{1, "b", {middle()}, {"a", "c"}, 0, {{2, 2, kPortalPeer}}, {}, true})));
         EXPECT_FALSE(find<SendReady>(machine_.on(stage_event::Attached{"a"})));
-        EXPECT_FALSE(find<SendReady>(machine_.on(StateLoaded{})));
+        const auto loaded = machine_.on(LayerArrived{1, 0, 2, false});
+        EXPECT_TRUE(find<LoadLayer>(loaded));
+        EXPECT_FALSE(find<SendReady>(loaded));
+        EXPECT_FALSE(machine_.state());
         EXPECT_TRUE(find<SendReady>(machine_.on(stage_event::Attached{"c"})));
+        EXPECT_EQ(machine_.state(), 0U);
     }
     static Begun begun(std::uint64_t step, std::uint32_t generation = 1) {
         Begin begin;
@@ -72,12 +77,15 @@ TEST_F(MiddleStage, RunsActionsInOrderAsTheirTensorsArrive) {
     EXPECT_TRUE(find<ReportStep>(machine_.on(ActionFinished{})));
     EXPECT_TRUE(machine_.on(StepReported{}).empty());
     EXPECT_TRUE(find<ApplyUpdate>(machine_.on(CommitReceived{1, 0, Commit{0.1, 1}})));
-    EXPECT_TRUE(find<SendCommitted>(machine_.on(UpdateFinished{})));
+    const auto updated = machine_.on(UpdateFinished{});
+    EXPECT_TRUE(find<SendCommitted>(updated));
+    EXPECT_FALSE(find<TakeSnapshot>(updated));
+    EXPECT_EQ(machine_.state(), 1U);
 }
 
 TEST_F(MiddleStage, TheNextBeginWaitsForTheCommit) {
     StageMachine machine;
-    static_cast<void>(machine.on(Configured{1, {middle()}, {}, 0}));
+    static_cast<void>(machine.on(Configured{1, "b", {middle()}, {}, 0, {}, {}, false}));
     Begin begin;
     begin.micro_batch_samples = {1};
     static_cast<void>(machine.on(Begun{1, 0, begin, {}}));
@@ -100,7 +108,65 @@ TEST_F(MiddleStage, OlderGenerationsAndDuplicatesAreDropped) {
 
 TEST_F(MiddleStage, TensorsOfALaterStepWait) {
     EXPECT_TRUE(machine_.on(TensorArrived{tensor(TensorKind::kActivation, 0, 1, 5)}).empty());
+    Begun evaluation = begun(5);
+    evaluation.begin.mode = StepMode::kEvaluate;
+    EXPECT_TRUE(find<StartStep>(machine_.on(evaluation)));
+    machine_ = StageMachine();
+    static_cast<void>(machine_.on(Configured{1, "b", {middle()}, {}, 5, {}, {}, false}));
+    EXPECT_TRUE(machine_.on(TensorArrived{tensor(TensorKind::kActivation, 0, 1, 5)}).empty());
     EXPECT_TRUE(find<stage_command::Run>(machine_.on(begun(5))));
+}
+
+TEST_F(MiddleStage, StepsStartFromTheStateThatTheyBelongTo) {
+    EXPECT_TRUE(find<ProtocolError>(machine_.on(begun(5))));
+}
+
+TEST_F(MiddleStage, ASnapshotIsTakenAfterTheUpdateThatAsksForIt) {
+    StageMachine machine;
+    static_cast<void>(machine.on(Configured{1, "b", {middle()}, {}, 0, {}, {}, true}));
+    Begin begin;
+    begin.micro_batch_samples = {1};
+    const auto begun = machine.on(Begun{1, 0, begin, {}});
+    ASSERT_TRUE(find<DropSnapshots>(begun));
+    EXPECT_EQ(find<DropSnapshots>(begun)->before, 0U);
+    static_cast<void>(machine.on(StepReported{}));
+    static_cast<void>(machine.on(CommitReceived{1, 0, Commit{0.1, 1, true}}));
+    const auto updated = machine.on(UpdateFinished{});
+    ASSERT_TRUE(find<TakeSnapshot>(updated));
+    EXPECT_EQ(find<TakeSnapshot>(updated)->step, 1U);
+}
+
+TEST_F(MiddleStage, AnotherConfigurationGivesUpTheStepAndRestores) {
+    static_cast<void>(machine_.on(begun(0)));
+    static_cast<void>(machine_.on(TensorArrived{tensor(TensorKind::kActivation, 0, 1)}));
+    SliceRole wider = middle();
+    wider.last_layer = 4;
+    // Layers 2 and 3 are kept here, layer 4 comes from c; layer 3 also goes to a, once a is there.
+    const auto commands = machine_.on(
+        Configured{2, "b", {wider}, {"a"}, 0, {{2, 3, "b"}, {4, 4, "c"}}, {{3, 3, "a"}}, true});
+    EXPECT_TRUE(find<LoadLayer>(commands));
+    EXPECT_FALSE(find<SupplyLayers>(commands));
+    EXPECT_TRUE(find<SupplyLayers>(machine_.on(stage_event::Attached{"a"})));
+    EXPECT_TRUE(machine_.on(LayerArrived{1, 0, 4, false}).empty());  // of the old generation
+    EXPECT_FALSE(find<SendReady>(machine_.on(LayerArrived{2, 3, 4, false})));  // another step
+    EXPECT_TRUE(find<SendReady>(machine_.on(LayerArrived{2, 0, 4, false})));
+    EXPECT_TRUE(machine_.on(begun(0)).empty());  // an old Begin
+    EXPECT_TRUE(find<StartStep>(machine_.on(begun(0, 2))));
+}
+
+TEST(StageMachine, ADeviceWithoutSlicesKeepsReplicas) {
+    StageMachine machine;
+    EXPECT_TRUE(find<SendReady>(machine.on(Configured{3, "s", {}, {}, 7, {}, {}, true})));
+    EXPECT_FALSE(machine.state());
+    const auto stored = machine.on(LayerArrived{3, 8, 2, true});
+    ASSERT_TRUE(find<SendStored>(stored));
+    EXPECT_EQ(find<SendStored>(stored)->step, 8U);
+    Begin begin;
+    begin.micro_batch_samples = {1};
+    begin.recovery_point = 8;
+    const auto dropped = machine.on(Begun{3, 9, begin, {}});
+    ASSERT_TRUE(find<DropSnapshots>(dropped));
+    EXPECT_EQ(find<DropSnapshots>(dropped)->before, 8U);
 }
 
 TEST_F(MiddleStage, SeveralOutputsOfOneLayerAreAllAwaited) {

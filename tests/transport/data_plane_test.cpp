@@ -44,11 +44,11 @@ class DataPlanes : public testing::Test {
     DataPlane left_{loop_,
                     "left",
                     {[this](Delivery d) { left_in_.push(std::move(d)); },
-                     [this](const std::string& p) { left_attached_.push(p); }}};
+                     [this](const std::string& p, std::uint64_t) { left_attached_.push(p); }}};
     DataPlane right_{loop_,
                      "right",
                      {[this](Delivery d) { right_in_.push(std::move(d)); },
-                      [this](const std::string& p) { right_attached_.push(p); }}};
+                      [this](const std::string& p, std::uint64_t) { right_attached_.push(p); }}};
     Endpoint endpoint_;
 };
 

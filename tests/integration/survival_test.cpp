@@ -1,0 +1,323 @@
+// Devices die, hang, slow down, leave and come back, the portal dies and is resumed: only the time
+// changes. Every trained model is compared byte for byte with one trained in one process.
+// ECOPIPE_FULL=1 kills at 20 random moments instead of one a stage.
+#include <signal.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <random>
+#include <sstream>
+#include <thread>
+
+#include "tests/integration/training_fixture.h"
+
+namespace ecopipe::test {
+namespace {
+
+using Flags = std::vector<std::string>;
+constexpr double kDeadlineS = 120;
+
+bool full() { return std::getenv("ECOPIPE_FULL") != nullptr; }
+
+class Survival : public Training {
+  protected:
+    const ModelCase model_{"lenet5", "lenet5", 12};
+    Flags flags(const std::string& steps = "60") const {
+        return {"--data",          "fashion-mnist",
+                "--data-limit",    "500",
+                "--steps",         steps,
+                "--batch",         "50",
+                "--micro-batches", "4",
+                "--seed",          "5"};
+    }
+
+    std::string cluster(int devices, double speed = 0.5) {
+        std::string text = "name: home\nportal: d0\nportal_address: 127.0.0.1\ndevices:\n";
+        for (int d = 0; d < devices; ++d)
+            text += "  - {name: d" + std::to_string(d) +
+                    ", memory_mib: 1024, speed: " + std::to_string(speed) + "}\n";
+        write(directory_ / "cluster.yaml", text + "default_link: {mbps: 1000, latency_ms: 0.1}\n");
+        return directory_ / "cluster.yaml";
+    }
+
+    std::unique_ptr<Process> start(const std::string& name, Flags more,
+                                   const std::string& steps = "60") {
+        Flags all{"ecopipe-train", "--model", "lenet5",         "--no-evaluation",
+                  "--quiet",       "--out",   directory_ / name};
+        for (Flags* part : {&more})
+            for (std::string& flag : *part) all.push_back(flag);
+        const bool planned = std::find(all.begin(), all.end(), "--plan") != all.end();
+        const Flags common = flags(steps);
+        for (std::size_t i = 0; i < common.size(); ++i) {
+            if (planned && (common[i] == "--batch" || common[i] == "--micro-batches")) {
+                ++i;
+            } else {
+                all.push_back(common[i]);
+            }
+        }
+        return std::make_unique<Process>(std::move(all));
+    }
+
+    [[nodiscard]] std::string metrics(const std::string& name) const {
+        return read(directory_ / (name + "/metrics.jsonl"));
+    }
+    [[nodiscard]] long steps_in(const std::string& name) const {
+        const std::string text = metrics(name);
+        long count = 0;
+        for (std::size_t at = 0; (at = text.find("{\"step\":", at)) != std::string::npos; ++at)
+            ++count;
+        return count;
+    }
+    // Waits until that many steps are recorded.
+    void reach(const std::string& name, long steps, const Process& train) const {
+        const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+        while (steps_in(name) < steps) {
+            ASSERT_LT(std::chrono::steady_clock::now(), deadline) << train.err();
+            std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        }
+    }
+    static pid_t stage_of(const Process& train, const std::string& device) {
+        for (const pid_t child : children_of(train.pid())) {
+            std::string line = read("/proc/" + std::to_string(child) + "/cmdline");
+            std::replace(line.begin(), line.end(), '\0', ' ');
+            if (line.find("--name " + device + " ") != std::string::npos) return child;
+        }
+        ADD_FAILURE() << "no stage " << device;
+        return -1;
+    }
+    // It ended by itself with every step once and in order, and with the same bytes.
+    void expect_survived(const std::string& name, Process& train, long steps = 60) {
+        const Finished finished = train.wait(kDeadlineS);
+        ASSERT_EQ(finished.code, 0) << finished.err;
+        expect_whole(name, steps);
+        EXPECT_TRUE(read(directory_ / (name + "/model.safetensors")) == reference(steps))
+            << name << "\n"
+            << finished.err;
+        EXPECT_TRUE(children_of(train.pid()).empty());
+    }
+    void expect_whole(const std::string& name, long steps) const {
+        std::istringstream lines(metrics(name));
+        long next = 1;
+        for (std::string line; std::getline(lines, line);) {
+            if (!line.starts_with("{\"step\":")) continue;
+            ASSERT_TRUE(line.starts_with("{\"step\":" + std::to_string(next) + ",")) << line;
+            ++next;
+        }
+        EXPECT_EQ(next - 1, steps);
+    }
+    const std::string& reference(long steps = 60) {
+        std::string& bytes = references_[steps];
+        if (bytes.empty())
+            bytes =
+                single(model_, flags(std::to_string(steps)), "reference" + std::to_string(steps));
+        return bytes;
+    }
+    std::map<long, std::string> references_;
+};
+
+TEST_F(Survival, AnyStageKilledAtAnyMoment) {
+    const Flags local{"--local", "--cluster", cluster(3)};
+    std::mt19937 random(full() ? std::random_device()() : 7U);
+    const int rounds = full() ? 20 : 3;
+    for (int round = 0; round < rounds; ++round) {
+        const std::string name = "killed" + std::to_string(round);
+        const std::string victim = "d" + std::to_string(round % 3);
+        auto train = start(name, local);
+        reach(name, 1 + static_cast<long>(random() % 45), *train);
+        std::this_thread::sleep_for(std::chrono::microseconds(random() % 20000));
+        ::kill(stage_of(*train, victim), SIGKILL);
+        expect_survived(name, *train);
+        if (HasFatalFailure()) return;
+        const std::string text = metrics(name);
+        EXPECT_NE(text.find("\"kind\":\"lost\",\"devices\":[\"" + victim + "\"]"),
+                  std::string::npos)
+            << train->err();
+        EXPECT_NE(text.find("\"bytes_moved\":"), std::string::npos);
+        const std::size_t pause = text.find("\"pause_ms\":");
+        ASSERT_NE(pause, std::string::npos);
+        EXPECT_LT(std::stod(text.substr(pause + 11)), 5000);
+        EXPECT_NE(train->err().find("device " + victim + " (stage "), std::string::npos);
+    }
+}
+
+TEST_F(Survival, AKilledStageThatComesBackIsUsedAgain) {
+    const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
+    const std::string file = cluster(3);
+    // Long enough for a move to pay.
+    auto train = start("back", {"--cluster", file, "--bind", portal}, "400");
+    const auto stage = [&](const std::string& name) {
+        return std::make_unique<Process>(
+            Flags{"ecopipe-stage", "--join", portal, "--name", name, "--slowdown", "3"});
+    };
+    auto d0 = stage("d0");
+    auto d1 = stage("d1");
+    auto d2 = stage("d2");
+    reach("back", 10, *train);
+    d1->signal(SIGKILL);
+    ASSERT_TRUE(train->wait_for_err("recovered in", kDeadlineS)) << train->err();
+    auto again = stage("d1");
+    ASSERT_TRUE(train->wait_for_err("d1 joined: the best plan now takes", kDeadlineS))
+        << train->err();
+    expect_survived("back", *train, 400);
+    EXPECT_NE(metrics("back").find("\"kind\":\"moved\",\"cause\":\"d1 joined\""), std::string::npos)
+        << train->err();
+    for (auto* process : {&d0, &d2, &again}) EXPECT_EQ((*process)->wait(kDeadlineS).code, 0);
+}
+
+TEST_F(Survival, AStageKilledBetweenCommitAndCommitted) {
+    const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
+    auto train = start("commit", {"--cluster", cluster(3), "--bind", portal});
+    Process d0({"ecopipe-stage", "--join", portal, "--name", "d0"});
+    Process d1({"ecopipe-stage", "--join", portal, "--name", "d1"});
+    ::setenv("ECOPIPE_TEST_DIE_AT_COMMIT", "13", 1);
+    Process d2({"ecopipe-stage", "--join", portal, "--name", "d2"});
+    ::unsetenv("ECOPIPE_TEST_DIE_AT_COMMIT");
+    expect_survived("commit", *train);
+    EXPECT_EQ(d2.wait(kDeadlineS).code, 128 + SIGKILL);
+    EXPECT_NE(metrics("commit").find("\"devices\":[\"d2\"]"), std::string::npos);
+}
+
+TEST_F(Survival, AHungStageIsNamedAndReplaced) {
+    auto train = start("hung", {"--local", "--cluster", cluster(3)});
+    reach("hung", 15, *train);
+    const pid_t stage = stage_of(*train, "d1");
+    ::kill(stage, SIGSTOP);
+    expect_survived("hung", *train);
+    EXPECT_NE(train->err().find("device d1 (stage "), std::string::npos) << train->err();
+    EXPECT_NE(train->err().find("it has said nothing for"), std::string::npos) << train->err();
+    EXPECT_NE(train->err().find("micro-batch"), std::string::npos) << train->err();
+    EXPECT_NE(::kill(stage, 0), 0);
+}
+
+TEST_F(Survival, TwoOfFourStagesKilledAtOnceComeFromTheCheckpoint) {
+    auto train = start("two", {"--local", "--cluster", cluster(4), "--checkpoint-every", "7"});
+    reach("two", 25, *train);
+    const pid_t a = stage_of(*train, "d1");
+    const pid_t b = stage_of(*train, "d3");  // the one with the most room keeps d1's replica
+    ::kill(a, SIGKILL);
+    ::kill(b, SIGKILL);
+    expect_survived("two", *train);
+    const std::string text = metrics("two");
+    const std::size_t from = text.find("\"replayed_from_step\":");
+    ASSERT_NE(from, std::string::npos) << train->err();
+    EXPECT_EQ(std::stol(text.substr(from + 21)) % 7, 1) << train->err();
+}
+
+TEST_F(Survival, WithoutReplicasTheCheckpointServes) {
+    auto train = start("bare", {"--local", "--cluster", cluster(3), "--replicas", "off",
+                                "--checkpoint-every", "9"});
+    reach("bare", 22, *train);
+    ::kill(stage_of(*train, "d0"), SIGKILL);
+    expect_survived("bare", *train);
+    EXPECT_NE(train->err().find("no replicas (--replicas off)"), std::string::npos);
+    EXPECT_NE(metrics("bare").find("\"replayed_from_step\":"), std::string::npos);
+}
+
+TEST_F(Survival, AKilledPortalIsResumedOnAnotherNumberOfDevices) {
+    auto train = start("portal", {"--local", "--cluster", cluster(3), "--checkpoint-every", "8"});
+    reach("portal", 30, *train);
+    train->signal(SIGKILL);
+    static_cast<void>(train->wait(kDeadlineS));
+    auto resumed = start(
+        "portal", {"--local", "--cluster", cluster(2), "--checkpoint-every", "8", "--resume"});
+    expect_survived("portal", *resumed);
+    EXPECT_NE(resumed->err().find("resuming from the checkpoint of step"), std::string::npos)
+        << resumed->err();
+}
+
+TEST_F(Survival, ChangedFlagsAndDamagedCheckpointsAreFoundOnResume) {
+    auto train = start("damaged", {"--single", "--checkpoint-every", "6"}, "20");
+    ASSERT_EQ(train->wait(kDeadlineS).code, 0) << train->err();
+    // Already there, and no --resume.
+    EXPECT_EQ(start("damaged", {"--single"}, "20")->wait(kDeadlineS).code, 2);
+    const Finished changed =
+        start("damaged", {"--single", "--resume", "--lr", "0.02"}, "20")->wait(kDeadlineS);
+    EXPECT_EQ(changed.code, 2);
+    EXPECT_NE(changed.err.find("--resume: --lr was 0.01 in the checkpoint, found 0.02"),
+              std::string::npos)
+        << changed.err;
+    const std::string newest = directory_ / "damaged/checkpoints/step-000000000018.checkpoint";
+    std::string bytes = read(newest);
+    ASSERT_GT(bytes.size(), 1000U);
+    bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+    write(newest, bytes);
+    auto resumed = start("damaged", {"--single", "--checkpoint-every", "6", "--resume"}, "60");
+    expect_survived("damaged", *resumed);
+    EXPECT_NE(resumed->err().find("checkpoint skipped: "), std::string::npos);
+    EXPECT_NE(resumed->err().find("resuming from the checkpoint of step 12"), std::string::npos)
+        << resumed->err();
+}
+
+TEST_F(Survival, CtrlCSavesAndResumes) {
+    auto train = start("stopped", {"--local", "--cluster", cluster(2)});
+    reach("stopped", 13, *train);
+    train->signal(SIGINT);
+    EXPECT_EQ(train->wait(kDeadlineS).code, 130) << train->err();
+    EXPECT_TRUE(children_of(train->pid()).empty());
+    auto resumed = start("stopped", {"--single", "--resume"});
+    expect_survived("stopped", *resumed);
+}
+
+TEST_F(Survival, ALeavingStageHandsItsLayersOverWithoutReplay) {
+    const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
+    auto train = start("left", {"--cluster", cluster(3), "--bind", portal});
+    Process d0({"ecopipe-stage", "--join", portal, "--name", "d0"});
+    Process d1({"ecopipe-stage", "--join", portal, "--name", "d1"});
+    Process d2({"ecopipe-stage", "--join", portal, "--name", "d2"});
+    reach("left", 12, *train);
+    d1.signal(SIGTERM);
+    EXPECT_EQ(d1.wait(kDeadlineS).code, 143) << d1.err();
+    expect_survived("left", *train);
+    const std::string text = metrics("left");
+    EXPECT_NE(text.find("\"kind\":\"left\",\"cause\":\"d1 leaves\""), std::string::npos) << text;
+    EXPECT_EQ(text.find("\"kind\":\"lost\""), std::string::npos);
+    EXPECT_EQ(text.find("replayed_from_step"), std::string::npos);
+}
+
+TEST_F(Survival, ASlowedStageIsPlannedAroundWithinTenSteps) {
+    // Three times as long a run as a move takes to pay, on devices slow enough to measure.
+    auto train = start("slowed", {"--local", "--cluster", cluster(3, 0.2)}, "300");
+    reach("slowed", 30, *train);
+    ::kill(stage_of(*train, "d1"), SIGUSR1);
+    const long slowed_at = steps_in("slowed");
+    expect_survived("slowed", *train, 300);
+    const std::string text = metrics("slowed");
+    const std::size_t moved = text.find("\"kind\":\"moved\"");
+    ASSERT_NE(moved, std::string::npos) << train->err();
+    const std::size_t at = text.find("\"at_step\":", moved);
+    EXPECT_LE(std::stol(text.substr(at + 10)), slowed_at + 10) << train->err();
+}
+
+TEST_F(Survival, AnotherNumericClassIsSaidAndFinishes) {
+    const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
+    auto train = start("mixed", {"--cluster", cluster(3), "--bind", portal});
+    Process d0({"ecopipe-stage", "--join", portal, "--name", "d0"});
+    ::setenv("ATEN_CPU_CAPABILITY", "default", 1);
+    ::setenv("OPENBLAS_CORETYPE", "Prescott", 1);
+    ::setenv("DNNL_MAX_CPU_ISA", "SSE41", 1);
+    Process d1({"ecopipe-stage", "--join", portal, "--name", "d1"});
+    for (const char* name : {"ATEN_CPU_CAPABILITY", "OPENBLAS_CORETYPE", "DNNL_MAX_CPU_ISA"})
+        ::unsetenv(name);
+    Process d2({"ecopipe-stage", "--join", portal, "--name", "d2"});
+    reach("mixed", 12, *train);
+    d2.signal(SIGKILL);
+    const Finished finished = train->wait(kDeadlineS);
+    ASSERT_EQ(finished.code, 0) << finished.err;
+    expect_whole("mixed", 60);
+    EXPECT_NE(finished.err.find("of 2 numeric classes"), std::string::npos) << finished.err;
+    EXPECT_EQ(finished.err.find("damaged"), std::string::npos);
+}
+
+TEST_F(Survival, ACheckpointThatCannotBeWrittenIsSaidAndTrainingGoesOn) {
+    write(directory_ / "full.sh", "mkdir -p $1 && touch $1/checkpoints\n");
+    ASSERT_EQ(run({"/bin/sh", directory_ / "full.sh", directory_ / "unwritable"}).code, 0);
+    auto train = start("unwritable", {"--single", "--checkpoint-every", "6", "--resume"});
+    expect_survived("unwritable", *train);
+    EXPECT_NE(train->err().find("checkpoint of step 6: "), std::string::npos) << train->err();
+}
+
+}  // namespace
+}  // namespace ecopipe::test
