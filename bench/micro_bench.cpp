@@ -70,12 +70,14 @@ void chunk_path(benchmark::State& state) {
     NetLoop right_loop;
     Inbox<bool> attached;
     std::atomic<std::int64_t> arrived{0};
-    DataPlane left(left_loop, "left",
-                   {[](const Delivery&) {}, [&](const std::string&) { attached.push(true); }});
-    DataPlane right(right_loop, "right",
-                    {[&](const Delivery&) { ++arrived; }, [](const std::string&) {}});
-    left.set_run(1);
-    right.set_run(1);
+    DataPlane left(
+        left_loop, "left",
+        {[](const Delivery&) {}, [&](const std::string&, std::uint64_t) { attached.push(true); }});
+    DataPlane right(
+        right_loop, "right",
+        {[&](const Delivery&) { ++arrived; }, [](const std::string&, std::uint64_t) {}});
+    left.set_run(1, 1);
+    right.set_run(1, 1);
     const auto port = right.bind({"127.0.0.1", 0});
     if (!port || !left.dial("right", {"127.0.0.1", *port}) ||
         !attached.pop_until(monotonic_now() + std::chrono::seconds(10))) {

@@ -114,6 +114,10 @@ MESSAGES = [
         ("first_layer", "u32", u32, 3), ("last_layer", "u32", u32, 3)]),
     (17, "Leave", "stage to portal", {"run": 7, "generation": 1, "step": 3}, None, [
         ("reason", "text", text, "left on SIGTERM")]),
+    (18, "ProbeLink", "portal to stage", {"run": 7}, None, [
+        ("peer", "text", text, "laptop"), ("endpoint", "text", text, "tcp://10.0.0.2:5600")]),
+    (19, "LinkProbed", "stage to portal", {"run": 7}, None, [
+        ("peer", "text", text, "laptop"), ("mbps", "f64", f64, 940.0), ("latency_ms", "f64", f64, 0.25)]),
     (20, "Attach", "dialling device to the other", {"run": 7}, None, [
         ("device", "text", text, "hub"), ("instance", "u64", u64, 9)]),
     (21, "TensorChunk", "device to device", {"run": 7, "generation": 1, "step": 3, "micro_batch": 2}, bytes(8), [

@@ -14,6 +14,7 @@
 namespace ecopipe {
 namespace {
 
+constexpr auto kProbeTimeout = std::chrono::seconds(60);  // of one link
 constexpr auto kTick = std::chrono::milliseconds(50);     // how often the caller's check is asked
 constexpr auto kReachTimeout = std::chrono::seconds(15);  // to open the data channels
 constexpr auto kLongWait = std::chrono::minutes(60);      // liveness ends a dead wait far earlier
@@ -176,6 +177,12 @@ Result<void> ClusterSession::handle_message(portal_event::Message& message) {
             handled = absorb(machine_.on(
                 session_event::CommittedReceived{message.device, head.generation, head.step}));
             break;
+        case MessageType::kLinkProbed: {
+            auto probed = decode<LinkProbed>(body);
+            if (!probed) return bad(probed.error());
+            probed_ = std::move(*probed);
+            break;
+        }
         case MessageType::kStored: {
             const auto stored = decode<Stored>(body);
             if (!stored) return bad(stored.error());
@@ -290,6 +297,30 @@ Result<void> ClusterSession::wait_for(
         if (auto event = inbox_.pop_until(std::min<Instant>(deadline, monotonic_now() + kTick)))
             ECOPIPE_RETURN_IF_ERROR(handle(*event));
     }
+}
+
+Result<LinkProbed> ClusterSession::probe_link(const std::string& from, const std::string& to) {
+    // As for tensors: of two devices the first by name dials.
+    const std::string& dialling = std::min(from, to);
+    const std::string& dialled = std::max(from, to);
+    probed_.reset();
+    static_cast<void>(
+        members_->send(dialling, header(0), ProbeLink{dialled, joined_.at(dialled).data_endpoint}));
+    const Instant deadline = monotonic_now() + kProbeTimeout;
+    while (!probed_ && monotonic_now() < deadline && joined_.contains(from) &&
+           joined_.contains(to)) {
+        if (options_.check) ECOPIPE_RETURN_IF_ERROR(options_.check());
+        if (auto event = inbox_.pop_until(monotonic_now() + kTick))
+            ECOPIPE_RETURN_IF_ERROR(handle(*event));
+    }
+    if (!probed_)
+        return fail(
+            ExitCode::kUnreachable,
+            fmt::format("the link between {} and {} could not be measured within {} s: {} "
+                        "dials {}",
+                        from, to, kProbeTimeout.count(), dialling,
+                        joined_.contains(dialled) ? joined_.at(dialled).data_endpoint : "nobody"));
+    return *probed_;
 }
 
 void ClusterSession::set_plan(Plan plan, TrainingSpec spec, ModelInfo info) {

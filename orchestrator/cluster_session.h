@@ -68,6 +68,8 @@ class ClusterSession : public TrainingEngine {
         const std::set<std::string>& wanted, Instant deadline,
         const std::function<void(const std::vector<std::string>& missing)>& on_change);
     [[nodiscard]] const std::map<std::string, JoinedDevice>& joined() const { return joined_; }
+    // Makes one joined device measure its link to another, while neither has work.
+    [[nodiscard]] Result<LinkProbed> probe_link(const std::string& from, const std::string& to);
     // Sets the plan that `load` brings into force.
     void set_plan(Plan plan, TrainingSpec spec, ModelInfo info);
     // Without one, a lost device ends the run.
@@ -137,6 +139,7 @@ class ClusterSession : public TrainingEngine {
     std::map<std::string, JoinedDevice> joined_;
     std::map<std::string, std::uint64_t> attached_;  // the other end's instance
     std::set<std::string> leaving_;
+    std::optional<LinkProbed> probed_;
     Plan plan_;
     TrainingSpec spec_;
     ModelInfo info_;

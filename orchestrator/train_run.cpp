@@ -166,22 +166,9 @@ std::unique_ptr<ClusterPlanner> make_planner(Run& run, const Cluster& cluster,
     return std::make_unique<Replanner>(std::move(options));
 }
 
-// Opens the port, starts local stages, waits for the devices, settles the plan.
-Result<void> open_pipeline(Run& run, RunRecord& record) {
-    TrainOptions& options = run.options;
-    std::optional<Plan> plan;
-    if (!options.plan_file.empty()) {
-        ECOPIPE_ASSIGN_OR_RETURN(plan, read_plan(options.plan_file));
-        ECOPIPE_RETURN_IF_ERROR(adopt_plan(*plan, run.spec, run.info, options));
-    }
-    Cluster cluster;
-    if (!options.cluster_file.empty()) {
-        ECOPIPE_ASSIGN_OR_RETURN(cluster, read_cluster(options.cluster_file));
-    } else {
-        cluster = cluster_of_plan(*plan);
-    }
-    if (!options.auto_micro_batches) ECOPIPE_RETURN_IF_ERROR(try_smallest_micro_batch(run));
-
+// Opens the port that devices dial.
+Result<void> open_session(Run& run, const Cluster& cluster) {
+    const TrainOptions& options = run.options;
     SessionOptions session_options;
     session_options.peer_timeout_s = options.peer_timeout_s;
     session_options.bind = options.local
@@ -192,8 +179,8 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
     if (options.bind) session_options.bind = *options.bind;
     ECOPIPE_RETURN_IF_ERROR(
         allow_address(session_options.bind, options.insecure, "portal_address"));
-    const bool emulate = options.local && !options.cluster_file.empty();
-    if (emulate) session_options.links = portal_links(cluster);
+    if (options.local && !options.cluster_file.empty())
+        session_options.links = portal_links(cluster);
     for (const Device& device : cluster.devices) {
         session_options.devices.push_back(device.name);
         if (!options.local && !device.data_address.empty())
@@ -217,6 +204,61 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
                              ClusterSession::open(run.loop, std::move(session_options)));
     run.session = session.get();
     run.engine = std::move(session);
+    return {};
+}
+
+// --measure-links: every pair of devices, one after the other, and the cluster file with what was
+// found in place of its links.
+Result<ExitCode> measure_links(Run& run, RunRecord& record) {
+    const TrainOptions& options = run.options;
+    ECOPIPE_ASSIGN_OR_RETURN(Cluster cluster, read_cluster(options.cluster_file));
+    ECOPIPE_RETURN_IF_ERROR(open_session(run, cluster));
+    std::set<std::string> wanted;
+    for (const Device& device : cluster.devices) wanted.insert(device.name);
+    ECOPIPE_RETURN_IF_ERROR(await_devices(*run.session, cluster, wanted, options));
+    fmt::print("{:<24} {:>10} {:>12}\n", "link", "Mbit/s", "latency ms");
+    for (std::size_t a = 0; a < cluster.devices.size(); ++a)
+        for (std::size_t b = a + 1; b < cluster.devices.size(); ++b) {
+            const std::string& from = cluster.devices[a].name;
+            const std::string& to = cluster.devices[b].name;
+            if (!run.session->joined().contains(from) || !run.session->joined().contains(to)) {
+                log_warn("{}-{}: not measured, one of them has not joined", from, to);
+                continue;
+            }
+            ECOPIPE_ASSIGN_OR_RETURN(const LinkProbed found, run.session->probe_link(from, to));
+            Link link = cluster.link(a, b);
+            link.mbps = found.mbps;
+            link.latency_ms = found.latency_ms;
+            cluster.links[{a, b}] = link;
+            fmt::print("{:<24} {:>10.1f} {:>12.3f}\n", from + "-" + to, found.mbps,
+                       found.latency_ms);
+        }
+    const auto directory = std::filesystem::absolute(options.cluster_file).parent_path();
+    for (Device& device : cluster.devices)  // paths are relative to the file that names them
+        if (!device.profile.empty()) device.profile = (directory / device.profile).string();
+    const std::string path = record.path("cluster.yaml");
+    ECOPIPE_RETURN_IF_ERROR(write_file_atomically(path, cluster_text(cluster)));
+    fmt::print("written to {}\n", path);
+    return ExitCode::kDone;
+}
+
+// Opens the port, starts local stages, waits for the devices, settles the plan.
+Result<void> open_pipeline(Run& run, RunRecord& record) {
+    TrainOptions& options = run.options;
+    std::optional<Plan> plan;
+    if (!options.plan_file.empty()) {
+        ECOPIPE_ASSIGN_OR_RETURN(plan, read_plan(options.plan_file));
+        ECOPIPE_RETURN_IF_ERROR(adopt_plan(*plan, run.spec, run.info, options));
+    }
+    Cluster cluster;
+    if (!options.cluster_file.empty()) {
+        ECOPIPE_ASSIGN_OR_RETURN(cluster, read_cluster(options.cluster_file));
+    } else {
+        cluster = cluster_of_plan(*plan);
+    }
+    if (!options.auto_micro_batches) ECOPIPE_RETURN_IF_ERROR(try_smallest_micro_batch(run));
+
+    ECOPIPE_RETURN_IF_ERROR(open_session(run, cluster));
     std::vector<ModelProfile> profiles;
     if (!options.cluster_file.empty()) {
         ECOPIPE_ASSIGN_OR_RETURN(
@@ -225,7 +267,7 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
     if (plan && !profiles.empty()) ECOPIPE_RETURN_IF_ERROR(price_plan(cluster, profiles, *plan));
     if (options.local) {
         auto stages = local_stages(cluster, options.pin);
-        if (!emulate)
+        if (options.cluster_file.empty())
             for (LocalStage& stage : stages) stage.links.clear();
         const std::string models =
             run.spec.torchscript_path.empty()
@@ -469,6 +511,7 @@ Result<ExitCode> run_all(Run& run, RunRecord& record) {
     if (run.options.federated) {
         ECOPIPE_ASSIGN_OR_RETURN(client, join_federation(run));
     }
+    if (run.options.measure_links) return measure_links(run, record);
     if (run.options.single) {
         ECOPIPE_RETURN_IF_ERROR(open_single(run, record));
     } else {

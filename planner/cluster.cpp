@@ -164,4 +164,41 @@ Result<Cluster> read_cluster(const std::string& path) {
     return parse_cluster(text, path);
 }
 
+std::string cluster_text(const Cluster& cluster) {
+    // JSON strings are YAML strings.
+    const auto quoted = [](const std::string& text) { return OrderedJson(text).dump(); };
+    const auto device_name = [&](std::size_t i) { return quoted(cluster.devices[i].name); };
+    std::string text =
+        fmt::format("name: {}\nportal: {}\n", quoted(cluster.name), device_name(cluster.portal));
+    if (!cluster.portal_address.empty())
+        text += fmt::format("portal_address: {}\n", quoted(cluster.portal_address));
+    text += fmt::format("port: {}\ndevices:\n", cluster.port);
+    for (const Device& device : cluster.devices) {
+        text +=
+            fmt::format("  - {{name: {}, memory_mib: {}", quoted(device.name), device.memory_mib);
+        text += device.profile.empty() ? fmt::format(", speed: {}", device.speed)
+                                       : fmt::format(", profile: {}", quoted(device.profile));
+        if (!device.host.empty()) text += fmt::format(", host: {}", quoted(device.host));
+        if (!device.data_address.empty())
+            text += fmt::format(", data_address: {}", quoted(device.data_address));
+        if (device.data_port != 0) text += fmt::format(", data_port: {}", device.data_port);
+        if (device.threads != 1) text += fmt::format(", threads: {}", device.threads);
+        text += "}\n";
+    }
+    const auto link_text = [&](const Link& link) {
+        const std::string medium =
+            link.medium.empty() ? "" : fmt::format(", medium: {}", quoted(link.medium));
+        return fmt::format("mbps: {:.6g}, latency_ms: {:.6g}{}", link.mbps, link.latency_ms,
+                           medium);
+    };
+    if (cluster.default_link.mbps > 0)
+        text += fmt::format("default_link: {{{}}}\n", link_text(cluster.default_link));
+    if (cluster.devices.size() > 1) text += "links:\n";
+    for (std::size_t a = 0; a < cluster.devices.size(); ++a)
+        for (std::size_t b = a + 1; b < cluster.devices.size(); ++b)
+            text += fmt::format("  - {{between: [{}, {}], {}}}\n", device_name(a), device_name(b),
+                                link_text(cluster.link(a, b)));
+    return text;
+}
+
 }  // namespace ecopipe

@@ -50,5 +50,6 @@ struct Cluster {
 
 [[nodiscard]] Result<Cluster> parse_cluster(std::string_view text, const std::string& source);
 [[nodiscard]] Result<Cluster> read_cluster(const std::string& path);
+[[nodiscard]] std::string cluster_text(const Cluster& cluster);  // a cluster.yaml, every link in it
 
 }  // namespace ecopipe

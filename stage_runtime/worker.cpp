@@ -19,6 +19,7 @@
 #include "stage_runtime/engine/executor.h"
 #include "stage_runtime/engine/numeric_class.h"
 #include "stage_runtime/host_facts.h"
+#include "stage_runtime/link_probe.h"
 #include "stage_runtime/portal_link.h"
 #include "stage_runtime/slow_switch.h"
 #include "stage_runtime/stage_machine.h"
@@ -129,6 +130,9 @@ class Worker {
     }
     Result<void> make_executors(const Configure& work, std::vector<SliceRole>& slices);
     Result<void> take_state(Delivery delivery);
+    Result<void> probe_link(const ProbeLink& order);
+    void send_probe(const std::string& peer, const ProbeSend& probe);
+    void take_probe(const Delivery& delivery);
     void take_snapshot(std::uint64_t step);
     void send_stored(std::uint64_t step, int layer);
     void drop_tensor(const TensorAddress& address);
@@ -182,6 +186,8 @@ class Worker {
     bool was_welcomed_ = false;
     std::optional<Instant> loading_since_;  // from Configure to Ready
     std::uint32_t micro_batch_ = 0;         // of the action at hand
+    std::optional<LinkProbe> probe_;        // of the link to probed_peer_, while it runs
+    std::string probed_peer_;
     bool trace_ = false;
     Done done_;  // of the step under way
     double update_ms_ = 0;
@@ -246,6 +252,8 @@ Result<ExitCode> Worker::pump() {
             return tl::unexpected<Error>(lost->error);
         if (auto* attached = std::get_if<PeerAttached>(&*event)) {
             attached_[attached->peer] = attached->instance;
+            if (probe_ && attached->peer == probed_peer_)
+                send_probe(probed_peer_, probe_->begin(monotonic_now()));
             if (stands(attached->peer))
                 handled = obey(machine_.on(stage_event::Attached{attached->peer}));
         } else if (auto* delivery = std::get_if<Delivery>(&*event)) {
@@ -328,6 +336,11 @@ Result<std::optional<ExitCode>> Worker::handle(ControlMessage& message) {
             ECOPIPE_ASSIGN_OR_RETURN(const auto commit, decode<Commit>(body));
             ECOPIPE_RETURN_IF_ERROR(
                 obey(machine_.on(stage_event::CommitReceived{head.generation, head.step, commit})));
+            break;
+        }
+        case MessageType::kProbeLink: {
+            ECOPIPE_ASSIGN_OR_RETURN(const auto probe, decode<ProbeLink>(body));
+            ECOPIPE_RETURN_IF_ERROR(probe_link(probe));
             break;
         }
         case MessageType::kFetch: {
@@ -511,7 +524,43 @@ void Worker::drop_tensor(const TensorAddress& address) {
     tensors_.erase(found);
 }
 
+Result<void> Worker::probe_link(const ProbeLink& order) {
+    ECOPIPE_ASSIGN_OR_RETURN(const Endpoint endpoint,
+                             parse_endpoint(order.endpoint, "peer " + order.peer));
+    probed_peer_ = order.peer;
+    probe_.emplace();
+    // What the channel still has to do until it stands is no part of the link.
+    ECOPIPE_RETURN_IF_ERROR(data_.dial(order.peer, endpoint));
+    if (attached_.contains(order.peer)) send_probe(order.peer, probe_->begin(monotonic_now()));
+    return {};
+}
+
+void Worker::send_probe(const std::string& peer, const ProbeSend& probe) {
+    TensorAddress address;
+    address.kind = TensorKind::kProbe;
+    address.micro_batch = probe.number;
+    address.gradient_returns = probe.bytes > 0;  // an answer is empty
+    data_.send(peer, address,
+               HostTensor::allocate(DType::kU8, {static_cast<std::int64_t>(probe.bytes)}));
+}
+
+void Worker::take_probe(const Delivery& delivery) {
+    if (delivery.address.gradient_returns)
+        return send_probe(delivery.peer, {delivery.address.micro_batch, 0});
+    if (!probe_ || delivery.peer != probed_peer_) return;
+    const auto next = probe_->answered(delivery.address.micro_batch, monotonic_now());
+    if (next) return send_probe(probed_peer_, *next);
+    if (const auto& result = probe_->result()) {
+        link_.send(header(), LinkProbed{probed_peer_, result->mbps, result->latency_ms});
+        probe_.reset();
+    }
+}
+
 Result<void> Worker::deliver(Delivery delivery) {
+    if (delivery.address.kind == TensorKind::kProbe) {
+        take_probe(delivery);
+        return {};
+    }
     if (is_state(delivery.address.kind)) return take_state(std::move(delivery));
     const TensorAddress address = delivery.address;
     tensors_.insert_or_assign(address, std::move(delivery));

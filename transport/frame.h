@@ -46,6 +46,8 @@ enum class MessageType : std::uint16_t {
     kEnd = 15,
     kStored = 16,
     kLeave = 17,
+    kProbeLink = 18,
+    kLinkProbed = 19,
     // data, between devices that exchange tensors
     kAttach = 20,
     kTensorChunk = 21,

@@ -92,8 +92,19 @@ std::string Commit::validate() const {
     return std::isfinite(learning_rate) && std::isfinite(gradient_scale) ? "" : "finite scalars";
 }
 
+std::string ProbeLink::validate() const {
+    if (auto problem = check_name(peer); !problem.empty()) return problem;
+    return endpoint.empty() || endpoint.size() > kReasonBytesMax ? "the peer's address" : "";
+}
+
+std::string LinkProbed::validate() const {
+    if (auto problem = check_name(peer); !problem.empty()) return problem;
+    return mbps > 0 && mbps <= 1e9 && latency_ms >= 0 && latency_ms <= 1e9 ? ""
+                                                                           : "a rate and a latency";
+}
+
 std::string TensorChunk::validate() const {
-    if (kind < TensorKind::kActivation || kind > TensorKind::kReplica) return "a known kind";
+    if (kind < TensorKind::kActivation || kind > TensorKind::kProbe) return "a known kind";
     if (!dtype_from(static_cast<std::uint8_t>(dtype))) return "a known dtype";
     const auto bytes = checked_bytes(dtype, shape);
     if (!bytes || *bytes > (1ULL << 40)) return "a valid shape";

@@ -288,6 +288,33 @@ struct Leave {
     [[nodiscard]] std::string validate() const;
 };
 
+// portal -> stage: measure the link to a peer, over the data channel that tensors will take.
+struct ProbeLink {
+    static constexpr MessageType kType = MessageType::kProbeLink;
+    std::string peer;
+    std::string endpoint;  // tcp://host:port of its data socket
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(peer, endpoint);
+    }
+    [[nodiscard]] std::string validate() const;
+};
+
+// stage -> portal: what was found.
+struct LinkProbed {
+    static constexpr MessageType kType = MessageType::kLinkProbed;
+    std::string peer;
+    double mbps = 0;
+    double latency_ms = 0;  // one way: half of the shortest round trip
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(peer, mbps, latency_ms);
+    }
+    [[nodiscard]] std::string validate() const;
+};
+
 // portal -> stage: send your layers' state to the portal over the data channel, then Fetched.
 struct Fetch {
     static constexpr MessageType kType = MessageType::kFetch;
@@ -377,6 +404,7 @@ enum class TensorKind : std::uint8_t {
     kEvalInput = 7,
     kEvalLabel = 8,
     kReplica = 9,  // a layer's state to keep for another device
+    kProbe = 10,   // measures a link; the receiver answers one that wants a gradient back
 };
 [[nodiscard]] constexpr bool is_state(TensorKind kind) {
     return kind == TensorKind::kState || kind == TensorKind::kReplica;

@@ -91,6 +91,28 @@ TEST(Cluster, RefusesWithItsPlace) {
     EXPECT_NE(problem(std::string(10 << 20, '[')), "accepted");
 }
 
+TEST(Cluster, ItsTextReadsBackTheSame) {
+    const auto cluster = parse_cluster(
+        "name: home\nportal: hub\nportal_address: 10.0.0.1\nport: 6000\ndevices:\n"
+        "  - {name: hub, memory_mib: 2048, speed: 0.5, threads: 2}\n"
+        "  - {name: pi, memory_mib: 512.5, profile: pi.json, host: a@b, data_address: 10.0.0.2,\n"
+        "     data_port: 5601}\n"
+        "  - {name: lap, memory_mib: 512}\n"
+        "default_link: {mbps: 100, latency_ms: 1}\n"
+        "links:\n  - {between: [pi, hub], mbps: 940.25, latency_ms: 0.3, medium: wifi}\n",
+        "a");
+    ASSERT_TRUE(cluster);
+    const std::string text = cluster_text(*cluster);
+    const auto again = parse_cluster(text, "b");
+    ASSERT_TRUE(again) << again.error().message;
+    EXPECT_EQ(cluster_text(*again), text);
+    EXPECT_EQ(again->link(0, 1).mbps, 940.25);
+    EXPECT_EQ(again->link(0, 1).medium, "wifi");
+    EXPECT_EQ(again->link(1, 2).mbps, 100);
+    EXPECT_EQ(again->devices[1].data_port, 5601);
+    EXPECT_EQ(again->devices[0].threads, 2);
+}
+
 TEST(Cluster, WithoutADeviceKeepsTheOthersLinks) {
     const auto cluster =
         read_cluster(std::string(ECOPIPE_SOURCE_DIR) + "/tests/planner/data/home.yaml");

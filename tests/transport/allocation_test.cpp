@@ -32,8 +32,8 @@ class Channel {
   public:
     Channel() {
         const auto port = right_.bind({"127.0.0.1", 0});
-        left_.set_run(9);
-        right_.set_run(9);
+        left_.set_run(9, 1);
+        right_.set_run(9, 1);
         open_ = port && left_.dial("right", {"127.0.0.1", *port}) &&
                 attached_.pop_until(monotonic_now() + std::chrono::seconds(10));
     }
@@ -62,9 +62,12 @@ class Channel {
     std::atomic<std::uint64_t> arrived_{0};
     DataPlane left_{loop_,
                     "left",
-                    {[](const Delivery&) {}, [this](const std::string&) { attached_.push(true); }}};
+                    {[](const Delivery&) {},
+                     [this](const std::string&, std::uint64_t) { attached_.push(true); }}};
     DataPlane right_{
-        loop_, "right", {[this](const Delivery&) { ++arrived_; }, [](const std::string&) {}}};
+        loop_,
+        "right",
+        {[this](const Delivery&) { ++arrived_; }, [](const std::string&, std::uint64_t) {}}};
     bool open_ = false;
 };
 
