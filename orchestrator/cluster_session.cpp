@@ -118,6 +118,11 @@ Result<void> ClusterSession::handle(PortalEvent& event) {
         slowness_.erase(joined->device);
         log_info("{} joined: {}, {} of {} cores, {} MiB free", joined->device, printable(hello.cpu),
                  hello.threads, hello.cores, hello.memory_mib);
+        if (hello.threads == 1 && hello.cores > 1 && !options_.shared_machine)
+            log_warn(
+                "{} computes on one of its {} cores: --threads {} (and threads: in the cluster "
+                "file, a profile with --threads) may be faster",
+                joined->device, hello.cores, hello.cores);
         came_back_ = true;
         if (machine_.generation() > 0) reasons_to_move_.push_back(joined->device + " joined");
         return absorb(machine_.on(session_event::DeviceJoined{joined->device}));

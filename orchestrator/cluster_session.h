@@ -32,7 +32,8 @@ struct SessionOptions {
     std::map<std::string, std::string>
         data_address;  // where a device's data port is reached, if the file says
     std::map<std::string, EmulatedLink> links;  // emulated links of the portal's own traffic
-    double peer_timeout_s = 5;                  // the longest silence before a device is lost
+    bool shared_machine = false;  // all devices are processes of one machine and share its cores
+    double peer_timeout_s = 5;    // the longest silence before a device is lost
     // Asked at every turn of a wait: an error ends it (a child process died, a signal came).
     std::function<Result<void>()> check;
     // Asked likewise: processes that have ended by themselves since the last time.

@@ -109,7 +109,14 @@ Result<void> await_devices(ClusterSession& session, const Cluster& cluster,
     return session.wait_for(wanted, monotonic_now() + from_ms(timeout_s * 1000), tell);
 }
 
-void tell_numeric_classes(const ClusterSession& session, RunRecord& record) {
+// The first stage that compresses what it sends, if one does.
+const StagePlan* compressing_stage(const Plan& plan) {
+    for (const StagePlan& stage : plan.stages)
+        if (stage.codec_forward != "fp32" || stage.codec_backward != "fp32") return &stage;
+    return nullptr;
+}
+
+void tell_numeric_classes(const ClusterSession& session, const Plan& plan, RunRecord& record) {
     std::map<std::uint64_t, std::vector<std::string>> classes;
     OrderedJson devices = OrderedJson::object();
     for (const auto& [name, device] : session.joined()) {
@@ -129,20 +136,16 @@ void tell_numeric_classes(const ClusterSession& session, RunRecord& record) {
             "tolerance, not byte "
             "for byte",
             classes.size());
+    } else if (const StagePlan* stage = compressing_stage(plan)) {
+        log_warn(
+            "the plan compresses what {} sends (forward {}, backward {}): weights no longer equal "
+            "those of --single",
+            stage->device, stage->codec_forward, stage->codec_backward);
     } else {
         log_info(
             "all devices are of one numeric class: weights are byte-identical to those of one "
             "process");
     }
-}
-
-void warn_about_codecs(const Plan& plan) {
-    for (const StagePlan& stage : plan.stages)
-        if (stage.codec_forward != "fp32" || stage.codec_backward != "fp32")
-            return log_warn(
-                "the plan compresses what {} sends (forward {}, backward {}): weights no longer "
-                "equal those of --single",
-                stage.device, stage.codec_forward, stage.codec_backward);
 }
 
 // Who plans anew when devices come, go or change their speed. A plan of the user's stands while its
@@ -171,6 +174,7 @@ Result<void> open_session(Run& run, const Cluster& cluster) {
     const TrainOptions& options = run.options;
     SessionOptions session_options;
     session_options.peer_timeout_s = options.peer_timeout_s;
+    session_options.shared_machine = options.local;
     session_options.bind = options.local
                                ? Endpoint{"127.0.0.1", 0}
                                : Endpoint{"127.0.0.1", static_cast<std::uint16_t>(cluster.port)};
@@ -317,8 +321,7 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
         }
     }
     ECOPIPE_RETURN_IF_ERROR(check_executable(*plan));
-    tell_numeric_classes(*run.session, record);
-    warn_about_codecs(*plan);
+    tell_numeric_classes(*run.session, *plan, record);
     for (const StagePlan& stage : plan->stages)
         log_info("stage on {}: layers {}..{}, {} in flight{}", stage.device, stage.first_layer,
                  stage.last_layer, stage.in_flight, stage.recompute ? ", recomputing" : "");
@@ -438,6 +441,45 @@ void tell_replicas(const Run& run) {
     }
 }
 
+// What the devices' tensors took at most, beside what the plan foresaw.
+void tell_memory(const Run& run, RunRecord& record, const TrainResult& result) {
+    if (run.session == nullptr) return;
+    constexpr double kMib = 1 << 20;
+    OrderedJson devices = OrderedJson::object();
+    for (const auto& [device, peak] : result.peak_bytes) {
+        std::uint64_t predicted = 0;
+        for (const StagePlan& stage : run.session->plan().stages)
+            if (stage.device == device) predicted += stage.peak_bytes.value_or(0);
+        devices[device] = {{"peak_bytes", peak}, {"predicted_peak_bytes", predicted}};
+        if (predicted > 0)
+            log_info("{} used {:.1f} MiB for tensors at most, {:.1f} predicted", device,
+                     static_cast<double>(peak) / kMib, static_cast<double>(predicted) / kMib);
+    }
+    record.run["memory"] = std::move(devices);
+}
+
+// --micro-batches auto of a run that goes on: the number that it began with, since bytes depend on
+// it.
+Result<void> keep_micro_batches(Run& run, const RunRecord& record) {
+    if (!run.options.resume || !run.options.auto_micro_batches) return {};
+    const std::string before = record.path("run.json");
+    if (!std::filesystem::exists(before)) return {};
+    ECOPIPE_ASSIGN_OR_RETURN(const std::string text, read_file(before, kConfigBytesMax));
+    const OrderedJson run_json = OrderedJson::parse(text, nullptr, false);
+    const auto training =
+        run_json.is_object() ? run_json.value("training", OrderedJson()) : OrderedJson();
+    const auto found =
+        training.is_object() ? training.value("micro-batches", OrderedJson()) : OrderedJson();
+    if (!found.is_number_integer() || found.get<int>() < 1)
+        return fail(ExitCode::kBadFile,
+                    fmt::format("{}: training.micro-batches: expected the number of the run, found "
+                                "none",
+                                before));
+    run.options.trainer.micro_batches = found.get<int>();
+    run.options.auto_micro_batches = false;
+    return {};
+}
+
 Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
     run.options.trainer.checkpoint_flags = training_flags(run);
     Trainer trainer(*run.engine, run.data, run.options.trainer, record, progress);
@@ -452,10 +494,14 @@ Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
     TrainResult result;
     if (run.options.evaluate_only) {
         std::optional<LossSum> test;
+        Instant started = monotonic_now();
         while (!test) {
+            started = monotonic_now();
             ECOPIPE_ASSIGN_OR_RETURN(test, trainer.evaluate(0));
         }
         result.test = *test;
+        result.samples_per_s =
+            static_cast<double>(run.data.test->size()) / to_ms(monotonic_now() - started) * 1000;
     } else {
         record.run["training"] = run.options.trainer.checkpoint_flags;
         ECOPIPE_RETURN_IF_ERROR(record.save_run());  // a resumption compares flags with it
@@ -481,6 +527,7 @@ Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
         tested = fmt::format(", test accuracy {:.2f} %", 100 * accuracy);
     }
     ECOPIPE_RETURN_IF_ERROR(record.save_run());
+    tell_memory(run, record, result);
     fmt::print("{} steps, {:.0f} samples/s{}; files in {}\n", result.steps, result.samples_per_s,
                tested, record.directory());
     return result.interrupted ? static_cast<ExitCode>(128 + signal_received()) : ExitCode::kDone;
@@ -511,6 +558,7 @@ Result<ExitCode> run_all(Run& run, RunRecord& record) {
     if (run.options.federated) {
         ECOPIPE_ASSIGN_OR_RETURN(client, join_federation(run));
     }
+    ECOPIPE_RETURN_IF_ERROR(keep_micro_batches(run, record));
     if (run.options.measure_links) return measure_links(run, record);
     if (run.options.single) {
         ECOPIPE_RETURN_IF_ERROR(open_single(run, record));

@@ -108,6 +108,10 @@ Result<bool> Trainer::step(const Stretch& stretch, std::uint64_t step, std::vect
     samples_done_ += static_cast<double>(labels);
     training_ms_ += step_ms;
     result.last_loss = loss;
+    for (const DeviceReport& report : outcome.devices) {
+        std::uint64_t& peak = result.peak_bytes[report.device];
+        peak = std::max(peak, report.peak_bytes);
+    }
     committed_steps_ = stretch.whole_run ? step + 1 : committed_steps_ + 1;
     if (committed_steps_ > record_.recorded_steps()) {  // else it is a replay
         outcome.recovery_point -= std::min(outcome.recovery_point, stretch.key);

@@ -3,7 +3,9 @@
 // for a pipeline, for one process and for a federated round.
 
 #include <functional>
+#include <map>
 #include <optional>
+#include <string>
 
 #include "orchestrator/progress.h"
 #include "orchestrator/run_record.h"
@@ -43,7 +45,8 @@ struct TrainResult {
     LossSum test;  // of the last evaluation
     double median_step_ms = 0;
     double samples_per_s = 0;
-    bool interrupted = false;  // by a signal, after a whole step
+    std::map<std::string, std::uint64_t> peak_bytes;  // of tensors, by device, over all steps
+    bool interrupted = false;                         // by a signal, after a whole step
 };
 
 // The first step and epoch of a federated round: rounds key their draws far apart, so that neither
