@@ -100,6 +100,16 @@ std::vector<StageSpan> LayoutEstimator::stages(const Layout& layout) {
     return out;
 }
 
+Layout LayoutEstimator::layout(const std::vector<StageSpan>& stages) const {
+    Layout out;
+    for (const StageSpan& stage : stages) {
+        const auto end = std::upper_bound(first_layer_.begin(), first_layer_.end(), stage.last);
+        out.devices.push_back(stage.device);
+        out.ends.push_back(static_cast<int>(end - first_layer_.begin()));
+    }
+    return out;
+}
+
 std::vector<StageSpan> LayoutEstimator::plain_stages(const Layout& layout) const {
     std::vector<StageSpan> out;
     int begin = 0;
