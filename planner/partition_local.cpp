@@ -20,8 +20,8 @@ namespace {
 constexpr std::size_t kPoolMax = 24;         // layouts that go from the annealing to the simulator
 constexpr std::size_t kStartsSimulated = 8;  // of the known layouts, besides the single devices
 constexpr int kVectorsMax = 16;  // in-flight vectors tried exhaustively during the search
-constexpr std::uint64_t kEstimateCost = 8;  // of one stage's estimate, in actions of the recurrence
-constexpr std::uint64_t kPackCost = 24;     // of one stage's packing
+constexpr std::uint64_t kEstimateCost = 12;  // of one stage's estimate, in actions of the wavefront
+constexpr std::uint64_t kPackCost = 36;      // of one stage's packing
 constexpr std::uint64_t kRestarts = 3;
 
 constexpr std::size_t kFinalistsMax = 16;        // arrangements that are refined
