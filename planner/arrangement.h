@@ -33,7 +33,7 @@ class Appraiser {
     // `vectors_max` as in InFlightChooser::choose. Keeps the result if it is the best so far.
     Arrangement appraise(const std::vector<StageSpan>& stages, int vectors_max);
     // One or two simulations with `wished` in-flight counts (InFlightChooser::below), which become
-    // those used. Infinite when the stages do not fit or the step is above `limit_ms`.
+    // those used. Infinite when the stages do not fit; above `limit_ms` not exact.
     [[nodiscard]] double below_ms(const std::vector<StageSpan>& stages, std::vector<int>& wished,
                                   double limit_ms);
     // A bound on what appraise can find, from the pipeline's bound and the caps.

@@ -40,7 +40,7 @@ class InFlightChooser {
                                         double bound_ms, int vectors_max);
     // The one rule K_s = min(cap, 2(S-s)-1), without a search.
     [[nodiscard]] InFlightChoice rule(const PipelineCosts& costs, const std::vector<int>& caps);
-    // For a search that has no use for a step above `limit_ms`, which comes out infinite: `wished`
+    // For a search that has no use for a step above `limit_ms` (see step_ms): `wished`
     // counts as far as the caps allow, in one simulation; when they are those of another number of
     // stages, the better of that rule and the least counts for the best pace that the caps allow
     // (pace.h), in two.
@@ -51,7 +51,7 @@ class InFlightChooser {
     void lower(const PipelineCosts& costs, const std::vector<int>& caps, int vectors_max,
                InFlightChoice& choice);
 
-    // Infinite when it is above `limit_ms`.
+    // Exact up to `limit_ms`; above it only that it is above, and often infinite.
     [[nodiscard]] double step_ms(const PipelineCosts& costs, const std::vector<int>& in_flight,
                                  double limit_ms = std::numeric_limits<double>::infinity());
     [[nodiscard]] std::vector<ActionList> lists(const std::vector<int>& in_flight) const;
