@@ -53,19 +53,24 @@ double Appraiser::bound_ms(const PipelineCosts& costs, const std::vector<int>& c
 Arrangement Appraiser::appraise(const std::vector<StageSpan>& stages, int vectors_max) {
     const std::vector<int> most = caps(stages);
     if (most.empty()) return {};
-    const PipelineCosts costs = model_.pipeline(stages, static_cast<int>(stages.size()), false);
-    const double bound = bound_ms(costs, most);
-    InFlightChoice choice = chooser_.choose(costs, most, bound, vectors_max);
+    model_.pipeline_into(stages, costs_);
+    const double bound = bound_ms(costs_, most);
+    InFlightChoice choice = chooser_.choose(costs_, most, bound, vectors_max);
     Arrangement out{stages, std::move(choice.in_flight), choice.step_ms};
-    if (better(out, best_)) best_ = out;
+    offer(out);
     return out;
 }
 
-double Appraiser::quick_ms(const std::vector<StageSpan>& stages) {
+double Appraiser::below_ms(const std::vector<StageSpan>& stages, std::vector<int>& wished,
+                           double limit_ms) {
+    model_.pipeline_into(stages, costs_);
+    if (kind_ != ScheduleKind::kZbH1 && quick_bound_ms(costs_) * (1 - 1e-9) > limit_ms)
+        return std::numeric_limits<double>::infinity();
     const std::vector<int> most = caps(stages);
     if (most.empty()) return std::numeric_limits<double>::infinity();
-    const PipelineCosts costs = model_.pipeline(stages, static_cast<int>(stages.size()), false);
-    return chooser_.paced(costs, most).step_ms;
+    InFlightChoice choice = chooser_.below(costs_, most, wished, limit_ms);
+    wished = std::move(choice.in_flight);
+    return choice.step_ms;
 }
 
 Arrangement Appraiser::finish(int vectors_max) {

@@ -32,13 +32,19 @@ class Appraiser {
     // The best in-flight counts for these stages, simulated; an infinite step when they do not fit.
     // `vectors_max` as in InFlightChooser::choose. Keeps the result if it is the best so far.
     Arrangement appraise(const std::vector<StageSpan>& stages, int vectors_max);
-    // One simulation, with the in-flight counts of the best pace (pace.h): no more than a few per
-    // cent above appraise's. Infinite when the stages do not fit.
-    [[nodiscard]] double quick_ms(const std::vector<StageSpan>& stages);
+    // One or two simulations with `wished` in-flight counts (InFlightChooser::below), which become
+    // those used. Infinite when the stages do not fit; above `limit_ms` not exact.
+    [[nodiscard]] double below_ms(const std::vector<StageSpan>& stages, std::vector<int>& wished,
+                                  double limit_ms);
     // A bound on what appraise can find, from the pipeline's bound and the caps.
     [[nodiscard]] double bound_ms(const PipelineCosts& costs, const std::vector<int>& caps) const;
     // The best so far with the smallest in-flight counts; no stages when nothing fits.
     [[nodiscard]] Arrangement finish(int vectors_max);
+
+    // Keeps `arrangement`, simulated by the caller, if it is the best so far.
+    void offer(const Arrangement& arrangement) {
+        if (better(arrangement, best_)) best_ = arrangement;
+    }
 
     [[nodiscard]] const Arrangement& best() const { return best_; }
     [[nodiscard]] const CostModel& model() const { return model_; }
@@ -51,6 +57,7 @@ class Appraiser {
     ScheduleKind kind_;
     InFlightChooser chooser_;
     Arrangement best_;
+    PipelineCosts costs_;  // of the arrangement at hand
     std::uint64_t extra_work_ = 0;
 };
 

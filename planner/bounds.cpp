@@ -165,6 +165,24 @@ Bound pipeline_bound(const PipelineCosts& costs, BackwardKind backward) {
     return bound;
 }
 
+double quick_bound_ms(const PipelineCosts& costs) {
+    const double m = costs.micro_batches;
+    double bound = 0;
+    double way = costs.feed ? travel(*costs.feed) : 0;  // head + tail of the stage at hand
+    double widest = costs.feed ? costs.feed->occupy_ms : 0;
+    for (std::size_t k = 0; k < costs.stages.size(); ++k) {
+        const StageCost& stage = costs.stages[k];
+        const double own = stage.forward_ms + stage.backward_ms;
+        bound = std::max(bound, way + m * own);
+        widest = std::max({widest, stage.forward_ms, stage.backward_ms});
+        way += own;
+        if (k + 1 == costs.stages.size()) break;
+        way += travel(costs.forward[k]) + travel(costs.backward[k]);
+        widest = std::max({widest, costs.forward[k].occupy_ms, costs.backward[k].occupy_ms});
+    }
+    return std::max(bound, way + (m - 1) * widest);
+}
+
 double in_flight_bound_ms(const PipelineCosts& costs, const std::vector<int>& in_flight) {
     const Ways ways = ways_of(costs, BackwardKind::kWhole);
     double bound = 0;

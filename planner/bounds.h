@@ -24,6 +24,10 @@ enum class BackwardKind { kWhole, kSplit, kMixed };  // all B; all I and W; both
 // split form; with both kinds mixed, the lesser of each.
 [[nodiscard]] Bound pipeline_bound(const PipelineCosts& costs, BackwardKind backward);
 
+// pipeline_bound for one stage a device and whole backwards, but for resources that cuts share and
+// for updates: what is left takes one pass. The local search asks it before each simulation.
+[[nodiscard]] double quick_bound_ms(const PipelineCosts& costs);
+
 // A bound for schedules with at most in_flight[s] micro-batches of stage s between their forward
 // and the end of their backward, one stage a device, whole backwards: it goes round ceil(M / K)
 // times; its first gradient comes after one round, and then all backwards and all but K forwards

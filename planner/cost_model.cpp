@@ -126,6 +126,8 @@ Result<CostModel> CostModel::make(const Cluster& cluster, const ResolvedProfiles
                                     out.micro_batch_);
     }
     out.split_ = true;
+    out.media_ = !cluster.default_link.medium.empty();
+    for (const auto& [ends, link] : cluster.links) out.media_ |= !link.medium.empty();
     for (std::size_t d = 0; d < cluster.devices.size(); ++d) {
         const ResolvedProfiles::Source& source = resolved.of_device[d];
         const ModelProfile& profile = resolved.profiles[source.profile];
@@ -263,6 +265,41 @@ PipelineCosts CostModel::pipeline(const std::vector<StageSpan>& stages, int devi
         costs.backward.push_back(table.transfer(next, here, occupy, latency_ms(here, next)));
     }
     return costs;
+}
+
+void CostModel::pipeline_into(const std::vector<StageSpan>& stages, PipelineCosts& costs) const {
+    const std::size_t count = stages.size();
+    if (media_) {
+        costs = pipeline(stages, static_cast<int>(count), false);
+        return;
+    }
+    costs.micro_batches = micro_batches_;
+    costs.devices = static_cast<int>(count);
+    costs.stages.resize(count);
+    costs.forward.resize(count - 1);
+    costs.backward.resize(count - 1);
+    // Every direction of a cut has a resource of its own: 2k down, 2k + 1 up; the last is the
+    // feed's, unless the portal is stage 1.
+    costs.resources.resize(2 * count - 1);
+    for (Resource& resource : costs.resources) resource.uses = 1;
+    for (std::size_t k = 0; k < count; ++k) {
+        costs.stages[k] = stage_cost(stages[k]);
+        if (k + 1 == count) break;
+        const int here = stages[k].device;
+        const int next = stages[k + 1].device;
+        const Transfer down{output_ms(stages[k].last, here, next), latency_ms(here, next),
+                            2 * static_cast<int>(k)};
+        costs.forward[k] = down;
+        costs.backward[k] = {down.occupy_ms, down.latency_ms, down.resource + 1};
+    }
+    const int portal = static_cast<int>(cluster_.portal);
+    const int first = stages.front().device;
+    costs.feed.reset();
+    if (first == portal) return;
+    const bool shared = count > 1 && stages[1].device == portal;
+    const int resource = shared ? costs.backward[0].resource : 2 * static_cast<int>(count) - 2;
+    costs.feed = {output_ms(-1, portal, first), latency_ms(portal, first), resource};
+    costs.resources[static_cast<std::size_t>(resource)].uses += shared ? 1 : 0;
 }
 
 PipelineCosts CostModel::pipeline(const Plan& plan, const std::vector<StageSpan>& stages) const {

@@ -71,6 +71,8 @@ class CostModel {
     // names for people unless `named`.
     [[nodiscard]] PipelineCosts pipeline(const std::vector<StageSpan>& stages, int devices,
                                          bool named = true) const;
+    // The pipeline of one stage a device, without names, into `costs`, whose memory is used again.
+    void pipeline_into(const std::vector<StageSpan>& stages, PipelineCosts& costs) const;
     // The same for a plan, its codecs included. The plan must name devices and layers of this model
     // (see spans).
     [[nodiscard]] PipelineCosts pipeline(const Plan& plan,
@@ -108,6 +110,7 @@ class CostModel {
     int micro_batches_ = 1;
     int micro_batch_ = 1;
     bool split_ = false;
+    bool media_ = false;  // some links share a medium
     std::vector<char> joined_;
     std::vector<double>
         output_bytes_;  // of a micro-batch; [0] the model's input, [i + 1] of layer i

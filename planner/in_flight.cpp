@@ -10,7 +10,9 @@ namespace ecopipe {
 namespace {
 
 constexpr int kActionsImproved = 20'000;  // a longer step is not worth a hundred simulations
-constexpr std::uint64_t kEventCost = 12;  // of the event simulator, in actions of the recurrence
+// Of an action, in those of the wavefront.
+constexpr std::uint64_t kListCost = 3;    // in the recurrence over lists
+constexpr std::uint64_t kEventCost = 36;  // in the event simulator
 
 // How many non-increasing vectors with 1 <= K_s <= caps[s] there are, counted up to `limit`.
 int count_vectors(const std::vector<int>& caps, int limit) {
@@ -47,18 +49,40 @@ std::vector<ActionList> InFlightChooser::lists(const std::vector<int>& in_flight
     return out;
 }
 
-double InFlightChooser::step_ms(const PipelineCosts& costs, const std::vector<int>& in_flight) {
+double InFlightChooser::wave_ms(const PipelineCosts& costs, const std::vector<int>& in_flight,
+                                double limit_ms) {
+    const std::size_t stages = in_flight.size();
+    wave_.resize(stages);
+    for (std::size_t s = 0; s < stages; ++s) {
+        const StageCost& cost = costs.stages[s];
+        wave_[s] = {cost.forward_ms,
+                    cost.backward_ms,
+                    cost.update_ms,
+                    s + 1 < stages ? costs.forward[s] : Transfer{},
+                    s > 0 ? costs.backward[s - 1] : Transfer{},
+                    kind_ == ScheduleKind::kGpipe ? micro_batches_ : in_flight[s]};
+    }
+    const Transfer feed = costs.feed.value_or(Transfer{});
+    const double taken_ms = feed_precedes_gradients(costs) ? micro_batches_ * feed.occupy_ms : 0;
+    const double ms = wavefront_.step_ms(wave_, micro_batches_, feed, taken_ms, limit_ms);
+    work_ += wavefront_.actions();
+    return ms;
+}
+
+double InFlightChooser::step_ms(const PipelineCosts& costs, const std::vector<int>& in_flight,
+                                double limit_ms) {
     const int stages = static_cast<int>(in_flight.size());
     const bool fast = recurrence_applies(costs);
-    work_ += static_cast<std::uint64_t>(2 * stages * micro_batches_) * (fast ? 1 : kEventCost);
+    if (fast && kind_ != ScheduleKind::kZbH1) return wave_ms(costs, in_flight, limit_ms);
+    work_ +=
+        static_cast<std::uint64_t>(2 * stages * micro_batches_) * (fast ? kListCost : kEventCost);
     if (!fast) return simulate(costs, lists(in_flight)).step_ms;
     chosen_.clear();
     for (int s = 0; s < stages; ++s) {
-        const int k = in_flight[static_cast<std::size_t>(s)];
-        const auto key =
-            kind_ == ScheduleKind::kZbH1 ? std::tuple(k, s, stages) : std::tuple(k, 0, 0);
+        const std::tuple key(in_flight[static_cast<std::size_t>(s)], s, stages);
         auto found = cache_.find(key);
-        if (found == cache_.end()) found = cache_.emplace(key, list(s, stages, k)).first;
+        if (found == cache_.end())
+            found = cache_.emplace(key, list(s, stages, std::get<0>(key))).first;
         chosen_.push_back(&found->second);
     }
     return recurrence_.step_ms(costs, chosen_);
@@ -66,7 +90,9 @@ double InFlightChooser::step_ms(const PipelineCosts& costs, const std::vector<in
 
 bool InFlightChooser::try_one(const PipelineCosts& costs, const std::vector<int>& in_flight,
                               InFlightChoice& best) {
-    const double ms = step_ms(costs, in_flight);
+    const double limit_ms =
+        best.in_flight.empty() ? std::numeric_limits<double>::infinity() : best.step_ms;
+    const double ms = step_ms(costs, in_flight, limit_ms);
     if (!best.in_flight.empty() && !step_less(ms, best.step_ms)) return false;
     best = {in_flight, ms};
     return true;
@@ -118,18 +144,22 @@ void InFlightChooser::improve(const PipelineCosts& costs, const std::vector<int>
     }
 }
 
-InFlightChoice InFlightChooser::rule(const PipelineCosts& costs, const std::vector<int>& caps) {
-    InFlightChoice out;
-    out.in_flight = capped(caps);
+std::vector<int> InFlightChooser::ruled(const std::vector<int>& caps) const {
+    std::vector<int> out = capped(caps);
     const int stages = static_cast<int>(caps.size());
-    if (kind_ == ScheduleKind::kGpipe) out.in_flight.assign(caps.size(), micro_batches_);
+    if (kind_ == ScheduleKind::kGpipe) out.assign(caps.size(), micro_batches_);
     if (kind_ == ScheduleKind::kOneFOneB)
         for (int s = 0; s < stages; ++s) {
-            int& count = out.in_flight[static_cast<std::size_t>(s)];
+            int& count = out[static_cast<std::size_t>(s)];
             count = std::min(count, 2 * (stages - s) - 1);
         }
     if (kind_ == ScheduleKind::kZbH1)
-        for (int& count : out.in_flight) count = std::min(count, stages);
+        for (int& count : out) count = std::min(count, stages);
+    return out;
+}
+
+InFlightChoice InFlightChooser::rule(const PipelineCosts& costs, const std::vector<int>& caps) {
+    InFlightChoice out{ruled(caps), 0};
     out.step_ms = step_ms(costs, out.in_flight);
     return out;
 }
@@ -146,11 +176,20 @@ double InFlightChooser::find_pace(const PipelineCosts& costs, const std::vector<
     return least_pace_ms(pace_, caps, micro_batches_, paced_);
 }
 
-InFlightChoice InFlightChooser::paced(const PipelineCosts& costs, const std::vector<int>& caps) {
-    if (kind_ != ScheduleKind::kOneFOneB || caps.size() == 1) return rule(costs, caps);
-    InFlightChoice best = rule(costs, caps);
-    find_pace(costs, capped(caps));
-    try_one(costs, paced_, best);
+InFlightChoice InFlightChooser::below(const PipelineCosts& costs, const std::vector<int>& caps,
+                                      const std::vector<int>& wished, double limit_ms) {
+    InFlightChoice best{ruled(caps), 0};
+    if (wished.size() == caps.size() && kind_ != ScheduleKind::kGpipe) {
+        best.in_flight = capped(caps);
+        for (std::size_t s = 0; s < caps.size(); ++s)
+            best.in_flight[s] = std::min(best.in_flight[s], wished[s]);
+    } else if (kind_ == ScheduleKind::kOneFOneB && caps.size() > 1) {
+        find_pace(costs, capped(caps));
+        best.step_ms = step_ms(costs, best.in_flight, limit_ms);
+        try_one(costs, paced_, best);
+        return best;
+    }
+    best.step_ms = step_ms(costs, best.in_flight, limit_ms);
     return best;
 }
 
@@ -216,7 +255,9 @@ void InFlightChooser::lower(const PipelineCosts& costs, const std::vector<int>& 
             for (int by = std::max(1, choice.in_flight[s] - least); by > 0;) {
                 std::vector<int> counts = choice.in_flight;
                 counts[s] -= by;
-                const double ms = counts[s] >= least ? step_ms(costs, counts) : HUGE_VAL;
+                const double ms = counts[s] >= least
+                                      ? step_ms(costs, counts, choice.step_ms * (1 + 1e-9))
+                                      : HUGE_VAL;
                 if (step_less(choice.step_ms, ms)) {
                     by /= 2;
                     continue;

@@ -3,6 +3,7 @@
 // step is the shortest.
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <tuple>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "planner/pace.h"
 #include "planner/pipeline_costs.h"
 #include "planner/recurrence.h"
+#include "planner/wavefront.h"
 
 namespace ecopipe {
 
@@ -38,21 +40,29 @@ class InFlightChooser {
                                         double bound_ms, int vectors_max);
     // The one rule K_s = min(cap, 2(S-s)-1), without a search.
     [[nodiscard]] InFlightChoice rule(const PipelineCosts& costs, const std::vector<int>& caps);
-    // The better of that rule and the least counts for the best pace that the caps allow (pace.h):
-    // two simulations.
-    [[nodiscard]] InFlightChoice paced(const PipelineCosts& costs, const std::vector<int>& caps);
+    // For a search that has no use for a step above `limit_ms` (see step_ms): `wished`
+    // counts as far as the caps allow, in one simulation; when they are those of another number of
+    // stages, the better of that rule and the least counts for the best pace that the caps allow
+    // (pace.h), in two.
+    [[nodiscard]] InFlightChoice below(const PipelineCosts& costs, const std::vector<int>& caps,
+                                       const std::vector<int>& wished, double limit_ms);
     // The smallest counts (in lexicographic order, when all can be tried; else by lowering one
     // after the other) with which the step stays as short.
     void lower(const PipelineCosts& costs, const std::vector<int>& caps, int vectors_max,
                InFlightChoice& choice);
 
-    [[nodiscard]] double step_ms(const PipelineCosts& costs, const std::vector<int>& in_flight);
+    // Exact up to `limit_ms`; above it only that it is above, and often infinite.
+    [[nodiscard]] double step_ms(const PipelineCosts& costs, const std::vector<int>& in_flight,
+                                 double limit_ms = std::numeric_limits<double>::infinity());
     [[nodiscard]] std::vector<ActionList> lists(const std::vector<int>& in_flight) const;
     // Actions simulated since the start: the search's measure of effort, the same on every machine.
     [[nodiscard]] std::uint64_t work() const { return work_; }
 
   private:
+    [[nodiscard]] double wave_ms(const PipelineCosts& costs, const std::vector<int>& in_flight,
+                                 double limit_ms);
     [[nodiscard]] ActionList list(int stage, int stages, int in_flight) const;
+    [[nodiscard]] std::vector<int> ruled(const std::vector<int>& caps) const;
     [[nodiscard]] std::vector<int> capped(const std::vector<int>& caps) const;
     void try_all(const PipelineCosts& costs, const std::vector<int>& caps, double bound_ms,
                  InFlightChoice& best);
@@ -67,7 +77,10 @@ class InFlightChooser {
     int micro_batches_;
     std::uint64_t work_ = 0;
     Recurrence recurrence_;
-    std::map<std::tuple<int, int, int>, ActionList> cache_;  // node addresses are stable
+    Wavefront wavefront_;
+    std::vector<WaveStage> wave_;
+    // zb-h1's lists by count, stage and stages. Node addresses are stable.
+    std::map<std::tuple<int, int, int>, ActionList> cache_;
     std::vector<const ActionList*> chosen_;
     std::vector<PaceStage> pace_;
     std::vector<int> paced_;  // the counts that find_pace found

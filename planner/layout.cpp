@@ -100,6 +100,16 @@ std::vector<StageSpan> LayoutEstimator::stages(const Layout& layout) {
     return out;
 }
 
+Layout LayoutEstimator::layout(const std::vector<StageSpan>& stages) const {
+    Layout out;
+    for (const StageSpan& stage : stages) {
+        const auto end = std::upper_bound(first_layer_.begin(), first_layer_.end(), stage.last);
+        out.devices.push_back(stage.device);
+        out.ends.push_back(static_cast<int>(end - first_layer_.begin()));
+    }
+    return out;
+}
+
 std::vector<StageSpan> LayoutEstimator::plain_stages(const Layout& layout) const {
     std::vector<StageSpan> out;
     int begin = 0;
@@ -176,16 +186,17 @@ Layout least_largest_stage(const LayoutEstimator& estimator, const std::vector<i
     least[0] = 0;
     for (std::size_t s = 0; s < count; ++s) {
         std::vector<double> next(width, kInfinite);
-        for (int j = static_cast<int>(s) + 1; j <= atoms; ++j)
-            for (int i = static_cast<int>(s); i < j; ++i) {
+        for (int j = static_cast<int>(s) + 1; j <= atoms; ++j) {
+            double& smallest = next[static_cast<std::size_t>(j)];
+            for (int i = j - 1; i >= static_cast<int>(s); --i) {
+                const double work = estimator.work_ms(devices[s], i, j);
+                if (work > smallest) break;  // as is all that takes more atoms
                 const double before = least[static_cast<std::size_t>(i)];
-                if (before == kInfinite) continue;
-                const double largest = std::max(before, estimator.work_ms(devices[s], i, j));
-                if (largest < next[static_cast<std::size_t>(j)]) {
-                    next[static_cast<std::size_t>(j)] = largest;
-                    cut[s][static_cast<std::size_t>(j)] = i;
-                }
+                if (before == kInfinite || std::max(before, work) > smallest) continue;
+                smallest = std::max(before, work);
+                cut[s][static_cast<std::size_t>(j)] = i;
             }
+        }
         least = std::move(next);
     }
     Layout out{devices, std::vector<int>(count, atoms)};

@@ -27,6 +27,8 @@ class LayoutEstimator {
     // The layout's stages, each recomputing when that is estimated to be faster under its memory;
     // without regard to memory where nothing fits.
     [[nodiscard]] std::vector<StageSpan> stages(const Layout& layout);
+    // The layout of stages.
+    [[nodiscard]] Layout layout(const std::vector<StageSpan>& stages) const;
     // The same, none of them recomputing.
     [[nodiscard]] std::vector<StageSpan> plain_stages(const Layout& layout) const;
     // head + M * stage + tail, the largest over the stages, their links, and the cycles that the

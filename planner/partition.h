@@ -39,12 +39,12 @@ struct PlanRequest {
 // `auto` is 1f1b (gpipe is its K = M), unless zb-h1 (when the profiles have its gradient times) or
 // interleaved is faster by more than 1 %: they send or run more pieces than the model prices. Cuts,
 // order, subset and recomputation are searched by branch and bound where that ends within the
-// effort, else by annealing (partition_local.h). The same inputs give the same plan on every
-// machine: effort is counted in simulated actions, not in seconds.
+// effort, else by beams and annealing (partition_local.h). The same inputs give the same plan on
+// every machine: effort is counted in simulated actions, not in seconds.
 //
 // Errors: kBadFile naming the file's problem, or the memory that is short and by how much; kUsage
 // for a request that cannot be met (an unknown schedule, more devices in a user's schedule than in
-// the cluster). Pure. About 3 s at most on one core at effort 1, milliseconds for small problems.
+// the cluster). Pure. About 4 s at most on one core at effort 1, milliseconds for small problems.
 [[nodiscard]] Result<Plan> search_plan(const Cluster& cluster,
                                        const std::vector<ModelProfile>& profiles,
                                        const PlanRequest& request);

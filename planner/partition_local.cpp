@@ -2,13 +2,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <optional>
+#include <set>
 
 #include "core/random.h"
 #include "planner/layout.h"
 #include "planner/layout_moves.h"
 #include "planner/packing.h"
+#include "planner/refinement.h"
+#include "planner/suffix_beam.h"
 
 namespace ecopipe {
 namespace {
@@ -16,9 +20,19 @@ namespace {
 constexpr std::size_t kPoolMax = 24;         // layouts that go from the annealing to the simulator
 constexpr std::size_t kStartsSimulated = 8;  // of the known layouts, besides the single devices
 constexpr int kVectorsMax = 16;  // in-flight vectors tried exhaustively during the search
-constexpr std::uint64_t kEstimateCost = 8;  // of one stage's estimate, in actions of the recurrence
-constexpr std::uint64_t kPackCost = 24;     // of one stage's packing
+constexpr std::uint64_t kEstimateCost = 12;  // of one stage's estimate, in actions of the wavefront
+constexpr std::uint64_t kPackCost = 36;      // of one stage's packing
 constexpr std::uint64_t kRestarts = 3;
+
+constexpr std::size_t kFinalistsMax = 16;        // arrangements that are refined
+constexpr std::size_t kCompletions = 10;         // of a beam, that may become finalists
+constexpr double kScanned = 18 * 48 + 10 * 192;  // widths of the beams of a scan, added up
+constexpr double kWidthMax = 5'000;              // of a beam: 40 MB on 16 devices
+
+bool same_devices(const Arrangement& a, const Arrangement& b) {
+    return std::equal(a.stages.begin(), a.stages.end(), b.stages.begin(), b.stages.end(),
+                      [](const StageSpan& x, const StageSpan& y) { return x.device == y.device; });
+}
 
 // The best layouts seen, by estimate, each once.
 class Pool {
@@ -62,6 +76,11 @@ class LocalSearch {
         });
         for (std::size_t i = 0; i < starts.size(); ++i)
             if (i < kStartsSimulated || starts[i].devices.size() == 1) simulate(starts[i]);
+        if (may_build(work_max_ * 4 / 10)) {
+            scan_spreads(work_max_ * 4 / 10);
+            refine_finalists();
+            return;
+        }
         // Orders first, with the cuts that fit them; then cuts, orders and subsets together from
         // the best found.
         for (std::uint64_t round = 1; round <= kRestarts; ++round) {
@@ -71,8 +90,8 @@ class LocalSearch {
         }
         for (const Pool::Entry& entry : pool_.entries())
             if (done() < work_max_ * 3 / 10 || appraiser_.best().stages.empty())
-                simulate(entry.layout);
-        anneal_simulated();
+                finalist(simulate(entry.layout));
+        refine_finalists();
     }
 
     [[nodiscard]] std::vector<StageSpan> best_by_estimate() {
@@ -190,47 +209,82 @@ class LocalSearch {
         }
     }
 
-    // Annealing under the simulator itself, from 1 % of the step down to 0.02 %, starting from the
-    // best arrangement. Only what comes near the best has its in-flight counts searched.
-    void anneal_simulated() {
-        if (appraiser_.best().stages.empty()) return;
-        constexpr double kHot = 0.01;
-        constexpr double kCold = 0.0002;
-        constexpr double kNear = 1.003;
-        constexpr double kDoubt = 1.01;  // how much better a move may be than its estimate says
-        Layout layout = layout_of(appraiser_.best());
-        double guess_ms = estimate(layout);
-        double ms = appraiser_.quick_ms(estimator_.stages(layout));
-        const std::uint64_t begin = done();
-        while (done() < work_max_) {
-            const double share =
-                static_cast<double>(done() - begin) / static_cast<double>(work_max_ - begin);
-            const double heat = kHot * std::pow(kCold / kHot, share);
-            Layout next = layout;
-            appraiser_.add_work(8);
-            if (!move_randomly(next, model_.devices(), estimator_.atoms(), rng_)) continue;
-            const double limit_ms = ms * (1 - heat * std::log(1 - rng_.uniform()));
-            const double next_guess_ms = estimate(next);
-            if (next_guess_ms > guess_ms * (limit_ms / ms) * kDoubt) continue;
-            const double next_ms = appraiser_.quick_ms(estimator_.stages(next));
-            if (next_ms > limit_ms) continue;
-            layout = std::move(next);
-            ms = next_ms;
-            guess_ms = next_guess_ms;
-            if (ms < appraiser_.best().step_ms * kNear) simulate(layout);
+    // Pipelines built from the last stage up (suffix_beam.h), for spreads all over the range at
+    // first and then closer and closer to the best, with ever wider beams.
+    void scan_spreads(std::uint64_t until) {
+        SuffixBeam beam(model_);
+        Scan scan;
+        for (double share = 0.1; share < 1 && done() < until; share += 0.05)
+            build(beam, share, 48, 1.15, scan);
+        if (scan.best_share <= 0) return;
+        for (double by = 0.025; by > 0.003 && done() < until; by /= 2)
+            for (const double share : {scan.best_share - by, scan.best_share + by})
+                build(beam, share, 192, 1.05, scan);
+        const std::uint64_t before = done();
+        build(beam, scan.best_share, 384, 1.03, scan);
+        const double each = static_cast<double>(until - std::min(until, done())) / 4;
+        const double width = 384 * each / static_cast<double>(done() - before);
+        const double middle = scan.best_share;
+        for (const double by : {0.0, -0.01, 0.01, 0.02})
+            if (width >= 1) build(beam, middle + by, std::min(width, kWidthMax), 1.03, scan);
+    }
+
+    struct Scan {
+        double best_share = 0;  // of the step at the time
+        double best_ms = std::numeric_limits<double>::infinity();
+    };
+    // `loose`: how much above the best step a suffix may promise to end, as a factor.
+    void build(SuffixBeam& beam, double share, double width, double loose, Scan& scan) {
+        const double best_ms = appraiser_.best().step_ms;
+        const std::uint64_t before = beam.work();
+        const auto completions = beam.build(share * best_ms, loose * best_ms,
+                                            static_cast<std::size_t>(width), kCompletions);
+        appraiser_.add_work(beam.work() - before);
+        for (const SuffixBeam::Completion& completion : completions) {
+            Arrangement found{completion.stages, completion.in_flight, 0};
+            found.step_ms = appraiser_.below_ms(found.stages, found.in_flight,
+                                                std::numeric_limits<double>::infinity());
+            if (found.step_ms < scan.best_ms) scan = {share, found.step_ms};
+            appraiser_.offer(found);
+            finalist(std::move(found));
         }
     }
 
-    Layout layout_of(const Arrangement& arrangement) {
-        Layout out;
-        int atom = 0;
-        for (const StageSpan& stage : arrangement.stages) {
-            for (int layer = stage.first; layer <= stage.last; ++layer)
-                atom += model_.may_cut_before(layer) ? 1 : 0;
-            out.devices.push_back(stage.device);
-            out.ends.push_back(atom);
+    // Whether suffix beams apply, and `work` is enough for a scan of narrow ones.
+    [[nodiscard]] bool may_build(std::uint64_t work) const {
+        return appraiser_.kind() == ScheduleKind::kOneFOneB && model_.micro_batches() > 1 &&
+               model_.devices() > 1 && !appraiser_.best().stages.empty() &&
+               SuffixBeam::expected_work(model_, kScanned) < static_cast<double>(work);
+    }
+
+    void finalist(Arrangement arrangement) {
+        if (arrangement.stages.empty()) return;
+        for (Arrangement& known : finalists_) {
+            if (!same_devices(known, arrangement)) continue;
+            if (better(arrangement, known)) known = std::move(arrangement);
+            return;
         }
-        return out;
+        finalists_.push_back(std::move(arrangement));
+        std::sort(finalists_.begin(), finalists_.end(), better);
+        if (finalists_.size() > kFinalistsMax) finalists_.pop_back();
+    }
+
+    // The finalists take turns; then the better half of them, longer, and so on.
+    void refine_finalists() {
+        if (appraiser_.best().stages.empty()) return;
+        finalist(appraiser_.best());
+        Refiner refiner(appraiser_, estimator_, rng_);
+        std::size_t count = finalists_.size();
+        int rounds = 1;
+        for (std::size_t c = count; c > 1; c = (c + 1) / 2) ++rounds;
+        for (int round = 0; round < rounds; ++round) {
+            const std::uint64_t share = (work_max_ - std::min(done(), work_max_)) /
+                                        static_cast<std::uint64_t>(rounds - round);
+            for (std::size_t i = 0; i < count; ++i)
+                finalists_[i] = refiner.refine(finalists_[i], share / count);
+            std::sort(finalists_.begin(), finalists_.end(), better);
+            count = (count + 1) / 2;
+        }
     }
 
     Appraiser& appraiser_;
@@ -241,6 +295,7 @@ class LocalSearch {
     std::uint64_t begin_;
     std::uint64_t work_max_;
     Pool pool_;
+    std::vector<Arrangement> finalists_;
 };
 
 }  // namespace

@@ -10,15 +10,12 @@ namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
 
-// True when the portal is stage 1, so that its inputs and its gradients leave over one direction.
-// All inputs are ready at t = 0, so the gradients' turn comes after the last of them: an order
-// known beforehand.
+}  // namespace
+
 bool feed_precedes_gradients(const PipelineCosts& costs) {
     return costs.feed && !costs.backward.empty() &&
            costs.feed->resource == costs.backward[0].resource;
 }
-
-}  // namespace
 
 bool recurrence_applies(const PipelineCosts& costs) {
     if (costs.devices != costs.stage_count()) return false;

@@ -14,6 +14,11 @@ namespace ecopipe {
 // directions share, but the link over which a portal at stage 1 sends inputs before gradients.
 [[nodiscard]] bool recurrence_applies(const PipelineCosts& costs);
 
+// True when the portal is stage 1, so that its inputs and its gradients leave over one direction.
+// All inputs are ready at t = 0, so the gradients' turn comes after the last of them: an order
+// known beforehand.
+[[nodiscard]] bool feed_precedes_gradients(const PipelineCosts& costs);
+
 // Keeps its scratch memory between calls. Not thread-safe.
 class Recurrence {
   public:

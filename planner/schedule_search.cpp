@@ -1,6 +1,8 @@
 #include "planner/schedule_search.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <numeric>
 
 #include "planner/partition_exhaustive.h"
 #include "planner/partition_local.h"
@@ -8,13 +10,16 @@
 namespace ecopipe {
 namespace {
 
-// Effort 1, in simulated actions; about 100 million of them pass a second on one core of 2023.
+// Effort 1, in actions of the wavefront, of which about 300 million pass a second on one core of
+// 2023 (the branch and bound and the sliced search spend theirs three times slower).
 constexpr double kFirstLook = 3e6;
 constexpr double kExhaustive = 3e7;
-constexpr double kLocal = 2.2e8;
+constexpr double kLocal = 7.2e8;
 constexpr double kSliced = 8e7;
 constexpr int kVectorsMax = 256;  // in-flight vectors that are all tried
 constexpr int kSlicesTried = 4;
+constexpr std::uint64_t kOverrun =
+    3;  // of the sliced search: it begins with simulations, whatever they cost
 constexpr std::uint64_t kSeed = 0x65636f706970;  // any number would do, as long as it stays
 
 std::uint64_t scaled(double work, double effort) {
@@ -50,11 +55,22 @@ Found search_named(const CostModel& model, ScheduleKind kind, double effort) {
 Found search_interleaved(const CostModel& model, const Arrangement& start, double effort) {
     Found best{"interleaved", {}, 0, {}, false};
     const int devices_max = model.devices();
+    const auto preferred =
+        start.stages.empty() ? devices_max : static_cast<int>(start.stages.size());
+    std::vector<int> counts(static_cast<std::size_t>(devices_max));
+    std::iota(counts.begin(), counts.end(), 1);
+    std::stable_sort(counts.begin(), counts.end(), [&](int a, int b) {
+        return std::abs(a - preferred) < std::abs(b - preferred);
+    });
+    const auto slices_max = [](int devices) { return devices == 1 ? 1 : kSlicesTried; };
     std::uint64_t runs = 0;
-    for (int devices = 1; devices <= devices_max; ++devices)
-        runs += devices == 1 ? 1 : kSlicesTried;
-    for (int devices = 1; devices <= devices_max; ++devices)
-        for (int slices = 1; slices <= (devices == 1 ? 1 : kSlicesTried); ++slices) {
+    for (const int devices : counts) runs += static_cast<std::uint64_t>(slices_max(devices));
+    const std::uint64_t work_max = scaled(kSliced, effort);
+    std::uint64_t work = 0;
+    for (const int devices : counts)
+        for (int slices = 1; slices <= slices_max(devices); ++slices) {
+            // Of long steps even the few simulations that every run begins with are too much.
+            if (work > kOverrun * work_max && !best.arrangement.stages.empty()) return best;
             const GivenSchedule schedule =
                 interleaved_schedule(model.micro_batches(), devices, slices);
             std::vector<std::vector<int>> orders;
@@ -62,7 +78,8 @@ Found search_interleaved(const CostModel& model, const Arrangement& start, doubl
             for (int d = 0; devices == 1 && d < devices_max; ++d) orders.push_back({d});
             if (static_cast<int>(start.stages.size()) == devices) orders.push_back(order_of(start));
             SlicedArrangement found =
-                search_given(model, schedule, orders, scaled(kSliced, effort) / runs, kSeed + runs);
+                search_given(model, schedule, orders, work_max / runs, kSeed + runs);
+            work += found.work;
             if (!better(found.arrangement, best.arrangement)) continue;
             best.arrangement = std::move(found.arrangement);
             best.devices = devices;

@@ -41,7 +41,7 @@ class SlicedSearch {
         const std::size_t rounds = std::min<std::size_t>(3, starts.size());
         for (std::size_t i = 0; i < rounds; ++i)
             anneal(starts[i].first, starts[i].second, work_max_ * (i + 1) / rounds);
-        return {best_, schedule_.devices};
+        return {best_, schedule_.devices, work_};
     }
 
   private:

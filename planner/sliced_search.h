@@ -23,6 +23,7 @@ struct SlicedArrangement {
     Arrangement arrangement;  // stage k on the device of stage k % devices; in_flight is the
                               // schedule's peak
     int devices = 0;
+    std::uint64_t work = 0;  // that the search took: at least one simulation of every start
 };
 
 // The best cuts and devices for `schedule`: annealed like search_locally, under the event

@@ -11,6 +11,8 @@ namespace {
 
 constexpr double kEffort = 0.02;
 constexpr std::size_t kLinksMax = 3;
+constexpr std::size_t kCodecsMax = 2;
+constexpr double kCodecWorthwhile = 0.99;  // of the step: less is no reason to change bytes
 constexpr std::size_t kMemoriesMax = 2;
 constexpr std::size_t kDropsMax = 4;
 
@@ -30,6 +32,7 @@ class WhatIfSearch {
 
     std::vector<WhatIf> run() {
         add_links();
+        add_codecs();
         add_memories();
         add_drops();
         add_in_flight();
@@ -48,7 +51,8 @@ class WhatIfSearch {
         rows_.push_back({change, best});
     }
 
-    void add_links() {
+    // The resources of the plan, those that carry for longest first.
+    [[nodiscard]] std::vector<std::size_t> busiest_resources() const {
         std::vector<double> busy(played_.costs.resources.size(), 0);
         for (const TransferSpan& span : played_.timeline.transfers)
             busy[static_cast<std::size_t>(span.resource)] += span.end_ms - span.start_ms;
@@ -56,8 +60,12 @@ class WhatIfSearch {
         for (std::size_t r = 0; r < busy.size(); ++r) order.push_back(r);
         std::stable_sort(order.begin(), order.end(),
                          [&](std::size_t a, std::size_t b) { return busy[a] > busy[b]; });
+        return order;
+    }
+
+    void add_links() {
         std::vector<std::string> done;
-        for (const std::size_t r : order) {
+        for (const std::size_t r : busiest_resources()) {
             const Resource& resource = played_.costs.resources[r];
             const auto [name, changed] = twice_as_fast(resource);
             if (done.size() == kLinksMax || std::find(done.begin(), done.end(), name) != done.end())
@@ -67,6 +75,42 @@ class WhatIfSearch {
         }
     }
 
+    // The plan as it is, with half of the bytes in both directions of every cut over a link: only
+    // where that shortens the step, for the bytes of the result are the price.
+    void add_codecs() {
+        std::vector<std::string> done;
+        std::size_t rows = 0;
+        for (const std::size_t r : busiest_resources()) {
+            const std::string name = link_name(played_.costs.resources[r]);
+            if (rows == kCodecsMax || std::find(done.begin(), done.end(), name) != done.end())
+                continue;
+            done.push_back(name);
+            Plan coded = plan_;
+            for (std::size_t k = 0; k + 1 < coded.stages.size(); ++k) {
+                const int resource = played_.costs.forward[k].resource;
+                if (resource < 0 ||
+                    name != link_name(played_.costs.resources[static_cast<std::size_t>(resource)]))
+                    continue;
+                for (std::string* codec :
+                     {&coded.stages[k].codec_forward, &coded.stages[k + 1].codec_backward})
+                    if (*codec == "fp32") *codec = "fp16";
+            }
+            const auto played = play_plan(played_.model, coded, "plan");
+            if (!played || played->timeline.step_ms > kCodecWorthwhile * played_.timeline.step_ms)
+                continue;
+            ++rows;
+            rows_.push_back({fmt::format("fp16 on {}; ends byte-identity with --single", name),
+                             played->timeline.step_ms});
+        }
+    }
+
+    [[nodiscard]] std::string link_name(const Resource& resource) const {
+        if (!resource.medium.empty()) return "medium " + resource.medium;
+        const auto ends = std::minmax(resource.from, resource.to);
+        return fmt::format("link {}-{}", cluster_.devices[ends.first].name,
+                           cluster_.devices[ends.second].name);
+    }
+
     // Both directions of a link are one thing to a person, as are all links of a medium.
     [[nodiscard]] std::pair<std::string, Cluster> twice_as_fast(const Resource& resource) const {
         Cluster changed = cluster_;
@@ -74,15 +118,13 @@ class WhatIfSearch {
             if (changed.default_link.medium == resource.medium) changed.default_link.mbps *= 2;
             for (auto& [ends, link] : changed.links)
                 if (link.medium == resource.medium) link.mbps *= 2;
-            return {"medium " + resource.medium, changed};
+            return {link_name(resource), changed};
         }
         const auto ends = std::minmax(resource.from, resource.to);
         Link link = cluster_.link(ends.first, ends.second);
         link.mbps *= 2;
         changed.links[ends] = link;
-        return {fmt::format("link {}-{}", cluster_.devices[ends.first].name,
-                            cluster_.devices[ends.second].name),
-                changed};
+        return {link_name(resource), changed};
     }
 
     void add_memories() {

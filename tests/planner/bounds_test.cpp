@@ -130,7 +130,8 @@ TEST(Bounds, HoldForInterleavedSlices) {
     }
 }
 
-// The recurrence is the search's eye; where it applies it must see what the event simulator sees.
+// The recurrences are the search's eye; where they apply they must see what the event simulator
+// sees.
 TEST(Recurrence, EqualsTheEventSimulator) {
     Rng rng(9);
     int portal_is_second = 0;
@@ -160,6 +161,16 @@ TEST(Recurrence, EqualsTheEventSimulator) {
             InFlightChooser chooser(kind, M);
             const double step = simulate(costs, chooser.lists(counts)).step_ms;
             ASSERT_NEAR(chooser.step_ms(costs, counts), step, 1e-9 * step) << "pipeline " << i;
+            if (kind == ScheduleKind::kZbH1) continue;  // which knows no limit
+            // A limit cuts off what is above it, and nothing else.
+            const double limit_ms = step * rng.uniform(0.5, 1.5);
+            const double limited_ms = chooser.step_ms(costs, counts, limit_ms);
+            if (limit_ms > step) {
+                ASSERT_EQ(limited_ms, chooser.step_ms(costs, counts)) << "pipeline " << i;
+            } else {
+                ASSERT_GT(limited_ms, limit_ms) << "pipeline " << i;
+            }
+            ASSERT_LE(quick_bound_ms(costs), step * (1 + 1e-9)) << "pipeline " << i;
         }
     }
     EXPECT_GT(portal_is_second, 100);

@@ -61,6 +61,36 @@ TEST(WhatIf, RowsAreComputedAndPointTheRightWay) {
     EXPECT_NEAR(*link->step_ms, faster.plan().predicted->step_ms, 0.02 * step);
 }
 
+TEST(WhatIf, ProposesFp16OnlyWhereALinkBinds) {
+    Home home;
+    for (auto& [ends, link] : home.cluster.links) link.mbps = 1e6;
+    home.cluster.default_link.mbps = 1e6;
+    const Plan quick = home.plan();
+    const auto none = what_if_rows(home.cluster, home.profiles, home.request, quick);
+    ASSERT_TRUE(none);
+    EXPECT_EQ(row_of(*none, "fp16"), nullptr);
+
+    ASSERT_GT(quick.stages.size(), 1U);
+    const std::size_t first = *home.cluster.find(quick.stages[0].device);
+    const std::size_t second = *home.cluster.find(quick.stages[1].device);
+    const std::pair ends(std::min(first, second), std::max(first, second));
+    home.cluster.links[ends] = {1, 0.3, ""};
+    Plan plan = quick;  // made for the fast link: now that binds
+    ASSERT_TRUE(predict_plan(home.cluster, home.profiles, plan));
+    ASSERT_TRUE(plan.predicted->bound_by.starts_with("link")) << plan.predicted->bound_by;
+    const auto rows = what_if_rows(home.cluster, home.profiles, home.request, plan);
+    ASSERT_TRUE(rows);
+    const WhatIf* row = row_of(*rows, "fp16 on link " + home.cluster.devices[ends.first].name +
+                                          "-" + home.cluster.devices[ends.second].name +
+                                          "; ends byte-identity with --single");
+    ASSERT_NE(row, nullptr);
+    EXPECT_LT(*row->step_ms, 0.99 * plan.predicted->step_ms);
+    Plan coded = plan;
+    coded.stages[0].codec_forward = coded.stages[1].codec_backward = "fp16";
+    ASSERT_TRUE(predict_plan(home.cluster, home.profiles, coded));
+    EXPECT_DOUBLE_EQ(*row->step_ms, coded.predicted->step_ms);
+}
+
 TEST(Search, OneDeviceWinsWhenLinksAreHopelessAndThePlanSaysSo) {
     Home home;
     home.cluster.default_link.mbps = 0.01;
