@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <memory>
 #include <numeric>
-#include <thread>
 
 #include "bench/subcommands.h"
 #include "core/command_line.h"
@@ -48,8 +47,6 @@ double median(std::vector<double> values) {
     std::nth_element(values.begin(), middle, values.end());
     return *middle;
 }
-
-int cores() { return static_cast<int>(std::max(1U, std::thread::hardware_concurrency())); }
 
 // The calling thread, while it lives, runs on the first core only: as a pinned stage does.
 class OnFirstCore {
@@ -226,11 +223,11 @@ Result<Contender> open_pipeline(const Setup& setup, const TensorMap& weights, Ne
     };
     ECOPIPE_ASSIGN_OR_RETURN(auto session, ClusterSession::open(loop, std::move(options)));
     const std::vector<std::string> wanted = plan_devices(setup.plan);
-    // More stages than cores share them as the scheduler sees fit.
-    auto stages = local_stages(setup.cluster, static_cast<int>(wanted.size()) <= cores());
+    auto stages = local_stages(setup.cluster);
     std::erase_if(stages, [&](const LocalStage& stage) {
         return std::find(wanted.begin(), wanted.end(), stage.device) == wanted.end();
     });
+    pin_to_cores(stages);
     if (!setup.emulate)
         for (LocalStage& stage : stages) stage.links.clear();
     const std::string models =
@@ -324,7 +321,7 @@ Result<ExitCode> bench_pipeline(int argc, const char* const* argv) {
                      "trains in one process and through a pipeline on this machine, in turn");
     line.text("model", "zoo name or TorchScript file", "plain_cnn");
     line.text("data", "as of ecopipe-train", "synthetic:3x16x16:10:512");
-    line.integer("stages", "equal devices, one a core", {1, kStagesMax}, 2);
+    line.integer("stages", "equal devices, each bound to a core", {1, kStagesMax}, 2);
     line.text("cluster", "a cluster file, to emulate its devices and links");
     line.text("plan", "a plan to run, instead of the planner's");
     line.integer("batch", "samples a step", {1, 1 << 20}, 64);

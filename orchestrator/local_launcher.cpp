@@ -139,7 +139,7 @@ double slowdown_of(const Device& device) {
 
 }  // namespace
 
-std::vector<LocalStage> local_stages(const Cluster& cluster, bool pin) {
+std::vector<LocalStage> local_stages(const Cluster& cluster) {
     const auto cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
     std::vector<LocalStage> stages;
     double speeds = 0;
@@ -162,7 +162,6 @@ std::vector<LocalStage> local_stages(const Cluster& cluster, bool pin) {
         const auto portal = portal_links(cluster);
         if (const auto link = portal.find(device.name); link != portal.end())
             stage.links["@portal"] = link->second;
-        stage.core = pin ? static_cast<int>(i) % cores : -1;
         stages.push_back(std::move(stage));
     }
     if (speeds > cores)
@@ -171,6 +170,21 @@ std::vector<LocalStage> local_stages(const Cluster& cluster, bool pin) {
             "than planned",
             speeds, cores);
     return stages;
+}
+
+void pin_to_cores(std::vector<LocalStage>& stages) {
+    std::vector<double> load(std::max(1U, std::thread::hardware_concurrency()));
+    std::vector<LocalStage*> busiest_first;
+    for (LocalStage& stage : stages)
+        if (stage.threads == 1) busiest_first.push_back(&stage);
+    std::stable_sort(
+        busiest_first.begin(), busiest_first.end(),
+        [](const LocalStage* a, const LocalStage* b) { return a->slowdown < b->slowdown; });
+    for (LocalStage* stage : busiest_first) {
+        const auto least = std::min_element(load.begin(), load.end());
+        stage->core = static_cast<int>(least - load.begin());
+        *least += 1 / stage->slowdown;
+    }
 }
 
 double mean_slowdown(const Cluster& cluster) {

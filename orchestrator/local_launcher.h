@@ -48,7 +48,11 @@ class LocalLauncher {
 };
 
 // The stages of a cluster as cluster.yaml describes them.
-[[nodiscard]] std::vector<LocalStage> local_stages(const Cluster& cluster, bool pin);
+[[nodiscard]] std::vector<LocalStage> local_stages(const Cluster& cluster);
+// Gives every stage of one thread a core, busy ones first, each to the core with the least to do. A
+// stage that wanders between cores computes up to a third slower, and an emulated one multiplies
+// that.
+void pin_to_cores(std::vector<LocalStage>& stages);
 // How much slower than this machine the cluster's devices are, in the mean, as they are emulated.
 [[nodiscard]] double mean_slowdown(const Cluster& cluster);
 // The links of the portal program's own traffic, which leaves from the portal's device.

@@ -23,7 +23,8 @@ void declare(CommandLine& line) {
     line.text("plan", "a plan to follow, instead of making one");
     line.flag("local", "start one stage per device on this machine, emulating speeds and links");
     line.flag("single", "train in one process without a pipeline: the reference");
-    line.flag("pin-stages", "with --local: bind each stage to a core");
+    line.flag("pin-stages",
+              "with --local: bind each stage to a core (always, when a cluster is emulated)");
     line.text("bind",
               "address that devices dial (default: the cluster file's, else tcp://127.0.0.1:5599)");
     line.number("join-timeout-s", "how long to wait for devices", {0.1, 1e9}, 60);

@@ -270,7 +270,8 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
     }
     if (plan && !profiles.empty()) ECOPIPE_RETURN_IF_ERROR(price_plan(cluster, profiles, *plan));
     if (options.local) {
-        auto stages = local_stages(cluster, options.pin);
+        auto stages = local_stages(cluster);
+        if (options.pin || !options.cluster_file.empty()) pin_to_cores(stages);
         if (options.cluster_file.empty())
             for (LocalStage& stage : stages) stage.links.clear();
         const std::string models =

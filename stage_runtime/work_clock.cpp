@@ -8,8 +8,8 @@
 
 namespace ecopipe {
 
-void WorkClock::slow_down(double slowdown) const {
-    if (slowdown <= 1) return;
+Instant WorkClock::slow_down(double slowdown) const {
+    if (slowdown <= 1) return monotonic_now();
     const Instant until =
         started + std::chrono::duration_cast<Duration>((thread_cpu_time() - cpu) * slowdown);
     timespec when{};
@@ -18,6 +18,7 @@ void WorkClock::slow_down(double slowdown) const {
     while (::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &when, nullptr) == EINTR &&
            signal_received() == 0) {
     }
+    return until;
 }
 
 }  // namespace ecopipe

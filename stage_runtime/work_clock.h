@@ -11,8 +11,8 @@ struct WorkClock {
     Duration cpu = thread_cpu_time();
 
     // Sleeps until started + CPU time * slowdown: its own time counts, not that the thread had to
-    // wait for a core of this machine. Returns early on SIGINT or SIGTERM.
-    void slow_down(double slowdown) const;
+    // wait for a core of this machine. The instant it slept for; early on SIGINT or SIGTERM.
+    Instant slow_down(double slowdown) const;
 };
 
 }  // namespace ecopipe

@@ -29,10 +29,11 @@
 namespace ecopipe {
 namespace {
 
-constexpr auto kTick = std::chrono::milliseconds(50);    // how soon a signal is noticed
-constexpr auto kLoadTimeout = std::chrono::seconds(20);  // after Configure without any progress
-constexpr auto kLeaveWait = std::chrono::seconds(30);    // for others to take this one's layers
-constexpr auto kEndWait = std::chrono::seconds(5);       // for the portal's word after a failure
+constexpr auto kLateMax = std::chrono::milliseconds(50);  // that an emulated action catches up
+constexpr auto kTick = std::chrono::milliseconds(50);     // how soon a signal is noticed
+constexpr auto kLoadTimeout = std::chrono::seconds(20);   // after Configure without any progress
+constexpr auto kLeaveWait = std::chrono::seconds(30);     // for others to take this one's layers
+constexpr auto kEndWait = std::chrono::seconds(5);        // for the portal's word after a failure
 constexpr std::size_t kModelFileBytesMax = 8ULL << 30;
 
 struct ControlMessage {
@@ -150,6 +151,13 @@ class Worker {
     void send_state(bool optimizer_state);
     // A signal asks this device to leave: its layers are handed over first.
     Result<void> leave_in_order();
+    // An emulated device does not feel that this machine was late to wake its thread.
+    [[nodiscard]] WorkClock action_clock() const {
+        WorkClock clock;
+        if (slowdown() > 1)
+            clock.started = std::clamp(runnable_since_, clock.started - kLateMax, clock.started);
+        return clock;
+    }
     [[nodiscard]] double slowdown() const { return options_.slowdown * slow_switch_factor(); }
     [[nodiscard]] FrameHeader header() const {
         FrameHeader header;
@@ -186,6 +194,8 @@ class Worker {
     bool was_welcomed_ = false;
     std::optional<Instant> loading_since_;  // from Configure to Ready
     std::uint32_t micro_batch_ = 0;         // of the action at hand
+    Instant runnable_since_{};              // the action at hand: all it needs was there
+    Instant free_since_{};                  // the last work was over, as emulated
     std::optional<LinkProbe> probe_;        // of the link to probed_peer_, while it runs
     std::string probed_peer_;
     bool trace_ = false;
@@ -604,7 +614,7 @@ Result<void> Worker::obey(StageCommands commands) {
             const WorkClock work;
             for (auto& executor : executors_)
                 executor->commit(update->commit.learning_rate, update->commit.gradient_scale);
-            work.slow_down(slowdown());
+            free_since_ = work.slow_down(slowdown());
             update_ms_ = to_ms(monotonic_now() - work.started);
             ECOPIPE_RETURN_IF_ERROR(obey(machine_.on(stage_event::UpdateFinished{})));
         } else if (std::holds_alternative<stage_command::SendCommitted>(command)) {
@@ -622,12 +632,14 @@ Result<void> Worker::obey(StageCommands commands) {
 
 Result<void> Worker::run_action(const stage_command::Run& run) {
     micro_batch_ = static_cast<std::uint32_t>(run.action.micro_batch);
+    runnable_since_ = free_since_;
     std::vector<HostTensor> tensors;
     for (const TensorAddress& address : run.tensors) {
         const auto found = tensors_.find(address);
         ECOPIPE_CHECK(found != tensors_.end());
         Delivery delivery = std::move(found->second);
         tensors_.erase(found);
+        runnable_since_ = std::max(runnable_since_, delivery.arrived);
         if (address.kind != TensorKind::kActivation && address.kind != TensorKind::kGradient &&
             delivery.peer != options_.device)
             data_.consumed(delivery.peer, delivery.tensor.bytes());
@@ -660,7 +672,7 @@ Result<void> Worker::train_action(const Action& action, std::vector<HostTensor> 
     const auto index = static_cast<std::size_t>(action.slice);
     const SliceRole& slice = machine_.slices()[index];
     Executor& executor = *executors_[index];
-    const WorkClock work;
+    const WorkClock work = action_clock();
     if (action.kind == ActionKind::kForward) {
         HostTensor labels;
         if (slice.last) {
@@ -673,7 +685,7 @@ Result<void> Worker::train_action(const Action& action, std::vector<HostTensor> 
         std::vector<EncodedTensor> encoded;
         for (const HostTensor& output : outputs)
             encoded.push_back(encode_tensor(output, *codec_named(stage.codec_forward)));
-        work.slow_down(slowdown());
+        free_since_ = work.slow_down(slowdown());
         if (!slice.last)
             send_outputs(slice, action.slice, micro_batch_, TensorKind::kActivation,
                          std::move(encoded));
@@ -681,14 +693,14 @@ Result<void> Worker::train_action(const Action& action, std::vector<HostTensor> 
     }
     if (action.kind == ActionKind::kWeightGradient) {
         ECOPIPE_RETURN_IF_ERROR(executor.weight_gradient(micro_batch_));
-        work.slow_down(slowdown());
+        free_since_ = work.slow_down(slowdown());
         return {};
     }
     ECOPIPE_ASSIGN_OR_RETURN(auto gradients, action.kind == ActionKind::kBackward
                                                  ? executor.backward(micro_batch_, tensors)
                                                  : executor.input_gradient(micro_batch_, tensors));
     auto encoded = executor.encode_gradients(std::move(gradients));
-    work.slow_down(slowdown());
+    free_since_ = work.slow_down(slowdown());
     if (slice.sends_gradient) send_gradients(slice, action.slice, micro_batch_, std::move(encoded));
     return {};
 }
@@ -696,7 +708,7 @@ Result<void> Worker::train_action(const Action& action, std::vector<HostTensor> 
 Result<void> Worker::evaluate_action(const Action& action, std::vector<HostTensor> tensors) {
     const auto index = static_cast<std::size_t>(action.slice);
     const SliceRole& slice = machine_.slices()[index];
-    const WorkClock work;
+    const WorkClock work = action_clock();
     HostTensor labels;
     if (slice.last) {
         labels = std::move(tensors.back());
@@ -708,7 +720,7 @@ Result<void> Worker::evaluate_action(const Action& action, std::vector<HostTenso
     done_.loss_sum += totals.sum;
     done_.labels += totals.labels;
     done_.correct += totals.correct;
-    work.slow_down(slowdown());
+    free_since_ = work.slow_down(slowdown());
     if (slice.last) return {};
     // Evaluation streams: a faster stage waits here instead of queueing the whole test split.
     while (!data_.wait_for_room(monotonic_now() + kTick))

@@ -55,6 +55,7 @@ struct Delivery {
     std::string peer;
     TensorAddress address;
     HostTensor tensor;
+    Instant arrived = monotonic_now();
 };
 
 class DataPlane {
