@@ -196,5 +196,31 @@ TEST_F(Identity, UnequalEmulatedDevicesAndLinksChangeOnlyTheTime) {
     EXPECT_NE(read(directory_ / "planned/plan.json").find("\"predicted\""), std::string::npos);
 }
 
+// The planner chooses M once; one process with that M gives the same bytes, and so does resuming.
+TEST_F(Identity, AutomaticMicroBatchesAreRecordedAndKept) {
+    const ModelCase model{"lenet5", "lenet5", 12};
+    write(directory_ / "cluster.yaml",
+          "name: home\nportal: d0\nportal_address: 127.0.0.1\ndevices:\n"
+          "  - {name: d0, memory_mib: 1024, speed: 0.7}\n  - {name: d1, memory_mib: 1024, speed: "
+          "0.7}\n"
+          "default_link: {mbps: 1000, latency_ms: 0.1}\n");
+    Flags flags{"--data", "fashion-mnist", "--data-limit", "320", "--batch", "32"};
+    Flags automatic{
+        "--local", "--cluster", directory_ / "cluster.yaml", "--model", "lenet5", "--micro-batches",
+        "auto",    "--out",     directory_ / "auto",         "--steps", "6"};
+    automatic.insert(automatic.end(), flags.begin(), flags.end());
+    expect_trains(automatic);
+    const std::string plan = read(directory_ / "auto/plan.json");
+    const std::size_t at = plan.find("\"micro_batches\": ") + 17;
+    const std::string chosen = plan.substr(at, plan.find_first_of(",\n", at) - at);
+    ASSERT_FALSE(chosen.empty());
+    std::replace(automatic.begin(), automatic.end(), std::string("6"), std::string("9"));
+    automatic.emplace_back("--resume");
+    expect_trains(automatic);
+    for (const char* more : {"--steps", "9", "--micro-batches"}) flags.emplace_back(more);
+    flags.push_back(chosen);
+    EXPECT_TRUE(read(directory_ / "auto/model.safetensors") == single(model, flags, "single"));
+}
+
 }  // namespace
 }  // namespace ecopipe::test

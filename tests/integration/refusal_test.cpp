@@ -87,6 +87,38 @@ TEST_F(Refusal, ClustersThatMakeNoSense) {
                    "none.yaml");
 }
 
+TEST_F(Refusal, APlanBeyondADevicesMemory) {
+    write(
+        directory_ / "small.yaml",
+        "name: home\nportal: d0\nportal_address: 127.0.0.1\ndevices:\n"
+        "  - {name: d0, memory_mib: 1024, speed: 0.8}\n  - {name: d1, memory_mib: 60, speed: 0.8}\n"
+        "default_link: {mbps: 1000, latency_ms: 0.1}\n");
+    expect_refused(
+        with({"--local", "--cluster", directory_ / "small.yaml", "--model", "lenet5", "--batch",
+              "32", "--micro-batches", "4", "--plan", plan(hand_plan(lenet_, 2, "1f1b", 32, 4))}),
+        3, "device d1: its layers need");
+}
+
+TEST_F(Refusal, SchedulesThatWouldAddUpInAnotherOrder) {
+    write(directory_ / "lifo.csv", "F0,F1,F2,F3,B3,B2,B1,B0\n");
+    write(directory_ / "one.yaml",
+          "name: home\nportal: d0\nportal_address: 127.0.0.1\ndevices:\n"
+          "  - {name: d0, memory_mib: 1024, speed: 0.8}\n");
+    expect_refused(
+        with({"--local", "--cluster", directory_ / "one.yaml", "--model", "lenet5", "--batch", "32",
+              "--micro-batches", "4", "--schedule", directory_ / "lifo.csv"}),
+        2, "B3 stands where B0 was expected");
+}
+
+TEST_F(Refusal, AutomaticMicroBatchesWithoutAPlanner) {
+    expect_refused(with({"--single", "--model", "lenet5", "--micro-batches", "auto"}), 2,
+                   "--micro-batches auto");
+    expect_refused(with({"--single", "--model", "lenet5", "--micro-batches", "3,4"}), 2,
+                   "--micro-batches: expected one number or auto");
+    expect_refused(with({"--single", "--model", "lenet5", "--measure-links"}), 2,
+                   "--measure-links needs --cluster");
+}
+
 TEST_F(Refusal, UnreadableDataAndUsedDirectories) {
     expect_refused({"--single", "--model", "lenet5", "--data", "idx:" + directory_.path(), "--out",
                     directory_ / "out"},

@@ -164,7 +164,7 @@ TEST_F(Engine, StepsLeakNoMemory) {
     ASSERT_TRUE(process.load(*initial_weights(spec, 0)));
     const std::vector<Batch> batches{random_batch(spec, 4, 1), random_batch(spec, 4, 2)};
     std::size_t after_ten = 0;
-    for (std::uint64_t step = 0; step < 200; ++step) {
+    for (std::uint64_t step = 0; step < 1000; ++step) {
         ASSERT_TRUE(process.run_step(step, batches, 8));
         process.commit(0.01, 1);
         if (step == 10) after_ten = live_tensor_bytes();
