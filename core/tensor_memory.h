@@ -1,7 +1,7 @@
 #pragma once
 // The memory of every tensor of the process, torch's and our own: aligned blocks that are counted.
 // Any thread. Blocks come from malloc: with the thresholds that run_program sets it keeps freed
-// pages, which measured as fast as a pooling allocator (docs/ARCHITECTURE.md, "Memory").
+// pages (docs/MEASUREMENTS.md, "Allocator").
 
 #include <cstddef>
 

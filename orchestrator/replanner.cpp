@@ -109,6 +109,11 @@ ReplicaPlan Replanner::replicas(const Plan& plan, const std::set<std::string>& s
         return none;
     }
     const Cluster& cluster = options_.cluster;
+    if (!options_.links_known) {
+        ReplicaPlan none;
+        none.why_not = "without a cluster file nothing is known of the links";
+        return none;
+    }
     ReplicaRequest request;
     std::map<std::string, double> used;
     std::vector<std::string> order = plan_devices(plan);

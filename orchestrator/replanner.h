@@ -18,6 +18,7 @@ struct ReplannerOptions {
     PlanRequest request;        // batch and micro-batches of the run
     std::optional<Plan> given;  // the user's: in force whenever all its devices are there
     bool replicas = true;
+    bool links_known = true;                         // else replicas could crowd out the training
     std::function<Result<void>(const Plan&)> check;  // that stages can run it
 };
 

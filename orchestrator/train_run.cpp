@@ -165,6 +165,7 @@ std::unique_ptr<ClusterPlanner> make_planner(Run& run, const Cluster& cluster,
         name == "gpipe" || name == "interleaved" || name == "zb-h1" ? name : "1f1b";
     if (!run.options.plan_file.empty()) options.given = plan;
     options.replicas = run.options.replicas;
+    options.links_known = run.options.local || !run.options.cluster_file.empty();
     options.check = check_executable;
     return std::make_unique<Replanner>(std::move(options));
 }

@@ -90,7 +90,7 @@ def ours_step_ms(directory, plan_file, turn):
     out = directory / f"run{turn}"
     train = subprocess.Popen(
         inside("ecopipe-a", [BIN / "ecopipe-train", "--plan", plan_file, "--model", "mobilenet_v2", "--data",
-                             "synthetic:3x64x64:10:640", "--steps", "10", "--no-evaluation", "--quiet", "--out", out,
+                             "synthetic:3x64x64:10:640", "--steps", "10", "--no-evaluation", "--quiet", "--replicas", "off", "--out", out,
                              "--bind", f"tcp://{address}:5599", "--insecure"]),
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     stages = [subprocess.Popen(
