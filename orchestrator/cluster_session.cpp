@@ -8,6 +8,7 @@
 #include <random>
 
 #include "core/log.h"
+#include "core/step_number.h"
 #include "stage_runtime/model/state_names.h"
 #include "stage_runtime/stage_machine.h"
 
@@ -581,9 +582,9 @@ Result<void> ClusterSession::recover() {
                     {"at_step", failed_step + 1},
                     {"replayed_from_step", state_step_ + 1}},
                    failed_at_);
-        log_warn("recovered in {:.0f} ms: {} stages, from step {}, {:.0f} bytes moved",
-                 to_ms(monotonic_now() - failed_at_), plan_.stages.size(), state_step_ + 1,
-                 moved_bytes_);
+        log_warn("recovered in {:.0f} ms: {} stages, from {}, {:.0f} bytes moved",
+                 to_ms(monotonic_now() - failed_at_), plan_.stages.size(),
+                 step_text(state_step_ + 1), moved_bytes_);
         failures_.clear();
         return {};
     }
@@ -729,10 +730,9 @@ Result<void> ClusterSession::start_step(std::uint64_t step, std::vector<Batch> m
 Result<StepOutcome> ClusterSession::finish_step() {
     StepOutcome outcome;
     if (rewound_) return outcome;
-    ECOPIPE_ASSIGN_OR_RETURN(
-        const bool finished,
-        pump_or_recover([&] { return done_.has_value(); }, monotonic_now() + kLongWait,
-                        fmt::format("step {}", step_ + 1)));
+    ECOPIPE_ASSIGN_OR_RETURN(const bool finished,
+                             pump_or_recover([&] { return done_.has_value(); },
+                                             monotonic_now() + kLongWait, step_text(step_ + 1)));
     if (!finished) return outcome;
     outcome.squared_gradient_norms.assign(info_.layers.size(), 0);
     for (auto& [device, done] : done_->done) {
