@@ -92,6 +92,8 @@ class Worker {
 
     Result<ExitCode> run() {
         ECOPIPE_ASSIGN_OR_RETURN(numeric_class_, measure_numeric_class(options_.threads));
+        loop_.set_keys(options_.keys);
+        data_.set_portal(options_.portal_name);
         data_.emulate(options_.links, options_.link);
         ECOPIPE_ASSIGN_OR_RETURN(
             data_port_,
@@ -231,7 +233,7 @@ Result<ExitCode> Worker::serve_one_run() {
                       .data_port = data_port_,
                       .process_id = static_cast<std::uint64_t>(::getpid()),
                       .instance = instance_};
-    ECOPIPE_RETURN_IF_ERROR(link_.dial(options_.portal, hello));
+    ECOPIPE_RETURN_IF_ERROR(link_.dial(options_.portal, options_.portal_name, hello));
     log_info("{} joins {}", options_.device, options_.portal.text());
     auto ended = pump();
     link_.hang_up();
