@@ -11,6 +11,7 @@
 #include "core/step_number.h"
 #include "stage_runtime/model/state_names.h"
 #include "stage_runtime/stage_machine.h"
+#include "transport/key_ring.h"
 
 namespace ecopipe {
 namespace {
@@ -124,6 +125,7 @@ Result<void> ClusterSession::handle(PortalEvent& event) {
                 "{} computes on one of its {} cores: --threads {} (and threads: in the cluster "
                 "file, a profile with --threads) may be faster",
                 joined->device, hello.cores, hello.cores);
+        introduce_all();
         came_back_ = true;
         if (machine_.generation() > 0) reasons_to_move_.push_back(joined->device + " joined");
         return absorb(machine_.on(session_event::DeviceJoined{joined->device}));
@@ -133,6 +135,7 @@ Result<void> ClusterSession::handle(PortalEvent& event) {
         attached_.erase(lost->device);
         leaving_.erase(lost->device);
         log_warn("{} was lost: {}", lost->device, lost->how);
+        introduce_all();
         return absorb(machine_.on(session_event::DeviceLost{lost->device, lost->how}));
     }
     if (auto* attached = std::get_if<portal_event::Attached>(&event)) {
@@ -160,6 +163,7 @@ Result<void> ClusterSession::handle(PortalEvent& event) {
 }
 
 Result<void> ClusterSession::handle_message(portal_event::Message& message) {
+    message.handled();
     const std::span<const std::byte> body(message.body);
     const FrameHeader& head = message.header;
     const auto bad = [&](const Error& error) {
@@ -237,7 +241,25 @@ Result<void> ClusterSession::dismiss(const std::string& device, ExitCode code,
     joined_.erase(device);
     attached_.erase(device);
     leaving_.erase(device);
+    introduce_all();
     return absorb(machine_.on(session_event::DeviceLost{device, "it left"}));
+}
+
+void ClusterSession::introduce_all() {
+    const std::vector<Introduction> known = loop_.call([this] {
+        std::vector<Introduction> peers;
+        if (KeyRing* keys = loop_.keys())
+            for (const auto& [device, joined] : joined_)
+                if (const auto key = keys->find(device)) peers.push_back({device, key->text()});
+        return peers;
+    });
+    if (known.empty()) return;
+    for (const auto& [device, joined] : joined_) {
+        Introduce others{known};
+        std::erase_if(others.peers,
+                      [&](const Introduction& peer) { return peer.device == device; });
+        static_cast<void>(members_->send(device, header(0), others));
+    }
 }
 
 Result<void> ClusterSession::absorb(SessionOutcomes outcomes) {

@@ -89,10 +89,12 @@ ExecutorOptions executor_options(const TrainOptions& options) {
 }
 
 std::string join_command(const Cluster& cluster, const Endpoint& bound, const std::string& device,
-                         bool insecure) {
+                         const Security& security) {
     const std::string host = cluster.portal_address.empty() ? bound.host : cluster.portal_address;
     return fmt::format("ecopipe-stage --join tcp://{}:{} --name {}{}", host, bound.port, device,
-                       insecure ? " --insecure" : "");
+                       security.keys       ? " --keys KEYS"
+                       : security.insecure ? " --insecure"
+                                           : "");
 }
 
 // Who has joined by the deadline. Without a plan the run goes on with those present.
@@ -104,7 +106,7 @@ Result<void> await_devices(ClusterSession& session, const Cluster& cluster,
         log_info("waiting on {} for {} device{}:", session.bound().text(), missing.size(),
                  missing.size() == 1 ? "" : "s");
         for (const std::string& device : missing)
-            log_info("  {}", join_command(cluster, session.bound(), device, options.insecure));
+            log_info("  {}", join_command(cluster, session.bound(), device, options.security));
     };
     return session.wait_for(wanted, monotonic_now() + from_ms(timeout_s * 1000), tell);
 }
@@ -183,7 +185,7 @@ Result<void> open_session(Run& run, const Cluster& cluster) {
         session_options.bind.host = cluster.portal_address;
     if (options.bind) session_options.bind = *options.bind;
     ECOPIPE_RETURN_IF_ERROR(
-        allow_address(session_options.bind, options.insecure, "portal_address"));
+        allow_address(session_options.bind, options.security, "portal_address"));
     if (options.local && !options.cluster_file.empty())
         session_options.links = portal_links(cluster);
     for (const Device& device : cluster.devices) {
@@ -280,7 +282,7 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
                 ? "."
                 : std::filesystem::absolute(run.spec.torchscript_path).parent_path().string();
         ECOPIPE_RETURN_IF_ERROR(
-            run.launcher->start(run.session->bound(), stages, models,
+            run.launcher->start(run.session->bound(), stages, models, options.security,
                                 options.log_level == "info" ? "warn" : options.log_level));
     }
     std::set<std::string> wanted;
@@ -544,8 +546,9 @@ Result<std::unique_ptr<FederatedClient>> join_federation(Run& run) {
     }
     if (options.cluster_name.empty())
         return fail(ExitCode::kUsage, "--cluster-name is missing (--federated needs one)");
-    FederatedOptions federated{*options.federated, options.cluster_name, run.spec, run.info,
-                               options.join_timeout_s};
+    FederatedOptions federated{
+        *options.federated, options.server_name,   options.cluster_name, run.spec,
+        run.info,           options.join_timeout_s};
     auto client = std::make_unique<FederatedClient>(run.loop, std::move(federated));
     ECOPIPE_ASSIGN_OR_RETURN(const auto configuration, client->join(*run.data.train));
     for (const KeyValue& pair : configuration)
@@ -579,6 +582,7 @@ Result<ExitCode> run_all(Run& run, RunRecord& record) {
 Result<ExitCode> train(TrainOptions options) {
     Run run;
     run.options = std::move(options);
+    run.loop.set_keys(run.options.security.keys);
     ECOPIPE_RETURN_IF_ERROR(load_inputs(run));
     ECOPIPE_ASSIGN_OR_RETURN(RunRecord record,
                              RunRecord::create(run.options.out, run.options.resume));
