@@ -121,6 +121,9 @@ std::string TensorChunk::validate() const {
     if (codec > TensorCodec::kInt8) return "a known codec";
     if (codec != TensorCodec::kNone && dtype != encoded_dtype(codec))
         return "the codec's element type";
+    // Decoded, it takes more: dimensions that are one byte short of too many must not pass.
+    const auto decoded = checked_bytes(codec == TensorCodec::kNone ? dtype : DType::kF32, shape);
+    if (!decoded || *decoded > (1ULL << 40)) return "a valid shape once decoded";
     return {};
 }
 

@@ -114,5 +114,28 @@ TEST(BoundedArchive, ABoolIsZeroOrOne) {
     EXPECT_FALSE(decode_text<Fetch>(body));
 }
 
+// Found by fuzzing: as two-byte elements the shape passed, decoded to four bytes it ended the
+// process.
+TEST(Messages, AShapeThatOverflowsOnceDecodedIsRefused) {
+    TensorChunk chunk;
+    chunk.dtype = DType::kF16;
+    chunk.codec = TensorCodec::kFp16;
+    chunk.shape = {64, INT64_C(1) << 37};
+    EXPECT_NE(chunk.validate(), "");
+    chunk.shape = {0x2000000000000040, 0};
+    EXPECT_NE(chunk.validate(), "");
+    chunk.shape = {64, 64};
+    EXPECT_EQ(chunk.validate(), "");
+}
+
+TEST(Messages, IntroductionsHaveALimit) {
+    Introduce introduce;
+    introduce.peers.assign(kIntroducedMax, {"pi", std::string(40, 'x')});
+    EXPECT_EQ(introduce.validate(), "");
+    introduce.peers.emplace_back(introduce.peers.front());
+    EXPECT_NE(introduce.validate(), "");
+    EXPECT_NE((Introduce{{{"pi", "short"}}}).validate(), "");
+}
+
 }  // namespace
 }  // namespace ecopipe
