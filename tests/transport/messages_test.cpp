@@ -137,5 +137,18 @@ TEST(Messages, IntroductionsHaveALimit) {
     EXPECT_NE((Introduce{{{"pi", "short"}}}).validate(), "");
 }
 
+// JSON cannot hold other text: a Hello's went into run.json and ended the portal.
+TEST(Messages, TextsThatAreNotUtf8AreRefused) {
+    Hello hello;
+    hello.device = "pi";
+    hello.data_port = 1;
+    EXPECT_EQ(hello.validate(), "");
+    hello.cpu = "ARM \xff";
+    EXPECT_NE(hello.validate(), "");
+    EXPECT_NE((Leave{"\xc0\x80"}).validate(), "");
+    EXPECT_NE((Failed{1, "\xed\xa0\x80"}).validate(), "");
+    EXPECT_EQ((Failed{1, "caf\xc3\xa9"}).validate(), "");
+}
+
 }  // namespace
 }  // namespace ecopipe
