@@ -45,11 +45,11 @@ while [ $# -gt 0 ]; do
             exit 0
             ;;
         --insecure) insecure=yes ;;
-        --keys) keys=${2:?launch_stages.sh: --keys needs a directory} && shift ;;
         --stay) stay=yes ;;
-        --model | --program | --remote-program | --remote-dir | --state | --ssh-config)
+        --keys | --model | --program | --remote-program | --remote-dir | --state | --ssh-config)
             [ $# -ge 2 ] || die 2 "$1: expected a value, found none"
             case "$1" in
+                --keys) keys=$2 ;;
                 --model) model=$2 ;;
                 --program) program=$2 ;;
                 --remote-program) remote_program=$2 ;;
