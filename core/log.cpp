@@ -3,6 +3,8 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include "core/utf8.h"
+
 namespace ecopipe {
 namespace {
 
@@ -52,10 +54,15 @@ bool log_enabled(LogLevel level) { return spdlog::should_log(to_spdlog(level)); 
 
 std::string printable(std::string_view text) {
     constexpr std::size_t kBytesMax = 200;
+    std::string_view shown = text.substr(0, kBytesMax);
+    const bool whole = is_utf8(text);  // what is not would end the program that puts it into JSON
+    while (whole && shown.size() < text.size() &&
+           (static_cast<unsigned char>(text[shown.size()]) & 0xC0) == 0x80)
+        shown.remove_suffix(1);
     std::string out;
-    for (const char c : text.substr(0, kBytesMax)) {
+    for (const char c : shown) {
         const auto byte = static_cast<unsigned char>(c);
-        if (byte < 0x20 || byte == 0x7F) {
+        if (byte < 0x20 || byte == 0x7F || (!whole && byte > 0x7F)) {
             out += fmt::format("\\x{:02x}", byte);
         } else {
             out += c;

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "core/log.h"
+#include "core/utf8.h"
 
 namespace ecopipe {
 namespace {
@@ -146,6 +147,7 @@ bool too_deep(std::string_view text) {
 }  // namespace
 
 Result<Json> parse_yaml(std::string_view text, const std::string& source) {
+    if (!is_utf8(text)) return fail(ExitCode::kBadFile, source + ": is not UTF-8");
     if (text.size() > kConfigBytesMax)
         return fail(ExitCode::kBadFile, fmt::format("{}: expected at most {} bytes, found {}",
                                                     source, kConfigBytesMax, text.size()));

@@ -10,6 +10,7 @@
 #   down    stops what `up` started and fetches the logs
 #
 #   --insecure              hand --insecure to the stages: needed when they talk over other addresses than loopback
+#   --keys DIR              hand --keys to the stages: a directory of ecopipe-keygen that every device has at this path
 #   --stay                  hand --stay on: stages serve run after run
 #   --model FILE.pt         copy this TorchScript file to every device and let its stage load from there
 #   --program PATH          ecopipe-stage on this machine (default: build/bin of this repository, else the PATH)
@@ -35,7 +36,7 @@ die() { # CODE MESSAGE
 
 usage() { sed -n '/^# Starts/,/^# Exit/{s/^# \{0,1\}//;p}' "$0"; }
 
-insecure=no stay=no model='' program='' remote_program=ecopipe-stage remote_dir=.ecopipe state='' ssh_config=''
+insecure=no keys='' stay=no model='' program='' remote_program=ecopipe-stage remote_dir=.ecopipe state='' ssh_config=''
 words=() extra=()
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -45,9 +46,10 @@ while [ $# -gt 0 ]; do
             ;;
         --insecure) insecure=yes ;;
         --stay) stay=yes ;;
-        --model | --program | --remote-program | --remote-dir | --state | --ssh-config)
+        --keys | --model | --program | --remote-program | --remote-dir | --state | --ssh-config)
             [ $# -ge 2 ] || die 2 "$1: expected a value, found none"
             case "$1" in
+                --keys) keys=$2 ;;
                 --model) model=$2 ;;
                 --program) program=$2 ;;
                 --remote-program) remote_program=$2 ;;
@@ -334,6 +336,7 @@ start_device() { # DEVICE: on failure `reason` says why
     if [ -n "${data_address[$device]}" ]; then words+=(--data-address "${data_address[$device]}"); fi
     if [ "${data_port[$device]}" != 0 ]; then words+=(--data-port "${data_port[$device]}"); fi
     if [ "$insecure" = yes ]; then words+=(--insecure); fi
+    if [ -n "$keys" ]; then words+=(--keys "$keys"); fi
     if [ "$stay" = yes ]; then words+=(--stay); fi
     reason=$(ask "$device" start "$(directory_of "$device")" "$device" "$stage" "${words[@]}" "${extra[@]}" \
         2>&1 >"$state/$device.pid.new") || return 1

@@ -13,6 +13,12 @@
 
 namespace ecopipe {
 
+// An IPv4 address as people write it, where a socket of both families has "::ffff:" before it.
+[[nodiscard]] inline std::string_view plain_address(std::string_view address) {
+    constexpr std::string_view kMapped = "::ffff:";
+    return address.starts_with(kMapped) ? address.substr(kMapped.size()) : address;
+}
+
 enum class HandshakeFailure {
     kClosed,     // the other end closed, or spoke no ZeroMQ
     kMechanism,  // one end wants keys, the other has none

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/check.h"
+#include "core/utf8.h"
 
 namespace ecopipe {
 namespace {
@@ -21,6 +22,8 @@ std::string check_pairs(const std::vector<KeyValue>& pairs) {
 }  // namespace
 
 std::string ClusterHello::validate() const {
+    for (const std::string* text : {&cluster, &program_version, &model})
+        if (!is_utf8(*text)) return "texts in UTF-8";
     if (cluster.empty() || cluster.size() > kNameBytesMax)
         return "a cluster name of 1 to 128 bytes";
     for (const char c : cluster)

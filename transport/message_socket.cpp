@@ -332,7 +332,8 @@ void MessageSocket::handle(std::string_view routing_id, std::span<zmq::message_t
     connected_ = true;
     guard_->spoke(descriptor, user);
     const auto payload = frames.size() == kFramesMax ? views[2] : std::span<const std::byte>();
-    handler_({from_, *header, views[1], payload, property(frames[0], "Peer-Address")});
+    handler_(
+        {from_, *header, views[1], payload, plain_address(property(frames[0], "Peer-Address"))});
 }
 
 }  // namespace ecopipe

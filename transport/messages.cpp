@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/utf8.h"
 #include "transport/limits.h"
 
 namespace ecopipe {
@@ -12,11 +13,13 @@ std::string check_name(const std::string& name) {
     for (const char c : name)
         if (static_cast<unsigned char>(c) <= 0x20 || c == 0x7F)
             return "a device name without blanks";
-    return {};
+    return is_utf8(name) ? "" : "a device name in UTF-8";
 }
 
 std::string check_reason(std::uint8_t code, const std::string& reason) {
-    return code <= 5 && reason.size() <= kReasonBytesMax ? "" : "a known code and a short reason";
+    return code <= 5 && reason.size() <= kReasonBytesMax && is_utf8(reason)
+               ? ""
+               : "a known code and a short reason";
 }
 
 std::string check_layers(std::uint32_t first, std::uint32_t last) {
@@ -37,6 +40,8 @@ std::string Hello::validate() const {
     if (program_version.size() > kNameBytesMax || numeric_summary.size() > kReasonBytesMax ||
         cpu.size() > kReasonBytesMax || data_address.size() > kReasonBytesMax)
         return "texts within their limits";
+    for (const std::string* text : {&program_version, &numeric_summary, &cpu, &data_address})
+        if (!is_utf8(*text)) return "texts in UTF-8";
     return data_port == 0 ? "a data port" : "";
 }
 
@@ -51,7 +56,7 @@ std::string Failed::validate() const { return check_reason(code, reason); }
 std::string End::validate() const { return check_reason(code, reason); }
 std::string Stored::validate() const { return check_layers(first_layer, last_layer); }
 std::string Leave::validate() const {
-    return reason.size() <= kReasonBytesMax ? "" : "a short reason";
+    return reason.size() <= kReasonBytesMax && is_utf8(reason) ? "" : "a short reason";
 }
 std::string Attach::validate() const { return check_name(device); }
 std::string Attached::validate() const { return check_name(device); }
@@ -121,6 +126,9 @@ std::string TensorChunk::validate() const {
     if (codec > TensorCodec::kInt8) return "a known codec";
     if (codec != TensorCodec::kNone && dtype != encoded_dtype(codec))
         return "the codec's element type";
+    // Decoded, it takes more: dimensions that are one byte short of too many must not pass.
+    const auto decoded = checked_bytes(codec == TensorCodec::kNone ? dtype : DType::kF32, shape);
+    if (!decoded || *decoded > (1ULL << 40)) return "a valid shape once decoded";
     return {};
 }
 

@@ -7,7 +7,7 @@
 #include <cstring>
 #include <vector>
 
-#include "core/log.h"
+#include "transport/connection_guard.h"
 #include "transport/key_ring.h"
 #include "transport/stranger_log.h"
 
@@ -58,7 +58,8 @@ void ZapHandler::answer_some() {
             } else {
                 if (request[2] == kDataDomain) status = "300";
                 loop_.strangers().tell(fmt::format("{} port: {} refused: its key {} is not allowed",
-                                                   request[2], request[3], key.fingerprint()));
+                                                   request[2], plain_address(request[3]),
+                                                   key.fingerprint()));
             }
         }
         const std::array<std::string_view, 6> reply{

@@ -37,5 +37,11 @@ TEST(ParseYaml, RefusesDuplicatesAliasesTagsAndDepth) {
     EXPECT_NE(problem(parse_yaml(dashes, "f")), "");
 }
 
+// Found by fuzzing: such text was accepted and could not be written again.
+TEST(StrictYaml, OtherTextThanUtf8IsRefused) {
+    EXPECT_TRUE(parse_yaml("name: caf\xc3\xa9\n", "f"));
+    EXPECT_FALSE(parse_yaml("name: caf\xe9\n", "f"));
+}
+
 }  // namespace
 }  // namespace ecopipe

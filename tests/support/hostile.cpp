@@ -22,7 +22,7 @@ namespace {
 
 constexpr std::uint64_t kMessagesPerConnection = 400;
 constexpr std::size_t kOversizeBytes = 2U << 20;
-constexpr int kAnswerMs = 2000;
+constexpr int kAnswerMs = 500;
 
 int tcp(int port) {
     const int descriptor = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);

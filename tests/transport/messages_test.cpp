@@ -114,5 +114,41 @@ TEST(BoundedArchive, ABoolIsZeroOrOne) {
     EXPECT_FALSE(decode_text<Fetch>(body));
 }
 
+// Found by fuzzing: as two-byte elements the shape passed, decoded to four bytes it ended the
+// process.
+TEST(Messages, AShapeThatOverflowsOnceDecodedIsRefused) {
+    TensorChunk chunk;
+    chunk.dtype = DType::kF16;
+    chunk.codec = TensorCodec::kFp16;
+    chunk.shape = {64, INT64_C(1) << 37};
+    EXPECT_NE(chunk.validate(), "");
+    chunk.shape = {0x2000000000000040, 0};
+    EXPECT_NE(chunk.validate(), "");
+    chunk.shape = {64, 64};
+    EXPECT_EQ(chunk.validate(), "");
+}
+
+TEST(Messages, IntroductionsHaveALimit) {
+    Introduce introduce;
+    introduce.peers.assign(kIntroducedMax, {"pi", std::string(40, 'x')});
+    EXPECT_EQ(introduce.validate(), "");
+    introduce.peers.emplace_back(introduce.peers.front());
+    EXPECT_NE(introduce.validate(), "");
+    EXPECT_NE((Introduce{{{"pi", "short"}}}).validate(), "");
+}
+
+// JSON cannot hold other text: a Hello's went into run.json and ended the portal.
+TEST(Messages, TextsThatAreNotUtf8AreRefused) {
+    Hello hello;
+    hello.device = "pi";
+    hello.data_port = 1;
+    EXPECT_EQ(hello.validate(), "");
+    hello.cpu = "ARM \xff";
+    EXPECT_NE(hello.validate(), "");
+    EXPECT_NE((Leave{"\xc0\x80"}).validate(), "");
+    EXPECT_NE((Failed{1, "\xed\xa0\x80"}).validate(), "");
+    EXPECT_EQ((Failed{1, "caf\xc3\xa9"}).validate(), "");
+}
+
 }  // namespace
 }  // namespace ecopipe

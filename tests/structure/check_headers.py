@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""Every header compiles alone. usage: check_headers.py SOURCE_DIR COMPILE_COMMANDS
+
+Takes the flags of a file that needs no torch; a header that includes torch's is left out, named.
+"""
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+MODULES = ["core", "planner", "transport", "stage_runtime", "orchestrator", "fl_server"]
+
+
+def main():
+    root = pathlib.Path(sys.argv[1]).resolve()
+    commands = json.loads(pathlib.Path(sys.argv[2]).read_text(encoding="utf-8"))
+    wanted = next(c for c in commands if c["file"].endswith("orchestrator/membership.cpp"))
+    words = shlex.split(wanted["command"])
+    while os.path.basename(words[0]) == "ccache":
+        words.pop(0)
+    keep = [words[0]] + [w for i, w in enumerate(words[1:], 1) if w.startswith(("-I", "-D", "-W", "-std"))
+                         or w == "-isystem" or words[i - 1] == "-isystem"]
+    headers = [h for m in MODULES for h in sorted((root / m).rglob("*.h"))
+               if not re.search(r"#include <(torch|ATen|c10|sqlite3)", h.read_text(encoding="utf-8"))]
+
+    def compiles(header):
+        done = subprocess.run(keep + ["-fsyntax-only", "-x", "c++", "-include", str(header), os.devnull],
+                              cwd=wanted["directory"], capture_output=True, text=True, check=False)
+        return header, done
+
+    failed = 0
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for header, done in pool.map(compiles, headers):
+            if done.returncode != 0:
+                failed += 1
+                print(f"{header.relative_to(root)} does not compile alone:\n{done.stderr[:2000]}")
+    if failed or not headers:
+        sys.exit(1)
+    print(f"{len(headers)} headers compile alone")
+
+
+if __name__ == "__main__":
+    main()
