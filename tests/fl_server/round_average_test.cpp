@@ -1,9 +1,10 @@
+#include "fl_server/round_average.h"
+
 #include <gtest/gtest.h>
 
 #include "core/files.h"
 #include "fl_server/admission.h"
 #include "fl_server/server_config.h"
-#include "fl_server/strategy.h"
 
 namespace ecopipe {
 namespace {
@@ -41,7 +42,7 @@ TEST(FedAvg, ArrivalOrderIsNoInput) {
 }
 
 TEST(Strategies, AnUnknownNameIsRefused) {
-    EXPECT_EQ(make_strategy("best").error().code, ExitCode::kUsage);
+    EXPECT_EQ(make_round_average("best").error().code, ExitCode::kUsage);
 }
 
 class Admission : public testing::Test {
