@@ -1,4 +1,4 @@
-#include "fl_server/strategy.h"
+#include "fl_server/round_strategy.h"
 
 #include <fmt/format.h>
 
@@ -6,8 +6,8 @@
 
 namespace ecopipe {
 
-Result<std::unique_ptr<Strategy>> make_strategy(const std::string& name) {
-    if (name == "fedavg") return make_fed_avg();
+Result<std::unique_ptr<RoundStrategy>> make_round_strategy(const std::string& name) {
+    if (name == "fedavg") return make_round_fed_avg();
     return fail(ExitCode::kUsage,
                 fmt::format("--strategy: expected fedavg, found '{}'", printable(name)));
 }
