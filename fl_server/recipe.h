@@ -1,9 +1,10 @@
 #pragma once
-// What a federation does with numbers, as data: a strategy decides it, the aggregator executes it, the
-// journal records it, `replay` repeats it. Pure; no tensors here.
+// What a federation does with numbers, as data: a strategy decides it, the aggregator executes it,
+// the journal records it, `replay` repeats it. Pure; no tensors here.
 //
-// Notation: G is the current global model, B(v) the global model of version v, and an update u trained
-// from B(v) contributes its delta w_u - B(v). A *slot* is one fixed-point accumulator of weighted deltas.
+// Notation: G is the current global model, B(v) the global model of version v, and an update u
+// trained from B(v) contributes its delta w_u - B(v). A *slot* is one fixed-point accumulator of
+// weighted deltas.
 
 #include <cstdint>
 #include <optional>
@@ -28,7 +29,7 @@ struct Combine {
     Rule rule = Rule::kMean;
     // kMean: what the weighted sum is divided by; 0: by the sum of the weights.
     double divisor = 0;
-    double trim = 0;            // kTrimmedMean: share cut at each end, in [0, 0.5)
+    double trim = 0;              // kTrimmedMean: share cut at each end, in [0, 0.5)
     std::uint32_t byzantine = 0;  // kMultiKrum: f
     std::uint32_t keep = 0;       // kMultiKrum: m
 };
@@ -54,7 +55,8 @@ struct ServerOptimizer {
 
 // One commit: first every slot it names is combined, then `keep` models are stored, then the next
 // global model is the sum of `next`; with an optimiser, next - G is the pseudo-gradient of floating
-// parameters (buffers take `next` itself). Integer buffers take the maximum over G and all folded updates.
+// parameters (buffers take `next` itself). Integer buffers take the maximum over G and all folded
+// updates.
 struct Recipe {
     struct Close {
         SlotId slot = 0;

@@ -14,7 +14,7 @@
 #include "core/log.h"
 #include "fl_server/admission.h"
 #include "fl_server/evaluator.h"
-#include "fl_server/round_strategy.h"
+#include "fl_server/round_average.h"
 #include "stage_runtime/model/safetensors.h"
 #include "transport/message_socket.h"
 #include "transport/messages.h"
@@ -89,7 +89,7 @@ class Server {
     std::vector<TensorEntry> entries_;
     std::shared_ptr<std::string> model_bytes_;  // shared with sends that are under way
     std::string model_sha256_;
-    std::unique_ptr<RoundStrategy> strategy_;
+    std::unique_ptr<RoundAverage> strategy_;
     std::unique_ptr<Evaluator> evaluator_;
     std::optional<LineAppender> rounds_log_;
     std::map<std::string, Member> members_;
@@ -105,7 +105,7 @@ class Server {
 };
 
 Result<void> Server::open() {
-    ECOPIPE_ASSIGN_OR_RETURN(strategy_, make_round_strategy(options_.strategy));
+    ECOPIPE_ASSIGN_OR_RETURN(strategy_, make_round_average(options_.strategy));
     for (const NamedTensor& entry : global_)
         if (entry.tensor.dtype() == DType::kF16 || entry.tensor.dtype() == DType::kBF16)
             return fail(

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "core/random.h"
-#include "fl_server/strategies/parameters.h"
 
 namespace ecopipe {
 

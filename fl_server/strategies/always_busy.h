@@ -2,6 +2,7 @@
 // Asynchronous strategies: so many clients train at any time, each from the newest model when it
 // starts; who finishes is replaced by an idle one at random.
 
+#include "fl_server/strategies/parameters.h"
 #include "fl_server/strategies/serial_strategy.h"
 
 namespace ecopipe {

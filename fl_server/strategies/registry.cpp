@@ -35,12 +35,11 @@ Result<StrategySettings> default_settings(const std::string& name) {
 Result<std::unique_ptr<Strategy>> make_strategy(const StrategySettings& settings) {
     ECOPIPE_ASSIGN_OR_RETURN(const StrategyKind* kind, find_strategy(settings.name));
     const std::size_t updates = kind->updates(settings.parameters);
-    if (updates > 0 && updates < settings.robust.updates_min())
-        return fail(ExitCode::kUsage,
-                    fmt::format("robust: {} needs {} updates a commit, and {} with these "
-                                "parameters has {}",
-                                settings.robust.name(), settings.robust.updates_min(),
-                                settings.name, updates));
+    if (updates > 0)
+        if (const std::string reason = settings.robust.refusal(updates); !reason.empty())
+            return fail(ExitCode::kUsage,
+                        fmt::format("robust: {} a commit with {}'s parameters", reason,
+                                    settings.name));
     return kind->make(settings);
 }
 

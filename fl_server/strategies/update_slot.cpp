@@ -1,9 +1,8 @@
 #include "fl_server/strategies/update_slot.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <cmath>
+
+#include "fl_server/robust_rules.h"
 
 namespace ecopipe {
 
@@ -21,17 +20,15 @@ std::string RobustSettings::name() const {
     return "none";
 }
 
-std::size_t RobustSettings::updates_min() const {
-    switch (rule) {
-        case Combine::Rule::kMean:
-            return 1;
-        case Combine::Rule::kCoordinateMedian:
-        case Combine::Rule::kTrimmedMean:
-            return 3;
-        case Combine::Rule::kMultiKrum:
-            return 2 * static_cast<std::size_t>(byzantine) + 3;
-    }
-    return 1;
+Combine RobustSettings::combine(std::size_t updates, double divisor) const {
+    if (rule == Combine::Rule::kMean) return {rule, divisor, 0, 0, 0};
+    const auto n = static_cast<std::uint32_t>(updates);
+    const std::uint32_t most = n > byzantine + 2 ? n - byzantine - 2 : 0;
+    return {rule, 0, trim, byzantine, keep > 0 ? std::min(keep, most) : most};
+}
+
+std::string RobustSettings::refusal(std::size_t updates) const {
+    return combine_refusal(combine(updates, 0), updates);
 }
 
 void UpdateSlot::add(const std::string& cluster, std::uint64_t sequence, double weight,
@@ -45,28 +42,16 @@ void UpdateSlot::add(const std::string& cluster, std::uint64_t sequence, double 
 }
 
 std::optional<Recipe::Close> UpdateSlot::close(double divisor, StrategyDecisions& decisions) {
-    if (robust_.rule == Combine::Rule::kMean)
-        return Recipe::Close{slot_, Combine{Combine::Rule::kMean, divisor, 0, 0, 0}};
-    const std::size_t updates = held_.size();
-    if (updates < robust_.updates_min()) {
+    const std::size_t updates = clusters_.size();
+    if (const std::string reason = robust_.refusal(updates); !reason.empty()) {
         for (const Fold& held : held_)
-            decisions.emplace_back(strategy_decision::Drop{
-                held.cluster, held.sequence,
-                fmt::format("{} needs {} updates, the round has {}", robust_.name(),
-                            robust_.updates_min(), updates)});
+            decisions.emplace_back(strategy_decision::Drop{held.cluster, held.sequence, reason});
         clear();
         return std::nullopt;
     }
     for (const Fold& held : held_) decisions.emplace_back(held);
     held_.clear();
-    Combine combine;
-    combine.rule = robust_.rule;
-    combine.trim = robust_.trim;
-    combine.byzantine = robust_.byzantine;
-    combine.keep = robust_.keep > 0
-                       ? std::min(robust_.keep, static_cast<std::uint32_t>(updates))
-                       : static_cast<std::uint32_t>(updates) - robust_.byzantine;
-    return Recipe::Close{slot_, combine};
+    return Recipe::Close{slot_, robust_.combine(updates, divisor)};
 }
 
 void UpdateSlot::clear() {

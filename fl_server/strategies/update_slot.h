@@ -3,9 +3,10 @@
 //
 // Plain means are folded as updates arrive. A robust rule must see all of a round's updates
 // at once and refuses too few, so its folds are held back until the round closes:
-//   median        coordinate median                                        at least 3 updates
-//   trimmed_mean  cuts floor(trim * n) at each end (Yin et al., ICML 2018)  at least 3, and something left
-//   multi_krum    Blanchard et al. (NeurIPS 2017), f byzantine clients      at least 2 f + 3
+//   median        of each coordinate                     at least 3 updates
+//   trimmed_mean  cuts floor(trim * n) at each end       at least 1 / trim
+//   multi_krum    f byzantine clients, the mean of m     at least 2 f + 3
+// (robust_rules.h has their sources.)
 
 #include <optional>
 #include <string>
@@ -21,10 +22,13 @@ struct RobustSettings {
     Combine::Rule rule = Combine::Rule::kMean;
     double trim = 0.2;
     std::uint32_t byzantine = 1;
-    std::uint32_t keep = 0;  // of multi-Krum; 0: all but the byzantine
+    std::uint32_t keep = 0;  // of multi-Krum, m; 0: as many as it allows, n - f - 2
 
     [[nodiscard]] std::string name() const;
-    [[nodiscard]] std::size_t updates_min() const;  // fewer cannot be judged
+    // How so many updates are combined; `divisor` is the mean's.
+    [[nodiscard]] Combine combine(std::size_t updates, double divisor) const;
+    // Why they cannot, or "".
+    [[nodiscard]] std::string refusal(std::size_t updates) const;
 };
 
 class UpdateSlot {

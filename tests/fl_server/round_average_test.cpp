@@ -1,9 +1,10 @@
+#include "fl_server/round_average.h"
+
 #include <gtest/gtest.h>
 
 #include "core/files.h"
 #include "fl_server/admission.h"
 #include "fl_server/server_config.h"
-#include "fl_server/round_strategy.h"
 
 namespace ecopipe {
 namespace {
@@ -20,7 +21,7 @@ TensorMap model(float weight, float mean, std::int64_t count) {
 }
 
 TEST(FedAvg, WeighsBySamplesAveragesFloatBuffersAndTakesTheLargestCount) {
-    const auto strategy = make_round_fed_avg();
+    const auto strategy = make_fed_avg();
     const TensorMap next = strategy->aggregate(
         model(0, 0, 0), {{"a", 0, 300, model(1, 4, 7)}, {"b", 0, 100, model(5, 8, 3)}});
     EXPECT_EQ(next[0].tensor.as<float>()[0], 2.0F);
@@ -30,7 +31,7 @@ TEST(FedAvg, WeighsBySamplesAveragesFloatBuffersAndTakesTheLargestCount) {
 }
 
 TEST(FedAvg, ArrivalOrderIsNoInput) {
-    const auto strategy = make_round_fed_avg();
+    const auto strategy = make_fed_avg();
     std::vector<AdmittedUpdate> updates{{"a", 0, 3, model(0.1F, 1, 1)},
                                         {"b", 0, 7, model(0.7F, 2, 1)},
                                         {"c", 0, 11, model(1e-3F, 3, 1)}};
@@ -41,7 +42,7 @@ TEST(FedAvg, ArrivalOrderIsNoInput) {
 }
 
 TEST(Strategies, AnUnknownNameIsRefused) {
-    EXPECT_EQ(make_round_strategy("best").error().code, ExitCode::kUsage);
+    EXPECT_EQ(make_round_average("best").error().code, ExitCode::kUsage);
 }
 
 class Admission : public testing::Test {

@@ -1,6 +1,6 @@
-#include <algorithm>
+#include "fl_server/round_average.h"
 
-#include "fl_server/round_strategy.h"
+#include <algorithm>
 
 namespace ecopipe {
 namespace {
@@ -8,7 +8,7 @@ namespace {
 // McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data"
 // (AISTATS 2017), Algorithm 1: w <- sum over k of (n_k / n) w_k. Summed in double in the clusters'
 // name order, so arrival order is no input; the one rounding to float per element is the last.
-class FedAvg : public RoundStrategy {
+class FedAvg : public RoundAverage {
   public:
     std::string name() const override { return "fedavg"; }
 
@@ -88,6 +88,6 @@ class FedAvg : public RoundStrategy {
 
 }  // namespace
 
-std::unique_ptr<RoundStrategy> make_round_fed_avg() { return std::make_unique<FedAvg>(); }
+std::unique_ptr<RoundAverage> make_fed_avg() { return std::make_unique<FedAvg>(); }
 
 }  // namespace ecopipe

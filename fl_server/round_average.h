@@ -20,9 +20,9 @@ struct AdmittedUpdate {
 };
 
 // Methods are called by one thread. Results must not depend on the order in which updates arrived.
-class RoundStrategy {
+class RoundAverage {
   public:
-    virtual ~RoundStrategy() = default;
+    virtual ~RoundAverage() = default;
     [[nodiscard]] virtual std::string name() const = 0;
     // The next global model from the current one and one round's updates, at least one. Floating
     // buffers are averaged like weights; integer buffers take the maximum.
@@ -31,7 +31,7 @@ class RoundStrategy {
 };
 
 // Errors: kUsage for an unknown name, listing those there are.
-[[nodiscard]] Result<std::unique_ptr<RoundStrategy>> make_round_strategy(const std::string& name);
-[[nodiscard]] std::unique_ptr<RoundStrategy> make_round_fed_avg();
+[[nodiscard]] Result<std::unique_ptr<RoundAverage>> make_round_average(const std::string& name);
+[[nodiscard]] std::unique_ptr<RoundAverage> make_fed_avg();
 
 }  // namespace ecopipe
