@@ -52,7 +52,7 @@ def record(*fields):
 i64s, u32s, u64s, f64s = map(listing, [i64, u32, u64, f64])
 peers = listing(record(text, text, boolean, u64))
 transfers = listing(record(u32, u32, text))
-optimizer = record(text, f64, f64)
+optimizer = record(text, f64, f64, f64)
 actions = listing(record(char, u16, u32, i64, i64))
 pairs = listing(record(text, text))
 entries = listing(record(text, u8, i64s))
@@ -81,7 +81,7 @@ MESSAGES = [
         ("plan_json", "text", text, "{}"), ("device", "text", text, "pi"), ("model", "text", text, "lenet5"),
         ("model_sha256", "text", text, ""), ("num_classes", "u32", u32, 10),
         ("input_shape", "list of i64", i64s, [1, 28, 28]), ("seed", "u64", u64, 0),
-        ("optimizer", "name text, momentum f64, weight_decay f64", optimizer, ("sgd", 0.9, 0.0)),
+        ("optimizer", "name text, momentum f64, weight_decay f64, proximal_mu f64", optimizer, ("sgd", 0.9, 0.0, 0.0)),
         ("loss", "text", text, "cross_entropy"),
         ("peers", "list of (device text, endpoint text, dial bool, instance u64)", peers,
          [("hub", "tcp://10.0.0.1:5600", False, 9)]),

@@ -233,6 +233,8 @@ Result<void> adopt_client_setting(const std::string& key, const std::string& val
     if (key == "lr") return take(options.trainer.learning_rate, 0.0, 1e6);
     if (key == "momentum") return take(options.optimizer.momentum, 0.0, 1.0);
     if (key == "weight_decay") return take(options.optimizer.weight_decay, 0.0, 1e6);
+    if (key == "mu") return take(options.optimizer.proximal_mu, 0.0, 1e6);
+    if (key == "clip") return take(options.trainer.clip_norm, 0.0, 1e9);
     if (key == "optimizer") {
         if (value != "sgd" && value != "adam") return bad();
         if (options.given.contains(flag) && value != options.optimizer.name)

@@ -8,6 +8,7 @@
 #include "core/command_line.h"
 #include "core/log.h"
 #include "planner/plan.h"
+#include "stage_runtime/engine/clip_scale.h"
 
 namespace ecopipe {
 namespace {
@@ -101,7 +102,8 @@ Result<bool> Trainer::step(const Stretch& stretch, std::uint64_t step, std::vect
             fmt::format(
                 "step {}: layer {} has a gradient that is not finite; the step was not applied",
                 step + 1, outcome.nonfinite_layer));
-    ECOPIPE_RETURN_IF_ERROR(engine_.commit(options_.learning_rate, 1.0));
+    const double scale = clip_scale(outcome.squared_gradient_norms, options_.clip_norm);
+    ECOPIPE_RETURN_IF_ERROR(engine_.commit(options_.learning_rate, scale));
     if (rewound(stretch)) return false;
     const double step_ms = to_ms(monotonic_now() - started);
     step_times_.push_back(step_ms);

@@ -24,6 +24,7 @@ struct TrainerOptions {
     bool shuffle = true;
     bool evaluate = true;  // after each epoch
     double learning_rate = 0.01;
+    double clip_norm = 0;  // a step's gradient is scaled down to this norm; 0: never
     std::uint64_t seed = 0;
     bool checkpoints = false;
     std::uint64_t checkpoint_every = 0;  // steps; 0: each epoch
