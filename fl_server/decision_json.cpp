@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "fl_server/strategies/roster.h"
+
 namespace ecopipe {
 namespace {
 
@@ -80,15 +82,28 @@ Result<Recipe> recipe_from(const Json& json) {
     });
 }
 
-Json facts_json(const ClientFacts& facts) {
-    return {{"cluster", facts.cluster},
-            {"latency_s", facts.latency_s},
-            {"samples", facts.samples},
-            {"label_counts", facts.label_counts}};
+Json layout_json(const ModelLayout& layout) {
+    Json tensors = Json::array();
+    for (const LayoutTensor& tensor : layout.tensors())
+        tensors.push_back({{"name", tensor.name},
+                           {"dtype", static_cast<int>(tensor.dtype)},
+                           {"shape", tensor.shape},
+                           {"kind", static_cast<int>(tensor.kind)},
+                           {"layer", tensor.layer}});
+    return tensors;
 }
-ClientFacts facts_from(const Json& json) {
-    return {json.at("cluster"), json.at("latency_s"), json.at("samples"),
-            json.at("label_counts").get<std::vector<std::uint64_t>>()};
+Result<ModelLayout> layout_from(const Json& json) {
+    ECOPIPE_ASSIGN_OR_RETURN(
+        auto tensors, guarded([&] {
+            std::vector<LayoutTensor> list;
+            for (const Json& t : json)
+                list.push_back({t.at("name"), static_cast<DType>(t.at("dtype").get<int>()),
+                                t.at("shape").get<Shape>(),
+                                static_cast<TensorKind>(t.at("kind").get<int>()), t.at("layer"), 0,
+                                0});
+            return list;
+        }));
+    return ModelLayout::create(std::move(tensors));
 }
 
 Json event_json(const StrategyEvent& event) {

@@ -41,7 +41,7 @@ using EvaluateModel = std::function<Result<Evaluation>(const std::string& flat)>
 struct FederationOptions {
     std::string state_directory;
     std::uint64_t rounds = 1;  // commits; 0: until told to finish
-    Limits limits;
+    ServerLimits limits;
     // What may not change over a restart: the strategy's settings and the model, as a person reads
     // them.
     std::map<std::string, std::string> identity;
@@ -205,5 +205,10 @@ class Federation {
     std::optional<std::uint64_t> finish_from_;
     std::vector<Outgoing> outgoing_;
 };
+
+// A state directory's copy, from which a server goes on as from the original. Nobody else may be
+// changing `state`; `to` must be empty or missing.
+[[nodiscard]] Result<void> backup_state(Journal& journal, const std::string& state,
+                                        const std::string& to);
 
 }  // namespace ecopipe

@@ -143,6 +143,7 @@ Result<void> Federation::delete_finished() {
         }
     }
     std::set<std::uint64_t> needed;
+    if (options_.keep_updates) needed.insert(0);  // a replay starts there
     for (std::uint64_t back = 0; back <= options_.keep_models && back <= version(); ++back)
         needed.insert(version() - back);
     for (const auto& [number, task] : tasks_) needed.insert(task.base_version);

@@ -7,6 +7,7 @@
 #include "core/log.h"
 #include "fl_server/decision_json.h"
 #include "fl_server/federation.h"
+#include "fl_server/strategies/roster.h"
 
 namespace ecopipe {
 namespace {
@@ -38,6 +39,11 @@ Result<std::unique_ptr<Federation>> Federation::open(FederationOptions options,
 }
 
 Result<void> Federation::check_identity() {
+    ECOPIPE_ASSIGN_OR_RETURN(const auto layout, journal_.meta("layout"));
+    if (layout && *layout != layout_json(layout_).dump())
+        return fail(ExitCode::kUsage,
+                    fmt::format("--state {}: its model has other tensors; give another directory",
+                                options_.state_directory));
     for (const auto& [key, value] : options_.identity) {
         ECOPIPE_ASSIGN_OR_RETURN(const auto known, journal_.meta("identity:" + key));
         if (known && *known != value)
@@ -216,16 +222,21 @@ Result<void> Federation::rewrite_rounds() {
 }
 
 Result<void> Federation::backup_to(const std::string& directory) {
-    ECOPIPE_RETURN_IF_ERROR(make_directories(directory));
-    if (!std::filesystem::is_empty(directory))
-        return fail(ExitCode::kUsage, fmt::format("{}: is not empty", directory));
+    return backup_state(journal_, options_.state_directory, directory);
+}
+
+Result<void> backup_state(Journal& journal, const std::string& state, const std::string& to) {
+    ECOPIPE_RETURN_IF_ERROR(make_directories(to));
+    if (!std::filesystem::is_empty(to))
+        return fail(ExitCode::kUsage, fmt::format("{}: is not empty", to));
     try {
         for (const char* part : {"models", "kept", "spool"})
-            std::filesystem::copy(options_.state_directory + "/" + part, directory + "/" + part);
+            std::filesystem::copy(fmt::format("{}/{}", state, part),
+                                  fmt::format("{}/{}", to, part));
     } catch (const std::filesystem::filesystem_error& error) {
         return fail(ExitCode::kRunFailed, error.what());
     }
-    return journal_.backup_to(directory + "/journal.sqlite");
+    return journal.backup_to(to + "/journal.sqlite");
 }
 
 }  // namespace ecopipe

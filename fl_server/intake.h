@@ -39,7 +39,7 @@ struct CompleteUpdate {
 class Intake {
   public:
     // All must outlive it.
-    Intake(const ModelLayout& layout, const Spool& spool, const Limits& limits)
+    Intake(const ModelLayout& layout, const Spool& spool, const ServerLimits& limits)
         : layout_(layout), spool_(spool), limits_(limits) {}
 
     struct Announced {
@@ -77,7 +77,7 @@ class Intake {
 
     const ModelLayout& layout_;
     const Spool& spool_;
-    const Limits& limits_;
+    const ServerLimits& limits_;
     std::map<std::uint64_t, Slices> tasks_;
 };
 

@@ -6,7 +6,7 @@
 
 namespace ecopipe {
 
-struct Limits {
+struct ServerLimits {
     double norm_clip = 100;  // L2 norm of an update's delta above which it is scaled down; 0: never
     double norm_max = 1e6;   // above which it is rejected
     std::uint64_t samples_max = 10000000;  // that one update may count for

@@ -47,9 +47,7 @@ Result<ModelStore> ModelStore::open(const std::string& state_directory, const Mo
         const auto [end, bad] = std::from_chars(name.data(), name.data() + name.size(), version);
         if (bad == std::errc() && end == name.data() + name.size() &&
             entry.path().extension() == ".safetensors")
-            store.versions_.insert(version);
-        else
-            std::filesystem::remove(entry.path(), ignored);  // a write that a crash cut short
+            store.versions_.insert(version);  // a write that a crash cut short ends in .tmp
     }
     return store;
 }
@@ -103,6 +101,7 @@ void ModelStore::prune(const std::set<std::uint64_t>& needed) {
             continue;
         }
         ::unlink(path(*it).c_str());
+        ::unlink((path(*it) + ".tmp").c_str());
         it = versions_.erase(it);
     }
 }

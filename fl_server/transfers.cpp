@@ -33,7 +33,8 @@ void Transfers::took(Instant now, const UploadKey& key, std::size_t bytes) {
     Upload& upload = found->second;
     const std::size_t known = std::min(bytes, upload.until - upload.have);
     used_ -= known;
-    upload.have += known;
+    upload.have = std::min(upload.have + bytes, upload.total);
+    upload.until = std::max(upload.until, upload.have);  // sent on an earlier grant
     upload.last = now;
     wait(key, upload);
 }

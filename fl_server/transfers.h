@@ -1,7 +1,7 @@
 #pragma once
-// One pool of credits for all bytes under way, in both directions: how far each cluster may send its
-// update, and when it gets the next part of the model. So the server's memory does not depend on how
-// many clusters there are. Pure.
+// One pool of credits for all bytes under way, in both directions: how far each cluster may send
+// its update, and when it gets the next part of the model. So the server's memory does not depend
+// on how many clusters there are. Pure.
 
 #include <compare>
 #include <cstdint>
