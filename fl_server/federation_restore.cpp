@@ -74,6 +74,7 @@ Result<void> Federation::start(const std::string& initial) {
     ECOPIPE_RETURN_IF_ERROR(journal_.begin());
     for (const auto& [key, value] : options_.identity)
         ECOPIPE_RETURN_IF_ERROR(journal_.set_meta("identity:" + key, value));
+    ECOPIPE_RETURN_IF_ERROR(journal_.set_meta("layout", layout_json(layout_).dump()));
     ECOPIPE_RETURN_IF_ERROR(journal_.add_version({0, 0, global_sha256_, Json::object(), 0, ""}));
     ECOPIPE_RETURN_IF_ERROR(journal_.set_snapshot(this->snapshot(0)));
     ECOPIPE_RETURN_IF_ERROR(journal_.commit());

@@ -145,7 +145,6 @@ Result<void> Server::open(const std::string& initial) {
 }
 
 Result<ExitCode> Server::run(const std::string& initial) {
-    const std::string state = options_.federation.state_directory;
     ECOPIPE_RETURN_IF_ERROR(open(initial));
     log_info("listening on {}, version {}{}", Endpoint{options_.bind.host, socket_->port()}.text(),
              federation_->version(),

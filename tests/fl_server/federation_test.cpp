@@ -290,27 +290,34 @@ TEST_F(FederationRun, TheSameUpdateTwiceCountsOnce) {
 TEST_F(FederationRun, ARepeatOffenderIsQuarantinedUntilTheOperatorAdmitsIt) {
     options_.rounds = 0;
     options_.limits.quarantine_after = 2;
-    parameters_["min_clients"] = 3;
+    parameters_["min_clients"] = 2;
     ASSERT_TRUE(open());
+    turn([&] { ASSERT_TRUE(federation_->hello({"d", 0, 100, {}}, 0)); });
     all_say_hello();
-    for (int round = 0; round < 2; ++round) {
-        const Task task = tasks_.at("d");
-        UpdateSlice slice = announcement(task, trained("d", 0));
+    const auto good_ones = [&] {
+        for (const char* good : {"a", "b", "c"})
+            if (tasks_.contains(good)) answer(good);
+        turn();
+    };
+    for (int offence = 0; offence < 2; ++offence) {
+        ASSERT_TRUE(tasks_.contains("d"));
+        UpdateSlice slice = announcement(tasks_.at("d"), trained("d", 0));
+        tasks_.erase("d");
         slice.samples = 0;
         upload("d", slice, "");
-        for (const char* good : {"a", "b", "c"}) answer(good);
+        good_ones();
     }
-    EXPECT_FALSE(tasks_.contains("d") && tasks_.at("d").base_version == 2);
+    EXPECT_FALSE(tasks_.contains("d"));
     EXPECT_TRUE(federation_->view().sites[3].quarantined);
     ASSERT_TRUE(open());  // remembered
     all_say_hello();
-    EXPECT_TRUE(federation_->view().sites[3].quarantined);
+    EXPECT_FALSE(tasks_.contains("d"));
     turn([&] {
         EXPECT_FALSE(federation_->admit("a"));
         EXPECT_TRUE(federation_->admit("d"));
     });
-    for (const char* good : {"a", "b", "c"}) answer(good);
-    EXPECT_EQ(tasks_.at("d").base_version, 3U);
+    good_ones();
+    EXPECT_TRUE(tasks_.contains("d"));
 }
 
 TEST_F(FederationRun, SlicesMakeAnUpdateOnlyWhenAllAreThere) {
@@ -412,7 +419,10 @@ TEST_F(FederationRun, AThousandRoundsDoNotFillTheDisk) {
     };
     std::uintmax_t journal_at_500 = 0;
     for (int i = 0; i < 10000 && !federation_->finished(); ++i) {
-        answer(tasks_.begin()->first);
+        if (tasks_.empty())
+            turn();
+        else
+            answer(tasks_.begin()->first);
         if (federation_->version() == 500)
             journal_at_500 = fs::file_size(options_.state_directory + "/journal.sqlite");
     }
