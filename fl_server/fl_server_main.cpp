@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 
+#include <algorithm>
+
 #include "core/command_line.h"
 #include "core/files.h"
 #include "core/log.h"
@@ -102,6 +104,27 @@ Result<Model> load_model(const CommandLine& line) {
     return model;
 }
 
+Result<ServerConfig> read_config(const CommandLine& line) {
+    if (!line.has("config")) return ServerConfig{};
+    ECOPIPE_ASSIGN_OR_RETURN(const std::string text,
+                             read_file(line.get_text("config"), kConfigFileBytesMax));
+    return parse_server_config(text, line.get_text("config"));
+}
+
+ServerLimits limits_of(const Limits& told) {
+    ServerLimits limits;
+    limits.norm_clip = told.norm_clip.value_or(kServerNormClip);
+    limits.norm_max = told.norm_max;
+    limits.samples_max = static_cast<std::uint64_t>(told.samples_max);
+    limits.staleness_max = static_cast<std::uint64_t>(told.staleness_max);
+    limits.quarantine_after = static_cast<std::uint64_t>(told.quarantine_after);
+    limits.clusters_max = static_cast<std::uint64_t>(told.clusters_max);
+    limits.credit_mib = static_cast<std::uint64_t>(told.credit_mib);
+    limits.free_space_mib = static_cast<std::uint64_t>(told.free_space_mib);
+    limits.slices_max = static_cast<std::uint64_t>(told.slices_max);
+    return limits;
+}
+
 Result<void> configure(const CommandLine& line, ServerOptions& options) {
     FederationOptions& federation = options.federation;
     federation.state_directory = line.get_text("state");
@@ -109,24 +132,23 @@ Result<void> configure(const CommandLine& line, ServerOptions& options) {
     federation.keep_models = static_cast<std::uint64_t>(line.get_integer("keep-models"));
     federation.keep_updates = line.get_flag("keep-updates");
     options.peer_timeout_s = line.get_number("peer-timeout-s");
-    ECOPIPE_ASSIGN_OR_RETURN(StrategySettings settings,
-                             default_settings(line.get_text("strategy")));
-    if (line.has("config")) {
-        ECOPIPE_ASSIGN_OR_RETURN(const std::string text,
-                                 read_file(line.get_text("config"), kConfigFileBytesMax));
-        ECOPIPE_ASSIGN_OR_RETURN(const ServerConfig config,
-                                 parse_server_config(text, line.get_text("config")));
-        federation.client = config.client;
-    }
+    ECOPIPE_ASSIGN_OR_RETURN(const ServerConfig config, read_config(line));
+    const bool named = line.given("strategy") || config.strategies.empty();
+    const std::string name = named ? line.get_text("strategy") : config.strategies.front().name;
+    ECOPIPE_ASSIGN_OR_RETURN(StrategySettings settings, config.strategy(name));
+    ECOPIPE_ASSIGN_OR_RETURN(const StrategyKind* kind, find_strategy(name));
     settings.seed = static_cast<std::uint64_t>(line.get_integer("seed"));
-    // What the flags say, a flag's default only where server.yaml says nothing.
-    if (settings.parameters.has("min_clients"))
+    // A flag's default counts only where server.yaml says nothing of the strategy.
+    const bool told = std::any_of(config.strategies.begin(), config.strategies.end(),
+                                  [&](const StrategySettings& s) { return s.name == name; });
+    if (settings.parameters.has("min_clients") && (line.given("min-clusters") || !told))
         settings.parameters.set("min_clients", line.get_integer("min-clusters"));
-    if (settings.parameters.has("deadline_s"))
+    if (settings.parameters.has("deadline_s") && (line.given("round-timeout-s") || !told))
         settings.parameters.set("deadline_s", line.get_number("round-timeout-s"));
-    ECOPIPE_ASSIGN_OR_RETURN(const StrategyKind* kind, find_strategy(settings.name));
+    federation.client = config.client_settings.pairs(kind->client_mu);
+    federation.limits = limits_of(config.limits);
     federation.identity["strategy"] =
-        fmt::format("{} {}", settings.name, settings.parameters.json(kind->rules).dump());
+        fmt::format("{} {} {}", name, settings.parameters.json(kind->rules).dump(), settings.seed);
     federation.identity["norm_clip"] = fmt::format("{}", federation.limits.norm_clip);
     ECOPIPE_ASSIGN_OR_RETURN(options.strategy, make_strategy(settings));
     if (!line.has("metrics-bind")) return {};

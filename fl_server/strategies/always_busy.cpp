@@ -23,7 +23,7 @@ void AlwaysBusy::admitted(const Update& update) {
         drop(update.cluster, update.sequence, "nobody is waiting for it");
     } else if (rules_.max_staleness > 0 && update.staleness > rules_.max_staleness) {
         drop(update.cluster, update.sequence,
-             fmt::format("stale by {} versions, at most {} count", update.staleness,
+             fmt::format("stale: {} versions, at most {} count", update.staleness,
                          rules_.max_staleness));
     } else {
         use(update);
