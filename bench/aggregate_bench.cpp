@@ -45,7 +45,7 @@ Result<ExitCode> bench_aggregate(int argc, const char* const* argv) {
                              ModelLayout::create({{"w",
                                                    DType::kF32,
                                                    {static_cast<std::int64_t>(elements)},
-                                                   TensorKind::kParameter,
+                                                   StateKind::kParameter,
                                                    0}}));
     const auto base = draw(elements, 1);
     CheckedUpdate update{memory_source(draw(elements, 2)), 0, {}};

@@ -103,11 +103,11 @@ void Accumulator::begin(double weight, double clip, const Reach& reach) {
     std::copy_n(narrow_.data(), narrow_.size(), widened_.data());
 }
 
-void Accumulator::add(const Block& block, TensorKind kind, DType dtype, const std::byte* update,
+void Accumulator::add(const Block& block, StateKind kind, DType dtype, const std::byte* update,
                       const std::byte* base) {
     const auto f32 = [](const std::byte* p) { return reinterpret_cast<const float*>(p); };
     const auto f64 = [](const std::byte* p) { return reinterpret_cast<const double*>(p); };
-    const double factor = kind == TensorKind::kParameter ? factor_ : weight_;
+    const double factor = kind == StateKind::kParameter ? factor_ : weight_;
     if (!block.narrow) {
         Int128* sums = wide_.data() + block.lane;
         if (dtype == DType::kF64)

@@ -69,7 +69,7 @@ class Accumulator {
     // it.
     void begin(double weight, double clip, const Reach& reach);
     // `update` and `base` hold the block's elements, aligned for their type.
-    void add(const Block& block, TensorKind kind, DType dtype, const std::byte* update,
+    void add(const Block& block, StateKind kind, DType dtype, const std::byte* update,
              const std::byte* base);
     // The block's sums / divisor.
     void mean(const Block& block, double divisor, double* out) const;

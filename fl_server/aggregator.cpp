@@ -85,7 +85,7 @@ Aggregator::Aggregator(const ModelLayout& layout, AggregatorState start, BaseLoo
       integers_(layout.integer_bytes(), '\0') {
     ECOPIPE_CHECK(state_.global->size() == layout_.bytes());
     for (const Block& block : layout_.blocks())
-        if (layout_.kind(block) == TensorKind::kInteger)
+        if (layout_.kind(block) == StateKind::kInteger)
             std::memcpy(integers_.data() + block.lane, state_.global->data() + block.offset,
                         block.bytes);
 }
@@ -167,7 +167,7 @@ Result<void> Aggregator::fold(const Fold& fold, const CheckedUpdate& update) {
             ECOPIPE_ASSIGN_OR_RETURN(
                 const auto theirs,
                 update.bytes->read(block.offset, block.bytes, size, update_scratch));
-            if (layout_.kind(block) == TensorKind::kInteger) {
+            if (layout_.kind(block) == StateKind::kInteger) {
                 merge_integers(block, theirs.data());
                 continue;
             }
@@ -291,7 +291,7 @@ Result<void> Aggregator::commit_blocks(Plan& plan, std::size_t first, std::size_
     for (std::size_t b = first; b < last; ++b) {
         const Block& block = layout_.blocks()[b];
         const std::size_t n = block.elements;
-        if (layout_.kind(block) == TensorKind::kInteger) {
+        if (layout_.kind(block) == StateKind::kInteger) {
             const char* maxima = integers_.data() + block.lane;
             std::memcpy(plan.next.data() + block.offset, maxima, block.bytes);
             for (std::string& bytes : plan.keep_bytes)
@@ -342,7 +342,7 @@ Result<void> Aggregator::commit_blocks(Plan& plan, std::size_t first, std::size_
                     kept[k][i] = static_cast<double>(static_cast<float>(kept[k][i]));
         }
         ECOPIPE_RETURN_IF_ERROR(sum(plan.next_inputs, next));
-        if (plan.optimizer && layout_.kind(block) == TensorKind::kParameter) {
+        if (plan.optimizer && layout_.kind(block) == StateKind::kParameter) {
             ECOPIPE_RETURN_IF_ERROR(
                 read_values(layout_, block, *global_source_, 0, n, input.data()));
             const std::size_t at =

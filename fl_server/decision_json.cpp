@@ -99,7 +99,7 @@ Result<ModelLayout> layout_from(const Json& json) {
             for (const Json& t : json)
                 list.push_back({t.at("name"), static_cast<DType>(t.at("dtype").get<int>()),
                                 t.at("shape").get<Shape>(),
-                                static_cast<TensorKind>(t.at("kind").get<int>()), t.at("layer"), 0,
+                                static_cast<StateKind>(t.at("kind").get<int>()), t.at("layer"), 0,
                                 0});
             return list;
         }));

@@ -46,6 +46,7 @@ void declare(CommandLine& line) {
     line.text("cluster", "with admit: the cluster to take out of quarantine");
     line.text("to", "with backup: an empty directory");
     line.flag("json", "with status: as JSON");
+    line.flag("print-config", "print server.yaml with every effective value, and end");
     line.integer("threads", "threads that evaluate", {1, 1024}, 1);
     line.flag("insecure", "accept unencrypted traffic on other addresses than loopback");
 }
@@ -62,13 +63,13 @@ Result<ModelLayout> layout_of(const ModelInfo& info, const TensorMap& weights) {
     std::vector<LayoutTensor> tensors;
     for (const NamedTensor& weight : weights) {
         LayoutTensor tensor{weight.name, weight.tensor.dtype(), weight.tensor.shape(),
-                            TensorKind::kParameter, 0};
+                            StateKind::kParameter, 0};
         for (const TensorInfo& known : info.tensors) {
             if (known.name != weight.name) continue;
             tensor.layer = static_cast<std::uint32_t>(known.layer);
-            if (known.buffer) tensor.kind = TensorKind::kBuffer;
+            if (known.buffer) tensor.kind = StateKind::kBuffer;
         }
-        if (!is_floating(tensor.dtype)) tensor.kind = TensorKind::kInteger;
+        if (!is_floating(tensor.dtype)) tensor.kind = StateKind::kInteger;
         tensors.push_back(std::move(tensor));
     }
     return ModelLayout::create(std::move(tensors));
@@ -111,6 +112,11 @@ Result<ServerConfig> read_config(const CommandLine& line) {
     return parse_server_config(text, line.get_text("config"));
 }
 
+std::string strategy_name(const CommandLine& line, const ServerConfig& config) {
+    const bool named = line.given("strategy") || config.strategies.empty();
+    return named ? line.get_text("strategy") : config.strategies.front().name;
+}
+
 ServerLimits limits_of(const Limits& told) {
     ServerLimits limits;
     limits.norm_clip = told.norm_clip.value_or(kServerNormClip);
@@ -133,8 +139,7 @@ Result<void> configure(const CommandLine& line, ServerOptions& options) {
     federation.keep_updates = line.get_flag("keep-updates");
     options.peer_timeout_s = line.get_number("peer-timeout-s");
     ECOPIPE_ASSIGN_OR_RETURN(const ServerConfig config, read_config(line));
-    const bool named = line.given("strategy") || config.strategies.empty();
-    const std::string name = named ? line.get_text("strategy") : config.strategies.front().name;
+    const std::string name = strategy_name(line, config);
     ECOPIPE_ASSIGN_OR_RETURN(StrategySettings settings, config.strategy(name));
     ECOPIPE_ASSIGN_OR_RETURN(const StrategyKind* kind, find_strategy(name));
     settings.seed = static_cast<std::uint64_t>(line.get_integer("seed"));
@@ -188,6 +193,14 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     if (word != "run")
         return fail(ExitCode::kUsage,
                     fmt::format("expected the command run, found '{}'", printable(word)));
+    if (line.get_flag("print-config")) {
+        ECOPIPE_ASSIGN_OR_RETURN(const ServerConfig config, read_config(line));
+        ECOPIPE_ASSIGN_OR_RETURN(
+            const std::string text,
+            config_text(config, {strategy_name(line, config)}, kServerNormClip));
+        fmt::print("{}", text);
+        return ExitCode::kDone;
+    }
     ECOPIPE_RETURN_IF_ERROR(need({"bind", "model", "state"}));
     ServerOptions options;
     ECOPIPE_ASSIGN_OR_RETURN(options.bind, parse_endpoint(line.get_text("bind"), "--bind"));

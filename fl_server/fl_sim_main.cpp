@@ -113,9 +113,9 @@ Result<void> open_model_and_data(const CommandLine& line, Simulation& simulation
     std::vector<LayoutTensor> tensors;
     for (const TensorInfo& tensor : info.tensors)
         tensors.push_back({tensor.name, tensor.dtype, tensor.shape,
-                           !is_floating(tensor.dtype) ? TensorKind::kInteger
-                           : tensor.buffer            ? TensorKind::kBuffer
-                                                      : TensorKind::kParameter,
+                           !is_floating(tensor.dtype) ? StateKind::kInteger
+                           : tensor.buffer            ? StateKind::kBuffer
+                                                      : StateKind::kParameter,
                            static_cast<std::uint32_t>(tensor.layer)});
     ECOPIPE_ASSIGN_OR_RETURN(simulation.layout, ModelLayout::create(std::move(tensors)));
     return {};

@@ -21,13 +21,13 @@ Result<ModelLayout> ModelLayout::create(std::vector<LayoutTensor> tensors) {
             return refuse("a federation cannot average half precision");
         const auto bytes = checked_bytes(tensor.dtype, tensor.shape);
         if (!bytes) return refuse("its shape is not valid");
-        if (is_floating(tensor.dtype) == (tensor.kind == TensorKind::kInteger))
+        if (is_floating(tensor.dtype) == (tensor.kind == StateKind::kInteger))
             return refuse("its kind does not fit its type");
         tensor.offset = layout.bytes_;
         tensor.bytes = *bytes;
         const std::size_t size = dtype_bytes(tensor.dtype);
-        const bool narrow = tensor.dtype == DType::kF32 && tensor.kind == TensorKind::kParameter;
-        const bool integer = tensor.kind == TensorKind::kInteger;
+        const bool narrow = tensor.dtype == DType::kF32 && tensor.kind == StateKind::kParameter;
+        const bool integer = tensor.kind == StateKind::kInteger;
         std::size_t& lane = integer ? layout.integers_ : narrow ? layout.narrow_ : layout.wide_;
         for (std::size_t at = 0; at < *bytes;) {
             Block block;

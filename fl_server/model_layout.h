@@ -12,7 +12,7 @@
 
 namespace ecopipe {
 
-enum class TensorKind : std::uint8_t {
+enum class StateKind : std::uint8_t {
     kParameter,  // floating, trained: clipped, passes a server optimiser
     kBuffer,     // floating, such as running means: averaged, never clipped or optimised
     kInteger,    // counters: the maximum is taken
@@ -22,7 +22,7 @@ struct LayoutTensor {
     std::string name;
     DType dtype = DType::kF32;
     Shape shape;
-    TensorKind kind = TensorKind::kParameter;
+    StateKind kind = StateKind::kParameter;
     std::uint32_t layer = 0;
     // Set by ModelLayout:
     std::size_t offset = 0;  // in the flat bytes
@@ -56,7 +56,7 @@ class ModelLayout {
     [[nodiscard]] std::size_t narrow_elements() const { return narrow_; }
     [[nodiscard]] std::size_t wide_elements() const { return wide_; }
     [[nodiscard]] std::size_t integer_bytes() const { return integers_; }
-    [[nodiscard]] TensorKind kind(const Block& block) const { return tensors_[block.tensor].kind; }
+    [[nodiscard]] StateKind kind(const Block& block) const { return tensors_[block.tensor].kind; }
     [[nodiscard]] DType dtype(const Block& block) const { return tensors_[block.tensor].dtype; }
 
   private:

@@ -341,9 +341,8 @@ Result<void> Server::move_bytes() {
     if (now >= next_disk_check_) {
         next_disk_check_ = now + kLowDiskEvery;
         const bool low = federation_->disk_is_low();
-        if (low != disk_is_low_)
-            log_warn(low ? "the disk is nearly full: no update is taken"
-                         : "the disk has room again: updates are taken");
+        if (low && !disk_is_low_) log_warn("the disk is nearly full: no update is taken");
+        if (!low && disk_is_low_) log_warn("the disk has room again: updates are taken");
         disk_is_low_ = low;
     }
     while (const auto stalled = transfers_.take_stalled(now, kUploadPatience)) {

@@ -16,7 +16,7 @@ Result<void> read_deltas(const ModelLayout& layout, const Block& block,
                          std::size_t count, std::vector<double>& rows) {
     rows.resize(updates.size() * count);
     std::vector<double> base(count);
-    const bool clipped = layout.kind(block) == TensorKind::kParameter;
+    const bool clipped = layout.kind(block) == StateKind::kParameter;
     for (std::size_t u = 0; u < updates.size(); ++u) {
         double* row = rows.data() + u * count;
         ECOPIPE_RETURN_IF_ERROR(read_values(layout, block, *updates[u].update, first, count, row));
@@ -56,7 +56,7 @@ Result<std::vector<KeptUpdate>> krum_choice(const ModelLayout& layout,
     std::vector<double> distances(n * n, 0.0);
     std::vector<double> rows;
     for (const Block& block : layout.blocks()) {
-        if (layout.kind(block) != TensorKind::kParameter) continue;
+        if (layout.kind(block) != StateKind::kParameter) continue;
         for (std::size_t first = 0; first < block.elements; first += columns) {
             const std::size_t count = std::min(columns, block.elements - first);
             ECOPIPE_RETURN_IF_ERROR(read_deltas(layout, block, updates, first, count, rows));

@@ -76,7 +76,7 @@ UpdateCheck::UpdateCheck(const ModelLayout& layout, BlockSourcePtr base, std::si
 }
 
 Result<void> UpdateCheck::check(const Block& block, const std::byte* update) {
-    if (layout_.kind(block) == TensorKind::kInteger) return {};
+    if (layout_.kind(block) == StateKind::kInteger) return {};
     scratch_.resize(kBlockBytesMax);
     const DType dtype = layout_.dtype(block);
     auto base = base_->read(block.offset, block.bytes, dtype_bytes(dtype), scratch_);
@@ -95,7 +95,7 @@ Result<void> UpdateCheck::check(const Block& block, const std::byte* update) {
         return fail(ExitCode::kBadFile,
                     fmt::format("tensor {} moves a value by {:g}, expected at most {:g}", name,
                                 totals.largest, kDeltaMax));
-    if (layout_.kind(block) == TensorKind::kParameter) {
+    if (layout_.kind(block) == StateKind::kParameter) {
         measure_.squared_norm += totals.squares;
         measure_.parameter_max = std::max(measure_.parameter_max, totals.largest);
     } else {

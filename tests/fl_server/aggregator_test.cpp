@@ -68,9 +68,9 @@ TEST(Aggregator, AFixedDivisorServesFedBuff) {
 }
 
 TEST(Aggregator, BuffersAreNotClippedAndCountersTakeTheMaximum) {
-    const auto made = ModelLayout::create({{"w", DType::kF32, {2}, TensorKind::kParameter, 0},
-                                           {"mean", DType::kF32, {1}, TensorKind::kBuffer, 0},
-                                           {"count", DType::kI64, {1}, TensorKind::kInteger, 0}});
+    const auto made = ModelLayout::create({{"w", DType::kF32, {2}, StateKind::kParameter, 0},
+                                           {"mean", DType::kF32, {1}, StateKind::kBuffer, 0},
+                                           {"count", DType::kI64, {1}, StateKind::kInteger, 0}});
     ASSERT_TRUE(made);
     const auto model = [](float a, float b, float mean, std::int64_t count) {
         std::string bytes;
@@ -122,7 +122,7 @@ TEST(Accumulator, WideningChangesNoBit) {
         float reach = 0;
         for (const float v : update) reach = std::max(reach, std::fabs(v));
         sums.begin(weight, 1, {reach});
-        sums.add(layout.blocks()[0], TensorKind::kParameter, DType::kF32,
+        sums.add(layout.blocks()[0], StateKind::kParameter, DType::kF32,
                  reinterpret_cast<const std::byte*>(update.data()),
                  reinterpret_cast<const std::byte*>(zero.data()));
     };
@@ -168,7 +168,7 @@ TEST(Accumulator, TheErrorStaysWithinItsBound) {
             reach = std::max(reach, std::fabs(v));
         }
         sums.begin(0.05, 1, {reach});
-        sums.add(layout.blocks()[0], TensorKind::kParameter, DType::kF32,
+        sums.add(layout.blocks()[0], StateKind::kParameter, DType::kF32,
                  reinterpret_cast<const std::byte*>(update.data()),
                  reinterpret_cast<const std::byte*>(zero.data()));
         for (std::size_t i = 0; i < kElements; ++i)

@@ -321,8 +321,8 @@ TEST_F(FederationRun, ARepeatOffenderIsQuarantinedUntilTheOperatorAdmitsIt) {
 }
 
 TEST_F(FederationRun, SlicesMakeAnUpdateOnlyWhenAllAreThere) {
-    layout_ = ModelLayout::create({{"x", DType::kF32, {kElements / 2}, TensorKind::kParameter, 0},
-                                   {"y", DType::kF32, {kElements / 2}, TensorKind::kParameter, 2}})
+    layout_ = ModelLayout::create({{"x", DType::kF32, {kElements / 2}, StateKind::kParameter, 0},
+                                   {"y", DType::kF32, {kElements / 2}, StateKind::kParameter, 2}})
                   .value();
     options_.rounds = 1;
     clusters_ = {"a", "b"};

@@ -23,7 +23,7 @@ inline std::vector<float> floats_of(const std::string& bytes) {
 
 // One F32 parameter of `n` elements.
 inline ModelLayout vector_layout(std::int64_t n) {
-    return ModelLayout::create({{"w", DType::kF32, {n}, TensorKind::kParameter, 0}}).value();
+    return ModelLayout::create({{"w", DType::kF32, {n}, StateKind::kParameter, 0}}).value();
 }
 
 inline CheckedUpdate checked(const ModelLayout& layout, std::shared_ptr<const std::string> bytes,

@@ -65,9 +65,9 @@ TEST(UpdateCheck, RefusesWhatIsNotFiniteOrMovesTooFarWhereverItIs) {
 
 TEST(ModelLayout, RefusesWhatCannotBeAveraged) {
     EXPECT_FALSE(ModelLayout::create({}));
-    EXPECT_FALSE(ModelLayout::create({{"h", DType::kF16, {2}, TensorKind::kParameter, 0}}));
-    EXPECT_FALSE(ModelLayout::create({{"i", DType::kI64, {2}, TensorKind::kParameter, 0}}));
-    EXPECT_FALSE(ModelLayout::create({{"w", DType::kF32, {-2}, TensorKind::kParameter, 0}}));
+    EXPECT_FALSE(ModelLayout::create({{"h", DType::kF16, {2}, StateKind::kParameter, 0}}));
+    EXPECT_FALSE(ModelLayout::create({{"i", DType::kI64, {2}, StateKind::kParameter, 0}}));
+    EXPECT_FALSE(ModelLayout::create({{"w", DType::kF32, {-2}, StateKind::kParameter, 0}}));
 }
 
 }  // namespace
