@@ -24,6 +24,7 @@ constexpr std::array kSubcommands{
     Subcommand{"pipeline", "trains for real, in one process and in a pipeline, in turn",
                bench_pipeline},
     Subcommand{"transport", "GB/s of tensors between two devices on this machine", bench_transport},
+    Subcommand{"aggregate", "GB/s of updates that a federation's server adds up", bench_aggregate},
 };
 
 Result<ExitCode> run(int argc, const char* const* argv) {

@@ -14,4 +14,7 @@ namespace ecopipe {
 // Sends tensors over loopback, through a data channel and through plain TCP.
 [[nodiscard]] Result<ExitCode> bench_transport(int argc, const char* const* argv);
 
+// Folds updates into the federation server's sums, and compares with a plain float axpy.
+[[nodiscard]] Result<ExitCode> bench_aggregate(int argc, const char* const* argv);
+
 }  // namespace ecopipe

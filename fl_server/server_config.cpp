@@ -5,38 +5,195 @@
 #include "core/strict_yaml.h"
 
 namespace ecopipe {
+namespace {
+
+constexpr double kNumberMax = 1e15;
+
+void read_strategy(Fields fields, ServerConfig& config) {
+    const std::string name = fields.text("name");
+    const auto kind = find_strategy(name);
+    if (!kind) {
+        fields.refuse("name", kind.error().message);
+        return;
+    }
+    for (const StrategySettings& earlier : config.strategies)
+        if (earlier.name == name) fields.refuse("name", name + " comes twice");
+    StrategySettings settings{name, Parameters((*kind)->rules), {}, 0};
+    settings.parameters.read((*kind)->rules, fields);
+    fields.no_others();
+    config.strategies.push_back(std::move(settings));
+}
+
+void read_robust(Fields fields, RobustSettings& robust) {
+    const std::string rule = fields.text("rule", "none");
+    if (rule == "median") {
+        robust.rule = Combine::Rule::kCoordinateMedian;
+    } else if (rule == "trimmed_mean") {
+        robust.rule = Combine::Rule::kTrimmedMean;
+    } else if (rule == "multi_krum") {
+        robust.rule = Combine::Rule::kMultiKrum;
+    } else if (rule != "none") {
+        fields.refuse("rule", "expected none, median, trimmed_mean or multi_krum");
+    }
+    robust.trim = fields.number("trim", {0.001, 0.499}, robust.trim);
+    robust.byzantine = static_cast<std::uint32_t>(
+        fields.integer("byzantine", {0, 1000000}, robust.byzantine));
+    robust.keep =
+        static_cast<std::uint32_t>(fields.integer("keep", {0, 1000000}, robust.keep));
+    fields.no_others();
+}
+
+void read_client(Fields fields, ClientSettings& client) {
+    const auto integer = [&](const char* key, std::int64_t high, auto& target) {
+        if (fields.has(key)) target = fields.integer(key, {1, high});
+    };
+    const auto number = [&](const char* key, double high, auto& target) {
+        if (fields.has(key)) target = fields.number(key, {0, high});
+    };
+    integer("epochs", 1000000, client.epochs);
+    integer("batch", 1 << 24, client.batch);
+    integer("micro_batches", 1 << 20, client.micro_batches);
+    if (fields.has("optimizer")) {
+        client.optimizer = fields.text("optimizer");
+        if (client.optimizer != "sgd" && client.optimizer != "adam")
+            fields.refuse("optimizer", "expected sgd or adam");
+    }
+    number("lr", 1e6, client.lr);
+    number("momentum", 1, client.momentum);
+    number("weight_decay", 1e6, client.weight_decay);
+    number("mu", 1e6, client.mu);
+    number("clip", 1e9, client.clip);
+    fields.no_others();
+}
+
+void read_limits(Fields fields, Limits& limits) {
+    if (fields.has("norm_clip")) limits.norm_clip = fields.number("norm_clip", {0, kNumberMax});
+    limits.norm_max = fields.number("norm_max", {1e-12, kNumberMax}, limits.norm_max);
+    const auto integer = [&](const char* key, std::int64_t low, std::int64_t high,
+                             std::int64_t& target) {
+        target = fields.integer(key, {low, high}, target);
+    };
+    integer("samples_max", 1, std::int64_t{1} << 40, limits.samples_max);
+    integer("staleness_max", 0, 1'000'000'000, limits.staleness_max);
+    integer("quarantine_after", 0, 1'000'000, limits.quarantine_after);
+    integer("clusters_max", 1, 100'000, limits.clusters_max);
+    integer("credit_mib", 1, 65'536, limits.credit_mib);
+    integer("free_space_mib", 0, 1 << 30, limits.free_space_mib);
+    integer("slices_max", 1, 1024, limits.slices_max);
+    fields.no_others();
+}
+
+std::string scalar(const OrderedJson& value) {
+    return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+// Block style: maps by indentation, lists of maps with dashes.
+void print(const OrderedJson& value, std::size_t indent, std::string& out) {
+    const std::string margin(indent, ' ');
+    for (const auto& [key, entry] : value.items()) {
+        if (entry.is_object()) {
+            out += fmt::format("{}{}:\n", margin, key);
+            print(entry, indent + 2, out);
+        } else if (entry.is_array() && !entry.empty() && entry.front().is_object()) {
+            out += fmt::format("{}{}:\n", margin, key);
+            for (const auto& one : entry) {
+                std::string item;
+                print(one, indent + 4, item);
+                item[indent + 2] = '-';
+                out += item;
+            }
+        } else {
+            out += fmt::format("{}{}: {}\n", margin, key, scalar(entry));
+        }
+    }
+}
+
+}  // namespace
+
+std::vector<KeyValue> ClientSettings::pairs(double strategy_mu) const {
+    std::vector<KeyValue> out;
+    const auto add = [&](const char* key, const auto& value) {
+        if (value) out.push_back({key, fmt::format("{}", *value)});
+    };
+    add("epochs", epochs);
+    add("batch", batch);
+    add("micro_batches", micro_batches);
+    add("optimizer", optimizer);
+    add("lr", lr);
+    add("momentum", momentum);
+    add("weight_decay", weight_decay);
+    add("mu", mu || strategy_mu == 0 ? mu : std::optional(strategy_mu));
+    add("clip", clip);
+    return out;
+}
+
+Result<StrategySettings> ServerConfig::strategy(const std::string& name) const {
+    ECOPIPE_ASSIGN_OR_RETURN(StrategySettings settings, default_settings(name));
+    for (const StrategySettings& told : strategies)
+        if (told.name == name) settings = told;
+    settings.robust = robust;
+    return settings;
+}
 
 Result<ServerConfig> parse_server_config(std::string_view text, const std::string& source) {
     ECOPIPE_ASSIGN_OR_RETURN(Json json, parse_yaml(text, source));
+    const bool several =
+        json.is_object() && json.contains("strategy") && json["strategy"].is_array();
     Document document(std::move(json), source);
     Fields root = document.root();
     ServerConfig config;
-    if (root.has("client")) {
-        Fields client = root.object("client");
-        const auto integer = [&](const char* key, std::int64_t high) {
-            if (client.has(key))
-                config.client.push_back({key, std::to_string(client.integer(key, {1, high}))});
-        };
-        const auto number = [&](const char* key, double high) {
-            if (client.has(key))
-                config.client.push_back({key, fmt::format("{}", client.number(key, {0, high}))});
-        };
-        integer("epochs", 1000000);
-        integer("batch", 1 << 24);
-        integer("micro_batches", 1 << 20);
-        if (client.has("optimizer")) {
-            const std::string name = client.text("optimizer");
-            if (name != "sgd" && name != "adam") client.refuse("optimizer", "expected sgd or adam");
-            config.client.push_back({"optimizer", name});
-        }
-        number("lr", 1e6);
-        number("momentum", 1);
-        number("weight_decay", 1e6);
-        client.no_others();
+    if (several) {
+        for (Fields& one : root.objects("strategy")) read_strategy(std::move(one), config);
+    } else if (root.has("strategy")) {
+        read_strategy(root.object("strategy"), config);
     }
+    if (root.has("robust")) read_robust(root.object("robust"), config.robust);
+    if (root.has("client")) read_client(root.object("client"), config.client_settings);
+    if (root.has("simulation")) read_simulation(root.object("simulation"), config.simulation);
+    if (root.has("limits")) read_limits(root.object("limits"), config.limits);
     root.no_others();
     ECOPIPE_RETURN_IF_ERROR(document.finish());
+    config.client = config.client_settings.pairs();
     return config;
+}
+
+Result<std::string> config_text(const ServerConfig& config, const std::vector<std::string>& names,
+                                double norm_clip_default) {
+    std::string out = "strategy:\n";
+    double mu = 0;
+    for (const std::string& name : names) {
+        ECOPIPE_ASSIGN_OR_RETURN(const StrategyKind* kind, find_strategy(name));
+        ECOPIPE_ASSIGN_OR_RETURN(const StrategySettings settings, config.strategy(name));
+        mu = kind->client_mu;
+        out += fmt::format("  - name: {}  # {}\n", name, kind->meaning);
+        for (const ParameterRule& rule : kind->rules)
+            out += fmt::format("    {}: {}  # {}\n", rule.key,
+                               scalar(settings.parameters.json(kind->rules)[rule.key]),
+                               rule.meaning);
+    }
+    const RobustSettings& robust = config.robust;
+    const Limits& limits = config.limits;
+    OrderedJson rest;
+    rest["robust"] = {{"rule", robust.name()},
+                      {"trim", robust.trim},
+                      {"byzantine", robust.byzantine},
+                      {"keep", robust.keep}};
+    OrderedJson client = OrderedJson::object();
+    for (const KeyValue& pair : config.client_settings.pairs(names.size() == 1 ? mu : 0))
+        client[pair.key] = pair.value;
+    if (!client.empty()) rest["client"] = client;
+    rest["simulation"] = simulation_json(config.simulation);
+    rest["limits"] = {{"norm_clip", limits.norm_clip.value_or(norm_clip_default)},
+                      {"norm_max", limits.norm_max},
+                      {"samples_max", limits.samples_max},
+                      {"staleness_max", limits.staleness_max},
+                      {"quarantine_after", limits.quarantine_after},
+                      {"clusters_max", limits.clusters_max},
+                      {"credit_mib", limits.credit_mib},
+                      {"free_space_mib", limits.free_space_mib},
+                      {"slices_max", limits.slices_max}};
+    print(rest, 0, out);
+    return out;
 }
 
 }  // namespace ecopipe

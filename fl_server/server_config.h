@@ -1,20 +1,66 @@
 #pragma once
-// server.yaml: what an operator sets for a federation besides the flags.
+// server.yaml: what an operator sets for a federation besides the flags. Strict; every key has a
+// default; `config_text` prints the whole of it.
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/result.h"
+#include "fl_server/simulation/settings.h"
+#include "fl_server/strategies/registry.h"
 #include "transport/federation_messages.h"
 
 namespace ecopipe {
 
+// `client:` how clusters train a task. What is not set is each cluster's own flag's to say.
+struct ClientSettings {
+    std::optional<std::int64_t> epochs;
+    std::optional<std::int64_t> batch;
+    std::optional<std::int64_t> micro_batches;
+    std::optional<std::string> optimizer;
+    std::optional<double> lr;
+    std::optional<double> momentum;
+    std::optional<double> weight_decay;
+    std::optional<double> mu;    // FedProx's term; else the strategy's own default
+    std::optional<double> clip;  // norm of a step's gradient; 0: never
+
+    // As they travel with a task; `strategy_mu` stands in for mu unless it is 0.
+    [[nodiscard]] std::vector<KeyValue> pairs(double strategy_mu = 0) const;
+};
+
+// `limits:` what the server bears.
+struct Limits {
+    std::optional<double> norm_clip;  // of an update's change; 0: never. Default 100, the simulator's 0
+    double norm_max = 1e6;            // above it an update is rejected
+    std::int64_t samples_max = 10'000'000;
+    std::int64_t staleness_max = 0;     // versions; 0: none
+    std::int64_t quarantine_after = 3;  // rejections in a row; 0: never
+    std::int64_t clusters_max = 4096;
+    std::int64_t credit_mib = 64;
+    std::int64_t free_space_mib = 256;
+    std::int64_t slices_max = 64;
+};
+inline constexpr double kServerNormClip = 100;
+
 struct ServerConfig {
-    std::vector<KeyValue>
-        client;  // `client:` epochs, batch, micro_batches, optimizer, lr, momentum, weight_decay
+    std::vector<StrategySettings> strategies;  // of `strategy:`, one or a list
+    RobustSettings robust;
+    ClientSettings client_settings;
+    std::vector<KeyValue> client;  // client_settings.pairs()
+    SimulationSettings simulation;
+    Limits limits;
+
+    // What `strategy:` says of it, or its defaults, with the robust rule. Errors: kUsage for an
+    // unknown name.
+    [[nodiscard]] Result<StrategySettings> strategy(const std::string& name) const;
 };
 
 [[nodiscard]] Result<ServerConfig> parse_server_config(std::string_view text,
                                                        const std::string& source);
+// YAML with every effective value and, for strategies, its meaning; `names`: which strategies.
+[[nodiscard]] Result<std::string> config_text(const ServerConfig& config,
+                                              const std::vector<std::string>& names,
+                                              double norm_clip_default);
 
 }  // namespace ecopipe

@@ -8,6 +8,7 @@
 #include "core/command_line.h"
 #include "core/log.h"
 #include "planner/plan.h"
+#include "stage_runtime/engine/clip_scale.h"
 
 namespace ecopipe {
 namespace {
@@ -101,7 +102,8 @@ Result<bool> Trainer::step(const Stretch& stretch, std::uint64_t step, std::vect
             fmt::format(
                 "step {}: layer {} has a gradient that is not finite; the step was not applied",
                 step + 1, outcome.nonfinite_layer));
-    ECOPIPE_RETURN_IF_ERROR(engine_.commit(options_.learning_rate, 1.0));
+    const double scale = clip_scale(outcome.squared_gradient_norms, options_.clip_norm);
+    ECOPIPE_RETURN_IF_ERROR(engine_.commit(options_.learning_rate, scale));
     if (rewound(stretch)) return false;
     const double step_ms = to_ms(monotonic_now() - started);
     step_times_.push_back(step_ms);
@@ -113,6 +115,7 @@ Result<bool> Trainer::step(const Stretch& stretch, std::uint64_t step, std::vect
         peak = std::max(peak, report.peak_bytes);
     }
     committed_steps_ = stretch.whole_run ? step + 1 : committed_steps_ + 1;
+    if (watcher_) watcher_({stretch.steps, step_ms, events_});
     if (committed_steps_ > record_.recorded_steps()) {  // else it is a replay
         outcome.recovery_point -= std::min(outcome.recovery_point, stretch.key);
         ECOPIPE_RETURN_IF_ERROR(record_step(outcome, loss, step_ms, labels));

@@ -66,7 +66,8 @@ std::string Configure::validate() const {
     if (auto problem = check_name(device); !problem.empty()) return problem;
     if (model.empty() == model_sha256.empty()) return "either a zoo name or a file hash";
     if (optimizer.name != "sgd" && optimizer.name != "adam") return "sgd or adam";
-    if (!std::isfinite(optimizer.momentum) || !std::isfinite(optimizer.weight_decay))
+    if (!std::isfinite(optimizer.momentum) || !std::isfinite(optimizer.weight_decay) ||
+        !(optimizer.proximal_mu >= 0) || !std::isfinite(optimizer.proximal_mu))
         return "finite optimiser numbers";
     if (!checked_bytes(DType::kF32, input_shape)) return "a valid input shape";
     for (const PeerAddress& peer : peers)

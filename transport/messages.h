@@ -133,12 +133,18 @@ struct OptimizerSpec {
     std::string name = "sgd";  // sgd | adam
     double momentum = 0;
     double weight_decay = 0;
+    // FedProx: the gradient gains mu * (w - w0), w0 being the weights at the first step since the
+    // optimiser was reset.
+    double proximal_mu = 0;
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(name, momentum, weight_decay);
+        ar(name, momentum, weight_decay, proximal_mu);
     }
-    [[nodiscard]] int slots() const { return name == "adam" ? 2 : momentum != 0 ? 1 : 0; }
+    // Tensors of a parameter's size that it keeps.
+    [[nodiscard]] int slots() const {
+        return (name == "adam" ? 2 : momentum != 0 ? 1 : 0) + (proximal_mu != 0 ? 1 : 0);
+    }
 };
 
 // portal -> stage: the work from now on. The generation is the header's, the step that of the

@@ -255,6 +255,7 @@ bool Executor::fits(const ExecutorOptions& options) const {
            mine.recompute == options.recompute && mine.optimizer.name == options.optimizer.name &&
            mine.optimizer.momentum == options.optimizer.momentum &&
            mine.optimizer.weight_decay == options.optimizer.weight_decay &&
+           mine.optimizer.proximal_mu == options.optimizer.proximal_mu &&
            mine.loss == options.loss && mine.seed == options.seed &&
            mine.gradient_codec == TensorCodec::kNone &&
            options.gradient_codec == TensorCodec::kNone;

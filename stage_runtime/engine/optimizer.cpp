@@ -61,11 +61,49 @@ class Adam : public Optimizer {
     double weight_decay_;
 };
 
+// Li et al., "Federated Optimization in Heterogeneous Networks" (MLSys 2020): FedProx. The weights
+// that the round started from are part of the state, so that they move, and are saved, with the
+// parameter; they are taken at the first update since the reset, whatever was loaded in between.
+class Proximal : public Optimizer {
+  public:
+    Proximal(double mu, std::unique_ptr<Optimizer> inner) : mu_(mu), inner_(std::move(inner)) {}
+
+    OptimizerState fresh_state(const at::Tensor& parameter) const override {
+        OptimizerState state = inner_->fresh_state(parameter);
+        state.emplace_back("proximal_start", at::zeros_like(parameter));
+        state.emplace_back("proximal_taken", at::zeros({}, at::kLong));
+        return state;
+    }
+
+    void update(at::Tensor& parameter, const at::Tensor& gradient, OptimizerState& state,
+                double learning_rate) const override {
+        at::Tensor& start = state[state.size() - 2].second;
+        at::Tensor& taken = state.back().second;
+        if (taken.item<std::int64_t>() == 0) {
+            start.copy_(parameter);
+            taken.fill_(1);
+            inner_->update(parameter, gradient, state, learning_rate);
+            return;
+        }
+        inner_->update(parameter, gradient.add(parameter - start, mu_), state, learning_rate);
+    }
+
+  private:
+    double mu_;
+    std::unique_ptr<Optimizer> inner_;
+};
+
+std::unique_ptr<Optimizer> without_proximal_term(const OptimizerSpec& spec) {
+    if (spec.name == "adam") return std::make_unique<Adam>(spec);
+    return std::make_unique<Sgd>(spec);
+}
+
 }  // namespace
 
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerSpec& spec) {
-    if (spec.name == "adam") return std::make_unique<Adam>(spec);
-    return std::make_unique<Sgd>(spec);
+    auto inner = without_proximal_term(spec);
+    if (spec.proximal_mu == 0) return inner;
+    return std::make_unique<Proximal>(spec.proximal_mu, std::move(inner));
 }
 
 }  // namespace ecopipe

@@ -1,6 +1,6 @@
 #pragma once
-// The update rules: PyTorch's SGD and Adam (torch.optim, 1.13), L2 weight decay included. Includes
-// torch.
+// The update rules: PyTorch's SGD and Adam (torch.optim, 1.13), L2 weight decay included, and
+// FedProx's proximal term. Includes torch.
 
 #include <ATen/ATen.h>
 

@@ -1,0 +1,146 @@
+#include "fl_server/update_check.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+
+#include "core/check.h"
+#include "core/log.h"
+#include "fl_server/accumulator.h"
+#include "fl_server/vector_clones.h"
+
+namespace ecopipe {
+namespace {
+
+// Sums run in a fixed number of lanes, written out, so that every instruction set adds in one
+// order.
+constexpr std::size_t kLanes = 8;
+
+struct Totals {
+    double squares = 0;
+    double largest = 0;  // NaN or infinite when a value is
+};
+
+// |x - x| is 0 for what is finite and NaN otherwise, so one sum tells whether all were.
+template <class T>
+inline Totals measure_values(const T* update, const T* base, std::size_t n) {
+    std::array<double, kLanes> squares{};
+    std::array<double, kLanes> largest{};
+    std::array<double, kLanes> poison{};
+    const auto one = [&](std::size_t i, std::size_t lane) {
+        const auto u = static_cast<double>(update[i]);
+        const double delta = u - static_cast<double>(base[i]);
+        const double size = std::fabs(delta);
+        squares[lane] += delta * delta;
+        largest[lane] = size > largest[lane] ? size : largest[lane];
+        poison[lane] += u - u;
+    };
+    std::size_t i = 0;
+    for (; i + kLanes <= n; i += kLanes)
+        for (std::size_t lane = 0; lane < kLanes; ++lane) one(i + lane, lane);
+    for (; i < n; ++i) one(i, 0);
+    Totals totals;
+    double poisoned = 0;
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+        totals.squares += squares[lane];
+        totals.largest = std::max(totals.largest, largest[lane]);
+        poisoned += poison[lane];
+    }
+    if (poisoned != 0 || std::isnan(poisoned)) totals.largest = std::nan("");
+    return totals;
+}
+
+ECOPIPE_VECTOR_CLONES Totals measure_f32(const float* update, const float* base, std::size_t n) {
+    return measure_values(update, base, n);
+}
+ECOPIPE_VECTOR_CLONES Totals measure_f64(const double* update, const double* base, std::size_t n) {
+    return measure_values(update, base, n);
+}
+
+}  // namespace
+
+void UpdateMeasure::add(const UpdateMeasure& other) {
+    squared_norm += other.squared_norm;
+    parameter_max = std::max(parameter_max, other.parameter_max);
+    buffer_max = std::max(buffer_max, other.buffer_max);
+}
+
+UpdateCheck::UpdateCheck(const ModelLayout& layout, BlockSourcePtr base, std::size_t begin,
+                         std::size_t end)
+    : layout_(layout), base_(std::move(base)), end_(end), at_(begin) {
+    const auto& blocks = layout_.blocks();
+    while (next_block_ < blocks.size() && blocks[next_block_].offset < begin) ++next_block_;
+}
+
+Result<void> UpdateCheck::check(const Block& block, const std::byte* update) {
+    if (layout_.kind(block) == StateKind::kInteger) return {};
+    scratch_.resize(kBlockBytesMax);
+    const DType dtype = layout_.dtype(block);
+    auto base = base_->read(block.offset, block.bytes, dtype_bytes(dtype), scratch_);
+    if (!base) return fail(ExitCode::kRunFailed, base.error().message);
+    const auto* before = base->data();
+    const Totals totals = dtype == DType::kF64
+                              ? measure_f64(reinterpret_cast<const double*>(update),
+                                            reinterpret_cast<const double*>(before), block.elements)
+                              : measure_f32(reinterpret_cast<const float*>(update),
+                                            reinterpret_cast<const float*>(before), block.elements);
+    const std::string name = printable(layout_.tensors()[block.tensor].name);
+    if (std::isnan(totals.largest))
+        return fail(ExitCode::kBadFile,
+                    fmt::format("tensor {} has a value that is not finite", name));
+    if (totals.largest > kDeltaMax)
+        return fail(ExitCode::kBadFile,
+                    fmt::format("tensor {} moves a value by {:g}, expected at most {:g}", name,
+                                totals.largest, kDeltaMax));
+    if (layout_.kind(block) == StateKind::kParameter) {
+        measure_.squared_norm += totals.squares;
+        measure_.parameter_max = std::max(measure_.parameter_max, totals.largest);
+    } else {
+        measure_.buffer_max = std::max(measure_.buffer_max, totals.largest);
+    }
+    return {};
+}
+
+Result<void> UpdateCheck::feed(std::span<const std::byte> bytes) {
+    ECOPIPE_CHECK(bytes.size() <= end_ - at_);
+    const auto& blocks = layout_.blocks();
+    while (!bytes.empty()) {
+        const Block& block = blocks[next_block_];
+        if (pending_.empty() && bytes.size() >= block.bytes &&
+            reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(double) == 0) {
+            ECOPIPE_RETURN_IF_ERROR(check(block, bytes.data()));
+            bytes = bytes.subspan(block.bytes);
+            at_ += block.bytes;
+            ++next_block_;
+            continue;
+        }
+        pending_.reserve(kBlockBytesMax);
+        const std::size_t part = std::min(bytes.size(), block.bytes - pending_.size());
+        pending_.insert(pending_.end(), bytes.begin(),
+                        bytes.begin() + static_cast<std::ptrdiff_t>(part));
+        bytes = bytes.subspan(part);
+        at_ += part;
+        if (pending_.size() < block.bytes) continue;
+        ECOPIPE_RETURN_IF_ERROR(check(block, pending_.data()));
+        pending_.clear();
+        ++next_block_;
+    }
+    return {};
+}
+
+Result<UpdateMeasure> measure_update(const ModelLayout& layout, const BlockSource& update,
+                                     BlockSourcePtr base) {
+    UpdateCheck check(layout, std::move(base), 0, layout.bytes());
+    std::vector<std::byte> scratch(kBlockBytesMax);
+    for (const Block& block : layout.blocks()) {
+        ECOPIPE_ASSIGN_OR_RETURN(const auto bytes,
+                                 update.read(block.offset, block.bytes, alignof(double), scratch));
+        ECOPIPE_RETURN_IF_ERROR(check.feed(bytes));
+    }
+    return check.measure();
+}
+
+}  // namespace ecopipe

@@ -1,0 +1,153 @@
+// The server is killed at random moments while four clusters that speak the protocol, and train by
+// a formula instead of torch, go on: not a byte of the result may change.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "core/command_line.h"
+#include "core/files.h"
+#include "core/random.h"
+#include "fl_server/journal.h"
+#include "orchestrator/federation_link.h"
+#include "tests/integration/training_fixture.h"
+
+namespace ecopipe::test {
+namespace {
+
+constexpr double kDeadlineS = 250;
+constexpr int kRounds = 10;
+constexpr std::uint64_t kSamples = 100;
+
+// What a cluster "trains": a function of its name and the version.
+std::string formula(const Task& task, const std::string& cluster) {
+    Rng rng(keyed_seed(task.base_version, cluster));
+    std::string bytes(*flat_bytes(task.tensors), '\0');
+    for (std::size_t at = 0; at + 4 <= bytes.size(); at += 4) {
+        const auto value = static_cast<float>(rng.uniform(-0.02, 0.02));
+        std::memcpy(bytes.data() + at, &value, 4);
+    }
+    return bytes;
+}
+
+class ServerCrash : public Training {
+  protected:
+    struct Outcome {
+        std::string model;
+        std::set<std::uint64_t> acknowledged;
+        int kills = 0;
+    };
+
+    // One cluster's life; the tasks that it got a verdict for.
+    static Result<void> live(const Endpoint& server, const std::string& name, std::mutex& mutex,
+                             std::set<std::uint64_t>& acknowledged) {
+        NetLoop loop;
+        FederationLink link(loop);
+        ClusterHello hello;
+        hello.cluster = name;
+        hello.program_version = kVersion;
+        hello.model = "lenet5";
+        hello.instance = keyed_seed(1, name);
+        hello.samples = kSamples;
+        const auto welcome = link.join(server, hello, 60);
+        if (!welcome) return tl::unexpected<Error>(welcome.error());
+        link.set_patience(60);
+        for (;;) {
+            ECOPIPE_ASSIGN_OR_RETURN(const auto task, link.next_task());
+            if (!task) return {};
+            ECOPIPE_ASSIGN_OR_RETURN(const auto model, link.pull_model(*task));
+            if (!model) return {};
+            std::this_thread::sleep_for(std::chrono::milliseconds(100));
+            const auto bytes = std::make_shared<const std::string>(formula(*task, name));
+            OutgoingSlice slice;
+            slice.bytes = bytes->size();
+            slice.announcement.base_version = task->base_version;
+            slice.announcement.sequence = task->sequence;
+            slice.announcement.last_layer = 100;
+            slice.announcement.samples = kSamples;
+            slice.announcement.bytes = bytes->size();
+            slice.announcement.sha256 = sha256_hex(*bytes);
+            ECOPIPE_ASSIGN_OR_RETURN(const Verdict verdict, link.push_update({slice}, bytes));
+            if (verdict.reason == "the federation has ended") return {};
+            if (!verdict.accepted) return fail(ExitCode::kRunFailed, verdict.reason);
+            const std::lock_guard lock(mutex);
+            acknowledged.insert(task->sequence);
+        }
+    }
+
+    Outcome run(const std::string& state, int kills, std::uint64_t seed) {
+        Outcome outcome;
+        const Endpoint server{"127.0.0.1", static_cast<std::uint16_t>(free_port())};
+        const std::vector<std::string> flags{"ecopipe-fl-server",
+                                             "--bind",
+                                             server.text(),
+                                             "--model",
+                                             "lenet5",
+                                             "--state",
+                                             directory_ / state,
+                                             "--rounds",
+                                             "10",
+                                             "--min-clusters",
+                                             "4",
+                                             "--peer-timeout-s",
+                                             "5",
+                                             "--keep-updates"};
+        auto process = std::make_unique<Process>(flags);
+        std::mutex mutex;
+        std::vector<std::thread> threads;
+        for (const char* name : {"a", "b", "c", "d"})
+            threads.emplace_back([&, name] {
+                const auto lived = live(server, name, mutex, outcome.acknowledged);
+                EXPECT_TRUE(lived) << name << ": " << lived.error().message;
+            });
+        Rng rng(seed);
+        for (; outcome.kills < kills; ++outcome.kills) {
+            // From the moment when it listens, or right in its start.
+            if (rng.below(4) != 0)
+                static_cast<void>(process->wait_for_err("listening", kDeadlineS));
+            std::this_thread::sleep_for(std::chrono::milliseconds(rng.below(700)));
+            process->signal(SIGKILL);
+            if (process->wait(kDeadlineS).code == 0) break;  // it had finished
+            process = std::make_unique<Process>(flags);
+        }
+        const Finished ended = process->wait(kDeadlineS);
+        EXPECT_EQ(ended.code, 0) << ended.err;
+        for (std::thread& thread : threads) thread.join();
+        outcome.model = read(directory_ / (state + "/model.safetensors"));
+        const std::string log = read(directory_ / (state + "/rounds.jsonl"));
+        EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), kRounds) << log;
+        Journal journal = Journal::open(directory_ / (state + "/journal.sqlite"), true).value();
+        std::set<std::uint64_t> folded;
+        for (const FoldRow& fold : journal.folds(0, 1U << 30U).value())
+            EXPECT_TRUE(folded.insert(fold.task).second) << "task " << fold.task << " counts twice";
+        EXPECT_EQ(folded.size(), 4U * kRounds);
+        for (const std::uint64_t task : outcome.acknowledged)
+            EXPECT_TRUE(folded.contains(task))
+                << "task " << task << " was acknowledged and is lost";
+        return outcome;
+    }
+};
+
+TEST_F(ServerCrash, KilledAtRandomMomentsItEndsWithTheSameBytes) {
+    const int kills = std::getenv("ECOPIPE_FULL") != nullptr ? 30 : 6;
+    const Outcome calm = run("calm", 0, 1);
+    const Outcome killed = run("killed", kills, 2);
+    EXPECT_GT(killed.kills, kills / 2);
+    ASSERT_FALSE(calm.model.empty());
+    EXPECT_TRUE(calm.model == killed.model);
+    std::printf("killed %d times, %zu updates acknowledged\n", killed.kills,
+                killed.acknowledged.size());
+    const Finished replay = ecopipe::test::run(
+        {"ecopipe-fl-server", "replay", "--state", directory_ / "killed"}, kDeadlineS);
+    EXPECT_EQ(replay.code, 0) << replay.err;
+    EXPECT_NE(replay.out.find("10 versions from 40 updates: 0 differ"), std::string::npos)
+        << replay.out;
+}
+
+}  // namespace
+}  // namespace ecopipe::test
