@@ -119,6 +119,7 @@ Result<Checkpoint> read_checkpoint(const std::string& path) {
     const std::string_view data = bytes.substr(kPreambleBytes + header_bytes);
 
     ECOPIPE_ASSIGN_OR_RETURN(Json json, parse_json(header, path));
+    if (!json.is_object()) return bad("is damaged: its header is no object");
     Checkpoint checkpoint;
     checkpoint.flags = OrderedJson::parse(json.value("flags", Json::object()).dump());
     json.erase("flags");

@@ -5,7 +5,10 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <span>
 #include <sstream>
+
+#include "core/crc32c.h"
 
 namespace ecopipe {
 namespace {
@@ -125,6 +128,21 @@ TEST_F(Checkpoints, AnEmptyOrMissingDirectoryHasNone) {
     const auto none = CheckpointStore(directory_ + "/nowhere").newest([](const std::string&) {});
     ASSERT_TRUE(none);
     EXPECT_FALSE(*none);
+}
+
+// Found by fuzzing: it ended the program.
+TEST(CheckpointFile, AHeaderThatIsNoObjectIsRefused) {
+    const std::string header = "5";
+    std::string file = std::string("ECOCKPT") + '\x01';
+    for (const std::uint32_t number :
+         {static_cast<std::uint32_t>(header.size()), crc32c(std::as_bytes(std::span(header)))})
+        file.append(reinterpret_cast<const char*>(&number), sizeof number);
+    const std::string path = testing::TempDir() + "/header.checkpoint";
+    std::ofstream(path, std::ios::binary) << file << header;
+    const auto read = read_checkpoint(path);
+    ASSERT_FALSE(read);
+    EXPECT_EQ(read.error().code, ExitCode::kBadFile);
+    std::filesystem::remove(path);
 }
 
 }  // namespace
