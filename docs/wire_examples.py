@@ -131,29 +131,36 @@ MESSAGES = [
     (40, "ClusterHello", "cluster to server", {}, None, [
         ("cluster", "text", text, "north"), ("program_version", "text", text, "0.1.0"),
         ("model", "text", text, "lenet5"), ("instance", "u64", u64, 0x1122334455667788),
-        ("samples", "u64", u64, 3000), ("label_counts", "list of u64", u64s, [1500, 1500])]),
+        ("samples", "u64", u64, 3000), ("label_counts", "list of u64", u64s, [1500, 1500]), ("working_on", "u64", u64, 0)]),
     (41, "ClusterWelcome", "server to cluster", {}, None, [
         ("ping_interval_ms", "u32", u32, 1000), ("silence_max_ms", "u32", u32, 10000),
         ("client", "list of (key text, value text)", pairs, [("lr", "0.1")])]),
     (42, "Task", "server to cluster", {}, None, [
-        ("round", "u64", u64, 1), ("base_version", "u64", u64, 0),
+        ("sequence", "u64", u64, 3), ("round", "u64", u64, 1), ("base_version", "u64", u64, 0),
         ("client", "list of (key text, value text)", pairs, [("lr", "0.1")]),
         ("tensors", "list of (name text, dtype u8, shape list of i64)", entries, [("0.weight", 1, [6, 1, 5, 5])]),
         ("sha256", "text", text, SHA)]),
     (43, "ModelRequest", "cluster to server", {}, None, [
-        ("version", "u64", u64, 0), ("offset", "u64", u64, 0), ("bytes", "u32", u32, 524288)]),
+        ("version", "u64", u64, 0), ("offset", "u64", u64, 0), ("bytes", "u32", u32, 524288),
+        ("received", "u64", u64, 0)]),
     (44, "ModelChunk", "server to cluster", {}, bytes(8), [("version", "u64", u64, 0), ("offset", "u64", u64, 0)]),
     (45, "UpdateSlice", "cluster to server", {}, None, [
         ("base_version", "u64", u64, 0), ("sequence", "u64", u64, 1), ("slice", "u16", u16, 0),
         ("slices", "u16", u16, 1), ("first_layer", "u32", u32, 0), ("last_layer", "u32", u32, 11),
         ("encoding", "u8: 0 weights, fp32", u8, 0), ("samples", "u64", u64, 3000), ("train_loss", "f64", f64, 0.5),
-        ("seconds", "f64", f64, 2.0), ("bytes", "u64", u64, 246824), ("sha256", "text", text, SHA)]),
+        ("seconds", "f64", f64, 2.0), ("bytes", "u64", u64, 246824), ("sha256", "text", text, SHA),
+        ("eval_samples", "u64", u64, 500), ("eval_loss", "f64", f64, 0.75), ("eval_accuracy", "f64", f64, 0.5)]),
     (46, "UpdateChunk", "cluster to server", {}, bytes(8), [
         ("sequence", "u64", u64, 1), ("slice", "u16", u16, 0), ("offset", "u64", u64, 0)]),
     (47, "Verdict", "server to cluster", {}, None, [
         ("sequence", "u64", u64, 1), ("accepted", "bool", boolean, True), ("reason", "text", text, "")]),
     (48, "FederationEnd", "server to cluster", {}, None, [
         ("code", "u8", u8, 0), ("reason", "text", text, "all rounds are done")]),
+    (49, "UploadGrant", "server to cluster", {}, None, [
+        ("sequence", "u64", u64, 3), ("slice", "u16", u16, 0), ("offset", "u64", u64, 0),
+        ("until", "u64", u64, 1048576), ("reason", "text", text, "")]),
+    (50, "ClusterStatus", "cluster to server", {}, None, [
+        ("latency_s", "f64", f64, 12.5), ("degraded", "bool", boolean, True), ("note", "text", text, "device pi was lost")]),
 ]
 
 

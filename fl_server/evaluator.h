@@ -3,15 +3,11 @@
 
 #include <memory>
 
+#include "fl_server/federation.h"
 #include "stage_runtime/data/dataset.h"
 #include "stage_runtime/engine/single_process.h"
 
 namespace ecopipe {
-
-struct Evaluation {
-    double loss = 0;
-    double accuracy = 0;
-};
 
 class Evaluator {
   public:

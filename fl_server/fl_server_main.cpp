@@ -1,11 +1,15 @@
-// ecopipe-fl-server: the federation's server.
+// ecopipe-fl-server: the federation's server, and what its operator asks of it.
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include "core/command_line.h"
 #include "core/files.h"
 #include "core/log.h"
+#include "fl_server/evaluator.h"
+#include "fl_server/operator_commands.h"
 #include "fl_server/server.h"
 #include "fl_server/server_config.h"
+#include "fl_server/strategies/registry.h"
 #include "stage_runtime/model/safetensors.h"
 #include "stage_runtime/torch_compat.h"
 
@@ -15,52 +19,132 @@ namespace {
 constexpr std::size_t kConfigFileBytesMax = 1U << 20;
 
 void declare(CommandLine& line) {
-    line.text("command", "run", "run");
+    line.text("command", "run, status, pause, resume, finish, admit, backup or replay", "run");
     line.positional("command");
     line.text("bind", "address that clusters dial, tcp://ADDRESS:PORT");
     line.text("model", "zoo name or TorchScript file");
-    line.text("state", "directory for the global model and rounds.jsonl");
-    line.text("strategy", "fedavg", "fedavg");
-    line.integer("rounds", "rounds to run", {1, 1000000000}, 10);
+    line.text("state", "directory of the federation: it goes on from there");
+    line.text("strategy", "fedavg, fedprox, fedasync, eco-fl, ...", "fedavg");
+    line.integer("rounds", "versions to make; 0: until told to finish", {0, 1000000000}, 10);
     line.text("eval-data", "data set whose test split every global model is tested on");
     line.text("input", "one sample's shape CxHxW, when --eval-data does not tell", "1x28x28");
     line.integer("num-classes", "classes of the head (default: the evaluation data's, else 10)",
                  {1, 1000000});
     line.text("init", "safetensors file to start from");
-    line.integer("seed", "of the initial weights", {0, INT64_MAX}, 0);
+    line.integer("seed", "of the initial weights and of selections", {0, INT64_MAX}, 0);
     line.integer("min-clusters", "a round starts when so many are connected", {1, 1000000}, 2);
     line.number("round-timeout-s", "a round ends after this long with the updates that it has",
                 {0.1, 1e9}, 600);
     line.number("peer-timeout-s", "a cluster silent for this long is disconnected", {0.2, 86400},
                 10);
-    line.text("config", "server.yaml with the clusters' client: settings");
+    line.text("config", "server.yaml with strategy:, client: and limits:");
+    line.text("metrics-bind", "ADDRESS:PORT of the Prometheus text, /metrics");
+    line.integer("keep-models", "older versions that stay on disk", {0, 1000000000}, 3);
+    line.flag("keep-updates", "keep every update, for replay");
+    line.text("cluster", "with admit: the cluster to take out of quarantine");
+    line.text("to", "with backup: an empty directory");
+    line.flag("json", "with status: as JSON");
     line.integer("threads", "threads that evaluate", {1, 1024}, 1);
     line.flag("insecure", "accept unencrypted traffic on other addresses than loopback");
 }
 
-Result<void> load_model(const CommandLine& line, ServerOptions& options) {
-    ECOPIPE_ASSIGN_OR_RETURN(options.model, find_model(line.get_text("model")));
-    int classes = 10;
-    const int channels = required_channels(options.model);
-    ECOPIPE_ASSIGN_OR_RETURN(options.model.input_shape,
-                             parse_image_shape(line.get_text("input"), "--input"));
-    if (channels > 1 && options.model.input_shape[0] == 1) options.model.input_shape[0] = channels;
-    if (line.has("eval-data")) {
-        ECOPIPE_ASSIGN_OR_RETURN(options.eval_data,
-                                 open_test_data(line.get_text("eval-data"), {{}, 0, channels}));
-        options.model.input_shape = options.eval_data->sample_shape();
-        classes = options.eval_data->num_classes();
+struct Model {
+    ModelSpec spec;
+    std::unique_ptr<Dataset> eval_data;
+    std::optional<ModelLayout> layout;
+    std::string initial;  // flat
+};
+
+// Tensors are in layer order, each a parameter, a floating buffer or a counter.
+Result<ModelLayout> layout_of(const ModelInfo& info, const TensorMap& weights) {
+    std::vector<LayoutTensor> tensors;
+    for (const NamedTensor& weight : weights) {
+        LayoutTensor tensor{weight.name, weight.tensor.dtype(), weight.tensor.shape(),
+                            TensorKind::kParameter, 0};
+        for (const TensorInfo& known : info.tensors) {
+            if (known.name != weight.name) continue;
+            tensor.layer = static_cast<std::uint32_t>(known.layer);
+            if (known.buffer) tensor.kind = TensorKind::kBuffer;
+        }
+        if (!is_floating(tensor.dtype)) tensor.kind = TensorKind::kInteger;
+        tensors.push_back(std::move(tensor));
     }
-    options.model.num_classes =
+    return ModelLayout::create(std::move(tensors));
+}
+
+Result<Model> load_model(const CommandLine& line) {
+    Model model;
+    ECOPIPE_ASSIGN_OR_RETURN(model.spec, find_model(line.get_text("model")));
+    int classes = 10;
+    const int channels = required_channels(model.spec);
+    ECOPIPE_ASSIGN_OR_RETURN(model.spec.input_shape,
+                             parse_image_shape(line.get_text("input"), "--input"));
+    if (channels > 1 && model.spec.input_shape[0] == 1) model.spec.input_shape[0] = channels;
+    if (line.has("eval-data")) {
+        ECOPIPE_ASSIGN_OR_RETURN(model.eval_data,
+                                 open_test_data(line.get_text("eval-data"), {{}, 0, channels}));
+        model.spec.input_shape = model.eval_data->sample_shape();
+        classes = model.eval_data->num_classes();
+    }
+    model.spec.num_classes =
         line.has("num-classes") ? static_cast<int>(line.get_integer("num-classes")) : classes;
-    ECOPIPE_ASSIGN_OR_RETURN(options.info, inspect_model(options.model));
+    ECOPIPE_ASSIGN_OR_RETURN(const ModelInfo info, inspect_model(model.spec));
     ECOPIPE_ASSIGN_OR_RETURN(
-        options.weights,
-        initial_weights(options.model, static_cast<std::uint64_t>(line.get_integer("seed"))));
-    if (!line.has("init")) return {};
-    const std::string init = line.get_text("init");
-    ECOPIPE_ASSIGN_OR_RETURN(const TensorMap given, read_safetensors(init));
-    return adopt_weights(given, init, options.weights);
+        TensorMap weights,
+        initial_weights(model.spec, static_cast<std::uint64_t>(line.get_integer("seed"))));
+    if (line.has("init")) {
+        const std::string init = line.get_text("init");
+        ECOPIPE_ASSIGN_OR_RETURN(const TensorMap given, read_safetensors(init));
+        ECOPIPE_RETURN_IF_ERROR(adopt_weights(given, init, weights));
+    }
+    ECOPIPE_ASSIGN_OR_RETURN(model.layout, layout_of(info, weights));
+    model.initial = flatten(weights);
+    return model;
+}
+
+Result<void> configure(const CommandLine& line, ServerOptions& options) {
+    FederationOptions& federation = options.federation;
+    federation.state_directory = line.get_text("state");
+    federation.rounds = static_cast<std::uint64_t>(line.get_integer("rounds"));
+    federation.keep_models = static_cast<std::uint64_t>(line.get_integer("keep-models"));
+    federation.keep_updates = line.get_flag("keep-updates");
+    options.peer_timeout_s = line.get_number("peer-timeout-s");
+    ServerConfig config;
+    if (line.has("config")) {
+        ECOPIPE_ASSIGN_OR_RETURN(const std::string text,
+                                 read_file(line.get_text("config"), kConfigFileBytesMax));
+        ECOPIPE_ASSIGN_OR_RETURN(config, parse_server_config(text, line.get_text("config")));
+    }
+    federation.limits = config.limits;
+    ECOPIPE_ASSIGN_OR_RETURN(StrategySettings settings, config.strategy(line.get_text("strategy")));
+    settings.seed = static_cast<std::uint64_t>(line.get_integer("seed"));
+    // What the flags say, a flag's default only where server.yaml says nothing.
+    const auto flag_wins = [&](const char* flag, const char* key) {
+        return settings.parameters.has(key) && (line.given(flag) || !settings.told.contains(key));
+    };
+    if (flag_wins("min-clusters", "min_clients"))
+        settings.parameters.set("min_clients", line.get_integer("min-clusters"));
+    if (flag_wins("round-timeout-s", "deadline_s"))
+        settings.parameters.set("deadline_s", line.get_number("round-timeout-s"));
+    ECOPIPE_ASSIGN_OR_RETURN(const StrategyKind* kind, find_strategy(settings.name));
+    federation.client = config.client_settings.pairs(kind->client_mu);
+    federation.identity["strategy"] =
+        fmt::format("{} {}", settings.name, settings.parameters.json(kind->rules).dump());
+    federation.identity["norm_clip"] = fmt::format("{}", federation.limits.norm_clip);
+    ECOPIPE_ASSIGN_OR_RETURN(options.strategy, make_strategy(settings));
+    if (!line.has("metrics-bind")) return {};
+    ECOPIPE_ASSIGN_OR_RETURN(
+        options.metrics,
+        parse_endpoint("tcp://" + line.get_text("metrics-bind"), "--metrics-bind"));
+    return allow_address(*options.metrics, line.get_flag("insecure"), "--metrics-bind");
+}
+
+// A thousand clusters are a thousand sockets, and as many spool files while a round is open.
+void raise_open_files() {
+    rlimit limit{};
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 Result<ExitCode> run(int argc, const char* const* argv) {
@@ -68,33 +152,48 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     declare(line);
     ECOPIPE_ASSIGN_OR_RETURN(const auto leave, line.parse(argc, argv));
     if (leave) return *leave;
-    if (line.get_text("command") != "run")
-        return fail(ExitCode::kUsage, fmt::format("expected the command run, found '{}'",
-                                                  printable(line.get_text("command"))));
-    for (const char* needed : {"bind", "model", "state"})
-        if (!line.has(needed))
-            return fail(ExitCode::kUsage, fmt::format("--{} is missing", needed));
+    const std::string word = line.get_text("command");
+    const auto need = [&](std::initializer_list<const char*> flags) -> Result<void> {
+        for (const char* flag : flags)
+            if (!line.has(flag))
+                return fail(ExitCode::kUsage, fmt::format("--{} is missing", flag));
+        return {};
+    };
+    if (is_operator_command(word)) {
+        ECOPIPE_RETURN_IF_ERROR(need({"state"}));
+        if (word == "admit") ECOPIPE_RETURN_IF_ERROR(need({"cluster"}));
+        if (word == "backup") ECOPIPE_RETURN_IF_ERROR(need({"to"}));
+        return run_operator_command({word, line.get_text("state"), line.get_text("cluster"),
+                                     line.get_text("to"), line.get_flag("json")});
+    }
+    if (word != "run")
+        return fail(ExitCode::kUsage,
+                    fmt::format("expected the command run, found '{}'", printable(word)));
+    ECOPIPE_RETURN_IF_ERROR(need({"bind", "model", "state"}));
     ServerOptions options;
     ECOPIPE_ASSIGN_OR_RETURN(options.bind, parse_endpoint(line.get_text("bind"), "--bind"));
     ECOPIPE_RETURN_IF_ERROR(allow_address(options.bind, line.get_flag("insecure"), "--bind"));
-    options.state_directory = line.get_text("state");
-    options.strategy = line.get_text("strategy");
-    options.rules.rounds = static_cast<std::uint64_t>(line.get_integer("rounds"));
-    options.rules.min_clusters = static_cast<std::size_t>(line.get_integer("min-clusters"));
-    options.rules.round_timeout = from_ms(line.get_number("round-timeout-s") * 1000);
-    options.peer_timeout_s = line.get_number("peer-timeout-s");
-    if (line.has("config")) {
-        ECOPIPE_ASSIGN_OR_RETURN(const std::string text,
-                                 read_file(line.get_text("config"), kConfigFileBytesMax));
-        ECOPIPE_ASSIGN_OR_RETURN(const ServerConfig config,
-                                 parse_server_config(text, line.get_text("config")));
-        options.client = config.client;
-    }
+    ECOPIPE_RETURN_IF_ERROR(configure(line, options));
+    raise_open_files();
     configure_torch(static_cast<int>(line.get_integer("threads")));
     warn_without_fast_blas();
-    ECOPIPE_RETURN_IF_ERROR(load_model(line, options));
+    ECOPIPE_ASSIGN_OR_RETURN(const Model model, load_model(line));
+    options.model_id = model.spec.id();
+    options.federation.identity["model"] = options.model_id;
+    std::unique_ptr<Evaluator> evaluator;
+    if (model.eval_data) {
+        ECOPIPE_ASSIGN_OR_RETURN(evaluator, Evaluator::create(model.spec, *model.eval_data));
+        std::vector<TensorEntry> entries;
+        for (const LayoutTensor& t : model.layout->tensors())
+            entries.push_back({t.name, t.dtype, t.shape});
+        options.federation.evaluate = [&evaluator, entries](const std::string& flat) {
+            return evaluator->evaluate(unflatten(entries, flat));
+        };
+    } else {
+        options.federation.client.push_back({"evaluate", "1"});
+    }
     watch_signals();
-    return run_server(std::move(options));
+    return run_server(std::move(options), *model.layout, model.initial);
 }
 
 }  // namespace

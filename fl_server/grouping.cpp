@@ -150,9 +150,8 @@ void Grouping::greedy() {
             const double centre = sorted[(2 * g + 1) * sorted.size() / (2 * groups)];
             LabelCounts with = groups_[g].labels;
             add_counts(with, client.labels);
-            const double cost =
-                std::abs(client.latency_s - centre) / scale_s_ +
-                rules_.lambda * js_divergence(all_, with) / std::numbers::ln2;
+            const double cost = std::abs(client.latency_s - centre) / scale_s_ +
+                                rules_.lambda * js_divergence(all_, with) / std::numbers::ln2;
             if (cost < best_cost - 1e-12) {
                 best = static_cast<int>(g);
                 best_cost = cost;
@@ -172,7 +171,8 @@ std::vector<Grouping::Move> Grouping::form() {
     }
     if (!(scale_s_ > 0)) scale_s_ = 1;
     groups_.assign(rules_.groups, {});
-    // Two starts: the greedy one, and tiers of equal size by latency alone. The better end is taken.
+    // Two starts: the greedy one, and tiers of equal size by latency alone. The better end is
+    // taken.
     greedy();
     descend();
     const double greedy_cost = total_cost();
@@ -204,9 +204,8 @@ void Grouping::drop_and_return() {
     for (const Group& group : groups_) {
         const double centre = mean(group.latency_sum, group.latencies.size());
         centres.push_back(centre);
-        reaches.push_back(group.latencies.empty()
-                              ? -1
-                              : rules_.reach * deviation + rules_.slack * centre);
+        reaches.push_back(
+            group.latencies.empty() ? -1 : rules_.reach * deviation + rules_.slack * centre);
     }
     const bool nobody = grouped() == 0;
     for (auto& [name, client] : clients_) {
@@ -251,9 +250,8 @@ void Grouping::descend_by_moves(bool& moved) {
             const double before = from_before + cost_of_group(target);
             take(client);
             put(client, to);
-            const double gain =
-                before - cost_of_group(groups_[static_cast<std::size_t>(from)]) -
-                cost_of_group(target);
+            const double gain = before - cost_of_group(groups_[static_cast<std::size_t>(from)]) -
+                                cost_of_group(target);
             take(client);
             put(client, from);
             if (gain > best_gain) {
@@ -323,9 +321,8 @@ std::vector<Grouping::Move> Grouping::regroup() {
 Json Grouping::save() const {
     Json clients = Json::object();
     for (const auto& [name, client] : clients_)
-        clients[name] = {{"latency_s", client.latency_s},
-                         {"labels", client.labels},
-                         {"group", client.group}};
+        clients[name] = {
+            {"latency_s", client.latency_s}, {"labels", client.labels}, {"group", client.group}};
     return {{"clients", std::move(clients)}, {"scale_s", scale_s_}};
 }
 

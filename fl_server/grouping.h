@@ -1,7 +1,7 @@
 #pragma once
 // Eco-FL's groups: clients by response latency and label distribution. A RECONSTRUCTION: the paper
-// (Ye et al., ICPP 2022) was not available to us in full; the cost below follows its abstract and the
-// helpers in its authors' repository, everything marked (*) is our own choice.
+// (Ye et al., ICPP 2022) was not available to us in full; the cost below follows its abstract and
+// the helpers in its authors' repository, everything marked (*) is our own choice.
 //
 // The cost of client n in group g:
 //   COST(n, g) = |l_n - L_g| / S  +  lambda * JS(P, P_g with n) / ln 2
@@ -9,14 +9,14 @@
 // terms lie in [0, 1]); P the labels of all clients; P_g the sum of the members' label counts.
 // Clients come to a group greedily by COST; after that a client changes its group only if that
 // lowers the total cost (*)
-//   PHI = (1/N) sum over n of |l_n - L_g(n)| / S  +  lambda * sum over g of (N_g / N) JS(P, P_g) / ln 2
-// by more than hysteresis / N; two clients may also change places (*). PHI is never negative, so the
-// moves end, and it never rises.
+//   PHI = (1/N) sum over n of |l_n - L_g(n)| / S  +  lambda * sum over g of (N_g / N) JS(P, P_g) /
+//   ln 2
+// by more than hysteresis / N; two clients may also change places (*). PHI is never negative, so
+// the moves end, and it never rises.
 //
-// Drop-out group: a client with |l_n - L_g| > RT_g for every group, RT_g = reach * (mean deviation of
-// grouped clients) + slack * L_g (*), or of unknown latency. It returns when it is within
-// RT_g / (1 + return_margin) of some group. Every client is in exactly one group or in the drop-out
-// group.
+// Drop-out group: a client with |l_n - L_g| > RT_g for every group, RT_g = reach * (mean deviation
+// of grouped clients) + slack * L_g (*), or of unknown latency. It returns when it is within RT_g /
+// (1 + return_margin) of some group. Every client is in exactly one group or in the drop-out group.
 //
 // Pure and deterministic: equal calls give equal groups, clients are always taken in name order.
 
@@ -39,7 +39,8 @@ struct GroupingRules {
     double slack = 0.5;
     double return_margin = 0.2;
     double size_spread = 2;  // groups keep between N/(G spread) and spread N/G members (*)
-    std::uint32_t members_min = 4;  // fewer groups are used while there are not so many for each (*)
+    std::uint32_t members_min =
+        4;  // fewer groups are used while there are not so many for each (*)
 };
 
 class Grouping {

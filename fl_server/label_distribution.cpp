@@ -8,8 +8,7 @@ namespace ecopipe {
 
 void add_counts(LabelCounts& sum, const std::vector<std::uint64_t>& counts, double sign) {
     if (sum.size() < counts.size()) sum.resize(counts.size(), 0);
-    for (std::size_t i = 0; i < counts.size(); ++i)
-        sum[i] += sign * static_cast<double>(counts[i]);
+    for (std::size_t i = 0; i < counts.size(); ++i) sum[i] += sign * static_cast<double>(counts[i]);
 }
 
 double js_divergence(const LabelCounts& p, const LabelCounts& q) {

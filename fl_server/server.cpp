@@ -4,18 +4,15 @@
 
 #include <algorithm>
 #include <cstring>
-#include <filesystem>
+#include <future>
 #include <map>
+#include <utility>
 
-#include "core/check.h"
 #include "core/command_line.h"
-#include "core/files.h"
 #include "core/inbox.h"
 #include "core/log.h"
-#include "fl_server/admission.h"
-#include "fl_server/evaluator.h"
-#include "fl_server/round_average.h"
-#include "stage_runtime/model/safetensors.h"
+#include "fl_server/control_socket.h"
+#include "fl_server/transfers.h"
 #include "transport/message_socket.h"
 #include "transport/messages.h"
 
@@ -23,23 +20,19 @@ namespace ecopipe {
 namespace {
 
 constexpr auto kTick = std::chrono::milliseconds(50);
+constexpr auto kTurn = std::chrono::milliseconds(20);  // messages of one transaction
 constexpr auto kEndLinger = std::chrono::milliseconds(500);
+constexpr auto kViewEvery = std::chrono::milliseconds(500);
+constexpr auto kUploadPatience = std::chrono::seconds(10);
+constexpr auto kLowDiskEvery = std::chrono::seconds(1);
 constexpr std::size_t kModelChunkMax = 1U << 20;
-
-// One update under way.
-struct Arriving {
-    UpdateSlice slice;
-    std::string bytes;
-    Instant started{};
-};
+constexpr std::size_t kTurnMessages = 256;
+constexpr double kCommandTimeoutS = 30;
 
 struct Member {
     std::string routing_id;
     ClusterHello hello;
     Instant last_heard{};
-    std::optional<Arriving> arriving;
-    std::uint64_t answered_sequence = 0;  // the newest with a verdict
-    Verdict last_verdict;
 };
 
 struct Received {
@@ -49,78 +42,75 @@ struct Received {
     std::vector<std::byte> payload;
 };
 
-// The protocol runs on the main thread; the network thread only queues. Memory between them is
-// bounded: a cluster may have four MiB of update chunks under way, and asks for the model in a
-// window of its own.
+struct Order {
+    std::string line;
+    std::promise<std::string> answer;
+};
+
+// The protocol runs on the main thread; the network thread only queues. What is queued is bounded
+// by the credits of Transfers and by a few control messages a cluster.
 class Server {
   public:
-    explicit Server(ServerOptions options)
+    Server(ServerOptions options, const ModelLayout& layout)
         : options_(std::move(options)),
-          machine_(options_.rules),
-          global_(std::move(options_.weights)) {}
+          layout_(layout),
+          transfers_(options_.federation.limits.credit_mib << 20U) {}
 
-    Result<ExitCode> run();
+    Result<ExitCode> run(const std::string& initial);
 
   private:
-    Result<void> open();
+    Result<void> open(const std::string& initial);
+    Result<void> turn();
     Result<void> handle(const Received& message);
     Result<void> on_hello(const Received& message, const ClusterHello& hello);
-    void on_model_request(Member& member, const ModelRequest& request);
-    Result<void> on_slice(const std::string& cluster, Member& member, const UpdateSlice& slice);
-    Result<void> on_chunk(const std::string& cluster, Member& member, const UpdateChunk& chunk,
+    Result<void> on_slice(const std::string& cluster, const UpdateSlice& slice);
+    Result<void> on_chunk(const std::string& cluster, const UpdateChunk& chunk,
                           const std::vector<std::byte>& payload);
-    Result<void> conclude(const std::string& cluster, Member& member, const UpdateSlice& slice,
-                          const std::string& reason);
-    Result<void> obey(RoundActions actions);
-    Result<void> aggregate(const round_action::Aggregate& action);
-    void send_task(const std::string& cluster);
     Result<void> watch_members();
-    void publish_model();
+    Result<void> serve_orders();
+    static void answer(Order& order, const Result<void>& done);
+    Result<void> move_bytes();
+    void send_part(const Transfers::Part& part, const BlockSourcePtr& source);
+    void send_outgoing();
+    void publish_view();
     void finish(ExitCode code, const std::string& reason);
     template <class Body>
+    void send_to(const std::string& cluster, const Body& body, Payload payload = {}) {
+        const auto member = members_.find(cluster);
+        if (member != members_.end()) send(member->second.routing_id, body, std::move(payload));
+    }
+    template <class Body>
     void send(const std::string& to, const Body& body, Payload payload = {}) {
-        loop_.call([&] { static_cast<void>(socket_->send(to, {}, body, payload)); });
+        loop_.post([this, to, body, payload = std::move(payload)] {
+            if (socket_) static_cast<void>(socket_->send(to, {}, body, payload));
+        });
     }
 
     ServerOptions options_;
-    RoundMachine machine_;
-    TensorMap global_;
-    std::uint64_t version_ = 0;
-    std::vector<TensorEntry> entries_;
-    std::shared_ptr<std::string> model_bytes_;  // shared with sends that are under way
-    std::string model_sha256_;
-    std::unique_ptr<RoundAverage> strategy_;
-    std::unique_ptr<Evaluator> evaluator_;
-    std::optional<LineAppender> rounds_log_;
+    const ModelLayout& layout_;
+    Transfers transfers_;
+    std::unique_ptr<Federation> federation_;
     std::map<std::string, Member> members_;
     std::map<std::string, std::string> names_by_routing_id_;
-    std::vector<AdmittedUpdate> updates_;
-    std::uint64_t bytes_in_ = 0;
-    Instant round_started_{};
+    Instant started_ = monotonic_now();
     Instant next_ping_{};
-    bool finished_ = false;
+    Instant next_view_{};
+    Instant next_disk_check_{};
+    bool disk_is_low_ = false;
+    bool returned_ = false;  // those who did not come back after a restart were given up
+    std::uint64_t bytes_in_ = 0;
+    std::uint64_t bytes_out_ = 0;
     Inbox<Received> inbox_;
+    Inbox<Order> orders_;
+    std::vector<Order> backups_;
+    std::unique_ptr<ControlSocket> control_;
     NetLoop loop_;
     std::unique_ptr<MessageSocket> socket_;
 };
 
-Result<void> Server::open() {
-    ECOPIPE_ASSIGN_OR_RETURN(strategy_, make_round_average(options_.strategy));
-    for (const NamedTensor& entry : global_)
-        if (entry.tensor.dtype() == DType::kF16 || entry.tensor.dtype() == DType::kBF16)
-            return fail(
-                ExitCode::kUsage,
-                fmt::format("tensor {}: a federation cannot average half precision", entry.name));
-    ECOPIPE_RETURN_IF_ERROR(make_directories(options_.state_directory));
-    const std::string log_path = options_.state_directory + "/rounds.jsonl";
-    if (std::filesystem::exists(log_path))
-        return fail(ExitCode::kUsage,
-                    fmt::format("--state {}: holds a federation already; give another directory",
-                                options_.state_directory));
-    if (options_.eval_data) {
-        ECOPIPE_ASSIGN_OR_RETURN(evaluator_,
-                                 Evaluator::create(options_.model, *options_.eval_data));
-    }
+Result<void> Server::open(const std::string& initial) {
+    ECOPIPE_ASSIGN_OR_RETURN(federation_, Federation::open(options_.federation, layout_, initial,
+                                                           std::move(options_.strategy)));
     ECOPIPE_RETURN_IF_ERROR(loop_.call([this]() -> Result<void> {
         auto socket = MessageSocket::bind(
             loop_, options_.bind,
@@ -139,39 +129,42 @@ Result<void> Server::open() {
         socket_ = std::move(*socket);
         return {};
     }));
-    ECOPIPE_ASSIGN_OR_RETURN(LineAppender log, LineAppender::open(log_path));
-    rounds_log_.emplace(std::move(log));
-    entries_ = entries_of(global_);
-    publish_model();
-    return write_safetensors(options_.state_directory + "/model.safetensors", global_);
+    const auto command = [this](const std::string& line) {
+        Order order{line, {}};
+        auto answer = order.answer.get_future();
+        orders_.push(std::move(order));
+        if (answer.wait_for(std::chrono::duration<double>(kCommandTimeoutS)) !=
+            std::future_status::ready)
+            return std::string(R"({"error":"the server is busy"})");
+        return answer.get();
+    };
+    ECOPIPE_ASSIGN_OR_RETURN(
+        control_, ControlSocket::open(options_.federation.state_directory + "/control.sock",
+                                      options_.metrics, command));
+    return {};
 }
 
-void Server::publish_model() {
-    model_bytes_ = std::make_shared<std::string>(flatten(global_));
-    model_sha256_ = sha256_hex(*model_bytes_);
-}
-
-Result<ExitCode> Server::run() {
-    ECOPIPE_RETURN_IF_ERROR(open());
-    log_info("listening on {} for {} clusters, {} rounds of {}",
-             Endpoint{options_.bind.host, socket_->port()}.text(), options_.rules.min_clusters,
-             options_.rules.rounds, strategy_->name());
-    while (!finished_) {
+Result<ExitCode> Server::run(const std::string& initial) {
+    const std::string state = options_.federation.state_directory;
+    ECOPIPE_RETURN_IF_ERROR(open(initial));
+    log_info("listening on {}, version {}{}", Endpoint{options_.bind.host, socket_->port()}.text(),
+             federation_->version(),
+             options_.metrics
+                 ? fmt::format(", metrics on {}",
+                               Endpoint{options_.metrics->host, control_->metrics_port()}.text())
+                 : "");
+    while (!federation_->finished()) {
         if (signal_received() != 0) {
             finish(ExitCode::kRunFailed, "the server was stopped");
             return static_cast<ExitCode>(128 + signal_received());
         }
-        Result<void> done;
-        if (auto message = inbox_.pop_until(monotonic_now() + kTick)) done = handle(*message);
-        if (done) done = watch_members();
-        if (done) {
-            done = obey(machine_.on(monotonic_now(), round_event::Tick{}));
-        }
-        if (!done) {
+        if (const auto done = turn(); !done) {
             finish(done.error().code, done.error().message);
             return tl::unexpected<Error>(done.error());
         }
     }
+    send_outgoing();
+    publish_view();
     finish(ExitCode::kDone, "all rounds are done");
     return ExitCode::kDone;
 }
@@ -180,7 +173,44 @@ void Server::finish(ExitCode code, const std::string& reason) {
     for (const auto& [cluster, member] : members_)
         send(member.routing_id, FederationEnd{static_cast<std::uint8_t>(code), reason});
     static_cast<void>(inbox_.pop_until(monotonic_now() + kEndLinger));
+    control_.reset();
     loop_.call([this] { socket_.reset(); });
+}
+
+// Everything that came within a few milliseconds is one transaction: a thousand clusters do not
+// cost a thousand syncs of the disk.
+Result<void> Server::turn() {
+    auto message = inbox_.pop_until(monotonic_now() + kTick);
+    const Instant until = monotonic_now() + kTurn;
+    ECOPIPE_RETURN_IF_ERROR(federation_->begin_turn(to_ms(monotonic_now() - started_) / 1000));
+    for (std::size_t n = 0; message && n < kTurnMessages; ++n) {
+        ECOPIPE_RETURN_IF_ERROR(handle(*message));
+        message.reset();
+        if (monotonic_now() < until && n + 1 < kTurnMessages)
+            message = inbox_.pop_until(monotonic_now());
+    }
+    ECOPIPE_RETURN_IF_ERROR(watch_members());
+    ECOPIPE_RETURN_IF_ERROR(serve_orders());
+    ECOPIPE_RETURN_IF_ERROR(federation_->tick());
+    ECOPIPE_RETURN_IF_ERROR(federation_->end_turn());
+    send_outgoing();
+    // Between transactions the files and the journal agree.
+    for (Order& order : std::exchange(backups_, {}))
+        answer(order, federation_->backup_to(order.line.substr(order.line.find(' ') + 1)));
+    ECOPIPE_RETURN_IF_ERROR(move_bytes());
+    if (monotonic_now() >= next_view_) publish_view();
+    return {};
+}
+
+void Server::send_outgoing() {
+    for (const Outgoing& out : federation_->take_outgoing()) {
+        if (const auto* task = std::get_if<outgoing::SendTask>(&out)) {
+            send_to(task->cluster, task->task);
+        } else if (const auto* verdict = std::get_if<outgoing::SendVerdict>(&out)) {
+            transfers_.end_uploads_of(verdict->cluster, verdict->verdict.sequence);
+            send_to(verdict->cluster, verdict->verdict);
+        }
+    }
 }
 
 Result<void> Server::watch_members() {
@@ -197,7 +227,15 @@ Result<void> Server::watch_members() {
         log_warn("cluster {} has said nothing for {} s", cluster, options_.peer_timeout_s);
         names_by_routing_id_.erase(members_.at(cluster).routing_id);
         members_.erase(cluster);
-        ECOPIPE_RETURN_IF_ERROR(obey(machine_.on(now, round_event::Disconnected{cluster})));
+        transfers_.forget(cluster);
+        ECOPIPE_RETURN_IF_ERROR(federation_->left(cluster));
+    }
+    if (!returned_ && now - started_ > silence_max) {
+        returned_ = true;
+        for (const std::string& cluster : federation_->absent()) {
+            log_warn("cluster {} has not come back", cluster);
+            ECOPIPE_RETURN_IF_ERROR(federation_->left(cluster));
+        }
     }
     return {};
 }
@@ -213,15 +251,25 @@ Result<void> Server::handle(const Received& message) {
     if (known == names_by_routing_id_.end())
         return {};  // it will say Hello again when it hears nothing
     const std::string cluster = known->second;
-    Member& member = members_.at(cluster);
-    member.last_heard = monotonic_now();
+    members_.at(cluster).last_heard = monotonic_now();
     if (type == MessageType::kModelRequest) {
-        if (const auto request = decode<ModelRequest>(body)) on_model_request(member, *request);
+        if (const auto request = decode<ModelRequest>(body)) {
+            if (request->offset >= layout_.bytes())
+                transfers_.received(cluster, request->received);
+            else
+                transfers_.ask({cluster, request->version, request->offset,
+                                std::min<std::size_t>({request->bytes, kModelChunkMax,
+                                                       layout_.bytes() - request->offset})},
+                               request->received);
+        }
     } else if (type == MessageType::kUpdateSlice) {
-        if (const auto slice = decode<UpdateSlice>(body)) return on_slice(cluster, member, *slice);
+        if (const auto slice = decode<UpdateSlice>(body)) return on_slice(cluster, *slice);
     } else if (type == MessageType::kUpdateChunk) {
         if (const auto chunk = decode<UpdateChunk>(body))
-            return on_chunk(cluster, member, *chunk, message.payload);
+            return on_chunk(cluster, *chunk, message.payload);
+    } else if (type == MessageType::kClusterStatus) {
+        if (const auto status = decode<ClusterStatus>(body))
+            return federation_->status(cluster, *status);
     } else if (type != MessageType::kPong) {
         log_warn("cluster {}: unexpected message {}", cluster, message.header.type);
     }
@@ -237,158 +285,161 @@ Result<void> Server::on_hello(const Received& message, const ClusterHello& hello
     if (hello.program_version != kVersion)
         return refuse(ExitCode::kMismatch, fmt::format("version {} cannot join version {}",
                                                        printable(hello.program_version), kVersion));
-    if (hello.model != options_.model.id())
+    if (hello.model != options_.model_id)
         return refuse(ExitCode::kUsage, fmt::format("the federation's model is {}, not {}",
-                                                    options_.model.id(), printable(hello.model)));
-    const auto silence_ms = static_cast<std::uint32_t>(options_.peer_timeout_s * 1000);
-    const ClusterWelcome welcome{std::max(1U, silence_ms / 10), silence_ms, options_.client};
-    if (const auto known = members_.find(hello.cluster); known != members_.end()) {
-        if (known->second.hello.instance != hello.instance)
-            return refuse(ExitCode::kUsage,
-                          fmt::format("a cluster named {} is connected already", hello.cluster));
+                                                    options_.model_id, printable(hello.model)));
+    const auto known = members_.find(hello.cluster);
+    if (known != members_.end() && known->second.hello.instance != hello.instance)
+        return refuse(ExitCode::kUsage,
+                      fmt::format("a cluster named {} is connected already", hello.cluster));
+    if (known == members_.end() && members_.size() >= options_.federation.limits.clusters_max)
+        return refuse(ExitCode::kUnreachable,
+                      fmt::format("{} clusters are connected already", members_.size()));
+    if (known != members_.end()) {
         names_by_routing_id_.erase(known->second.routing_id);
-        known->second.routing_id = message.from;
-        known->second.last_heard = monotonic_now();
-        names_by_routing_id_[message.from] = hello.cluster;
-        send(message.from, welcome);
-        return {};
-    }
-    Member member;
-    member.routing_id = message.from;
-    member.hello = hello;
-    member.last_heard = monotonic_now();
-    members_[hello.cluster] = std::move(member);
-    names_by_routing_id_[message.from] = hello.cluster;
-    send(message.from, welcome);
-    log_info("cluster {} joined with {} samples", hello.cluster, hello.samples);
-    return obey(machine_.on(monotonic_now(), round_event::Connected{hello.cluster}));
-}
-
-void Server::send_task(const std::string& cluster) {
-    const auto member = members_.find(cluster);
-    if (member == members_.end()) return;
-    send(member->second.routing_id,
-         Task{machine_.round(), version_, options_.client, entries_, model_sha256_});
-}
-
-void Server::on_model_request(Member& member, const ModelRequest& request) {
-    if (request.version != version_ || request.offset >= model_bytes_->size()) return;
-    const std::size_t part = std::min<std::size_t>(
-        {request.bytes, kModelChunkMax, model_bytes_->size() - request.offset});
-    send(member.routing_id, ModelChunk{request.version, request.offset},
-         Payload{std::as_bytes(std::span(*model_bytes_)).subspan(request.offset, part),
-                 model_bytes_});
-}
-
-Result<void> Server::on_slice(const std::string& cluster, Member& member,
-                              const UpdateSlice& slice) {
-    if (slice.sequence <= member.answered_sequence) {
-        if (slice.sequence == member.answered_sequence)
-            send(member.routing_id, member.last_verdict);
-        return {};
-    }
-    std::string reason;
-    if (!machine_.expects_update_of(cluster)) {
-        reason = "no update of this cluster is expected now";
     } else {
-        reason = check_announcement(slice,
-                                    {version_, model_bytes_->size(),
-                                     static_cast<std::uint32_t>(options_.info.layers.size() - 1)});
+        log_info("cluster {} joined with {} samples", hello.cluster, hello.samples);
     }
-    if (!reason.empty()) return conclude(cluster, member, slice, reason);
-    member.arriving = Arriving{slice, {}, monotonic_now()};
+    Member& member = members_[hello.cluster];
+    // What was under way on another connection is lost.
+    if (member.routing_id != message.from) transfers_.forget(hello.cluster);
+    member = {message.from, hello, monotonic_now()};
+    names_by_routing_id_[message.from] = hello.cluster;
+    const auto silence_ms = static_cast<std::uint32_t>(options_.peer_timeout_s * 1000);
+    send(message.from,
+         ClusterWelcome{std::max(1U, silence_ms / 10), silence_ms, options_.federation.client});
+    return federation_->hello({hello.cluster, 0, hello.samples, hello.label_counts},
+                              hello.working_on);
+}
+
+Result<void> Server::on_slice(const std::string& cluster, const UpdateSlice& slice) {
+    if (disk_is_low_) {
+        send_to(cluster, UploadGrant{slice.sequence, slice.slice, 0, 0,
+                                     "the server's disk is nearly full; it takes no update now"});
+        return {};
+    }
+    ECOPIPE_ASSIGN_OR_RETURN(const auto announced, federation_->announce(cluster, slice));
+    if (announced)
+        transfers_.start_upload(monotonic_now(), {cluster, slice.sequence, slice.slice},
+                                announced->offset, announced->bytes);
     return {};
 }
 
-Result<void> Server::on_chunk(const std::string& cluster, Member& member, const UpdateChunk& chunk,
+Result<void> Server::on_chunk(const std::string& cluster, const UpdateChunk& chunk,
                               const std::vector<std::byte>& payload) {
-    if (!member.arriving || member.arriving->slice.sequence != chunk.sequence) return {};
-    Arriving& arriving = *member.arriving;
-    if (chunk.offset != arriving.bytes.size() ||
-        payload.size() > arriving.slice.bytes - arriving.bytes.size())
-        return {};
-    arriving.bytes.append(reinterpret_cast<const char*>(payload.data()), payload.size());
+    ECOPIPE_ASSIGN_OR_RETURN(const auto taken, federation_->chunk(cluster, chunk, payload));
+    if (!taken.known) return {};  // the cluster announces it again when no verdict comes
     bytes_in_ += payload.size();
-    if (arriving.bytes.size() < arriving.slice.bytes) {
-        send(member.routing_id, Credit{payload.size()});
-        return {};
-    }
-    const std::string reason = check_contents(arriving.slice, entries_, arriving.bytes);
-    if (reason.empty())
-        updates_.push_back(
-            {cluster, version_, arriving.slice.samples, unflatten(entries_, arriving.bytes)});
-    return conclude(cluster, member, arriving.slice, reason);
+    const UploadKey key{cluster, chunk.sequence, chunk.slice};
+    transfers_.took(monotonic_now(), key, payload.size());
+    if (taken.left == 0 || taken.over) transfers_.end_upload(key);
+    return {};
 }
 
-Result<void> Server::conclude(const std::string& cluster, Member& member, const UpdateSlice& slice,
-                              const std::string& reason) {
-    member.answered_sequence = slice.sequence;
-    member.last_verdict = {slice.sequence, reason.empty(), reason};
-    send(member.routing_id, member.last_verdict);
-    member.arriving.reset();
-    if (!reason.empty()) {
-        log_warn("round {}: rejected the update of {}: {}", machine_.round(), cluster, reason);
-        return obey(machine_.on(monotonic_now(), round_event::UpdateRejected{cluster, reason}));
+// Hands out what the pool has room for.
+Result<void> Server::move_bytes() {
+    const Instant now = monotonic_now();
+    if (now >= next_disk_check_) {
+        next_disk_check_ = now + kLowDiskEvery;
+        const bool low = federation_->disk_is_low();
+        if (low != disk_is_low_)
+            log_warn(low ? "the disk is nearly full: no update is taken"
+                         : "the disk has room again: updates are taken");
+        disk_is_low_ = low;
     }
-    log_info("round {}: update of {}, {} samples, loss {:.4f}, {:.1f} s", machine_.round(), cluster,
-             slice.samples, slice.train_loss, slice.seconds);
-    return obey(machine_.on(monotonic_now(), round_event::UpdateAdmitted{cluster}));
-}
-
-Result<void> Server::obey(RoundActions actions) {
-    for (const RoundAction& action : actions) {
-        if (const auto* task = std::get_if<round_action::SendTask>(&action)) {
-            if (updates_.empty() && bytes_in_ == 0) round_started_ = monotonic_now();
-            send_task(task->cluster);
-        } else if (const auto* close = std::get_if<round_action::Aggregate>(&action)) {
-            ECOPIPE_RETURN_IF_ERROR(aggregate(*close));
-            ECOPIPE_RETURN_IF_ERROR(obey(machine_.on(monotonic_now(), round_event::Aggregated{})));
-        } else {
-            finished_ = true;
+    while (const auto stalled = transfers_.take_stalled(now, kUploadPatience)) {
+        log_warn("cluster {} has stopped in the middle of its update", stalled->cluster);
+        federation_->abandon_upload(stalled->task);
+        transfers_.end_uploads_of(stalled->cluster, stalled->task);
+    }
+    while (const auto grant = transfers_.next_grant())
+        send_to(grant->key.cluster,
+                UploadGrant{grant->key.task, grant->key.slice, grant->offset, grant->until, ""});
+    std::uint64_t opened = 0;
+    BlockSourcePtr source;  // of an older version, the last that was asked for
+    while (const auto part = transfers_.next_part()) {
+        if (part->version != federation_->version() && (!source || opened != part->version)) {
+            auto older = federation_->model(part->version);
+            if (!older) continue;  // it has a newer task
+            source = std::move(*older);
+            opened = part->version;
         }
+        send_part(*part, source);
     }
     return {};
 }
 
-Result<void> Server::aggregate(const round_action::Aggregate& action) {
-    OrderedJson clusters = OrderedJson::array();
-    std::uint64_t samples = 0;
-    std::sort(updates_.begin(), updates_.end(),
-              [](const auto& a, const auto& b) { return a.cluster < b.cluster; });
-    for (const AdmittedUpdate& update : updates_) {
-        clusters.push_back(update.cluster);
-        samples += update.samples;
+void Server::send_part(const Transfers::Part& part, const BlockSourcePtr& source) {
+    Payload payload;
+    if (part.version == federation_->version()) {
+        const auto& global = federation_->global();
+        payload = {std::as_bytes(std::span(*global)).subspan(part.offset, part.bytes),
+                   std::const_pointer_cast<std::string>(global)};
+    } else {
+        const auto copy = std::make_shared<std::string>(part.bytes, '\0');
+        const auto bytes =
+            source->read(part.offset, part.bytes, 1, std::as_writable_bytes(std::span(*copy)));
+        if (!bytes) return;
+        payload = {*bytes, copy};
     }
-    global_ = strategy_->aggregate(global_, std::move(updates_));
-    updates_.clear();
-    ++version_;
-    publish_model();
-    ECOPIPE_RETURN_IF_ERROR(
-        write_safetensors(options_.state_directory + "/model.safetensors", global_));
-    OrderedJson rejected = OrderedJson::object();
-    for (const auto& [cluster, reason] : action.rejected) rejected[cluster] = reason;
-    OrderedJson line{{"round", action.round},
-                     {"wall_s", to_ms(monotonic_now() - round_started_) / 1000},
-                     {"strategy", strategy_->name()},
-                     {"group", 0},
-                     {"clusters", std::move(clusters)},
-                     {"samples", samples}};
-    std::string result;
-    if (evaluator_) {
-        ECOPIPE_ASSIGN_OR_RETURN(const Evaluation evaluation, evaluator_->evaluate(global_));
-        line["accuracy"] = evaluation.accuracy;
-        line["loss"] = evaluation.loss;
-        result = fmt::format(", accuracy {:.2f} %", 100 * evaluation.accuracy);
+    bytes_out_ += part.bytes;
+    send_to(part.cluster, ModelChunk{part.version, part.offset}, std::move(payload));
+}
+
+// ---- the operator
+
+Result<void> Server::serve_orders() {
+    while (auto order = orders_.pop_until(monotonic_now())) {
+        Result<void> done;
+        const std::string& line = order->line;
+        const std::size_t blank = std::min(line.find(' '), line.size());
+        const std::string word = line.substr(0, blank);
+        const std::string rest = line.substr(std::min(blank + 1, line.size()));
+        if (word == "backup") {
+            backups_.push_back(std::move(*order));
+            continue;
+        }
+        if (word == "pause" || word == "resume")
+            done = federation_->pause(word == "pause");
+        else if (word == "finish")
+            federation_->finish();
+        else if (word == "admit")
+            done = federation_->admit(rest);
+        else
+            done = fail(ExitCode::kUsage, "no command '" + printable(word) + "'");
+        answer(*order, done);
     }
-    line["bytes_in"] = bytes_in_;
-    line["rejected"] = std::move(rejected);
-    bytes_in_ = 0;
-    log_info("round {} done{}", action.round, result);
-    return rounds_log_->append(line.dump());
+    return {};
+}
+
+void Server::answer(Order& order, const Result<void>& done) {
+    if (done) log_info("operator: {}", printable(order.line));
+    OrderedJson answer{{"done", done.has_value()}};
+    if (!done) answer["error"] = done.error().message;
+    order.answer.set_value(answer.dump());
+}
+
+void Server::publish_view() {
+    next_view_ = monotonic_now() + kViewEvery;
+    auto view = std::make_shared<FederationView>(federation_->view());
+    for (SiteView& site : view->sites) {
+        const auto member = members_.find(site.cluster);
+        site.connected = member != members_.end();
+        if (site.connected)
+            site.last_seen_s = to_ms(monotonic_now() - member->second.last_heard) / 1000;
+    }
+    view->bytes_in = bytes_in_;
+    view->bytes_out = bytes_out_;
+    view->credit_bytes = transfers_.used();
+    view->credit_bytes_max = transfers_.bytes_max();
+    control_->publish(std::move(view));
 }
 
 }  // namespace
 
-Result<ExitCode> run_server(ServerOptions options) { return Server(std::move(options)).run(); }
+Result<ExitCode> run_server(ServerOptions options, const ModelLayout& layout,
+                            const std::string& initial) {
+    return Server(std::move(options), layout).run(initial);
+}
 
 }  // namespace ecopipe

@@ -1,37 +1,29 @@
 #pragma once
-// The federation's server: the adapter of RoundMachine, admission and strategy to sockets and
-// files.
+// The federation's server: the adapter of a Federation to sockets, signals and the operator's
+// commands. Torch-free.
 
-#include <optional>
+#include <memory>
 #include <string>
-#include <vector>
 
 #include "core/result.h"
-#include "fl_server/round_machine.h"
-#include "stage_runtime/data/dataset.h"
-#include "stage_runtime/model/model_spec.h"
+#include "fl_server/federation.h"
 #include "transport/endpoint.h"
-#include "transport/federation_messages.h"
 
 namespace ecopipe {
 
 struct ServerOptions {
     Endpoint bind;
-    std::string state_directory;
-    std::string strategy = "fedavg";
-    RoundRules rules;
-    std::vector<KeyValue> client;  // the configuration that every task carries
-    ModelSpec model;
-    ModelInfo info;
-    TensorMap weights;                   // that the federation starts from
-    std::unique_ptr<Dataset> eval_data;  // null: no evaluation on the server
+    std::optional<Endpoint> metrics;  // where the Prometheus text is served; none: nowhere
+    FederationOptions federation;
+    std::string model_id;  // as clusters must name it
+    std::unique_ptr<Strategy> strategy;
     double peer_timeout_s = 10;
 };
 
-// Runs until the rounds are done or a signal comes; then tells every cluster. Writes
-// model.safetensors and one line of rounds.jsonl a round into the state directory. Errors:
-// kUnreachable when the address cannot be bound, kUsage for a state directory in use, kRunFailed
-// when a file cannot be written.
-[[nodiscard]] Result<ExitCode> run_server(ServerOptions options);
+// Runs until the rounds are done, the operator finishes it, or a signal comes; then tells every
+// cluster. `layout` and `initial` as in Federation::open. Errors: that one's; kUnreachable when an
+// address cannot be bound; kRunFailed when a file cannot be written.
+[[nodiscard]] Result<ExitCode> run_server(ServerOptions options, const ModelLayout& layout,
+                                          const std::string& initial);
 
 }  // namespace ecopipe

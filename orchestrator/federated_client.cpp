@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <random>
 
 #include "core/command_line.h"
@@ -20,62 +21,159 @@ Result<std::vector<KeyValue>> FederatedClient::join(const Dataset& train) {
     hello.instance = (std::uint64_t{device()} << 32) | device();
     samples_ = static_cast<std::uint64_t>(train.size());
     hello.samples = samples_;
-    hello.label_counts.assign(static_cast<std::size_t>(train.num_classes()), 0);
+    std::vector<std::uint64_t> counts(static_cast<std::size_t>(train.num_classes()), 0);
     for (std::int64_t i = 0; i < train.size(); ++i)
-        ++hello.label_counts[static_cast<std::size_t>(train.label(i))];
+        ++counts[static_cast<std::size_t>(train.label(i))];
+    hello.label_counts = label_report(std::move(counts), options_.report_labels);
     ECOPIPE_ASSIGN_OR_RETURN(const ClusterWelcome welcome,
                              link_.join(options_.server, hello, options_.timeout_s));
+    link_.set_patience(options_.reconnect_timeout_s);
     log_info("cluster {} joined the federation of {}", options_.cluster, options_.server.text());
     return welcome.client;
 }
 
-Result<void> FederatedClient::run_task(const Task& task, TrainingEngine& engine, Trainer& trainer,
+std::vector<std::uint64_t> label_report(std::vector<std::uint64_t> counts, const std::string& how) {
+    if (how == "none") return {};
+    if (how == "rounded")
+        for (std::uint64_t& count : counts)
+            if (count > 0)
+                count = std::uint64_t{1} << static_cast<unsigned>(
+                            std::lround(std::log2(static_cast<double>(count))));
+    return counts;
+}
+
+std::vector<OutgoingSlice> FederatedClient::slices_of(const TensorMap& trained,
+                                                      const std::string& bytes,
+                                                      const UpdateSlice& common) const {
+    const int last = static_cast<int>(options_.info.layers.size()) - 1;
+    std::vector<std::pair<int, int>> stages;
+    if (options_.stages) stages = options_.stages();
+    if (stages.empty()) stages = {{0, last}};
+    std::vector<OutgoingSlice> slices;
+    std::size_t at = 0;
+    std::size_t tensor = 0;
+    for (const auto& [first, to] : stages) {
+        OutgoingSlice slice{common, at, 0};
+        while (tensor < trained.size() && options_.info.tensors[tensor].layer <= to)
+            slice.bytes += trained[tensor++].tensor.bytes();
+        slice.announcement.first_layer = static_cast<std::uint32_t>(first);
+        slice.announcement.last_layer = static_cast<std::uint32_t>(to);
+        at += slice.bytes;
+        // A stage without state, such as activations alone, goes with the one before it.
+        if (slice.bytes == 0 && !slices.empty())
+            slices.back().announcement.last_layer = static_cast<std::uint32_t>(to);
+        else
+            slices.push_back(std::move(slice));
+    }
+    if (slices.size() > 1 && slices.front().bytes == 0) {
+        slices[1].announcement.first_layer = 0;
+        slices.erase(slices.begin());
+    }
+    for (std::size_t s = 0; s < slices.size(); ++s) {
+        UpdateSlice& a = slices[s].announcement;
+        a.slice = static_cast<std::uint16_t>(s);
+        a.slices = static_cast<std::uint16_t>(slices.size());
+        a.bytes = slices[s].bytes;
+        a.sha256 = sha256_hex(std::string_view(bytes).substr(slices[s].offset, slices[s].bytes));
+    }
+    return slices;
+}
+
+// The received model on the cluster's own held-out data.
+Result<std::optional<LossSum>> FederatedClient::evaluate(TrainingEngine& engine,
+                                                         const DataSplits& data,
+                                                         const TrainerOptions& trainer_options,
+                                                         const TensorMap& model,
+                                                         std::uint64_t key) {
+    if (!trainer_options.evaluate_received || !data.test || data.test->size() == 0)
+        return std::optional<LossSum>();
+    const int batch =
+        (trainer_options.batch + trainer_options.micro_batches - 1) / trainer_options.micro_batches;
+    for (;;) {
+        ECOPIPE_ASSIGN_OR_RETURN(const LossSum sum, engine.evaluate(*data.test, batch));
+        if (!engine.take_rewind()) return std::optional(sum);
+        ECOPIPE_RETURN_IF_ERROR(engine.load(model, key));
+    }
+}
+
+void FederatedClient::watch_pace(const StepPace& pace) {
+    constexpr std::size_t kStepsToJudge = 3;
+    for (const ClusterEvent& event : pace.events) {
+        changed_ = event.what.dump();
+        steps_since_.clear();
+    }
+    if (changed_.empty()) return;
+    steps_since_.push_back(pace.step_ms);
+    if (steps_since_.size() < kStepsToJudge) return;
+    // The first step since carries the recovery itself.
+    std::nth_element(steps_since_.begin(), steps_since_.begin() + 1, steps_since_.end());
+    const double latency_s =
+        steps_since_[1] * static_cast<double>(pace.steps) / 1000 + transfers_s_;
+    link_.send_status({latency_s, changed_.find("lost") != std::string::npos, changed_});
+    changed_.clear();
+}
+
+Result<bool> FederatedClient::run_task(const Task& task, TrainingEngine& engine,
+                                       const DataSplits& data, Trainer& trainer,
                                        const TrainerOptions& trainer_options, RunRecord& record,
                                        Progress& progress) {
     const Instant started = monotonic_now();
-    ECOPIPE_ASSIGN_OR_RETURN(TensorMap model, link_.pull_model(task, options_.timeout_s));
-    ECOPIPE_RETURN_IF_ERROR(engine.load(model, round_key(task.base_version)));
+    ECOPIPE_ASSIGN_OR_RETURN(const auto model, link_.pull_model(task));
+    if (!model) return false;
+    transfers_s_ = 2 * to_ms(monotonic_now() - started) / 1000;
+    const std::uint64_t key = round_key(task.base_version);
+    ECOPIPE_RETURN_IF_ERROR(engine.load(*model, key));
+    ECOPIPE_ASSIGN_OR_RETURN(const auto tested,
+                             evaluate(engine, data, trainer_options, *model, key));
     ECOPIPE_ASSIGN_OR_RETURN(TrainResult result,
                              trainer.run_round(task.base_version, trainer_options.epochs,
                                                trainer_options.learning_rate));
     if (result.interrupted) return fail(ExitCode::kRunFailed, "interrupted by a signal");
-    const TensorMap& trained = result.weights;
-    const std::string bytes = flatten(trained);
-    UpdateSlice slice;
-    slice.base_version = task.base_version;
-    slice.sequence = ++sequence_;
-    slice.first_layer = 0;
-    slice.last_layer = static_cast<std::uint32_t>(options_.info.layers.size() - 1);
-    slice.samples = samples_;
-    slice.train_loss = result.last_loss;
-    slice.seconds = to_ms(monotonic_now() - started) / 1000;
-    slice.bytes = bytes.size();
-    slice.sha256 = sha256_hex(bytes);
+    const auto bytes = std::make_shared<const std::string>(flatten(result.weights));
+    UpdateSlice common;
+    common.base_version = task.base_version;
+    common.sequence = task.sequence;
+    common.samples = samples_;
+    common.train_loss = result.last_loss;
+    common.seconds = to_ms(monotonic_now() - started) / 1000;
+    if (tested && tested->labels > 0) {
+        const auto labels = static_cast<double>(tested->labels);
+        common.eval_samples = tested->labels;
+        common.eval_loss = tested->sum / labels;
+        common.eval_accuracy = static_cast<double>(tested->correct) / labels;
+        if (!std::isfinite(common.eval_loss)) common.eval_samples = 0;
+        if (!std::isfinite(common.eval_loss)) common.eval_loss = 0;
+    }
     ECOPIPE_ASSIGN_OR_RETURN(const Verdict verdict,
-                             link_.push_update(slice, bytes, options_.timeout_s));
+                             link_.push_update(slices_of(result.weights, *bytes, common), bytes));
     if (!verdict.accepted)
         log_warn("round {}: the update was rejected: {}", task.round, printable(verdict.reason));
     progress.note(fmt::format("round {}: {} steps, loss {:.4f}, {:.1f} s, {}", task.round,
-                              result.steps, result.last_loss, slice.seconds,
+                              result.steps, result.last_loss, common.seconds,
                               verdict.accepted ? "accepted" : "rejected"));
-    last_model_ = trained;
-    return record.metric({{"round", task.round},
-                          {"base_version", task.base_version},
-                          {"loss", result.last_loss},
-                          {"seconds", slice.seconds},
-                          {"accepted", verdict.accepted}});
+    last_model_ = std::move(result.weights);
+    OrderedJson line{{"round", task.round},
+                     {"base_version", task.base_version},
+                     {"loss", result.last_loss},
+                     {"seconds", common.seconds},
+                     {"accepted", verdict.accepted}};
+    if (common.eval_samples > 0) line["base_accuracy"] = common.eval_accuracy;
+    ECOPIPE_RETURN_IF_ERROR(record.metric(line));
+    return true;
 }
 
 Result<ExitCode> FederatedClient::serve(TrainingEngine& engine, const DataSplits& data,
                                         const TrainerOptions& trainer_options, RunRecord& record,
                                         Progress& progress) {
     Trainer trainer(engine, data, trainer_options, record, progress);
+    trainer.watch_pace([this](const StepPace& pace) { watch_pace(pace); });
     std::uint64_t rounds = 0;
     for (;;) {
-        ECOPIPE_ASSIGN_OR_RETURN(const auto task, link_.next_task(options_.timeout_s));
+        ECOPIPE_ASSIGN_OR_RETURN(const auto task, link_.next_task());
         if (!task) break;
-        ECOPIPE_RETURN_IF_ERROR(
-            run_task(*task, engine, trainer, trainer_options, record, progress));
+        ECOPIPE_ASSIGN_OR_RETURN(const bool on, run_task(*task, engine, data, trainer,
+                                                         trainer_options, record, progress));
+        if (!on) break;
         ++rounds;
     }
     if (!last_model_.empty()) {

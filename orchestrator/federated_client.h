@@ -2,7 +2,9 @@
 // ecopipe-train as one client of a federation: trains each task's rounds through whatever engine it
 // has.
 
+#include <functional>
 #include <memory>
+#include <utility>
 
 #include "orchestrator/federation_link.h"
 #include "orchestrator/trainer.h"
@@ -15,8 +17,16 @@ struct FederatedOptions {
     std::string cluster;
     ModelSpec model;
     ModelInfo info;
-    double timeout_s = 60;  // of a silent server
+    double timeout_s = 60;                // of a server that does not answer the first Hello
+    double reconnect_timeout_s = 3600;    // of a server that has gone silent since
+    std::string report_labels = "exact";  // | rounded | none
+    // The layers of each stage, in order: the slices that an update goes in. Empty: one slice.
+    std::function<std::vector<std::pair<int, int>>()> stages;
 };
+
+// What a cluster tells of its labels: `rounded` to powers of two, which hides how many exactly.
+[[nodiscard]] std::vector<std::uint64_t> label_report(std::vector<std::uint64_t> counts,
+                                                      const std::string& how);
 
 class FederatedClient {
   public:
@@ -32,15 +42,29 @@ class FederatedClient {
                                          Progress& progress);
 
   private:
-    [[nodiscard]] Result<void> run_task(const Task& task, TrainingEngine& engine, Trainer& trainer,
+    // False when the federation ended meanwhile.
+    [[nodiscard]] Result<bool> run_task(const Task& task, TrainingEngine& engine,
+                                        const DataSplits& data, Trainer& trainer,
                                         const TrainerOptions& trainer_options, RunRecord& record,
                                         Progress& progress);
+    [[nodiscard]] Result<std::optional<LossSum>> evaluate(TrainingEngine& engine,
+                                                          const DataSplits& data,
+                                                          const TrainerOptions& trainer_options,
+                                                          const TensorMap& model,
+                                                          std::uint64_t key);
+    [[nodiscard]] std::vector<OutgoingSlice> slices_of(const TensorMap& trained,
+                                                       const std::string& bytes,
+                                                       const UpdateSlice& common) const;
+    // Tells the server of a device that was lost or won, once enough steps since show the new pace.
+    void watch_pace(const StepPace& pace);
 
     FederatedOptions options_;
     FederationLink link_;
-    std::uint64_t sequence_ = 0;
     std::uint64_t samples_ = 0;
     TensorMap last_model_;
+    std::string changed_;              // what happened to the cluster and was not told yet
+    std::vector<double> steps_since_;  // ms
+    double transfers_s_ = 0;           // of the last task
 };
 
 }  // namespace ecopipe

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
+#include <utility>
 
 #include "core/command_line.h"
 #include "core/files.h"
@@ -13,11 +13,12 @@ namespace ecopipe {
 namespace {
 
 constexpr auto kHelloEvery = std::chrono::milliseconds(500);
+constexpr auto kIdleHelloEvery = std::chrono::seconds(5);  // "is there nothing for me?"
 constexpr auto kTick = std::chrono::milliseconds(50);
 constexpr std::size_t kChunk = 512U << 10;
-constexpr std::size_t kPullWindow = 8;         // requests under way
-constexpr std::size_t kPushWindow = 4U << 20;  // bytes under way
-constexpr double kResendAfterS = 5;            // an update without verdict or credit
+constexpr std::size_t kPullWindow = 4;  // requests under way
+constexpr double kAgainAfterS = 5;      // without an answer, what was sent may be lost
+constexpr double kTellSilenceAfterS = 10;
 
 template <class Body>
 Result<Body> decode_as(const std::vector<std::byte>& body) {
@@ -38,9 +39,19 @@ FederationLink::~FederationLink() {
 }
 
 void FederationLink::say_hello() {
-    if (monotonic_now() - last_heard_ > silence_max_)
+    const Instant now = monotonic_now();
+    const bool silent = now - last_heard_ > silence_max_;
+    const bool idle = hello_.working_on == 0 && now - last_hello_ > kIdleHelloEvery;
+    if (silent || idle) {
         static_cast<void>(socket_->send("", {}, hello_));
-    loop_.at(monotonic_now() + kHelloEvery, lifeline_, [this] { say_hello(); });
+        last_hello_ = now;
+    }
+    loop_.at(now + std::min<Duration>(kHelloEvery, silence_max_), lifeline_,
+             [this] { say_hello(); });
+}
+
+void FederationLink::work_on(std::uint64_t task) {
+    loop_.call([this, task] { hello_.working_on = task; });
 }
 
 void FederationLink::on_message(const Incoming& message) {
@@ -52,37 +63,57 @@ void FederationLink::on_message(const Incoming& message) {
                 "", {}, Pong{ping->sent_ns, last_heard_.time_since_epoch().count(), 0}));
         return;
     }
+    // A server that is back knows nothing of this connection until it hears Hello: three pings
+    // missed are reason enough.
     if (type == MessageType::kClusterWelcome)
         if (const auto welcome = decode<ClusterWelcome>(message.body))
-            silence_max_ = std::chrono::milliseconds(welcome->silence_max_ms);
+            silence_max_ = std::chrono::milliseconds(
+                std::min(3 * welcome->ping_interval_ms, welcome->silence_max_ms));
     inbox_.push({type,
                  {message.body.begin(), message.body.end()},
                  {message.payload.begin(), message.payload.end()}});
 }
 
-Result<FederationLink::Message> FederationLink::next(double timeout_s) {
-    const Instant deadline = monotonic_now() + from_ms(timeout_s * 1000);
-    while (monotonic_now() < deadline) {
+Result<std::optional<FederationLink::Message>> FederationLink::next(double wait_s,
+                                                                    double patience_s) {
+    const Instant deadline = monotonic_now() + from_ms(wait_s * 1000);
+    do {
         if (signal_received() != 0) return fail(ExitCode::kRunFailed, "interrupted by a signal");
         auto message = inbox_.pop_until(std::min<Instant>(deadline, monotonic_now() + kTick));
         if (!message) continue;
+        told_silence_ = false;
         if (message->type == MessageType::kRefuse) {
             ECOPIPE_ASSIGN_OR_RETURN(const Refuse refuse, decode_as<Refuse>(message->body));
             return fail(
                 static_cast<ExitCode>(refuse.code),
                 fmt::format("refused by server {}: {}", server_.text(), printable(refuse.reason)));
         }
-        return std::move(*message);
-    }
-    return fail(ExitCode::kUnreachable,
-                fmt::format("server {} did not answer within {} s", server_.text(), timeout_s));
+        if (message->type == MessageType::kFederationEnd) {
+            ECOPIPE_ASSIGN_OR_RETURN(const FederationEnd end,
+                                     decode_as<FederationEnd>(message->body));
+            if (end.code != 0)
+                return fail(static_cast<ExitCode>(end.code),
+                            "the federation ended: " + printable(end.reason));
+        }
+        return std::optional(std::move(*message));
+    } while (monotonic_now() < deadline);
+    // Pings keep a live server from looking silent.
+    const double silence_s =
+        to_ms(loop_.call([this] { return monotonic_now() - last_heard_; })) / 1000;
+    if (silence_s > patience_s)
+        return fail(ExitCode::kUnreachable, fmt::format("server {} has said nothing for {:.0f} s",
+                                                        server_.text(), silence_s));
+    if (silence_s > kTellSilenceAfterS && !std::exchange(told_silence_, true))
+        log_warn("server {} is silent; waiting for it", server_.text());
+    return std::optional<Message>();
 }
 
 Result<ClusterWelcome> FederationLink::join(const Endpoint& server, const ClusterHello& hello,
                                             double timeout_s) {
     server_ = server;
-    hello_ = hello;
     ECOPIPE_RETURN_IF_ERROR(loop_.call([&]() -> Result<void> {
+        hello_ = hello;
+        last_heard_ = monotonic_now() - silence_max_ * 2;
         auto socket = MessageSocket::dial(
             loop_, server, [this](const Incoming& message) { on_message(message); },
             [this](std::string_view, const Error& error) {
@@ -101,75 +132,64 @@ Result<ClusterWelcome> FederationLink::join(const Endpoint& server, const Cluste
         say_hello();
         return {};
     }));
-    for (;;) {
-        ECOPIPE_ASSIGN_OR_RETURN(Message message, next(timeout_s));
-        if (message.type == MessageType::kClusterWelcome)
-            return decode_as<ClusterWelcome>(message.body);
-        kept_.push_back(std::move(message));
+    const Instant deadline = monotonic_now() + from_ms(timeout_s * 1000);
+    while (monotonic_now() < deadline) {
+        ECOPIPE_ASSIGN_OR_RETURN(auto message,
+                                 next(to_ms(deadline - monotonic_now()) / 1000, 2 * timeout_s + 1));
+        if (!message) break;
+        if (message->type == MessageType::kClusterWelcome)
+            return decode_as<ClusterWelcome>(message->body);
+        kept_.push_back(std::move(*message));
     }
+    return fail(ExitCode::kUnreachable,
+                fmt::format("server {} did not answer within {} s", server_.text(), timeout_s));
 }
 
-Result<std::optional<Task>> FederationLink::next_task(double timeout_s) {
+Result<std::optional<Task>> FederationLink::next_task() {
     for (;;) {
-        Message message;
+        std::optional<Message> message;
         if (!kept_.empty()) {
             message = std::move(kept_.front());
-            kept_.erase(kept_.begin());
+            kept_.pop_front();
         } else {
-            // Pings keep a live server from looking silent: they are answered below us, so ask how
-            // long ago it spoke.
-            auto received = next(1.0);
-            if (!received) {
-                if (received.error().code != ExitCode::kUnreachable)
-                    return tl::unexpected<Error>(received.error());
-                const auto silence = loop_.call([this] { return monotonic_now() - last_heard_; });
-                if (to_ms(silence) > timeout_s * 1000)
-                    return fail(ExitCode::kUnreachable,
-                                fmt::format("server {} has said nothing for {:.0f} s",
-                                            server_.text(), to_ms(silence) / 1000));
-                continue;
-            }
-            message = std::move(*received);
+            ECOPIPE_ASSIGN_OR_RETURN(message, next(1, patience_s_));
         }
-        if (message.type == MessageType::kTask) {
-            ECOPIPE_ASSIGN_OR_RETURN(Task task, decode_as<Task>(message.body));
-            return std::optional<Task>(std::move(task));
-        }
-        if (message.type == MessageType::kFederationEnd) {
-            ECOPIPE_ASSIGN_OR_RETURN(const FederationEnd end,
-                                     decode_as<FederationEnd>(message.body));
-            if (end.code != 0)
-                return fail(static_cast<ExitCode>(end.code),
-                            "the federation ended: " + printable(end.reason));
-            return std::optional<Task>();
-        }
+        if (!message) continue;
+        if (message->type == MessageType::kFederationEnd) return std::optional<Task>();
+        if (message->type != MessageType::kTask) continue;
+        ECOPIPE_ASSIGN_OR_RETURN(Task task, decode_as<Task>(message->body));
+        if (task.sequence <= answered_) continue;  // it was sent again while its verdict came
+        work_on(task.sequence);
+        return std::optional(std::move(task));
     }
 }
 
-Result<TensorMap> FederationLink::pull_model(const Task& task, double timeout_s) {
+Result<std::optional<TensorMap>> FederationLink::pull_model(const Task& task) {
     const std::size_t total = *flat_bytes(task.tensors);
     std::string bytes;
+    bytes.reserve(total);
     std::size_t asked = 0;
     std::size_t requests = 0;
+    const auto ask_again = [&] {  // what was under way is lost with its connection
+        asked = bytes.size();
+        requests = 0;
+    };
     while (bytes.size() < total) {
         while (asked < total && requests < kPullWindow) {
             const auto part = static_cast<std::uint32_t>(std::min(kChunk, total - asked));
-            send(ModelRequest{task.base_version, asked, part});
+            send(ModelRequest{task.base_version, asked, part, bytes.size()});
             asked += part;
             ++requests;
         }
-        auto message = next(kResendAfterS);
-        if (!message) {
-            if (message.error().code != ExitCode::kUnreachable)
-                return tl::unexpected<Error>(message.error());
-            timeout_s -= kResendAfterS;
-            if (timeout_s <= 0) return tl::unexpected<Error>(message.error());
-            asked = bytes.size();  // what was under way is lost with its connection
-            requests = 0;
+        ECOPIPE_ASSIGN_OR_RETURN(auto message, next(kAgainAfterS, patience_s_));
+        if (!message || message->type == MessageType::kClusterWelcome) {
+            ask_again();
             continue;
         }
         if (message->type != MessageType::kModelChunk) {
+            const bool over = message->type == MessageType::kFederationEnd;
             kept_.push_back(std::move(*message));
+            if (over) return std::optional<TensorMap>();
             continue;
         }
         ECOPIPE_ASSIGN_OR_RETURN(const ModelChunk chunk, decode_as<ModelChunk>(message->body));
@@ -180,48 +200,62 @@ Result<TensorMap> FederationLink::pull_model(const Task& task, double timeout_s)
                      message->payload.size());
         if (requests > 0) --requests;
     }
+    send(ModelRequest{task.base_version, total, 1, total});  // all of it is here
     if (sha256_hex(bytes) != task.sha256)
         return fail(ExitCode::kRunFailed,
                     "the server's model does not have the hash that its task names");
-    return unflatten(task.tensors, bytes);
+    return std::optional(unflatten(task.tensors, bytes));
 }
 
-Result<Verdict> FederationLink::push_update(const UpdateSlice& slice, const std::string& bytes,
-                                            double timeout_s) {
-    const auto owner = std::make_shared<std::string>(bytes);
-    while (timeout_s > 0) {
-        loop_.call([this] { unsent_ = false; });
-        send(slice);
-        std::size_t sent = 0;
-        std::size_t credit = kPushWindow;
-        for (;;) {
-            while (sent < bytes.size() && credit > 0) {
-                const std::size_t part = std::min({kChunk, bytes.size() - sent, credit});
-                send(UpdateChunk{slice.sequence, slice.slice, sent},
-                     Payload{std::as_bytes(std::span(*owner)).subspan(sent, part), owner});
+Result<Verdict> FederationLink::push_update(const std::vector<OutgoingSlice>& slices,
+                                            std::shared_ptr<const std::string> bytes) {
+    const std::uint64_t task = slices.front().announcement.sequence;
+    const auto owner = std::const_pointer_cast<std::string>(bytes);
+    struct Sent {
+        std::size_t bytes = 0;
+        bool announced = false;  // and no grant since: the next one says where to go on
+    };
+    std::vector<Sent> progress(slices.size());
+    const auto announce = [&] {
+        for (std::size_t s = 0; s < slices.size(); ++s) {
+            send(slices[s].announcement);
+            progress[s].announced = true;
+        }
+    };
+    std::string told;
+    announce();
+    for (;;) {
+        ECOPIPE_ASSIGN_OR_RETURN(auto message, next(kAgainAfterS, patience_s_));
+        if (!message || message->type == MessageType::kClusterWelcome) {
+            announce();  // the server goes on where it was
+        } else if (message->type == MessageType::kUploadGrant) {
+            ECOPIPE_ASSIGN_OR_RETURN(const UploadGrant grant,
+                                     decode_as<UploadGrant>(message->body));
+            if (grant.sequence != task || grant.slice >= slices.size()) continue;
+            if (!grant.reason.empty() && std::exchange(told, grant.reason) != grant.reason)
+                log_warn("the update waits: {}", printable(grant.reason));
+            const OutgoingSlice& slice = slices[grant.slice];
+            std::size_t& sent = progress[grant.slice].bytes;
+            if (std::exchange(progress[grant.slice].announced, false)) sent = grant.offset;
+            for (std::size_t end = std::min<std::size_t>(grant.until, slice.bytes); sent < end;) {
+                const std::size_t part = std::min(kChunk, end - sent);
+                send(UpdateChunk{task, grant.slice, sent},
+                     Payload{std::as_bytes(std::span(*owner)).subspan(slice.offset + sent, part),
+                             owner});
                 sent += part;
-                credit -= part;
             }
-            auto message = next(kResendAfterS);
-            if (!message) {
-                if (message.error().code != ExitCode::kUnreachable)
-                    return tl::unexpected<Error>(message.error());
-                timeout_s -= kResendAfterS;
-                break;  // say it all again: the server knows the sequence and takes it once
-            }
-            if (message->type == MessageType::kCredit) {
-                ECOPIPE_ASSIGN_OR_RETURN(const Credit more, decode_as<Credit>(message->body));
-                credit = std::min(kPushWindow, credit + static_cast<std::size_t>(more.bytes));
-            } else if (message->type == MessageType::kVerdict) {
-                ECOPIPE_ASSIGN_OR_RETURN(const Verdict verdict, decode_as<Verdict>(message->body));
-                if (verdict.sequence == slice.sequence) return verdict;
-            } else {
-                kept_.push_back(std::move(*message));
-            }
+        } else if (message->type == MessageType::kVerdict) {
+            ECOPIPE_ASSIGN_OR_RETURN(const Verdict verdict, decode_as<Verdict>(message->body));
+            if (verdict.sequence != task) continue;
+            answered_ = std::max(answered_, task);
+            work_on(0);
+            return verdict;
+        } else {
+            const bool over = message->type == MessageType::kFederationEnd;
+            kept_.push_back(std::move(*message));
+            if (over) return Verdict{task, false, "the federation has ended"};
         }
     }
-    return fail(ExitCode::kUnreachable,
-                fmt::format("server {} did not take the update", server_.text()));
 }
 
 }  // namespace ecopipe

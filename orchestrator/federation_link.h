@@ -1,11 +1,11 @@
 #pragma once
-// A cluster's connection to the federation's server: says Hello until welcomed and again after
-// silence, answers pings, pulls models, pushes updates. The only place of the client that touches
-// the wire.
+// A cluster's connection to the federation's server: says Hello until welcomed, after silence and
+// while it has nothing to do, answers pings, pulls models, pushes updates. It outlives the server:
+// what is under way goes on when it is back. The only place of the client that touches the wire.
 
+#include <deque>
 #include <memory>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "core/inbox.h"
@@ -14,6 +14,13 @@
 #include "transport/messages.h"
 
 namespace ecopipe {
+
+// One slice of an update: its announcement, and its part of the update's flat bytes.
+struct OutgoingSlice {
+    UpdateSlice announcement;
+    std::size_t offset = 0;
+    std::size_t bytes = 0;
+};
 
 class FederationLink {
   public:
@@ -26,13 +33,18 @@ class FederationLink {
     // refuses with.
     [[nodiscard]] Result<ClusterWelcome> join(const Endpoint& server, const ClusterHello& hello,
                                               double timeout_s);
-    // The next task. Nothing when the federation has ended well. Errors: kUnreachable when the
-    // server has been silent for `timeout_s`; the server's reason when it ended badly.
-    [[nodiscard]] Result<std::optional<Task>> next_task(double timeout_s);
-    [[nodiscard]] Result<TensorMap> pull_model(const Task& task, double timeout_s);
-    // Sends the update and waits for the verdict; sends again after a reconnect.
-    [[nodiscard]] Result<Verdict> push_update(const UpdateSlice& slice, const std::string& bytes,
-                                              double timeout_s);
+    // How long the server may be silent from now on before the calls below give up.
+    void set_patience(double patience_s) { patience_s_ = patience_s; }
+
+    // The next task; one that was answered before is passed over. Nothing when the federation has
+    // ended well. Errors: kUnreachable; the server's reason when it ended badly.
+    [[nodiscard]] Result<std::optional<Task>> next_task();
+    // Nothing when the federation ended meanwhile.
+    [[nodiscard]] Result<std::optional<TensorMap>> pull_model(const Task& task);
+    // Sends the update and waits for the verdict, over reconnects and restarts of the server.
+    [[nodiscard]] Result<Verdict> push_update(const std::vector<OutgoingSlice>& slices,
+                                              std::shared_ptr<const std::string> bytes);
+    void send_status(const ClusterStatus& status) { send(status); }
 
   private:
     struct Message {
@@ -42,12 +54,14 @@ class FederationLink {
     };
     void say_hello();
     void on_message(const Incoming& message);
-    // The next message, or an error: an end, a refusal, silence for longer than `deadline` allows.
-    [[nodiscard]] Result<Message> next(double timeout_s);
+    void work_on(std::uint64_t task);  // 0: on nothing
+    // The next message; nothing after `wait_s`. Errors: a signal, an end, a refusal, a server that
+    // has been silent for longer than `patience_s`.
+    [[nodiscard]] Result<std::optional<Message>> next(double wait_s, double patience_s);
     template <class Body>
     void send(const Body& body, Payload payload = {}) {
         loop_.call([&] {
-            if (socket_ && !socket_->send("", {}, body, payload)) unsent_ = true;
+            if (socket_) static_cast<void>(socket_->send("", {}, body, payload));
         });
     }
 
@@ -55,13 +69,16 @@ class FederationLink {
     Lifeline lifeline_ = make_lifeline();
     Inbox<Message> inbox_;
     std::unique_ptr<MessageSocket> socket_;
-    ClusterHello hello_;
     Endpoint server_;
-    std::vector<Message> kept_;  // tasks that came while something else was awaited
+    double patience_s_ = 60;
+    std::deque<Message> kept_;    // tasks that came while something else was awaited
+    std::uint64_t answered_ = 0;  // the newest task with a verdict
+    bool told_silence_ = false;
     // Network thread:
+    ClusterHello hello_;
     Instant last_heard_{};
-    Duration silence_max_ = std::chrono::seconds(2);
-    bool unsent_ = false;
+    Instant last_hello_{};
+    Duration silence_max_ = std::chrono::milliseconds(500);
 };
 
 }  // namespace ecopipe

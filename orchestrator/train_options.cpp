@@ -60,6 +60,10 @@ void declare(CommandLine& line) {
               "and stop");
     line.flag("quiet", "no progress on stderr");
     line.text("federated", "take part in the federation of this server, tcp://SERVER:PORT");
+    line.number("reconnect-timeout-s", "how long a silent federation server is waited for",
+                {0.1, 1e9}, 3600);
+    line.text("report-labels", "what the server learns of the labels: exact, rounded or none",
+              "exact");
     line.text("cluster-name",
               "this cluster's name in the federation (default: the cluster file's)");
     line.flag("insecure", "accept unencrypted traffic on other addresses than loopback");
@@ -194,6 +198,13 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
                                  parse_endpoint(line.get_text("federated"), "--federated"));
         ECOPIPE_RETURN_IF_ERROR(allow_address(*options.federated, options.insecure, "--federated"));
     }
+    options.reconnect_timeout_s = line.get_number("reconnect-timeout-s");
+    options.report_labels = line.get_text("report-labels");
+    if (options.report_labels != "exact" && options.report_labels != "rounded" &&
+        options.report_labels != "none")
+        return fail(ExitCode::kUsage,
+                    fmt::format("--report-labels: expected exact, rounded or none, found '{}'",
+                                printable(options.report_labels)));
     options.cluster_name = line.get_text("cluster-name");
     options.effective = line.effective();
     return std::optional<TrainOptions>(std::move(options));
@@ -233,6 +244,11 @@ Result<void> adopt_client_setting(const std::string& key, const std::string& val
     if (key == "lr") return take(options.trainer.learning_rate, 0.0, 1e6);
     if (key == "momentum") return take(options.optimizer.momentum, 0.0, 1.0);
     if (key == "weight_decay") return take(options.optimizer.weight_decay, 0.0, 1e6);
+    if (key == "evaluate") {
+        if (value != "1") return bad();
+        options.trainer.evaluate_received = true;
+        return {};
+    }
     if (key == "mu") return take(options.optimizer.proximal_mu, 0.0, 1e6);
     if (key == "clip") return take(options.trainer.clip_norm, 0.0, 1e9);
     if (key == "optimizer") {

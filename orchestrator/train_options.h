@@ -44,6 +44,8 @@ struct TrainOptions {
     std::string log_level;
     std::optional<Endpoint> federated;
     std::string cluster_name;
+    double reconnect_timeout_s = 3600;
+    std::string report_labels = "exact";
     OrderedJson effective;  // every flag, for run.json
 };
 

@@ -545,7 +545,16 @@ Result<std::unique_ptr<FederatedClient>> join_federation(Run& run) {
     if (options.cluster_name.empty())
         return fail(ExitCode::kUsage, "--cluster-name is missing (--federated needs one)");
     FederatedOptions federated{*options.federated, options.cluster_name, run.spec, run.info,
-                               options.join_timeout_s};
+                               options.join_timeout_s, options.reconnect_timeout_s,
+                               options.report_labels,
+                               // Each stage's layers are a slice of the update.
+                               [&run] {
+                                   std::vector<std::pair<int, int>> stages;
+                                   if (run.session != nullptr)
+                                       for (const StagePlan& stage : run.session->plan().stages)
+                                           stages.emplace_back(stage.first_layer, stage.last_layer);
+                                   return stages;
+                               }};
     auto client = std::make_unique<FederatedClient>(run.loop, std::move(federated));
     ECOPIPE_ASSIGN_OR_RETURN(const auto configuration, client->join(*run.data.train));
     for (const KeyValue& pair : configuration)

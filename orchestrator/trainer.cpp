@@ -115,6 +115,7 @@ Result<bool> Trainer::step(const Stretch& stretch, std::uint64_t step, std::vect
         peak = std::max(peak, report.peak_bytes);
     }
     committed_steps_ = stretch.whole_run ? step + 1 : committed_steps_ + 1;
+    if (watcher_) watcher_({stretch.steps, step_ms, events_});
     if (committed_steps_ > record_.recorded_steps()) {  // else it is a replay
         outcome.recovery_point -= std::min(outcome.recovery_point, stretch.key);
         ECOPIPE_RETURN_IF_ERROR(record_step(outcome, loss, step_ms, labels));

@@ -22,7 +22,8 @@ struct TrainerOptions {
     bool has_steps = false;
     bool drop_last = false;
     bool shuffle = true;
-    bool evaluate = true;  // after each epoch
+    bool evaluate = true;            // after each epoch
+    bool evaluate_received = false;  // each model that a federation's server sends
     double learning_rate = 0.01;
     double clip_norm = 0;  // a step's gradient is scaled down to this norm; 0: never
     std::uint64_t seed = 0;
@@ -54,6 +55,13 @@ struct TrainResult {
 // steps nor epochs of two rounds ever share a number.
 [[nodiscard]] constexpr std::uint64_t round_key(std::uint64_t round) { return round << 24U; }
 
+// A committed step, for whoever watches how fast the cluster is.
+struct StepPace {
+    std::uint64_t steps = 0;  // of the stretch
+    double step_ms = 0;
+    const std::vector<ClusterEvent>& events;  // since the step before
+};
+
 class Trainer {
   public:
     Trainer(TrainingEngine& engine, const DataSplits& data, TrainerOptions options,
@@ -69,6 +77,7 @@ class Trainer {
     // evaluation.
     [[nodiscard]] Result<TrainResult> run_round(std::uint64_t round, std::uint64_t epochs,
                                                 double learning_rate);
+    void watch_pace(std::function<void(const StepPace&)> watcher) { watcher_ = std::move(watcher); }
     // Nothing when the engine went back instead.
     [[nodiscard]] Result<std::optional<LossSum>> evaluate(double epoch);
 
@@ -101,6 +110,7 @@ class Trainer {
     TrainerOptions options_;
     RunRecord& record_;
     Progress& progress_;
+    std::function<void(const StepPace&)> watcher_;
     std::uint64_t ordered_epoch_ = 0;
     std::vector<std::int64_t> order_;
     std::uint64_t committed_steps_ = 0;

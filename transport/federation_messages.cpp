@@ -52,9 +52,21 @@ std::string ModelRequest::validate() const {
 std::string UpdateSlice::validate() const {
     if (slices == 0 || slice >= slices) return "a slice within its count";
     if (encoding != UpdateEncoding::kWeightsFp32) return "a known encoding";
-    if (!std::isfinite(train_loss) || !std::isfinite(seconds) || seconds < 0)
+    if (!std::isfinite(train_loss) || !std::isfinite(seconds) || seconds < 0 ||
+        !std::isfinite(eval_loss) || !(eval_accuracy >= 0 && eval_accuracy <= 1))
         return "finite numbers";
     return sha256.size() == kHashChars ? "" : "a SHA-256";
+}
+
+std::string UploadGrant::validate() const {
+    return until >= offset && reason.size() <= kReasonBytesMax ? ""
+                                                               : "a stretch and a short reason";
+}
+
+std::string ClusterStatus::validate() const {
+    return std::isfinite(latency_s) && latency_s >= 0 && note.size() <= kReasonBytesMax
+               ? ""
+               : "a latency and a short note";
 }
 
 std::string Verdict::validate() const {

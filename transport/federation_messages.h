@@ -35,7 +35,7 @@ struct TensorEntry {
     }
 };
 
-// cluster -> server, until welcomed; again after silence.
+// cluster -> server, until welcomed; again after silence, and while it has nothing to do.
 struct ClusterHello {
     static constexpr MessageType kType = MessageType::kClusterHello;
     std::string cluster;
@@ -44,10 +44,11 @@ struct ClusterHello {
     std::uint64_t instance = 0;  // one number a client process: a reconnect is not a second cluster
     std::uint64_t samples = 0;
     std::vector<std::uint64_t> label_counts;  // one a class; empty when not told
+    std::uint64_t working_on = 0;  // the task that it trains or whose update it keeps; 0: none
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(cluster, program_version, model, instance, samples, label_counts);
+        ar(cluster, program_version, model, instance, samples, label_counts, working_on);
     }
     [[nodiscard]] std::string validate() const;
 };
@@ -66,9 +67,12 @@ struct ClusterWelcome {
     [[nodiscard]] std::string validate() const;
 };
 
-// server -> cluster: train from this version. The cluster pulls the model chunk by chunk.
+// server -> cluster: train from this version. The cluster pulls the model chunk by chunk. A task
+// that the cluster does not say to work on is sent again, under the same number.
 struct Task {
     static constexpr MessageType kType = MessageType::kTask;
+    std::uint64_t sequence =
+        0;  // the task's number in the federation, from 1; its update has it too
     std::uint64_t round = 0;
     std::uint64_t base_version = 0;
     std::vector<KeyValue> client;
@@ -77,7 +81,7 @@ struct Task {
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(round, base_version, client, tensors, sha256);
+        ar(sequence, round, base_version, client, tensors, sha256);
     }
     [[nodiscard]] std::string validate() const;
 };
@@ -87,10 +91,12 @@ struct ModelRequest {
     std::uint64_t version = 0;
     std::uint64_t offset = 0;
     std::uint32_t bytes = 0;
+    std::uint64_t received =
+        0;  // bytes before this have arrived: the server's memory counts the rest
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(version, offset, bytes);
+        ar(version, offset, bytes, received);
     }
     [[nodiscard]] std::string validate() const;
 };
@@ -109,11 +115,13 @@ struct ModelChunk {
 
 enum class UpdateEncoding : std::uint8_t { kWeightsFp32 = 0 };
 
-// cluster -> server: one slice of a finished update is about to follow, in chunks.
+// cluster -> server: one slice of a finished update is about to follow, in chunks, as far as the
+// server grants. The evaluation is of the model that the task started from, on the cluster's own
+// held-out data.
 struct UpdateSlice {
     static constexpr MessageType kType = MessageType::kUpdateSlice;
     std::uint64_t base_version = 0;
-    std::uint64_t sequence = 0;  // counts this cluster's updates
+    std::uint64_t sequence = 0;  // of the task
     std::uint16_t slice = 0;
     std::uint16_t slices = 1;
     std::uint32_t first_layer = 0;
@@ -123,12 +131,15 @@ struct UpdateSlice {
     double train_loss = 0;
     double seconds = 0;  // from task to update
     std::uint64_t bytes = 0;
-    std::string sha256;  // of the slice's bytes
+    std::string sha256;              // of the slice's bytes
+    std::uint64_t eval_samples = 0;  // 0: not evaluated
+    double eval_loss = 0;            // a sample
+    double eval_accuracy = 0;        // 0..1
 
     template <class Archive>
     void serialize(Archive& ar) {
         ar(base_version, sequence, slice, slices, first_layer, last_layer, encoding, samples,
-           train_loss, seconds, bytes, sha256);
+           train_loss, seconds, bytes, sha256, eval_samples, eval_loss, eval_accuracy);
     }
     [[nodiscard]] std::string validate() const;
 };
@@ -144,6 +155,39 @@ struct UpdateChunk {
         ar(sequence, slice, offset);
     }
     [[nodiscard]] std::string validate() const { return {}; }
+};
+
+// server -> cluster: chunks of the slice from `offset` up to `until` may be sent; what was sent
+// beyond `offset` before is lost. With a reason nothing is taken now: the cluster keeps the update
+// and waits.
+struct UploadGrant {
+    static constexpr MessageType kType = MessageType::kUploadGrant;
+    std::uint64_t sequence = 0;
+    std::uint16_t slice = 0;
+    std::uint64_t offset = 0;
+    std::uint64_t until = 0;
+    std::string reason;
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(sequence, slice, offset, until, reason);
+    }
+    [[nodiscard]] std::string validate() const;
+};
+
+// cluster -> server, in the middle of a task: its pipeline lost or won a device, and this is how
+// long a task will take from now on.
+struct ClusterStatus {
+    static constexpr MessageType kType = MessageType::kClusterStatus;
+    double latency_s = 0;
+    bool degraded = false;
+    std::string note;
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(latency_s, degraded, note);
+    }
+    [[nodiscard]] std::string validate() const;
 };
 
 // server -> cluster: what became of an update. The cluster keeps it until then.

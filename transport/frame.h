@@ -63,6 +63,8 @@ enum class MessageType : std::uint16_t {
     kUpdateChunk = 46,
     kVerdict = 47,
     kFederationEnd = 48,
+    kUploadGrant = 49,
+    kClusterStatus = 50,
 };
 
 struct FrameHeader {

@@ -90,7 +90,8 @@ TEST(WireDocument, EveryExampleOpensAndEncodesToTheSameBytes) {
         round_trips<Hello, Welcome, Refuse, Ping, Pong, Configure, Ready, Begin, Done, Commit,
                     Committed, Stored, Leave, ProbeLink, LinkProbed, Fetch, Fetched, Failed, End,
                     Attach, TensorChunk, Credit, Attached, ClusterHello, ClusterWelcome, Task,
-                    ModelRequest, ModelChunk, UpdateSlice, UpdateChunk, Verdict, FederationEnd>();
+                    ModelRequest, ModelChunk, UpdateSlice, UpdateChunk, Verdict, FederationEnd,
+                    UploadGrant, ClusterStatus>();
     const std::vector<Example> examples = read_examples();
     EXPECT_EQ(examples.size(), known.size());
     for (const Example& example : examples) {

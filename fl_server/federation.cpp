@@ -1,0 +1,421 @@
+#include "fl_server/federation.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/check.h"
+#include "core/log.h"
+#include "fl_server/decision_json.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr std::size_t kEventsPerSnapshot = 1000;
+constexpr std::size_t kRecentRounds = 100;
+
+}  // namespace
+
+Federation::Federation(FederationOptions options, const ModelLayout& layout, Journal journal,
+                       Spool spool, ModelStore models, std::unique_ptr<Strategy> strategy)
+    : options_(std::move(options)),
+      layout_(layout),
+      journal_(std::move(journal)),
+      spool_(std::move(spool)),
+      models_(std::move(models)),
+      strategy_(std::move(strategy)),
+      intake_(layout_, spool_, options_.limits) {
+    for (const LayoutTensor& tensor : layout_.tensors())
+        entries_.push_back({tensor.name, tensor.dtype, tensor.shape});
+}
+
+Federation::Site& Federation::site(const std::string& cluster) {
+    Site& site = sites_[cluster];
+    site.facts.cluster = site.record.cluster = cluster;
+    return site;
+}
+
+Result<BlockSourcePtr> Federation::model(std::uint64_t version) const {
+    if (version == this->version()) return memory_source(global());
+    if (!models_.has(version))
+        return fail(ExitCode::kRunFailed, fmt::format("version {} is not kept any more", version));
+    return models_.source(version);
+}
+
+std::size_t Federation::connected() const {
+    return static_cast<std::size_t>(std::count_if(
+        sites_.begin(), sites_.end(), [](const auto& entry) { return entry.second.connected; }));
+}
+
+std::vector<std::string> Federation::absent() const {
+    std::vector<std::string> names;
+    for (const auto& [name, s] : sites_)
+        if (s.joined && !s.connected) names.push_back(name);
+    return names;
+}
+
+bool Federation::finished() const {
+    const bool all = options_.rounds > 0 && version() >= options_.rounds;
+    return all || (finish_from_ && (tasks_.empty() || version() > *finish_from_));
+}
+
+bool Federation::disk_is_low() const {
+    return spool_.free_bytes() < (options_.limits.free_space_mib << 20U) + layout_.bytes();
+}
+
+// ---- turns
+
+Result<void> Federation::begin_turn(double now_s) {
+    ECOPIPE_CHECK(!in_turn_);
+    if (last_now_s_ && !paused_) clock_s_ += std::max(0.0, now_s - *last_now_s_);
+    last_now_s_ = now_s;
+    in_turn_ = true;
+    return journal_.begin();
+}
+
+Result<void> Federation::end_turn() {
+    ECOPIPE_CHECK(in_turn_);
+    if (std::exchange(new_spool_files_, false)) ECOPIPE_RETURN_IF_ERROR(spool_.sync());
+    if (snapshot_due_ || events_since_snapshot_ > kEventsPerSnapshot) {
+        ECOPIPE_ASSIGN_OR_RETURN(const std::uint64_t fold_through, journal_.last_fold());
+        ECOPIPE_RETURN_IF_ERROR(journal_.set_snapshot(snapshot(fold_through)));
+        events_since_snapshot_ = 0;
+    }
+    ECOPIPE_RETURN_IF_ERROR(journal_.commit());
+    in_turn_ = false;
+    if (std::exchange(snapshot_due_, false) && awaiting_) return after_commit();
+    return {};
+}
+
+std::vector<Outgoing> Federation::take_outgoing() { return std::exchange(outgoing_, {}); }
+
+// ---- events
+
+Result<void> Federation::feed(const StrategyEvent& event) {
+    if (!replaying_) {
+        ECOPIPE_RETURN_IF_ERROR(journal_.add_event(clock_s_, event_json(event)));
+        ++events_since_snapshot_;
+    }
+    note(event);
+    return obey(strategy_->on(clock_s_, event),
+                std::holds_alternative<strategy_event::Tick>(event));
+}
+
+void Federation::note(const StrategyEvent& event) {
+    using namespace strategy_event;
+    const auto close_task = [&](const std::string& cluster) {
+        Site& s = site(cluster);
+        tasks_.erase(s.task);
+        s.task = 0;
+    };
+    if (const auto* joined = std::get_if<Joined>(&event)) {
+        Site& s = site(joined->facts.cluster);
+        s.facts = joined->facts;
+        s.joined = true;
+    } else if (const auto* changed = std::get_if<Changed>(&event)) {
+        site(changed->facts.cluster).facts = changed->facts;
+    } else if (const auto* gone = std::get_if<Left>(&event)) {
+        site(gone->cluster).joined = false;
+    } else if (const auto* admitted = std::get_if<Admitted>(&event)) {
+        Site& s = site(admitted->facts.cluster);
+        s.facts.latency_s = admitted->facts.latency_s;
+        s.staleness = admitted->staleness;
+        ++s.updates;
+        close_task(admitted->facts.cluster);
+    } else if (const auto* failed = std::get_if<Failed>(&event)) {
+        rejected_[failed->cluster] = failed->reason;
+        close_task(failed->cluster);
+    } else if (std::holds_alternative<Committed>(event)) {
+        awaiting_.reset();
+    } else if (std::holds_alternative<Tick>(event)) {
+        wake_at_s_.reset();
+    }
+}
+
+Result<void> Federation::hello(const ClientFacts& facts, std::uint64_t working_on) {
+    Site& s = site(facts.cluster);
+    s.connected = true;
+    if (s.record.quarantined) return {};
+    if (!s.joined) {
+        ClientFacts known = facts;
+        known.latency_s = s.facts.latency_s;
+        ECOPIPE_RETURN_IF_ERROR(feed(strategy_event::Joined{std::move(known)}));
+    } else if (facts.samples != s.facts.samples || facts.label_counts != s.facts.label_counts) {
+        ClientFacts changed = facts;
+        changed.latency_s = s.facts.latency_s;
+        ECOPIPE_RETURN_IF_ERROR(feed(strategy_event::Changed{std::move(changed)}));
+    }
+    if (s.task != 0 && s.task != working_on) send_task(s.task);
+    return {};
+}
+
+Result<void> Federation::left(const std::string& cluster) {
+    Site& s = site(cluster);
+    s.connected = false;
+    if (s.task != 0) intake_.abandon(s.task);
+    if (!s.joined) return {};
+    return feed(strategy_event::Left{cluster});
+}
+
+Result<void> Federation::status(const std::string& cluster, const ClusterStatus& status) {
+    Site& s = site(cluster);
+    s.degraded = status.degraded;
+    log_info("cluster {}: {}, {:.1f} s a task", cluster, printable(status.note), status.latency_s);
+    if (!s.joined) return {};
+    ClientFacts facts = s.facts;
+    facts.latency_s = status.latency_s;
+    return feed(strategy_event::Changed{std::move(facts)});
+}
+
+Result<void> Federation::tick() {
+    if (paused_ || awaiting_ || !wake_at_s_ || clock_s_ < *wake_at_s_) return {};
+    return feed(strategy_event::Tick{});
+}
+
+Result<void> Federation::pause(bool on) {
+    paused_ = on;
+    if (on) return {};
+    for (const auto& [number, task] : tasks_) send_task(number);
+    return {};
+}
+
+Result<void> Federation::admit(const std::string& cluster) {
+    const auto found = sites_.find(cluster);
+    if (found == sites_.end() || !found->second.record.quarantined)
+        return fail(ExitCode::kUsage,
+                    fmt::format("cluster {} is not in quarantine", printable(cluster)));
+    Site& s = found->second;
+    s.record.quarantined = false;
+    s.record.in_a_row = 0;
+    ECOPIPE_RETURN_IF_ERROR(journal_.set_site(s.record));
+    log_info("cluster {} is admitted again", cluster);
+    if (!s.connected || s.joined) return {};
+    return feed(strategy_event::Joined{s.facts});
+}
+
+// ---- updates
+
+Result<std::optional<Intake::Announced>> Federation::announce(const std::string& cluster,
+                                                              const UpdateSlice& slice) {
+    using Answer = std::optional<Intake::Announced>;
+    ECOPIPE_ASSIGN_OR_RETURN(const auto known, journal_.update(slice.sequence));
+    if (known && known->cluster == cluster) {
+        send_verdict(cluster, slice.sequence, known->state != UpdateState::kRejected,
+                     known->reason);
+        return Answer();
+    }
+    const auto task = tasks_.find(slice.sequence);
+    if (task == tasks_.end() || task->second.cluster != cluster) {
+        // Of another server's life, or invented: nothing of this federation is touched.
+        send_verdict(cluster, slice.sequence, false,
+                     fmt::format("task {} is not this cluster's", slice.sequence));
+        return Answer();
+    }
+    const std::uint64_t staleness = version() - task->second.base_version;
+    if (options_.limits.staleness_max > 0 && staleness > options_.limits.staleness_max) {
+        ECOPIPE_RETURN_IF_ERROR(reject(cluster, slice,
+                                       fmt::format("it is {} versions old, expected at most {}",
+                                                   staleness, options_.limits.staleness_max)));
+        return Answer();
+    }
+    ECOPIPE_ASSIGN_OR_RETURN(BlockSourcePtr base, model(task->second.base_version));
+    ECOPIPE_ASSIGN_OR_RETURN(
+        Intake::Announced announced,
+        intake_.announce({slice.sequence, task->second.base_version, std::move(base)}, slice));
+    if (announced.reason.empty()) return Answer(std::move(announced));
+    ECOPIPE_RETURN_IF_ERROR(reject(cluster, slice, announced.reason));
+    return Answer();
+}
+
+Result<Federation::Taken> Federation::chunk(const std::string& cluster, const UpdateChunk& chunk,
+                                            std::span<const std::byte> bytes) {
+    Taken taken;
+    const auto task = tasks_.find(chunk.sequence);
+    if (task == tasks_.end() || task->second.cluster != cluster) return taken;
+    ECOPIPE_ASSIGN_OR_RETURN(const Intake::Progress progress,
+                             intake_.chunk(chunk.sequence, chunk.slice, chunk.offset, bytes));
+    if (!progress.known) return taken;
+    taken.known = true;
+    taken.left = progress.left;
+    bytes_in_ += bytes.size();
+    if (!progress.reason.empty()) {
+        taken.over = true;
+        UpdateSlice slice;
+        slice.sequence = chunk.sequence;
+        slice.base_version = task->second.base_version;
+        ECOPIPE_RETURN_IF_ERROR(reject(cluster, slice, progress.reason));
+    } else if (progress.complete) {
+        taken.over = true;
+        ECOPIPE_RETURN_IF_ERROR(admit_update(cluster, *progress.complete));
+    }
+    return taken;
+}
+
+Result<void> Federation::reject(const std::string& cluster, const UpdateSlice& slice,
+                                const std::string& reason) {
+    intake_.abandon(slice.sequence);
+    UpdateRow row;
+    row.task = slice.sequence;
+    row.cluster = cluster;
+    row.base_version = slice.base_version;
+    row.samples = std::min(slice.samples, std::uint64_t{INT64_MAX});
+    row.state = UpdateState::kRejected;
+    row.reason = reason;
+    ECOPIPE_RETURN_IF_ERROR(journal_.add_update(row));
+    Site& s = site(cluster);
+    ++s.record.rejections;
+    ++s.record.in_a_row;
+    s.record.reason = reason;
+    const std::uint64_t after = options_.limits.quarantine_after;
+    const bool now_quarantined = after > 0 && s.record.in_a_row >= after && !s.record.quarantined;
+    if (now_quarantined) s.record.quarantined = true;
+    ECOPIPE_RETURN_IF_ERROR(journal_.set_site(s.record));
+    log_warn("rejected the update of {} for task {}: {}{}", cluster, slice.sequence, reason,
+             now_quarantined ? "; the cluster is in quarantine now" : "");
+    send_verdict(cluster, slice.sequence, false, reason);
+    ECOPIPE_RETURN_IF_ERROR(feed(strategy_event::Failed{cluster, reason}));
+    if (now_quarantined && s.joined) return feed(strategy_event::Left{cluster});
+    return {};
+}
+
+Result<void> Federation::admit_update(const std::string& cluster, const CompleteUpdate& update) {
+    const UpdateSlice& slice = update.first;
+    const OpenTask task = tasks_.at(slice.sequence);
+    UpdateRow row;
+    row.task = slice.sequence;
+    row.cluster = cluster;
+    row.base_version = task.base_version;
+    row.samples = slice.samples;
+    row.measure = update.measure;
+    row.sha256 = update.sha256;
+    row.spool = update.spool;
+    row.slice_bytes = update.slice_bytes;
+    row.train_loss = slice.train_loss;
+    row.seconds = slice.seconds;
+    row.eval_samples = std::min(slice.eval_samples, options_.limits.samples_max);
+    row.eval_loss = slice.eval_loss;
+    row.eval_accuracy = slice.eval_accuracy;
+    ECOPIPE_RETURN_IF_ERROR(journal_.add_update(row));
+    new_spool_files_ = true;
+    Site& s = site(cluster);
+    if (s.record.in_a_row > 0) {
+        s.record.in_a_row = 0;
+        ECOPIPE_RETURN_IF_ERROR(journal_.set_site(s.record));
+    }
+    ClientFacts facts = s.facts;
+    facts.samples = slice.samples;
+    facts.latency_s = clock_s_ - task.assigned_s;
+    const std::uint64_t staleness = version() - task.base_version;
+    const double norm = std::sqrt(update.measure.squared_norm);
+    const double clip = aggregator_->clip_factor(update.measure);
+    log_info(
+        "update of {} for task {}: {} samples, loss {:.4f}, {:.1f} s, norm {:.3g}{}, {} behind",
+        cluster, slice.sequence, slice.samples, slice.train_loss, facts.latency_s, norm,
+        clip < 1 ? fmt::format(" clipped to {:g}", aggregator_->norm_clip()) : "", staleness);
+    send_verdict(cluster, slice.sequence, true, "");
+    return feed(
+        strategy_event::Admitted{std::move(facts), slice.sequence, task.base_version, staleness});
+}
+
+// ---- what the strategy decides
+
+Result<void> Federation::obey(const StrategyDecisions& decisions, bool from_tick) {
+    for (const StrategyDecision& decision : decisions) {
+        if (const auto* task = std::get_if<strategy_decision::Assign>(&decision)) {
+            ECOPIPE_RETURN_IF_ERROR(assign(*task));
+        } else if (const auto* f = std::get_if<Fold>(&decision)) {
+            ECOPIPE_RETURN_IF_ERROR(fold(*f));
+        } else if (const auto* drop = std::get_if<strategy_decision::Drop>(&decision)) {
+            dropped_[drop->cluster] = drop->reason;
+            ECOPIPE_RETURN_IF_ERROR(journal_.set_dropped(drop->sequence, drop->reason));
+        } else if (const auto* move = std::get_if<strategy_decision::Group>(&decision)) {
+            site(move->cluster).group = move->to;
+            if (!replaying_)
+                log_info("cluster {} goes from group {} to {}", move->cluster, move->from,
+                         move->to);
+        } else if (const auto* made = std::get_if<strategy_decision::Commit>(&decision)) {
+            ECOPIPE_RETURN_IF_ERROR(commit(*made, from_tick));
+        } else if (const auto* wake = std::get_if<strategy_decision::Wake>(&decision)) {
+            wake_at_s_ = wake->at_s;
+        }
+    }
+    return {};
+}
+
+Result<void> Federation::assign(const strategy_decision::Assign& assign) {
+    Site& s = site(assign.cluster);
+    ECOPIPE_CHECK(s.task == 0);
+    const std::uint64_t number = next_task_++;
+    if (tasks_.empty()) round_started_s_ = clock_s_;
+    s.task = number;
+    if (s.group >= 0) s.group = static_cast<int>(assign.group);
+    tasks_[number] = {assign.cluster, assign.group, version(), clock_s_};
+    base_sha256_[version()] = global_sha256_;
+    send_task(number);
+    return {};
+}
+
+void Federation::send_task(std::uint64_t number) {
+    const auto found = tasks_.find(number);
+    if (replaying_ || paused_ || found == tasks_.end()) return;
+    const OpenTask& task = found->second;
+    if (!site(task.cluster).connected) return;  // it gets it when it says Hello
+    outgoing_.push_back(outgoing::SendTask{
+        task.cluster, Task{number, task.base_version + 1, task.base_version, options_.client,
+                           entries_, base_sha256_.at(task.base_version)}});
+}
+
+void Federation::send_verdict(const std::string& cluster, std::uint64_t task, bool accepted,
+                              const std::string& reason) {
+    outgoing_.push_back(outgoing::SendVerdict{cluster, Verdict{task, accepted, reason}});
+}
+
+Result<void> Federation::fold(const Fold& fold) {
+    ECOPIPE_ASSIGN_OR_RETURN(const auto row, journal_.update(fold.sequence));
+    if (!row || row->cluster != fold.cluster)
+        return fail(ExitCode::kRunFailed,
+                    fmt::format("strategy {} uses update {} of {}, which is not "
+                                "there",
+                                strategy_->name(), fold.sequence, fold.cluster));
+    ECOPIPE_ASSIGN_OR_RETURN(
+        const CheckedUpdate update,
+        open_spooled(spool_, row->spool, row->slice_bytes, row->base_version, row->measure));
+    ECOPIPE_RETURN_IF_ERROR(aggregator_->fold(fold, update));
+    ECOPIPE_ASSIGN_OR_RETURN(const std::uint64_t id, journal_.add_fold(fold.sequence, fold.cluster,
+                                                                       fold.slot, fold.weight));
+    static_cast<void>(id);
+    return {};
+}
+
+// ---- what is seen
+
+FederationView Federation::view() const {
+    FederationView view;
+    view.strategy = strategy_->name();
+    view.phase = finished()      ? "finished"
+                 : paused_       ? "paused"
+                 : finish_from_  ? "finishing"
+                 : disk_is_low() ? "disk full"
+                                 : "running";
+    view.version = version();
+    view.rounds = options_.rounds;
+    view.clock_s = clock_s_;
+    view.best_score = best_score_;
+    view.best_version = best_version_;
+    view.uploads = intake_.under_way();
+    view.free_bytes = spool_.free_bytes();
+    for (const auto& [name, s] : sites_) {
+        const auto task = tasks_.find(s.task);
+        view.sites.push_back({name, s.connected, 0, s.group, s.facts.latency_s, s.facts.samples,
+                              s.facts.label_counts, s.task,
+                              task == tasks_.end() ? 0 : task->second.base_version, s.staleness,
+                              s.updates, s.record.rejections, s.record.quarantined, s.degraded,
+                              s.record.reason});
+    }
+    const std::size_t skip = recent_.size() > kRecentRounds ? recent_.size() - kRecentRounds : 0;
+    view.recent.assign(recent_.begin() + static_cast<std::ptrdiff_t>(skip), recent_.end());
+    return view;
+}
+
+}  // namespace ecopipe

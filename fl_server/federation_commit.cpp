@@ -1,0 +1,160 @@
+// How a Federation makes a version: aggregation, files, journal, the line of rounds.jsonl.
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "core/log.h"
+#include "fl_server/decision_json.h"
+#include "fl_server/federation.h"
+
+namespace ecopipe {
+
+Result<void> Federation::commit(const strategy_decision::Commit& commit, bool from_tick) {
+    ECOPIPE_ASSIGN_OR_RETURN(const Aggregator::Committed made, aggregator_->commit(commit.recipe));
+    global_sha256_ = made.sha256;
+    ECOPIPE_RETURN_IF_ERROR(models_.write(made.version, *global()));
+    for (const Recipe::Keep& keep : commit.recipe.keep) {
+        ECOPIPE_ASSIGN_OR_RETURN(
+            kept_files_[keep.name],
+            models_.keep(keep.name, made.version, *aggregator_->state().stored.at(keep.name)));
+    }
+    if (commit.recipe.optimizer) {
+        ECOPIPE_ASSIGN_OR_RETURN(kept_files_[""], models_.keep("optimizer", made.version,
+                                                               *aggregator_->state().moments));
+    }
+    VersionRow row;
+    row.version = made.version;
+    row.group = commit.group;
+    row.sha256 = made.sha256;
+    row.recipe = recipe_json(commit.recipe);
+    ECOPIPE_ASSIGN_OR_RETURN(row.fold_through, journal_.last_fold());
+    std::vector<std::uint32_t> slots;
+    for (const Recipe::Close& close : commit.recipe.close) slots.push_back(close.slot);
+    ECOPIPE_RETURN_IF_ERROR(journal_.close_folds(slots, made.version));
+    ECOPIPE_ASSIGN_OR_RETURN(row.line, round_line(commit, made.version, from_tick));
+    ECOPIPE_RETURN_IF_ERROR(journal_.add_version(row));
+    rejected_.clear();
+    dropped_.clear();
+    bytes_in_ = 0;
+    round_started_s_ = clock_s_;
+    awaiting_ = made.version;
+    awaiting_line_ = row.line;
+    snapshot_due_ = true;
+    return {};
+}
+
+// What is known when the version is made; an evaluation on the server's data comes later.
+Result<std::string> Federation::round_line(const strategy_decision::Commit& commit,
+                                           std::uint64_t version, bool from_tick) {
+    ECOPIPE_ASSIGN_OR_RETURN(const auto updates, journal_.updates_in(version));
+    std::uint64_t samples = 0;
+    double weight = 0;
+    double loss = 0;
+    double accuracy = 0;
+    std::set<std::uint64_t> bases;
+    OrderedJson tested = OrderedJson::object();
+    for (const UpdateRow& update : updates) {
+        samples += update.samples;
+        if (update.eval_samples == 0) continue;
+        const auto n = static_cast<double>(update.eval_samples);
+        weight += n;
+        loss += n * update.eval_loss;
+        accuracy += n * update.eval_accuracy;
+        bases.insert(update.base_version);
+        tested[update.cluster] = {{"version", update.base_version},
+                                  {"samples", update.eval_samples},
+                                  {"accuracy", update.eval_accuracy},
+                                  {"loss", update.eval_loss}};
+    }
+    // The deadline ended the round: whoever trains the same version for the same group was late.
+    if (from_tick)
+        for (const auto& [number, task] : tasks_)
+            if (task.group == commit.group && task.base_version + 1 == version)
+                rejected_.emplace(task.cluster, "no update before the round's deadline");
+    OrderedJson line{{"round", version},
+                     {"wall_s", clock_s_ - round_started_s_},
+                     {"strategy", strategy_->name()},
+                     {"group", commit.group},
+                     {"clusters", commit.clusters},
+                     {"samples", samples},
+                     {"bytes_in", bytes_in_},
+                     {"rejected", rejected_}};
+    if (!dropped_.empty()) line["dropped"] = dropped_;
+    if (weight > 0) {
+        line["client_accuracy"] = accuracy / weight;
+        line["client_loss"] = loss / weight;
+        line["clients"] = std::move(tested);
+        const double score = accuracy / weight;
+        if (!options_.evaluate && bases.size() == 1 && score > best_score_ &&
+            models_.has(*bases.begin())) {
+            best_score_ = score;
+            best_version_ = *bases.begin();
+            ECOPIPE_RETURN_IF_ERROR(models_.publish_best(best_version_));
+        }
+    }
+    return line.dump();
+}
+
+Result<void> Federation::after_commit() {
+    const std::uint64_t version = *awaiting_;
+    ECOPIPE_RETURN_IF_ERROR(models_.publish(version));
+    OrderedJson line = OrderedJson::parse(awaiting_line_);
+    double accuracy = -1;
+    std::string result;
+    if (options_.evaluate) {
+        ECOPIPE_ASSIGN_OR_RETURN(const Evaluation evaluation, options_.evaluate(*global()));
+        accuracy = evaluation.accuracy;
+        line["accuracy"] = evaluation.accuracy;
+        line["loss"] = evaluation.loss;
+        result = fmt::format(", accuracy {:.2f} %", 100 * evaluation.accuracy);
+        if (accuracy > best_score_) {
+            best_score_ = accuracy;
+            best_version_ = version;
+            ECOPIPE_RETURN_IF_ERROR(models_.publish_best(version));
+        }
+    } else if (line.contains("client_accuracy")) {
+        accuracy = line["client_accuracy"];
+        result = fmt::format(", accuracy of the model before {:.2f} %", 100 * accuracy);
+    }
+    in_turn_ = true;
+    ECOPIPE_RETURN_IF_ERROR(journal_.begin());
+    const std::string text = line.dump();
+    ECOPIPE_RETURN_IF_ERROR(journal_.set_line(version, text));
+    ECOPIPE_RETURN_IF_ERROR(delete_finished());
+    if (!finished()) ECOPIPE_RETURN_IF_ERROR(feed(strategy_event::Committed{version, accuracy}));
+    ECOPIPE_RETURN_IF_ERROR(end_turn());
+    log_info("round {} done{}", version, result);
+    recent_.push_back(
+        {version, line["wall_s"], line["group"], line["clusters"].size(), line["samples"], accuracy,
+         line.value("loss", line.value("client_loss", -1.0)), line["rejected"].size()});
+    return rounds_->append(text);
+}
+
+Result<void> Federation::delete_finished() {
+    if (!options_.keep_updates) {
+        ECOPIPE_ASSIGN_OR_RETURN(const auto updates, journal_.finished_updates());
+        for (const UpdateRow& update : updates) {
+            for (std::size_t at = 0; at < update.spool.size();) {
+                const std::size_t end = std::min(update.spool.find(' ', at), update.spool.size());
+                spool_.remove(update.spool.substr(at, end - at));
+                at = end + 1;
+            }
+            ECOPIPE_RETURN_IF_ERROR(journal_.forget_spool(update.task));
+        }
+    }
+    std::set<std::uint64_t> needed;
+    if (options_.keep_updates) needed.insert(0);  // a replay starts there
+    for (std::uint64_t back = 0; back <= options_.keep_models && back <= version(); ++back)
+        needed.insert(version() - back);
+    for (const auto& [number, task] : tasks_) needed.insert(task.base_version);
+    ECOPIPE_ASSIGN_OR_RETURN(const auto bases, journal_.open_bases());
+    needed.insert(bases.begin(), bases.end());
+    models_.prune(needed);
+    std::erase_if(base_sha256_, [&](const auto& entry) { return !needed.contains(entry.first); });
+    std::set<std::string> files;
+    for (const auto& [name, file] : kept_files_) files.insert(file);
+    models_.prune_kept(files);
+    return {};
+}
+
+}  // namespace ecopipe

@@ -1,0 +1,242 @@
+// How a Federation begins, and how it goes on where a crash or a stop left it.
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "core/files.h"
+#include "core/log.h"
+#include "fl_server/decision_json.h"
+#include "fl_server/federation.h"
+#include "fl_server/strategies/roster.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr std::size_t kRoundsBytesMax = std::size_t{1} << 32;
+
+}  // namespace
+
+Result<std::unique_ptr<Federation>> Federation::open(FederationOptions options,
+                                                     const ModelLayout& layout,
+                                                     const std::string& initial,
+                                                     std::unique_ptr<Strategy> strategy) {
+    const std::string directory = options.state_directory;
+    ECOPIPE_RETURN_IF_ERROR(make_directories(directory));
+    if (!std::filesystem::exists(directory + "/journal.sqlite") &&
+        std::filesystem::exists(directory + "/rounds.jsonl"))
+        return fail(
+            ExitCode::kUsage,
+            fmt::format("--state {}: holds rounds without a journal; give another directory",
+                        directory));
+    ECOPIPE_ASSIGN_OR_RETURN(Journal journal, Journal::open(directory + "/journal.sqlite"));
+    ECOPIPE_ASSIGN_OR_RETURN(Spool spool, Spool::open(directory + "/spool"));
+    ECOPIPE_ASSIGN_OR_RETURN(ModelStore models, ModelStore::open(directory, layout));
+    std::unique_ptr<Federation> federation(new Federation(std::move(options), layout,
+                                                          std::move(journal), std::move(spool),
+                                                          std::move(models), std::move(strategy)));
+    ECOPIPE_RETURN_IF_ERROR(federation->start(initial));
+    return federation;
+}
+
+Result<void> Federation::check_identity() {
+    ECOPIPE_ASSIGN_OR_RETURN(const auto layout, journal_.meta("layout"));
+    if (layout && *layout != layout_json(layout_).dump())
+        return fail(ExitCode::kUsage,
+                    fmt::format("--state {}: its model has other tensors; give another directory",
+                                options_.state_directory));
+    for (const auto& [key, value] : options_.identity) {
+        ECOPIPE_ASSIGN_OR_RETURN(const auto known, journal_.meta("identity:" + key));
+        if (known && *known != value)
+            return fail(ExitCode::kUsage,
+                        fmt::format("--state {}: its {} is {}, found {}; give another directory",
+                                    options_.state_directory, key, *known, value));
+    }
+    return {};
+}
+
+Result<void> Federation::start(const std::string& initial) {
+    ECOPIPE_ASSIGN_OR_RETURN(const auto snapshot, journal_.snapshot());
+    ECOPIPE_RETURN_IF_ERROR(check_identity());
+    AggregatorState state;
+    if (snapshot) {
+        ECOPIPE_RETURN_IF_ERROR(restore_snapshot(*snapshot, state));
+    } else {
+        ECOPIPE_RETURN_IF_ERROR(models_.write(0, initial));
+        ECOPIPE_RETURN_IF_ERROR(models_.publish(0));
+        state.global = std::make_shared<const std::string>(initial);
+    }
+    global_sha256_ = sha256_hex(*state.global);
+    base_sha256_[state.version] = global_sha256_;
+    aggregator_ = std::make_unique<Aggregator>(
+        layout_, std::move(state), [this](std::uint64_t v) { return models_.source(v); },
+        AggregatorOptions{options_.limits.norm_clip, 1, true});
+    if (snapshot) return restore();
+    ECOPIPE_RETURN_IF_ERROR(journal_.begin());
+    for (const auto& [key, value] : options_.identity)
+        ECOPIPE_RETURN_IF_ERROR(journal_.set_meta("identity:" + key, value));
+    ECOPIPE_RETURN_IF_ERROR(journal_.add_version({0, 0, global_sha256_, Json::object(), 0, ""}));
+    ECOPIPE_RETURN_IF_ERROR(journal_.set_snapshot(this->snapshot(0)));
+    ECOPIPE_RETURN_IF_ERROR(journal_.commit());
+    ECOPIPE_ASSIGN_OR_RETURN(LineAppender log,
+                             LineAppender::open(options_.state_directory + "/rounds.jsonl"));
+    rounds_.emplace(std::move(log));
+    return {};
+}
+
+Json Federation::snapshot(std::uint64_t fold_through) const {
+    Json sites = Json::array();
+    for (const auto& [name, s] : sites_)
+        sites.push_back({{"facts", facts_json(s.facts)},
+                         {"joined", s.joined},
+                         {"task", s.task},
+                         {"group", s.group},
+                         {"staleness", s.staleness},
+                         {"updates", s.updates},
+                         {"degraded", s.degraded}});
+    Json tasks = Json::array();
+    for (const auto& [number, task] : tasks_)
+        tasks.push_back({{"task", number},
+                         {"cluster", task.cluster},
+                         {"group", task.group},
+                         {"base_version", task.base_version},
+                         {"assigned_s", task.assigned_s}});
+    Json json{{"version", version()},      {"fold_through", fold_through},
+              {"next_task", next_task_},   {"clock_s", clock_s_},
+              {"sites", std::move(sites)}, {"tasks", std::move(tasks)},
+              {"rejected", rejected_},     {"dropped", dropped_},
+              {"bytes_in", bytes_in_},     {"round_started_s", round_started_s_},
+              {"best_score", best_score_}, {"best_version", best_version_},
+              {"kept", kept_files_},       {"strategy", strategy_->save()}};
+    if (wake_at_s_) json["wake_at_s"] = *wake_at_s_;
+    if (awaiting_) {
+        json["awaiting"] = *awaiting_;
+        json["awaiting_line"] = awaiting_line_;
+    }
+    return json;
+}
+
+Result<void> Federation::restore_snapshot(const Json& json, AggregatorState& state) {
+    try {
+        state.version = json.at("version");
+        next_task_ = json.at("next_task");
+        snapshot_fold_ = json.at("fold_through");
+        clock_s_ = json.at("clock_s");
+        for (const Json& s : json.at("sites")) {
+            const ClientFacts facts = facts_from(s.at("facts"));
+            Site& restored = site(facts.cluster);
+            restored.facts = facts;
+            restored.joined = s.at("joined");
+            restored.task = s.at("task");
+            restored.group = s.at("group");
+            restored.staleness = s.at("staleness");
+            restored.updates = s.at("updates");
+            restored.degraded = s.at("degraded");
+        }
+        for (const Json& t : json.at("tasks"))
+            tasks_[t.at("task")] = {t.at("cluster"), t.at("group"), t.at("base_version"),
+                                    t.at("assigned_s")};
+        rejected_ = json.at("rejected").get<std::map<std::string, std::string>>();
+        dropped_ = json.at("dropped").get<std::map<std::string, std::string>>();
+        bytes_in_ = json.at("bytes_in");
+        round_started_s_ = json.at("round_started_s");
+        best_score_ = json.at("best_score");
+        best_version_ = json.at("best_version");
+        kept_files_ = json.at("kept").get<std::map<std::string, std::string>>();
+        if (json.contains("wake_at_s")) wake_at_s_ = json.at("wake_at_s").get<double>();
+        if (json.contains("awaiting")) {
+            awaiting_ = json.at("awaiting").get<std::uint64_t>();
+            awaiting_line_ = json.at("awaiting_line");
+        }
+        ECOPIPE_RETURN_IF_ERROR(strategy_->restore(json.at("strategy")));
+    } catch (const Json::exception& error) {
+        return fail(ExitCode::kBadFile, fmt::format("{}/journal.sqlite: its snapshot: {}",
+                                                    options_.state_directory, error.what()));
+    }
+    ECOPIPE_ASSIGN_OR_RETURN(state.global, models_.load(state.version));
+    for (const auto& [name, file] : kept_files_) {
+        ECOPIPE_ASSIGN_OR_RETURN(auto bytes, models_.load_kept(file));
+        if (name.empty())
+            state.moments = std::move(bytes);
+        else
+            state.stored[name] = std::move(bytes);
+    }
+    return {};
+}
+
+// The slots' sums are rebuilt from the updates that were folded before the snapshot; then the
+// events since it are fed again, whose folds and tasks come out as they did.
+Result<void> Federation::restore() {
+    ECOPIPE_ASSIGN_OR_RETURN(const auto versions, journal_.versions());
+    std::map<std::uint64_t, std::string> hashes;
+    for (const VersionRow& row : versions) hashes[row.version] = row.sha256;
+    if (hashes[version()] != global_sha256_)
+        return fail(ExitCode::kBadFile,
+                    fmt::format("{}/models/{}.safetensors: its hash is not the journal's",
+                                options_.state_directory, version()));
+    for (const auto& [number, task] : tasks_)
+        base_sha256_[task.base_version] = hashes[task.base_version];
+    ECOPIPE_ASSIGN_OR_RETURN(const auto sites, journal_.sites());
+    for (const SiteRow& row : sites) site(row.cluster).record = row;
+
+    ECOPIPE_ASSIGN_OR_RETURN(const auto events, journal_.events());
+    ECOPIPE_ASSIGN_OR_RETURN(const auto folds, journal_.open_folds(snapshot_fold_));
+    std::vector<std::pair<double, StrategyEvent>> replay;
+    for (const Journal::Event& event : events) {
+        ECOPIPE_ASSIGN_OR_RETURN(StrategyEvent parsed, event_from(event.body));
+        replay.emplace_back(event.at_s, std::move(parsed));
+    }
+    for (const FoldRow& row : folds)
+        ECOPIPE_RETURN_IF_ERROR(fold({row.cluster, row.task, row.slot, row.weight}));
+    ECOPIPE_RETURN_IF_ERROR(journal_.begin());
+    replaying_ = true;
+    for (const auto& [at_s, event] : replay) {
+        clock_s_ = std::max(clock_s_, at_s);
+        ECOPIPE_RETURN_IF_ERROR(feed(event));
+    }
+    replaying_ = false;
+    events_since_snapshot_ = events.size();
+    ECOPIPE_RETURN_IF_ERROR(journal_.commit());
+
+    // Files that no row speaks of are of transactions that never were.
+    ECOPIPE_ASSIGN_OR_RETURN(const auto files, journal_.spool_files());
+    spool_.remove_all_but({files.begin(), files.end()});
+    ECOPIPE_RETURN_IF_ERROR(rewrite_rounds());
+    log_info("{} goes on after version {}, {} tasks open", options_.state_directory, version(),
+             tasks_.size());
+    if (awaiting_) return after_commit();
+    return models_.publish(version());
+}
+
+// rounds.jsonl has a line a version; a crash may have taken the last ones, or cut one short.
+Result<void> Federation::rewrite_rounds() {
+    const std::string path = options_.state_directory + "/rounds.jsonl";
+    ECOPIPE_ASSIGN_OR_RETURN(const auto versions, journal_.versions());
+    std::string text;
+    for (const VersionRow& row : versions)
+        if (row.version > 0 && (!awaiting_ || row.version < *awaiting_)) text += row.line + "\n";
+    const auto found = read_file(path, kRoundsBytesMax);
+    if (!found || *found != text) ECOPIPE_RETURN_IF_ERROR(write_file_atomically(path, text));
+    ECOPIPE_ASSIGN_OR_RETURN(LineAppender log, LineAppender::open(path));
+    rounds_.emplace(std::move(log));
+    return {};
+}
+
+Result<void> Federation::backup_to(const std::string& directory) {
+    return backup_state(journal_, options_.state_directory, directory);
+}
+
+Result<void> backup_state(Journal& journal, const std::string& state, const std::string& to) {
+    ECOPIPE_RETURN_IF_ERROR(make_directories(to));
+    if (!std::filesystem::is_empty(to))
+        return fail(ExitCode::kUsage, fmt::format("{}: is not empty", to));
+    try {
+        for (const char* part : {"models", "kept", "spool"})
+            std::filesystem::copy(fmt::format("{}/{}", state, part),
+                                  fmt::format("{}/{}", to, part));
+    } catch (const std::filesystem::filesystem_error& error) {
+        return fail(ExitCode::kRunFailed, error.what());
+    }
+    return journal.backup_to(to + "/journal.sqlite");
+}
+
+}  // namespace ecopipe

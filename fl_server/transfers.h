@@ -1,0 +1,83 @@
+#pragma once
+// One pool of credits for all bytes under way, in both directions: how far each cluster may send
+// its update, and when it gets the next part of the model. So the server's memory does not depend
+// on how many clusters there are. Pure.
+
+#include <compare>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "core/clock.h"
+
+namespace ecopipe {
+
+struct UploadKey {
+    std::string cluster;
+    std::uint64_t task = 0;
+    std::uint16_t slice = 0;
+    friend auto operator<=>(const UploadKey&, const UploadKey&) = default;
+};
+
+class Transfers {
+  public:
+    explicit Transfers(std::size_t bytes_max) : max_(bytes_max) {}
+
+    // The cluster has `total` bytes of a slice, of which the first `have` are here.
+    void start_upload(Instant now, const UploadKey& key, std::size_t have, std::size_t total);
+    void took(Instant now, const UploadKey& key, std::size_t bytes);
+    void end_upload(const UploadKey& key);
+    void end_uploads_of(const std::string& cluster, std::uint64_t task);
+
+    struct Grant {
+        UploadKey key;
+        std::size_t offset = 0;
+        std::size_t until = 0;
+    };
+    // The next grant that the pool has room for, in the order of waiting.
+    [[nodiscard]] std::optional<Grant> next_grant();
+    // An upload that has had credit for longer than `patience` and sent nothing: it loses it.
+    [[nodiscard]] std::optional<UploadKey> take_stalled(Instant now, Duration patience);
+
+    struct Part {
+        std::string cluster;
+        std::uint64_t version = 0;
+        std::size_t offset = 0;
+        std::size_t bytes = 0;
+    };
+    // A cluster asks for a part; what it says to have received returns to the pool.
+    void ask(const Part& part, std::size_t received);
+    void received(const std::string& cluster, std::size_t received);
+    [[nodiscard]] std::optional<Part> next_part();
+
+    void forget(const std::string& cluster);
+    [[nodiscard]] std::size_t used() const { return used_; }
+    [[nodiscard]] std::size_t bytes_max() const { return max_; }
+
+  private:
+    struct Upload {
+        std::size_t have = 0;
+        std::size_t until = 0;
+        std::size_t total = 0;
+        bool waiting = false;
+        Instant last{};
+    };
+    struct Download {
+        std::uint64_t version = 0;
+        std::size_t sent = 0;  // up to here, from `received` on
+        std::size_t received = 0;
+    };
+    void drop(std::map<UploadKey, Upload>::iterator upload);
+    void wait(const UploadKey& key, Upload& upload);
+
+    std::size_t max_;
+    std::size_t used_ = 0;
+    std::map<UploadKey, Upload> uploads_;
+    std::deque<UploadKey> waiting_;
+    std::map<std::string, Download> downloads_;
+    std::deque<Part> asked_;
+};
+
+}  // namespace ecopipe

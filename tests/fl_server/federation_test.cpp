@@ -1,0 +1,483 @@
+#include "fl_server/federation.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <limits>
+
+#include "core/sha256.h"
+#include "fl_server/replay.h"
+#include "fl_server/strategies/registry.h"
+#include "tests/fl_server/toy_federation.h"
+
+namespace ecopipe::test {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr std::int64_t kElements = 30000;
+
+// A federation without sockets: clusters answer their tasks as soon as they get them, and the
+// federation is thrown away and opened again whenever a test says so.
+class FederationRun : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        directory_ = fs::temp_directory_path() /
+                     ("ecopipe_federation_" +
+                      std::to_string(::testing::UnitTest::GetInstance()->random_seed()) + "_" +
+                      ::testing::UnitTest::GetInstance()->current_test_info()->name() + "_" +
+                      std::to_string(::getpid()));
+        fs::remove_all(directory_);
+        options_.state_directory = directory_ / "state";
+        options_.rounds = 3;
+        options_.limits.free_space_mib = 0;
+        options_.identity["norm_clip"] = "100";
+        for (const char* name : {"a", "b", "c", "d"}) clusters_.insert(name);
+    }
+    void TearDown() override { fs::remove_all(directory_); }
+
+    std::unique_ptr<Strategy> strategy() const {
+        StrategySettings settings = default_settings(strategy_).value();
+        for (const auto& [key, value] : parameters_)
+            if (settings.parameters.has(key)) settings.parameters.set(key, value);
+        return make_strategy(settings).value();
+    }
+    Result<void> open() {
+        federation_.reset();
+        auto opened = Federation::open(options_, layout_,
+                                       std::string(static_cast<std::size_t>(kElements) * 4, '\0'),
+                                       strategy());
+        if (!opened) return tl::unexpected<Error>(opened.error());
+        federation_ = std::move(*opened);
+        base_s_ = now_s_;
+        return {};
+    }
+    void turn(const std::function<void()>& work = [] {}) {
+        ASSERT_TRUE(federation_->begin_turn(now_s_ - base_s_));
+        work();
+        ASSERT_TRUE(federation_->tick());
+        const auto ended = federation_->end_turn();
+        ASSERT_TRUE(ended) << ended.error().message;
+        for (const Outgoing& out : federation_->take_outgoing()) {
+            if (const auto* task = std::get_if<outgoing::SendTask>(&out))
+                tasks_[task->cluster] = task->task;
+            if (const auto* verdict = std::get_if<outgoing::SendVerdict>(&out))
+                verdicts_[verdict->cluster].push_back(verdict->verdict);
+        }
+        now_s_ += 0.1;
+    }
+    void all_say_hello() {
+        turn([&] {
+            for (const std::string& name : clusters_)
+                ASSERT_TRUE(federation_->hello({name, 0, 100, {}}, 0));
+        });
+    }
+
+    // What a cluster trains: a function of its name and the version, as training is.
+    std::string trained(const std::string& cluster, std::uint64_t version) const {
+        Rng rng(keyed_seed(version, cluster));
+        std::vector<float> values(kElements);
+        for (float& v : values) v = static_cast<float>(rng.normal() * 0.01);
+        return *flat_floats(values);
+    }
+    UpdateSlice announcement(const Task& task, const std::string& bytes) const {
+        UpdateSlice slice;
+        slice.base_version = task.base_version;
+        slice.sequence = task.sequence;
+        slice.samples = 100;
+        slice.bytes = bytes.size();
+        slice.sha256 = sha256_hex(bytes);
+        return slice;
+    }
+    // Announces and sends; false when the announcement was answered at once.
+    void upload(const std::string& cluster, const UpdateSlice& slice, const std::string& bytes,
+                std::size_t share = 1) {
+        turn([&] {
+            const auto announced = federation_->announce(cluster, slice);
+            ASSERT_TRUE(announced) << announced.error().message;
+            if (!*announced) return;
+            const std::size_t end = bytes.size() / share;
+            for (std::size_t at = (*announced)->offset; at < end;) {
+                const std::size_t part = std::min<std::size_t>(40000, end - at);
+                const auto taken =
+                    federation_->chunk(cluster, {slice.sequence, slice.slice, at},
+                                       std::as_bytes(std::span(bytes)).subspan(at, part));
+                ASSERT_TRUE(taken) << taken.error().message;
+                at += part;
+                if (taken->over) break;
+            }
+        });
+    }
+    void answer(const std::string& cluster) {
+        const Task task = tasks_.at(cluster);
+        tasks_.erase(cluster);
+        const std::string bytes = trained(cluster, task.base_version);
+        upload(cluster, announcement(task, bytes), bytes);
+    }
+    void run_to_end() {
+        for (int i = 0; i < 10000 && !federation_->finished(); ++i) {
+            if (tasks_.empty())
+                turn();
+            else
+                answer(tasks_.begin()->first);
+        }
+        ASSERT_TRUE(federation_->finished());
+    }
+    std::string rounds() const {
+        return read_file(options_.state_directory + "/rounds.jsonl", 1U << 30U).value();
+    }
+
+    fs::path directory_;
+    FederationOptions options_;
+    std::string strategy_ = "fedavg";
+    std::map<std::string, Json> parameters_{{"min_clients", 4}, {"deadline_s", 5.0}};
+    ModelLayout layout_ = vector_layout(kElements);
+    std::unique_ptr<Federation> federation_;
+    std::set<std::string> clusters_;
+    std::map<std::string, Task> tasks_;
+    std::map<std::string, std::vector<Verdict>> verdicts_;
+    double now_s_ = 0;
+    double base_s_ = 0;
+};
+
+TEST_F(FederationRun, ThrownAwayAfterEveryTurnItEndsWithTheSameBytes) {
+    ASSERT_TRUE(open());
+    all_say_hello();
+    run_to_end();
+    const std::string expected = *federation_->global();
+    fs::remove_all(directory_);
+    tasks_.clear();
+    ASSERT_TRUE(open());
+    all_say_hello();
+    for (int i = 0; i < 200 && !federation_->finished(); ++i) {
+        const auto reopened = open();
+        ASSERT_TRUE(reopened) << reopened.error().message;
+        // The clusters come back; who has its task says so.
+        turn([&] {
+            for (const std::string& name : clusters_)
+                ASSERT_TRUE(federation_->hello(
+                    {name, 0, 100, {}}, tasks_.contains(name) ? tasks_.at(name).sequence : 0));
+        });
+        if (!tasks_.empty()) answer(std::prev(tasks_.end())->first);
+    }
+    ASSERT_TRUE(federation_->finished());
+    EXPECT_TRUE(*federation_->global() == expected);
+    const std::string log = rounds();
+    EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 3);
+    for (const auto& [cluster, verdicts] : verdicts_) {
+        for (const Verdict& v : verdicts) EXPECT_TRUE(v.accepted) << v.reason;
+    }
+}
+
+TEST_F(FederationRun, BadUpdatesAreRejectedWithReasonsAndChangeNothing) {
+    // The reference: the same without the liar.
+    clusters_ = {"a", "b", "c"};
+    parameters_["min_clients"] = 3;
+    options_.rounds = 1;
+    ASSERT_TRUE(open());
+    all_say_hello();
+    run_to_end();
+    const std::string expected = *federation_->global();
+    struct Lie {
+        const char* reason;
+        std::function<void(UpdateSlice&, std::string&)> tell;
+    };
+    const auto set_float = [](std::string& bytes, std::size_t at, float value) {
+        std::memcpy(bytes.data() + at * 4, &value, 4);
+    };
+    const std::vector<Lie> lies{
+        {"tensor w has a value that is not finite",
+         [&](UpdateSlice& s, std::string& b) {
+             set_float(b, kElements - 1, std::numeric_limits<float>::quiet_NaN());
+             s.sha256 = sha256_hex(b);
+         }},
+        {"moves a value by 1e+30",
+         [&](UpdateSlice& s, std::string& b) {
+             for (std::size_t i = 0; i < kElements; ++i) set_float(b, i, 1e30F);
+             s.sha256 = sha256_hex(b);
+         }},
+        {"have 119996 bytes, expected 120000",
+         [](UpdateSlice& s, std::string& b) {
+             b.resize(b.size() - 4);
+             s.bytes = b.size();
+             s.sha256 = sha256_hex(b);
+         }},
+        {"starts from version 7, expected 0",
+         [](UpdateSlice& s, std::string&) { s.base_version = 7; }},
+        {"claims 0 samples", [](UpdateSlice& s, std::string&) { s.samples = 0; }},
+        {"claims 18446744073709551615 samples",
+         [](UpdateSlice& s, std::string&) { s.samples = UINT64_MAX; }},
+        {"do not have the hash announced",
+         [](UpdateSlice& s, std::string&) { s.sha256 = std::string(64, '0'); }},
+        {"has norm", [&](UpdateSlice& s, std::string& b) {
+             set_float(b, 5, 5e8F);
+             s.sha256 = sha256_hex(b);
+         }}};
+    clusters_.insert("liar");
+    parameters_["min_clients"] = 4;
+    for (const Lie& lie : lies) {
+        fs::remove_all(directory_);
+        tasks_.clear();
+        verdicts_.clear();
+        ASSERT_TRUE(open());
+        all_say_hello();
+        const Task task = tasks_.at("liar");
+        tasks_.erase("liar");
+        std::string bytes = trained("liar", 0);
+        UpdateSlice slice = announcement(task, bytes);
+        lie.tell(slice, bytes);
+        upload("liar", slice, bytes);
+        run_to_end();
+        EXPECT_TRUE(*federation_->global() == expected) << lie.reason;
+        ASSERT_EQ(verdicts_["liar"].size(), 1U) << lie.reason;
+        EXPECT_FALSE(verdicts_["liar"][0].accepted);
+        EXPECT_NE(rounds().find(lie.reason), std::string::npos) << rounds();
+    }
+}
+
+TEST_F(FederationRun, HalfAnUpdateOrNoneIsLeftOutAtTheDeadline) {
+    clusters_ = {"a", "b", "c"};
+    parameters_["min_clients"] = 3;
+    options_.rounds = 1;
+    ASSERT_TRUE(open());
+    all_say_hello();
+    run_to_end();
+    const std::string expected = *federation_->global();
+    clusters_.insert("liar");
+    parameters_["min_clients"] = 4;
+    for (const bool half : {false, true}) {
+        fs::remove_all(directory_);
+        tasks_.clear();
+        ASSERT_TRUE(open());
+        all_say_hello();
+        const Task task = tasks_.at("liar");
+        tasks_.erase("liar");
+        const std::string bytes = trained("liar", 0);
+        if (half) upload("liar", announcement(task, bytes), bytes, 2);
+        const double before = now_s_;
+        run_to_end();
+        EXPECT_LT(now_s_ - before, 6);
+        EXPECT_TRUE(*federation_->global() == expected);
+        EXPECT_NE(rounds().find("\"liar\":\"no update before the round's deadline\""),
+                  std::string::npos)
+            << rounds();
+    }
+}
+
+TEST_F(FederationRun, TheSameUpdateTwiceCountsOnce) {
+    ASSERT_TRUE(open());
+    all_say_hello();
+    const Task task = tasks_.at("a");
+    answer("a");
+    const std::string bytes = trained("a", 0);
+    upload("a", announcement(task, bytes), bytes);
+    ASSERT_EQ(verdicts_["a"].size(), 2U);
+    EXPECT_TRUE(verdicts_["a"][1].accepted);
+    ASSERT_TRUE(open());  // also by a server that has it from its journal alone
+    all_say_hello();
+    upload("a", announcement(task, bytes), bytes);
+    ASSERT_EQ(verdicts_["a"].size(), 3U);
+    EXPECT_TRUE(verdicts_["a"][2].accepted);
+    // Another cluster cannot speak for it.
+    upload("b", announcement(task, bytes), bytes);
+    EXPECT_FALSE(verdicts_["b"].back().accepted);
+    answer("b");
+    answer("c");
+    answer("d");
+    EXPECT_NE(rounds().find("\"samples\":400"), std::string::npos) << rounds();
+}
+
+TEST_F(FederationRun, ARepeatOffenderIsQuarantinedUntilTheOperatorAdmitsIt) {
+    options_.rounds = 0;
+    options_.limits.quarantine_after = 2;
+    parameters_["min_clients"] = 3;
+    ASSERT_TRUE(open());
+    all_say_hello();
+    for (int round = 0; round < 2; ++round) {
+        const Task task = tasks_.at("d");
+        UpdateSlice slice = announcement(task, trained("d", 0));
+        slice.samples = 0;
+        upload("d", slice, "");
+        for (const char* good : {"a", "b", "c"}) answer(good);
+    }
+    EXPECT_FALSE(tasks_.contains("d") && tasks_.at("d").base_version == 2);
+    EXPECT_TRUE(federation_->view().sites[3].quarantined);
+    ASSERT_TRUE(open());  // remembered
+    all_say_hello();
+    EXPECT_TRUE(federation_->view().sites[3].quarantined);
+    turn([&] {
+        EXPECT_FALSE(federation_->admit("a"));
+        EXPECT_TRUE(federation_->admit("d"));
+    });
+    for (const char* good : {"a", "b", "c"}) answer(good);
+    EXPECT_EQ(tasks_.at("d").base_version, 3U);
+}
+
+TEST_F(FederationRun, SlicesMakeAnUpdateOnlyWhenAllAreThere) {
+    layout_ = ModelLayout::create({{"x", DType::kF32, {kElements / 2}, TensorKind::kParameter, 0},
+                                   {"y", DType::kF32, {kElements / 2}, TensorKind::kParameter, 2}})
+                  .value();
+    options_.rounds = 1;
+    clusters_ = {"a", "b"};
+    parameters_["min_clients"] = 2;
+    std::string whole;
+    for (const bool sliced : {false, true}) {
+        fs::remove_all(directory_);
+        tasks_.clear();
+        verdicts_.clear();
+        ASSERT_TRUE(open());
+        all_say_hello();
+        const Task task = tasks_.at("a");
+        tasks_.erase("a");
+        const std::string bytes = trained("a", 0);
+        if (!sliced) {
+            UpdateSlice slice = announcement(task, bytes);
+            slice.last_layer = 2;
+            upload("a", slice, bytes);
+        }
+        for (const std::uint16_t part : {std::uint16_t{1}, std::uint16_t{0}}) {
+            if (!sliced) break;
+            EXPECT_TRUE(verdicts_["a"].empty());
+            const std::string half = bytes.substr(part * bytes.size() / 2, bytes.size() / 2);
+            UpdateSlice slice = announcement(task, half);
+            slice.slice = part;
+            slice.slices = 2;
+            slice.first_layer = part == 0 ? 0 : 1;
+            slice.last_layer = part == 0 ? 0 : 2;
+            upload("a", slice, half);
+        }
+        ASSERT_EQ(verdicts_["a"].size(), 1U);
+        EXPECT_TRUE(verdicts_["a"][0].accepted) << verdicts_["a"][0].reason;
+        const Task other = tasks_.at("b");
+        tasks_.erase("b");
+        UpdateSlice slice = announcement(other, trained("b", 0));
+        slice.last_layer = 2;
+        upload("b", slice, trained("b", 0));
+        ASSERT_TRUE(federation_->finished());
+        if (sliced)
+            EXPECT_TRUE(*federation_->global() == whole);
+        else
+            whole = *federation_->global();
+    }
+}
+
+TEST_F(FederationRun, ReplayReproducesEveryHashOfAnAsynchronousRun) {
+    for (const char* name : {"fedasync", "fedbuff", "fedat", "fedadam", "eco-fl"}) {
+        SCOPED_TRACE(name);
+        fs::remove_all(directory_);
+        tasks_.clear();
+        strategy_ = name;
+        options_.rounds = 25;
+        options_.keep_updates = true;
+        ASSERT_TRUE(open());
+        all_say_hello();
+        Rng rng(9);
+        for (int i = 0; i < 3000 && !federation_->finished(); ++i) {
+            if (i % 7 == 3) {
+                const auto reopened = open();
+                ASSERT_TRUE(reopened) << reopened.error().message;
+                turn([&] {
+                    for (const std::string& n : clusters_)
+                        ASSERT_TRUE(federation_->hello(
+                            {n, 0, 100, {}}, tasks_.contains(n) ? tasks_.at(n).sequence : 0));
+                });
+            }
+            turn();
+            if (tasks_.empty()) continue;
+            auto chosen = tasks_.begin();
+            std::advance(chosen, static_cast<std::ptrdiff_t>(rng.below(tasks_.size())));
+            answer(chosen->first);
+        }
+        ASSERT_TRUE(federation_->finished());
+        const auto outcome = replay_journal(options_.state_directory, directory_ / "replay");
+        ASSERT_TRUE(outcome) << outcome.error().message;
+        EXPECT_EQ(outcome->versions, 25U);
+        EXPECT_EQ(outcome->different, 0U);
+        EXPECT_GE(outcome->updates, 20U);
+    }
+}
+
+TEST_F(FederationRun, AThousandRoundsDoNotFillTheDisk) {
+    options_.rounds = 1000;
+    options_.keep_models = 2;
+    clusters_ = {"a", "b"};
+    parameters_["min_clients"] = 2;
+    ASSERT_TRUE(open());
+    all_say_hello();
+    const auto used = [&](const char* part) {
+        std::uintmax_t bytes = 0;
+        for (const auto& entry : fs::directory_iterator(fs::path(options_.state_directory) / part))
+            if (entry.is_regular_file()) bytes += entry.file_size();
+        return bytes;
+    };
+    std::uintmax_t journal_at_500 = 0;
+    for (int i = 0; i < 10000 && !federation_->finished(); ++i) {
+        answer(tasks_.begin()->first);
+        if (federation_->version() == 500)
+            journal_at_500 = fs::file_size(options_.state_directory + "/journal.sqlite");
+    }
+    ASSERT_TRUE(federation_->finished());
+    const auto model = static_cast<std::uintmax_t>(kElements) * 4;
+    EXPECT_LE(used("models"), 4 * (model + 1000));
+    EXPECT_EQ(used("spool"), 0U);
+    const auto journal = fs::file_size(options_.state_directory + "/journal.sqlite");
+    // Metadata stays: some hundred bytes an update and a version.
+    EXPECT_LT(journal - journal_at_500, 500U * 2500U);
+    EXPECT_LT(journal, 1000U * 2500U + (1U << 20U));
+}
+
+TEST_F(FederationRun, ABackupGoesOnAsTheOriginal) {
+    ASSERT_TRUE(open());
+    all_say_hello();
+    answer("a");
+    answer("b");
+    ASSERT_TRUE(federation_->backup_to(directory_ / "backup"));
+    EXPECT_FALSE(federation_->backup_to(directory_ / "backup"));  // not empty
+    const auto tasks = tasks_;
+    run_to_end();
+    const std::string expected = *federation_->global();
+    options_.state_directory = directory_ / "backup";
+    const auto restored = open();
+    ASSERT_TRUE(restored) << restored.error().message;
+    tasks_ = tasks;
+    turn([&] {
+        for (const std::string& n : clusters_)
+            ASSERT_TRUE(federation_->hello({n, 0, 100, {}},
+                                           tasks_.contains(n) ? tasks_.at(n).sequence : 0));
+    });
+    run_to_end();
+    EXPECT_TRUE(*federation_->global() == expected);
+}
+
+TEST_F(FederationRun, StatesOfOthersAndNewerJournalsAreRefused) {
+    ASSERT_TRUE(open());
+    options_.identity["norm_clip"] = "5";
+    const auto other = open();
+    ASSERT_FALSE(other);
+    EXPECT_EQ(other.error().code, ExitCode::kUsage);
+    EXPECT_NE(other.error().message.find("norm_clip is 100, found 5"), std::string::npos);
+    {
+        Database database = Database::open(options_.state_directory + "/journal.sqlite").value();
+        ASSERT_TRUE(database.execute("PRAGMA user_version = 99"));
+    }
+    const auto newer = open();
+    ASSERT_FALSE(newer);
+    EXPECT_EQ(newer.error().code, ExitCode::kMismatch);
+}
+
+TEST_F(FederationRun, PausedItGivesNoTasksAndItsDeadlineWaits) {
+    options_.rounds = 1;
+    ASSERT_TRUE(open());
+    turn([&] { ASSERT_TRUE(federation_->pause(true)); });
+    all_say_hello();
+    EXPECT_TRUE(tasks_.empty());
+    now_s_ += 1000;
+    turn();
+    EXPECT_EQ(federation_->version(), 0U);
+    turn([&] { ASSERT_TRUE(federation_->pause(false)); });
+    EXPECT_EQ(tasks_.size(), 4U);
+    run_to_end();
+}
+
+}  // namespace
+}  // namespace ecopipe::test
