@@ -118,20 +118,6 @@ std::string strategy_name(const CommandLine& line, const ServerConfig& config) {
     return named ? line.get_text("strategy") : config.strategies.front().name;
 }
 
-ServerLimits limits_of(const Limits& told) {
-    ServerLimits limits;
-    limits.norm_clip = told.norm_clip.value_or(kServerNormClip);
-    limits.norm_max = told.norm_max;
-    limits.samples_max = static_cast<std::uint64_t>(told.samples_max);
-    limits.staleness_max = static_cast<std::uint64_t>(told.staleness_max);
-    limits.quarantine_after = static_cast<std::uint64_t>(told.quarantine_after);
-    limits.clusters_max = static_cast<std::uint64_t>(told.clusters_max);
-    limits.credit_mib = static_cast<std::uint64_t>(told.credit_mib);
-    limits.free_space_mib = static_cast<std::uint64_t>(told.free_space_mib);
-    limits.slices_max = static_cast<std::uint64_t>(told.slices_max);
-    return limits;
-}
-
 Result<void> configure(const CommandLine& line, ServerOptions& options) {
     FederationOptions& federation = options.federation;
     federation.state_directory = line.get_text("state");
@@ -144,15 +130,16 @@ Result<void> configure(const CommandLine& line, ServerOptions& options) {
     ECOPIPE_ASSIGN_OR_RETURN(StrategySettings settings, config.strategy(name));
     ECOPIPE_ASSIGN_OR_RETURN(const StrategyKind* kind, find_strategy(name));
     settings.seed = static_cast<std::uint64_t>(line.get_integer("seed"));
-    // A flag's default counts only where server.yaml says nothing of the strategy.
-    const bool told = std::any_of(config.strategies.begin(), config.strategies.end(),
-                                  [&](const StrategySettings& s) { return s.name == name; });
-    if (settings.parameters.has("min_clients") && (line.given("min-clusters") || !told))
+    // What the flags say, a flag's default only where server.yaml says nothing.
+    const auto flag_wins = [&](const char* flag, const char* key) {
+        return settings.parameters.has(key) && (line.given(flag) || !settings.told.contains(key));
+    };
+    if (flag_wins("min-clusters", "min_clients"))
         settings.parameters.set("min_clients", line.get_integer("min-clusters"));
-    if (settings.parameters.has("deadline_s") && (line.given("round-timeout-s") || !told))
+    if (flag_wins("round-timeout-s", "deadline_s"))
         settings.parameters.set("deadline_s", line.get_number("round-timeout-s"));
     federation.client = config.client_settings.pairs(kind->client_mu);
-    federation.limits = limits_of(config.limits);
+    federation.limits = config.limits;
     federation.identity["strategy"] =
         fmt::format("{} {} {}", name, settings.parameters.json(kind->rules).dump(), settings.seed);
     federation.identity["norm_clip"] = fmt::format("{}", federation.limits.norm_clip);
@@ -199,7 +186,7 @@ Result<ExitCode> run(int argc, const char* const* argv) {
         ECOPIPE_ASSIGN_OR_RETURN(const ServerConfig config, read_config(line));
         ECOPIPE_ASSIGN_OR_RETURN(
             const std::string text,
-            config_text(config, {strategy_name(line, config)}, kServerNormClip));
+            config_text(config, {strategy_name(line, config)}));
         fmt::print("{}", text);
         return ExitCode::kDone;
     }

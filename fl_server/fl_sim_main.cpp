@@ -64,10 +64,11 @@ void declare(CommandLine& line) {
 
 Result<void> read_config(const CommandLine& line, Simulation& simulation) {
     ServerConfig& config = simulation.config;
+    config.limits.norm_clip = kSimulatorNormClip;
     if (line.has("config")) {
         const std::string path = line.get_text("config");
         ECOPIPE_ASSIGN_OR_RETURN(const std::string text, read_file(path, kConfigFileBytesMax));
-        ECOPIPE_ASSIGN_OR_RETURN(config, parse_server_config(text, path));
+        ECOPIPE_ASSIGN_OR_RETURN(config, parse_server_config(text, path, config));
     }
     if (line.given("classes-per-client"))
         config.simulation.classes_per_client =
@@ -81,8 +82,7 @@ Result<void> read_config(const CommandLine& line, Simulation& simulation) {
         for (const StrategySettings& told : config.strategies)
             simulation.strategies.push_back(told.name);
     }
-    if (simulation.strategies.empty())
-        return fail(ExitCode::kUsage, "--strategy is missing");
+    if (simulation.strategies.empty()) return fail(ExitCode::kUsage, "--strategy is missing");
     // Every strategy with the same number at work, and a start together.
     std::vector<StrategySettings> settled;
     for (const std::string& name : simulation.strategies) {
@@ -123,8 +123,8 @@ Result<void> open_model_and_data(const CommandLine& line, Simulation& simulation
 
 // What the bytes of the runs depend on.
 OrderedJson effective(const Simulation& simulation, const std::string& config_yaml) {
-    return {{"schema", "ecopipe.simulation/1"}, {"model", simulation.model.id()},
-            {"data", simulation.data},          {"clients", simulation.clients},
+    return {{"schema", "ecopipe.simulation/1"},  {"model", simulation.model.id()},
+            {"data", simulation.data},           {"clients", simulation.clients},
             {"virtual_s", simulation.virtual_s}, {"config", config_yaml}};
 }
 
@@ -138,9 +138,9 @@ Result<void> keep_settings(const std::string& out, const OrderedJson& settings) 
     ECOPIPE_ASSIGN_OR_RETURN(const Json old, parse_json(before, path));
     for (const auto& [key, value] : settings.items())
         if (!old.contains(key) || OrderedJson(old[key]) != value)
-            return fail(ExitCode::kUsage,
-                        fmt::format("--out {} holds runs with other settings: {} differs", out,
-                                    key));
+            return fail(
+                ExitCode::kUsage,
+                fmt::format("--out {} holds runs with other settings: {} differs", out, key));
     return {};
 }
 
@@ -204,16 +204,14 @@ Result<bool> run_one(const Simulation& simulation, const std::string& name, std:
         Population::create(simulation.labels, simulation.model.num_classes, simulation.clients,
                            setup.at("epochs").get<std::int64_t>(), simulation.config.simulation,
                            static_cast<std::uint64_t>(seed)));
-    ECOPIPE_ASSIGN_OR_RETURN(
-        const TensorMap weights,
-        initial_weights(simulation.model, static_cast<std::uint64_t>(seed)));
+    ECOPIPE_ASSIGN_OR_RETURN(const TensorMap weights,
+                             initial_weights(simulation.model, static_cast<std::uint64_t>(seed)));
     ECOPIPE_ASSIGN_OR_RETURN(const auto checkpoint,
                              read_simulation_checkpoint(stem + ".checkpoint"));
     std::uint64_t written = checkpoint ? checkpoint->lines_bytes : 0;
     ECOPIPE_RETURN_IF_ERROR(cut_file(partial, written));
     ECOPIPE_ASSIGN_OR_RETURN(LineAppender lines, LineAppender::open(partial));
-    VirtualRunOptions options{simulation.virtual_s,
-                              simulation.config.limits.norm_clip.value_or(0),
+    VirtualRunOptions options{simulation.virtual_s, simulation.config.limits.norm_clip,
                               static_cast<std::uint64_t>(seed), name == "tifl",
                               simulation.config.simulation};
     VirtualRun run(*simulation.layout, std::make_shared<const std::string>(flatten(weights)),
@@ -229,7 +227,8 @@ Result<bool> run_one(const Simulation& simulation, const std::string& name, std:
     const auto show = [&] {
         shown_at = monotonic_now();
         const auto& points = run.evaluations();
-        fmt::print(stderr, "{} seed {}: {:.0f} of {:.0f} virtual s, version {}, {} tasks, {}, {:.0f} s\n",
+        fmt::print(stderr,
+                   "{} seed {}: {:.0f} of {:.0f} virtual s, version {}, {} tasks, {}, {:.0f} s\n",
                    name, seed, run.now_s(), simulation.virtual_s, run.version(), run.tasks(),
                    points.empty() ? "not tested yet"
                                   : fmt::format("accuracy {:.2f} %", 100 * points.back().accuracy),
@@ -243,8 +242,8 @@ Result<bool> run_one(const Simulation& simulation, const std::string& name, std:
         }));
         if (run.finished()) break;
         ECOPIPE_ASSIGN_OR_RETURN(VirtualRun::Snapshot snapshot, run.save());
-        ECOPIPE_RETURN_IF_ERROR(write_simulation_checkpoint(stem + ".checkpoint",
-                                                            {std::move(snapshot), written}));
+        ECOPIPE_RETURN_IF_ERROR(
+            write_simulation_checkpoint(stem + ".checkpoint", {std::move(snapshot), written}));
         saved = monotonic_now();
         if (signal_received() != 0) return false;
     }
@@ -275,22 +274,21 @@ Result<void> report(const CommandLine& line, const Simulation& simulation,
                     const OrderedJson& settings) {
     ECOPIPE_ASSIGN_OR_RETURN(const auto runs, finished_runs(simulation));
     OrderedJson summary = settings;
-    summary["norm_clip"] = simulation.config.limits.norm_clip.value_or(0);
+    summary["norm_clip"] = simulation.config.limits.norm_clip;
     summary["seeds"] = simulation.seeds;
-    summary["strategies"] =
-        summary_json(runs, simulation.config.simulation.targets_percent);
+    summary["strategies"] = summary_json(runs, simulation.config.simulation.targets_percent);
     ECOPIPE_RETURN_IF_ERROR(
         write_file_atomically(simulation.out + "/summary.json", summary.dump(2) + "\n"));
     if (line.has("svg"))
         ECOPIPE_RETURN_IF_ERROR(write_file_atomically(
             line.get_text("svg"),
-            accuracy_svg(runs, fmt::format("{} clusters, labels {} of latency", simulation.clients,
-                                           simulation.config.simulation.labels == "tied"
-                                               ? "tied to the band"
-                                               : "independent"))));
+            accuracy_svg(
+                runs, fmt::format("{} clusters, labels {} of latency", simulation.clients,
+                                  simulation.config.simulation.labels == "tied" ? "tied to the band"
+                                                                                : "independent"))));
     fmt::print("{}norm clipping: {}\n", summary_table(summary["strategies"]),
-               simulation.config.limits.norm_clip.value_or(0) > 0
-                   ? fmt::format("{}", *simulation.config.limits.norm_clip)
+               simulation.config.limits.norm_clip > 0
+                   ? fmt::format("{}", simulation.config.limits.norm_clip)
                    : "off");
     return {};
 }
@@ -306,15 +304,15 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     simulation.virtual_s = line.get_number("virtual-seconds");
     ECOPIPE_RETURN_IF_ERROR(read_config(line, simulation));
     ECOPIPE_ASSIGN_OR_RETURN(const std::string config_yaml,
-                             config_text(simulation.config, simulation.strategies, 0));
+                             config_text(simulation.config, simulation.strategies));
     if (line.get_flag("print-config")) {
         fmt::print("{}", config_yaml);
         return ExitCode::kDone;
     }
     if (!line.has("out")) return fail(ExitCode::kUsage, "--out is missing");
     simulation.out = line.get_text("out");
-    ECOPIPE_ASSIGN_OR_RETURN(
-        simulation.seeds, parse_integers(line.get_text("seeds"), "--seeds", {0, INT64_MAX}));
+    ECOPIPE_ASSIGN_OR_RETURN(simulation.seeds,
+                             parse_integers(line.get_text("seeds"), "--seeds", {0, INT64_MAX}));
     configure_torch(1);
     warn_without_fast_blas();
     ECOPIPE_RETURN_IF_ERROR(open_model_and_data(line, simulation));

@@ -18,7 +18,9 @@ void read_strategy(Fields fields, ServerConfig& config) {
     }
     for (const StrategySettings& earlier : config.strategies)
         if (earlier.name == name) fields.refuse("name", name + " comes twice");
-    StrategySettings settings{name, Parameters((*kind)->rules), {}, 0};
+    StrategySettings settings{name, Parameters((*kind)->rules), {}, 0, {}};
+    for (const ParameterRule& rule : (*kind)->rules)
+        if (fields.has(rule.key)) settings.told.insert(rule.key);
     settings.parameters.read((*kind)->rules, fields);
     fields.no_others();
     config.strategies.push_back(std::move(settings));
@@ -36,10 +38,9 @@ void read_robust(Fields fields, RobustSettings& robust) {
         fields.refuse("rule", "expected none, median, trimmed_mean or multi_krum");
     }
     robust.trim = fields.number("trim", {0.001, 0.499}, robust.trim);
-    robust.byzantine = static_cast<std::uint32_t>(
-        fields.integer("byzantine", {0, 1000000}, robust.byzantine));
-    robust.keep =
-        static_cast<std::uint32_t>(fields.integer("keep", {0, 1000000}, robust.keep));
+    robust.byzantine =
+        static_cast<std::uint32_t>(fields.integer("byzantine", {0, 1000000}, robust.byzantine));
+    robust.keep = static_cast<std::uint32_t>(fields.integer("keep", {0, 1000000}, robust.keep));
     fields.no_others();
 }
 
@@ -66,12 +67,13 @@ void read_client(Fields fields, ClientSettings& client) {
     fields.no_others();
 }
 
-void read_limits(Fields fields, Limits& limits) {
-    if (fields.has("norm_clip")) limits.norm_clip = fields.number("norm_clip", {0, kNumberMax});
+void read_limits(Fields fields, ServerLimits& limits) {
+    limits.norm_clip = fields.number("norm_clip", {0, kNumberMax}, limits.norm_clip);
     limits.norm_max = fields.number("norm_max", {1e-12, kNumberMax}, limits.norm_max);
     const auto integer = [&](const char* key, std::int64_t low, std::int64_t high,
-                             std::int64_t& target) {
-        target = fields.integer(key, {low, high}, target);
+                             std::uint64_t& target) {
+        target = static_cast<std::uint64_t>(
+            fields.integer(key, {low, high}, static_cast<std::int64_t>(target)));
     };
     integer("samples_max", 1, std::int64_t{1} << 40, limits.samples_max);
     integer("staleness_max", 0, 1'000'000'000, limits.staleness_max);
@@ -135,13 +137,14 @@ Result<StrategySettings> ServerConfig::strategy(const std::string& name) const {
     return settings;
 }
 
-Result<ServerConfig> parse_server_config(std::string_view text, const std::string& source) {
+Result<ServerConfig> parse_server_config(std::string_view text, const std::string& source,
+                                         const ServerConfig& defaults) {
     ECOPIPE_ASSIGN_OR_RETURN(Json json, parse_yaml(text, source));
     const bool several =
         json.is_object() && json.contains("strategy") && json["strategy"].is_array();
     Document document(std::move(json), source);
     Fields root = document.root();
-    ServerConfig config;
+    ServerConfig config = defaults;
     if (several) {
         for (Fields& one : root.objects("strategy")) read_strategy(std::move(one), config);
     } else if (root.has("strategy")) {
@@ -157,8 +160,7 @@ Result<ServerConfig> parse_server_config(std::string_view text, const std::strin
     return config;
 }
 
-Result<std::string> config_text(const ServerConfig& config, const std::vector<std::string>& names,
-                                double norm_clip_default) {
+Result<std::string> config_text(const ServerConfig& config, const std::vector<std::string>& names) {
     std::string out = "strategy:\n";
     double mu = 0;
     for (const std::string& name : names) {
@@ -167,12 +169,12 @@ Result<std::string> config_text(const ServerConfig& config, const std::vector<st
         mu = kind->client_mu;
         out += fmt::format("  - name: {}  # {}\n", name, kind->meaning);
         for (const ParameterRule& rule : kind->rules)
-            out += fmt::format("    {}: {}  # {}\n", rule.key,
-                               scalar(settings.parameters.json(kind->rules)[rule.key]),
-                               rule.meaning);
+            out +=
+                fmt::format("    {}: {}  # {}\n", rule.key,
+                            scalar(settings.parameters.json(kind->rules)[rule.key]), rule.meaning);
     }
     const RobustSettings& robust = config.robust;
-    const Limits& limits = config.limits;
+    const ServerLimits& limits = config.limits;
     OrderedJson rest;
     rest["robust"] = {{"rule", robust.name()},
                       {"trim", robust.trim},
@@ -183,7 +185,7 @@ Result<std::string> config_text(const ServerConfig& config, const std::vector<st
         client[pair.key] = pair.value;
     if (!client.empty()) rest["client"] = client;
     rest["simulation"] = simulation_json(config.simulation);
-    rest["limits"] = {{"norm_clip", limits.norm_clip.value_or(norm_clip_default)},
+    rest["limits"] = {{"norm_clip", limits.norm_clip},
                       {"norm_max", limits.norm_max},
                       {"samples_max", limits.samples_max},
                       {"staleness_max", limits.staleness_max},

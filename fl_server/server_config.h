@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/result.h"
+#include "fl_server/limits.h"
 #include "fl_server/simulation/settings.h"
 #include "fl_server/strategies/registry.h"
 #include "transport/federation_messages.h"
@@ -29,19 +30,8 @@ struct ClientSettings {
     [[nodiscard]] std::vector<KeyValue> pairs(double strategy_mu = 0) const;
 };
 
-// `limits:` what the server bears.
-struct Limits {
-    std::optional<double> norm_clip;  // of an update's change; 0: never. Default 100, the simulator's 0
-    double norm_max = 1e6;            // above it an update is rejected
-    std::int64_t samples_max = 10'000'000;
-    std::int64_t staleness_max = 0;     // versions; 0: none
-    std::int64_t quarantine_after = 3;  // rejections in a row; 0: never
-    std::int64_t clusters_max = 4096;
-    std::int64_t credit_mib = 64;
-    std::int64_t free_space_mib = 256;
-    std::int64_t slices_max = 64;
-};
-inline constexpr double kServerNormClip = 100;
+// The simulator's; the server's is ServerLimits' own.
+inline constexpr double kSimulatorNormClip = 0;
 
 struct ServerConfig {
     std::vector<StrategySettings> strategies;  // of `strategy:`, one or a list
@@ -49,18 +39,19 @@ struct ServerConfig {
     ClientSettings client_settings;
     std::vector<KeyValue> client;  // client_settings.pairs()
     SimulationSettings simulation;
-    Limits limits;
+    ServerLimits limits;
 
     // What `strategy:` says of it, or its defaults, with the robust rule. Errors: kUsage for an
     // unknown name.
     [[nodiscard]] Result<StrategySettings> strategy(const std::string& name) const;
 };
 
+// `defaults`: what stands where the text says nothing.
 [[nodiscard]] Result<ServerConfig> parse_server_config(std::string_view text,
-                                                       const std::string& source);
+                                                       const std::string& source,
+                                                       const ServerConfig& defaults = {});
 // YAML with every effective value and, for strategies, its meaning; `names`: which strategies.
 [[nodiscard]] Result<std::string> config_text(const ServerConfig& config,
-                                              const std::vector<std::string>& names,
-                                              double norm_clip_default);
+                                              const std::vector<std::string>& names);
 
 }  // namespace ecopipe

@@ -14,8 +14,8 @@ constexpr std::size_t kBytesMax = 64ULL << 30;
 
 }  // namespace
 
-// "HASH LENGTH\n", LENGTH bytes of JSON, the models one after the other; the hash is of what follows
-// the first line.
+// "HASH LENGTH\n", LENGTH bytes of JSON, the models one after the other; the hash is of what
+// follows the first line.
 Result<void> write_simulation_checkpoint(const std::string& path,
                                          const SimulationCheckpoint& checkpoint) {
     Json json = {{"format", kFormat},
@@ -27,8 +27,7 @@ Result<void> write_simulation_checkpoint(const std::string& path,
     std::string body = json.dump();
     const std::size_t length = body.size();
     for (const FlatModel& model : checkpoint.snapshot.models) body += *model;
-    return write_file_atomically(path,
-                                 fmt::format("{} {}\n", sha256_hex(body), length) + body);
+    return write_file_atomically(path, fmt::format("{} {}\n", sha256_hex(body), length) + body);
 }
 
 Result<std::optional<SimulationCheckpoint>> read_simulation_checkpoint(const std::string& path) {
@@ -48,9 +47,8 @@ Result<std::optional<SimulationCheckpoint>> read_simulation_checkpoint(const std
     const std::size_t length = std::stoull(text.substr(space + 1, line - space - 1));
     ECOPIPE_ASSIGN_OR_RETURN(const Json json, parse_json(body.substr(0, length), path));
     if (json.at("format") != kFormat)
-        return fail(ExitCode::kMismatch,
-                    fmt::format("{}: expected format {}, found {}", path, kFormat,
-                                shown(json.at("format"))));
+        return fail(ExitCode::kMismatch, fmt::format("{}: expected format {}, found {}", path,
+                                                     kFormat, shown(json.at("format"))));
     SimulationCheckpoint checkpoint;
     checkpoint.lines_bytes = json.at("lines_bytes").get<std::uint64_t>();
     checkpoint.snapshot.state = json.at("state");

@@ -27,8 +27,7 @@ std::vector<Indices> cut(const Indices& values, const std::vector<double>& weigh
         before += weights[i];
         const std::size_t left = weights.size() - i - 1;
         auto end = static_cast<std::size_t>(std::llround(n * before / sum));
-        if (values.size() >= weights.size())
-            end = std::clamp(end, begin + 1, values.size() - left);
+        if (values.size() >= weights.size()) end = std::clamp(end, begin + 1, values.size() - left);
         end = i + 1 == weights.size() ? values.size() : std::max(begin, end);
         parts[i].assign(values.begin() + static_cast<std::ptrdiff_t>(begin),
                         values.begin() + static_cast<std::ptrdiff_t>(end));
@@ -99,10 +98,9 @@ void by_dirichlet(std::vector<Indices> of_class, const std::vector<double>& weig
             while (c + 1 < mixture.size() && draw >= mixture[c]) draw -= mixture[c++];
             if (of_class[c].empty())
                 c = static_cast<std::size_t>(
-                    std::max_element(of_class.begin(), of_class.end(),
-                                     [](const Indices& a, const Indices& b) {
-                                         return a.size() < b.size();
-                                     }) -
+                    std::max_element(
+                        of_class.begin(), of_class.end(),
+                        [](const Indices& a, const Indices& b) { return a.size() < b.size(); }) -
                     of_class.begin());
             clients[u].samples.push_back(of_class[c].back());
             of_class[c].pop_back();
@@ -165,7 +163,8 @@ Result<Population> Population::create(const std::vector<std::int64_t>& labels, i
         VirtualClient& client = all[u];
         client.name = fmt::format("client-{:0{}}", u, std::to_string(clients - 1).size());
         if (client.samples.empty())
-            return fail(ExitCode::kUsage, client.name + " has no sample: fewer clients, or less skew");
+            return fail(ExitCode::kUsage,
+                        client.name + " has no sample: fewer clients, or less skew");
         std::sort(client.samples.begin(), client.samples.end());
         client.label_counts.assign(class_count, 0);
         for (const std::int64_t i : client.samples)

@@ -30,7 +30,8 @@ void read_simulation(Fields fields, SimulationSettings& settings) {
     settings.labels = fields.text("labels", settings.labels);
     if (settings.labels != "independent" && settings.labels != "tied")
         fields.refuse("labels", "expected independent or tied");
-    settings.drift_every_s = fields.number("drift_every_s", {0, kSecondsMax}, settings.drift_every_s);
+    settings.drift_every_s =
+        fields.number("drift_every_s", {0, kSecondsMax}, settings.drift_every_s);
     settings.drift_share = fields.number("drift_share", {0, 1}, settings.drift_share);
     settings.failure_share = fields.number("failure_share", {0, 0.99}, settings.failure_share);
     settings.evaluate_every_s =

@@ -21,7 +21,7 @@ struct SimulationSettings {
     std::string split = "classes";        // classes | dirichlet | iid
     int classes_per_client = 2;           // classes: client u has u, u+1, ... modulo the classes
     double dirichlet_alpha = 0.5;
-    double quantity_skew = 0;           // sigma of a log-normal factor on a cluster's samples
+    double quantity_skew = 0;            // sigma of a log-normal factor on a cluster's samples
     std::string labels = "independent";  // of the band (RLG-IID) | tied to it (RLG-NIID)
     double drift_every_s = 0;            // 0: latencies stay
     double drift_share = 0.1;            // so many clusters draw band and latency anew then

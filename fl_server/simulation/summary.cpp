@@ -166,8 +166,9 @@ std::string accuracy_svg(const std::vector<StrategyRuns>& runs, const std::strin
     for (int fifth = 0; fifth <= 5; ++fifth)
         svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{:.0f}</text>\n",
                            x(last_s * fifth / 5), kTop + kHeight + 18, last_s * fifth / 5);
-    svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">virtual seconds</text>\n",
-                       kLeft + kWidth / 2, kTop + kHeight + 38);
+    svg += fmt::format(
+        "<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">virtual seconds</text>\n",
+        kLeft + kWidth / 2, kTop + kHeight + 38);
     for (std::size_t r = 0; r < runs.size(); ++r) {
         const char* colour = kColours[r % kColours.size()];
         const auto points = curve(runs[r].seeds);

@@ -275,14 +275,19 @@ Result<VirtualRun::Snapshot> VirtualRun::save() {
     };
     const AggregatorState& aggregate = aggregator_->state();
     Json& state = snapshot.state;
-    state = {{"now_s", now_s_},     {"order", order_},   {"tasks", tasks_},
-             {"tests", tests_},     {"drifts", drifts_}, {"version", aggregate.version},
-             {"strategy", strategy_.save()}, {"sequences", sequences_}, {"dropped", dropped_}};
+    state = {{"now_s", now_s_},
+             {"order", order_},
+             {"tasks", tasks_},
+             {"tests", tests_},
+             {"drifts", drifts_},
+             {"version", aggregate.version},
+             {"strategy", strategy_.save()},
+             {"sequences", sequences_},
+             {"dropped", dropped_}};
     state["global"] = number(aggregate.global);
     state["moments"] = number(aggregate.moments);
     for (const auto& [name, model] : aggregate.stored) state["stored"][name] = number(model);
-    for (const auto& [version, model] : bases_)
-        state["bases"].push_back({version, number(model)});
+    for (const auto& [version, model] : bases_) state["bases"].push_back({version, number(model)});
     for (auto events = events_; !events.empty(); events.pop()) {
         const Event& event = events.top();
         state["events"].push_back(
@@ -333,8 +338,7 @@ Result<void> VirtualRun::restore(const Snapshot& snapshot) {
     make_aggregator(std::move(aggregate));
     for (const Json& event : state.at("events"))
         events_.push({event.at(0).get<double>(), event.at(1).get<std::uint64_t>(),
-                      static_cast<Kind>(event.at(2).get<int>()),
-                      event.at(3).get<std::uint64_t>()});
+                      static_cast<Kind>(event.at(2).get<int>()), event.at(3).get<std::uint64_t>()});
     for (const Json& one : state.at("running")) {
         const Task task{one.at(1).get<std::size_t>(),   one.at(2).get<std::uint64_t>(),
                         one.at(3).get<std::uint64_t>(), one.at(4).get<double>(),

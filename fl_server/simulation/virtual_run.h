@@ -1,11 +1,11 @@
 #pragma once
-// One strategy's federation in virtual time: the same Strategy and Aggregator as the server, virtual
-// clusters that truly train, and a clock that jumps from event to event. The outcome depends on
-// the settings and the seed alone.
+// One strategy's federation in virtual time: the same Strategy and Aggregator as the server,
+// virtual clusters that truly train, and a clock that jumps from event to event. The outcome
+// depends on the settings and the seed alone.
 //
-// A task starts from the model of its virtual start and is trained while virtual time stands wherever
-// it does; its result is waited for when its virtual end comes next. So all workers stay busy under
-// asynchronous strategies too.
+// A task starts from the model of its virtual start and is trained while virtual time stands
+// wherever it does; its result is waited for when its virtual end comes next. So all workers stay
+// busy under asynchronous strategies too.
 
 #include <deque>
 #include <functional>

@@ -38,8 +38,8 @@ class Trainee {
                                  find_model(header.at("model").get<std::string>()));
         const std::string data = header.at("data").get<std::string>();
         if (!splits_ || data != setup_.data) {
-            ECOPIPE_ASSIGN_OR_RETURN(
-                splits_, open_data(data, {{}, 0, header.at("channels").get<int>()}));
+            ECOPIPE_ASSIGN_OR_RETURN(splits_,
+                                     open_data(data, {{}, 0, header.at("channels").get<int>()}));
         }
         setup_ = {data,
                   header.at("epochs").get<std::int64_t>(),
@@ -90,8 +90,7 @@ class Trainee {
                     return fail(ExitCode::kRunFailed,
                                 "a virtual cluster's loss is no finite number (a lower client: lr "
                                 "may help)");
-                process_->commit(setup_.lr,
-                                 clip_scale(totals.squared_gradient_norms, setup_.clip));
+                process_->commit(setup_.lr, clip_scale(totals.squared_gradient_norms, setup_.clip));
             }
         }
         return std::pair{loss, flatten(process_->state(false))};
@@ -116,9 +115,7 @@ class Trainee {
     }
 
   private:
-    Result<void> load(std::string_view bytes) {
-        return process_->load(unflatten(entries_, bytes));
-    }
+    Result<void> load(std::string_view bytes) { return process_->load(unflatten(entries_, bytes)); }
 
     Setup setup_;
     std::optional<DataSplits> splits_;
@@ -135,17 +132,16 @@ Result<void> answer(int descriptor, Trainee& trainee, const WorkerMessage& messa
         case WorkerFrame::kTrain: {
             ECOPIPE_ASSIGN_OR_RETURN(const auto trained,
                                      trainee.train(message.header, message.bytes));
-            return send_worker_message(descriptor, WorkerFrame::kTrained,
-                                       {{"loss", trained.first}}, trained.second);
+            return send_worker_message(descriptor, WorkerFrame::kTrained, {{"loss", trained.first}},
+                                       trained.second);
         }
         case WorkerFrame::kTest: {
             ECOPIPE_ASSIGN_OR_RETURN(const LossTotals totals, trainee.test(message.bytes));
             const auto labels = static_cast<double>(std::max<std::uint64_t>(totals.labels, 1));
-            return send_worker_message(
-                descriptor, WorkerFrame::kTested,
-                {{"accuracy", static_cast<double>(totals.correct) / labels},
-                 {"loss", totals.sum / labels}},
-                {});
+            return send_worker_message(descriptor, WorkerFrame::kTested,
+                                       {{"accuracy", static_cast<double>(totals.correct) / labels},
+                                        {"loss", totals.sum / labels}},
+                                       {});
         }
         default:
             return fail(ExitCode::kRunFailed, "a worker was asked nonsense");

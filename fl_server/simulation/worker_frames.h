@@ -19,8 +19,8 @@ struct WorkerMessage {
 };
 
 // Whole, blocking. Errors: kRunFailed when the other end is gone.
-[[nodiscard]] Result<void> send_worker_message(int descriptor, WorkerFrame kind,
-                                               const Json& header, std::string_view bytes);
+[[nodiscard]] Result<void> send_worker_message(int descriptor, WorkerFrame kind, const Json& header,
+                                               std::string_view bytes);
 [[nodiscard]] Result<WorkerMessage> receive_worker_message(int descriptor);
 
 }  // namespace ecopipe

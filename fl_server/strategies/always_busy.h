@@ -8,8 +8,8 @@
 namespace ecopipe {
 
 struct BusyRules {
-    std::uint32_t clients = 0;      // at work at once; 0: all
-    std::uint32_t min_clients = 1;  // connected, before the first starts
+    std::uint32_t clients = 0;        // at work at once; 0: all
+    std::uint32_t min_clients = 1;    // connected, before the first starts
     std::uint32_t max_staleness = 0;  // an update beyond it is dropped; 0: none is
     std::uint64_t seed = 0;
 

@@ -10,7 +10,7 @@ namespace {
 
 struct EcoFlRules {
     StalenessWeight weight;
-    double alpha = 1;
+    double alpha = 0.6;
     bool mix_models = false;
     bool balanced = true;
     double pool = 3;
@@ -28,8 +28,8 @@ struct EcoFlRules {
 // Our own choices: (1) `delta` is the default. `model`, the form of FedAsync and of the authors'
 // aggregator, pulls the global model back to the stale B each time: G groups of like pace, each
 // with share a, move it by a / (1 + a (G - 1)) of a round's change instead of a. (2) A round
-// asks members whose labels together are nearest to those of all (`selection: balanced`), so that the
-// distribution term acts on the few that train as it does on the group. (3) A client in the
+// asks members whose labels together are nearest to those of all (`selection: balanced`), so that
+// the distribution term acts on the few that train as it does on the group. (3) A client in the
 // drop-out group gets a task every `profile_every_s` whose update is dropped: it is profiled.
 class EcoFl : public GroupedRounds {
   public:
@@ -169,52 +169,51 @@ class EcoFl : public GroupedRounds {
 };
 
 ParameterRules own_rules() {
-    return {
-        integer_rule("groups", 1, 1000, 5, "at most so many"),
-        number_rule("lambda", 0, 1000, 1, "weight of the label distribution against latency"),
-        number_rule("hysteresis", 1e-6, 1000, 0.02, "what a regrouping must gain"),
-        number_rule("reach", 0, 1000, 3, "of a group, in mean deviations of latency"),
-        number_rule("slack", 0, 1000, 0.5, "of a group's reach, in shares of its latency"),
-        number_rule("return_margin", 0, 100, 0.2, "nearer than the reach, to come back"),
-        word_rule("regroup", {"on", "off"}, "on", "whether changed latencies move clients"),
-        word_rule("between", {"asynchronous", "synchronous"}, "asynchronous",
-                  "whether groups wait for one another"),
-        word_rule("mixing", {"delta", "model"}, "delta", "what a group's round is mixed in as"),
-        number_rule("alpha", 1e-6, 10, 1, "mixing weight of a group's round"),
-        word_rule("selection", {"balanced", "random"}, "balanced", "whom a group's round asks"),
-        number_rule("pool", 1, 1000, 3, "balanced: times the candidates it chooses from"),
-        number_rule("profile_every_s", 0.1, 1e9, 60, "of clients in the drop-out group")};
+    return {integer_rule("groups", 1, 1000, 5, "at most so many"),
+            number_rule("lambda", 0, 1000, 1, "weight of the label distribution against latency"),
+            number_rule("hysteresis", 1e-6, 1000, 0.02, "what a regrouping must gain"),
+            number_rule("reach", 0, 1000, 3, "of a group, in mean deviations of latency"),
+            number_rule("slack", 0, 1000, 0.5, "of a group's reach, in shares of its latency"),
+            number_rule("return_margin", 0, 100, 0.2, "nearer than the reach, to come back"),
+            word_rule("regroup", {"on", "off"}, "on", "whether changed latencies move clients"),
+            word_rule("between", {"asynchronous", "synchronous"}, "asynchronous",
+                      "whether groups wait for one another"),
+            word_rule("mixing", {"delta", "model"}, "delta", "what a group's round is mixed in as"),
+            number_rule("alpha", 1e-6, 10, 0.6, "mixing weight of a group's round"),
+            word_rule("selection", {"balanced", "random"}, "balanced", "whom a group's round asks"),
+            number_rule("pool", 1, 1000, 3, "balanced: times the candidates it chooses from"),
+            number_rule("profile_every_s", 0.1, 1e9, 60, "of clients in the drop-out group")};
 }
 
 }  // namespace
 
 StrategyKind eco_fl() {
-    return {"eco-fl",
-            "groups by latency and labels, synchronous inside, asynchronous between (reconstructed)",
-            joined(joined(own_rules(), StalenessWeight::rules("poly", 0.5, 4)),
-                   RoundRules::rules(2)),
-            0.05,
-            [](const Parameters& p) {
-                return std::size_t{p.integer("clients_per_round") / p.integer("groups")};
-            },
-            [](const StrategySettings& s) -> std::unique_ptr<Strategy> {
-                const Parameters& p = s.parameters;
-                GroupingRules grouping;
-                grouping.groups = p.integer("groups");
-                grouping.lambda = p.number("lambda");
-                grouping.hysteresis = p.number("hysteresis");
-                grouping.reach = p.number("reach");
-                grouping.slack = p.number("slack");
-                grouping.return_margin = p.number("return_margin");
-                EcoFlRules own{StalenessWeight::from(p),     p.number("alpha"),
-                               p.word("mixing") == "model",  p.word("selection") == "balanced",
-                               p.number("pool"),             p.word("regroup") == "on",
-                               p.number("profile_every_s")};
-                return std::make_unique<EcoFl>(
-                    GroupRules{RoundRules::from(p), p.integer("groups"),
-                               p.word("between") == "synchronous", s.robust, s.seed},
-                    grouping, own);
-            }};
+    return {
+        "eco-fl",
+        "groups by latency and labels, synchronous inside, asynchronous between (reconstructed)",
+        joined(joined(own_rules(), StalenessWeight::rules("poly", 0.5, 4)), RoundRules::rules(2)),
+        0.05,
+        [](const Parameters& p) {
+            return std::size_t{p.integer("clients_per_round") / p.integer("groups")};
+        },
+        [](const StrategySettings& s) -> std::unique_ptr<Strategy> {
+            const Parameters& p = s.parameters;
+            GroupingRules grouping;
+            grouping.groups = p.integer("groups");
+            grouping.lambda = p.number("lambda");
+            grouping.hysteresis = p.number("hysteresis");
+            grouping.reach = p.number("reach");
+            grouping.slack = p.number("slack");
+            grouping.return_margin = p.number("return_margin");
+            EcoFlRules own{
+                StalenessWeight::from(p),          p.number("alpha"), p.word("mixing") == "model",
+                p.word("selection") == "balanced", p.number("pool"),  p.word("regroup") == "on",
+                p.number("profile_every_s")};
+            return std::make_unique<EcoFl>(
+                GroupRules{RoundRules::from(p), p.integer("groups"),
+                           p.word("between") == "synchronous", s.robust, s.seed},
+                grouping, own);
+        }};
 }
 
 }  // namespace ecopipe

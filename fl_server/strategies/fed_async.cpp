@@ -65,17 +65,18 @@ class FedAsync : public AlwaysBusy {
 }  // namespace
 
 StrategyKind fed_async() {
-    return {"fedasync",
-            "every update is mixed in as it comes, by its staleness",
-            joined(joined(BusyRules::rules(), {number_rule("alpha", 1e-6, 1, 0.6, "mixing weight")}),
-                   StalenessWeight::rules("poly", 0.5, 4)),
-            0.005,
-            [](const Parameters&) { return std::size_t{1}; },
-            [](const StrategySettings& s) -> std::unique_ptr<Strategy> {
-                return std::make_unique<FedAsync>(BusyRules::from(s.parameters, s.seed),
-                                                  s.parameters.number("alpha"),
-                                                  StalenessWeight::from(s.parameters));
-            }};
+    return {
+        "fedasync",
+        "every update is mixed in as it comes, by its staleness",
+        joined(joined(BusyRules::rules(), {number_rule("alpha", 1e-6, 1, 0.6, "mixing weight")}),
+               StalenessWeight::rules("poly", 0.5, 4)),
+        0.005,
+        [](const Parameters&) { return std::size_t{1}; },
+        [](const StrategySettings& s) -> std::unique_ptr<Strategy> {
+            return std::make_unique<FedAsync>(BusyRules::from(s.parameters, s.seed),
+                                              s.parameters.number("alpha"),
+                                              StalenessWeight::from(s.parameters));
+        }};
 }
 
 }  // namespace ecopipe

@@ -9,9 +9,9 @@
 namespace ecopipe {
 namespace {
 
-// Chai et al., "FedAT: A High-Performance and Communication-Efficient Federated Learning System with
-// Asynchronous Tiers" (SC 2021): M latency tiers, FedAvg inside each; when a tier finishes, the
-// global model is recombined from the newest model of every tier,
+// Chai et al., "FedAT: A High-Performance and Communication-Efficient Federated Learning System
+// with Asynchronous Tiers" (SC 2021): M latency tiers, FedAvg inside each; when a tier finishes,
+// the global model is recombined from the newest model of every tier,
 //   w = sum over m of (T_{M+1-m} / T) w_tier_m,
 // T_m being the updates of tier m so far: a slow tier weighs what a fast one has earned.
 //

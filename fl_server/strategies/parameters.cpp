@@ -22,13 +22,13 @@ ParameterRule integer_rule(std::string key, std::int64_t low, std::int64_t high,
 
 ParameterRule number_rule(std::string key, double low, double high, double otherwise,
                           std::string meaning) {
-    return {std::move(key), ParameterRule::Kind::kNumber, low, high, {}, otherwise,
+    return {std::move(key),    ParameterRule::Kind::kNumber, low, high, {}, otherwise,
             std::move(meaning)};
 }
 
 ParameterRule word_rule(std::string key, std::vector<std::string> words, std::string otherwise,
                         std::string meaning) {
-    return {std::move(key), ParameterRule::Kind::kWord, 0, 0, std::move(words),
+    return {std::move(key),       ParameterRule::Kind::kWord, 0, 0, std::move(words),
             std::move(otherwise), std::move(meaning)};
 }
 
@@ -41,9 +41,9 @@ void Parameters::read(const ParameterRules& rules, Fields& fields) {
         if (!fields.has(rule.key)) continue;
         switch (rule.kind) {
             case ParameterRule::Kind::kInteger:
-                values_[rule.key] =
-                    fields.integer(rule.key, {static_cast<std::int64_t>(rule.low),
-                                              static_cast<std::int64_t>(rule.high)});
+                values_[rule.key] = fields.integer(
+                    rule.key,
+                    {static_cast<std::int64_t>(rule.low), static_cast<std::int64_t>(rule.high)});
                 break;
             case ParameterRule::Kind::kNumber:
                 values_[rule.key] = fields.number(rule.key, {rule.low, rule.high});

@@ -11,9 +11,9 @@
 namespace ecopipe {
 
 const std::vector<StrategyKind>& strategy_kinds() {
-    static const std::vector<StrategyKind> kinds = {
-        fed_avg(),   fed_prox(), fed_avgm(), fed_adam(), fed_yogi(),
-        fed_async(), fed_buff(), fed_at(),   tifl(),     eco_fl()};
+    static const std::vector<StrategyKind> kinds = {fed_avg(),  fed_prox(),  fed_avgm(), fed_adam(),
+                                                    fed_yogi(), fed_async(), fed_buff(), fed_at(),
+                                                    tifl(),     eco_fl()};
     return kinds;
 }
 
@@ -29,7 +29,7 @@ Result<const StrategyKind*> find_strategy(const std::string& name) {
 
 Result<StrategySettings> default_settings(const std::string& name) {
     ECOPIPE_ASSIGN_OR_RETURN(const StrategyKind* kind, find_strategy(name));
-    return StrategySettings{name, Parameters(kind->rules), {}, 0};
+    return StrategySettings{name, Parameters(kind->rules), {}, 0, {}};
 }
 
 Result<std::unique_ptr<Strategy>> make_strategy(const StrategySettings& settings) {
@@ -37,9 +37,8 @@ Result<std::unique_ptr<Strategy>> make_strategy(const StrategySettings& settings
     const std::size_t updates = kind->updates(settings.parameters);
     if (updates > 0)
         if (const std::string reason = settings.robust.refusal(updates); !reason.empty())
-            return fail(ExitCode::kUsage,
-                        fmt::format("robust: {} a commit with {}'s parameters", reason,
-                                    settings.name));
+            return fail(ExitCode::kUsage, fmt::format("robust: {} a commit with {}'s parameters",
+                                                      reason, settings.name));
     return kind->make(settings);
 }
 

@@ -3,6 +3,8 @@
 // registry.cpp.
 
 #include <memory>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "fl_server/strategies/parameters.h"
@@ -16,6 +18,7 @@ struct StrategySettings {
     Parameters parameters;  // every one of the strategy's
     RobustSettings robust;
     std::uint64_t seed = 0;
+    std::set<std::string> told;  // the parameters that server.yaml gives
 };
 
 struct StrategyKind {

@@ -62,15 +62,15 @@ std::vector<std::string> Roster::idle() const {
 }
 
 std::size_t Roster::connected() const {
-    return static_cast<std::size_t>(std::count_if(
-        clients_.begin(), clients_.end(), [](const auto& entry) { return entry.second.connected; }));
+    return static_cast<std::size_t>(
+        std::count_if(clients_.begin(), clients_.end(),
+                      [](const auto& entry) { return entry.second.connected; }));
 }
 
 std::size_t Roster::at_work() const {
-    return static_cast<std::size_t>(
-        std::count_if(clients_.begin(), clients_.end(), [](const auto& entry) {
-            return entry.second.connected && entry.second.task.has_value();
-        }));
+    return static_cast<std::size_t>(std::count_if(
+        clients_.begin(), clients_.end(),
+        [](const auto& entry) { return entry.second.connected && entry.second.task.has_value(); }));
 }
 
 Json facts_json(const ClientFacts& facts) {

@@ -8,15 +8,15 @@
 namespace ecopipe {
 
 ParameterRules RoundRules::rules(std::uint32_t min_clients) {
-    return {integer_rule("clients_per_round", 0, 1000000, 0,
-                         "clients that train at once, over all groups; 0: all"),
-            number_rule("over_selection", 1, 10, 1,
-                        "so many times more are asked; the first to answer count"),
-            number_rule("deadline_s", 0.1, 1e9, 600, "a round ends then with what it has"),
-            integer_rule("min_clients", 1, 1000000, min_clients,
-                         "connected, before a round starts"),
-            word_rule("late", {"drop", "use"}, "drop",
-                      "what becomes of an update whose round is over")};
+    return {
+        integer_rule("clients_per_round", 0, 1000000, 0,
+                     "clients that train at once, over all groups; 0: all"),
+        number_rule("over_selection", 1, 10, 1,
+                    "so many times more are asked; the first to answer count"),
+        number_rule("deadline_s", 0.1, 1e9, 600, "a round ends then with what it has"),
+        integer_rule("min_clients", 1, 1000000, min_clients, "connected, before a round starts"),
+        word_rule("late", {"drop", "use"}, "drop",
+                  "what becomes of an update whose round is over")};
 }
 
 RoundRules RoundRules::from(const Parameters& parameters) {
@@ -58,8 +58,9 @@ std::optional<double> SyncRound::deadline() const {
 }
 
 Json SyncRound::save() const {
-    return {{"open", open_},         {"number", number_},     {"version", version_},
-            {"deadline_s", deadline_s_}, {"target", target_}, {"answered", answered_},
+    return {{"open", open_},       {"number", number_},
+            {"version", version_}, {"deadline_s", deadline_s_},
+            {"target", target_},   {"answered", answered_},
             {"owed", owed_}};
 }
 

@@ -12,11 +12,11 @@
 namespace ecopipe {
 
 struct RoundRules {
-    std::uint32_t clients = 0;    // updates that end a round; 0: of all who are idle at its start
-    double over_selection = 1;    // so many times more are asked; the first `clients` count
-    double deadline_s = 600;      // then it ends with what it has
+    std::uint32_t clients = 0;      // updates that end a round; 0: of all who are idle at its start
+    double over_selection = 1;      // so many times more are asked; the first `clients` count
+    double deadline_s = 600;        // then it ends with what it has
     std::uint32_t min_clients = 1;  // connected, before a round starts
-    bool use_late = false;        // an update of an earlier round counts in the present one
+    bool use_late = false;          // an update of an earlier round counts in the present one
 
     [[nodiscard]] static ParameterRules rules(std::uint32_t min_clients);
     [[nodiscard]] static RoundRules from(const Parameters& parameters);

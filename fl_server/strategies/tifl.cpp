@@ -78,11 +78,9 @@ class Tifl : public OneGroup {
         const std::size_t n = accuracy_.size();
         std::vector<std::size_t> order(n);
         std::iota(order.begin(), order.end(), std::size_t{0});
-        if (std::all_of(accuracy_.begin(), accuracy_.end(), [](double a) { return a < 0; }))
-            return;
-        std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-            return accuracy_[a] < accuracy_[b];
-        });
+        if (std::all_of(accuracy_.begin(), accuracy_.end(), [](double a) { return a < 0; })) return;
+        std::stable_sort(order.begin(), order.end(),
+                         [&](std::size_t a, std::size_t b) { return accuracy_[a] < accuracy_[b]; });
         const auto all = static_cast<double>(n * (n + 1)) / 2;
         for (std::size_t i = 0; i < n; ++i)
             probability_[order[i]] = static_cast<double>(n - i) / all;
@@ -119,20 +117,20 @@ class Tifl : public OneGroup {
 }  // namespace
 
 StrategyKind tifl() {
-    return {"tifl",
-            "one latency tier a round, the less accurate more often",
-            joined({integer_rule("tiers", 1, 1000, 5, "latency tiers of equal size"),
-                    integer_rule("interval", 1, 1000000, 10, "rounds between two rankings"),
-                    integer_rule("credits", 1, 1000000000, 1000000,
-                                 "rounds that each tier may train")},
-                   RoundRules::rules(2)),
-            0,
-            [](const Parameters& p) { return std::size_t{p.integer("clients_per_round")}; },
-            [](const StrategySettings& s) -> std::unique_ptr<Strategy> {
-                return std::make_unique<Tifl>(
-                    GroupRules{RoundRules::from(s.parameters), 1, false, s.robust, s.seed},
-                    s.parameters);
-            }};
+    return {
+        "tifl",
+        "one latency tier a round, the less accurate more often",
+        joined({integer_rule("tiers", 1, 1000, 5, "latency tiers of equal size"),
+                integer_rule("interval", 1, 1000000, 10, "rounds between two rankings"),
+                integer_rule("credits", 1, 1000000000, 1000000, "rounds that each tier may train")},
+               RoundRules::rules(2)),
+        0,
+        [](const Parameters& p) { return std::size_t{p.integer("clients_per_round")}; },
+        [](const StrategySettings& s) -> std::unique_ptr<Strategy> {
+            return std::make_unique<Tifl>(
+                GroupRules{RoundRules::from(s.parameters), 1, false, s.robust, s.seed},
+                s.parameters);
+        }};
 }
 
 }  // namespace ecopipe

@@ -69,8 +69,7 @@ void UpdateSlot::restore(const Json& state) {
     clusters_ = state.at("clusters").get<std::vector<std::string>>();
     held_.clear();
     for (const Json& fold : state.at("held"))
-        held_.push_back(
-            {fold.at(0).get<std::string>(), fold.at(1).get<std::uint64_t>(), slot_, 1});
+        held_.push_back({fold.at(0).get<std::string>(), fold.at(1).get<std::uint64_t>(), slot_, 1});
 }
 
 }  // namespace ecopipe

@@ -162,7 +162,8 @@ TEST(FedAsync, MixesEachUpdateByItsStaleness) {
 }
 
 TEST(FedAsync, KeepsSoManyAtWorkAndDropsTheTooStale) {
-    Desk desk(settings("fedasync", {{"clients_per_round", 2}, {"max_staleness", 1}, {"min_clients", 4}}));
+    Desk desk(
+        settings("fedasync", {{"clients_per_round", 2}, {"max_staleness", 1}, {"min_clients", 4}}));
     for (const char* name : {"a", "b", "c", "d"}) desk.join(name);
     ASSERT_EQ(desk.assigned.size(), 2U);
     const std::string slow = desk.assigned.begin()->first;
@@ -175,7 +176,8 @@ TEST(FedAsync, KeepsSoManyAtWorkAndDropsTheTooStale) {
     const float before = desk.global();
     desk.deliver(slow, 1000);
     EXPECT_FLOAT_EQ(desk.global(), before);
-    EXPECT_EQ(desk.dropped, (std::vector<std::string>{slow + ": stale: 2 versions, at most 1 count"}));
+    EXPECT_EQ(desk.dropped,
+              (std::vector<std::string>{slow + ": stale: 2 versions, at most 1 count"}));
 }
 
 TEST(FedBuff, DividesByKAndNotByTheWeights) {

@@ -36,7 +36,7 @@ class Desk {
         tell(strategy_event::Joined{facts_[cluster]});
     }
     // The cluster's finished task: it moved the number that it started from by `delta`.
-    void deliver(const std::string& cluster, float delta, double latency_s = 0) {
+    void deliver(std::string cluster, float delta, double latency_s = 0) {
         const std::uint64_t base = assigned.at(cluster);
         assigned.erase(cluster);
         if (latency_s > 0) facts_[cluster].latency_s = latency_s;
@@ -47,7 +47,7 @@ class Desk {
         tell(strategy_event::Admitted{facts_[cluster], sequence, base,
                                       aggregator_->state().version - base});
     }
-    void fail(const std::string& cluster) {
+    void fail(std::string cluster) {
         assigned.erase(cluster);
         tell(strategy_event::Failed{cluster, "test"});
     }
@@ -87,8 +87,7 @@ class Desk {
                 assigned[assign->cluster] = aggregator_->state().version;
                 group[assign->cluster] = assign->group;
             } else if (const auto* fold = std::get_if<Fold>(&decision)) {
-                EXPECT_TRUE(
-                    aggregator_->fold(*fold, updates_.at({fold->cluster, fold->sequence})));
+                EXPECT_TRUE(aggregator_->fold(*fold, updates_.at({fold->cluster, fold->sequence})));
             } else if (const auto* drop = std::get_if<strategy_decision::Drop>(&decision)) {
                 dropped.push_back(drop->cluster + ": " + drop->reason);
             } else if (const auto* move = std::get_if<strategy_decision::Group>(&decision)) {

@@ -54,7 +54,7 @@ class ServerCrash : public Training {
         hello.model = "lenet5";
         hello.instance = keyed_seed(1, name);
         hello.samples = kSamples;
-        const auto welcome = link.join(server, hello, 60);
+        const auto welcome = link.join(server, "", hello, 60);
         if (!welcome) return tl::unexpected<Error>(welcome.error());
         link.set_patience(60);
         for (;;) {

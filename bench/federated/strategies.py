@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""The federated experiments of docs/FEDERATION.md: 300 virtual clusters, lenet5 on Fashion-MNIST.
+
+    bench/federated/strategies.py --out DIR [--seeds 1,2,3] [--only rlg-iid,rlg-niid,...] [--workers N]
+
+Runs ecopipe-fl-sim for every scenario and variant, then prints the tables. Interrupted, the same command goes on
+where it stopped; what is finished is not run again. --tables prints the tables of what is finished and runs nothing.
+"""
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+BASELINES = ["fedavg", "fedprox", "fedasync", "fedat"]
+TARGETS = [60, 65, 70, 75]
+
+# The authors' local training: Adam, 3 epochs, batches of 10.
+CLIENT = "client: {epochs: 3, batch: 10, optimizer: adam, lr: 0.001}\n"
+
+
+def simulation(labels, drift=False):
+    moving = ", drift_every_s: 100, drift_share: 0.1" if drift else ""
+    return f"simulation: {{labels: {labels}, evaluate_every_s: 20, evaluation_samples: 2000{moving}}}\n"
+
+
+def eco_fl(**parameters):
+    return "strategy: {name: eco-fl" + "".join(f", {key}: {value}" for key, value in parameters.items()) + "}\n"
+
+
+# name -> (strategies, parameters of eco-fl)
+ABLATIONS = {
+    "no distribution term": {"lambda": 0},
+    "synchronous between groups": {"between": "synchronous"},
+    "random selection inside a group": {"selection": "random"},
+    "mixing models": {"mixing": "model"},
+}
+
+
+def plan():
+    """(scenario, variant, strategies, configuration, flags)"""
+    for scenario, labels in (("rlg-iid", "independent"), ("rlg-niid", "tied")):
+        config = CLIENT + simulation(labels)
+        yield scenario, "main", BASELINES + ["eco-fl"], config, []
+        for variant, parameters in ABLATIONS.items():
+            yield scenario, variant, ["eco-fl"], config + eco_fl(**parameters), []
+        drift = CLIENT + simulation(labels, drift=True)
+        yield scenario + "-drift", "main", ["fedavg", "eco-fl"], drift, []
+        yield scenario + "-drift", "no regrouping", ["eco-fl"], drift + eco_fl(regroup="off"), []
+    config = CLIENT + simulation("tied")
+    yield "fashion_cnn", "main", ["fedavg", "eco-fl"], config, ["--model", "fashion_cnn"]
+
+
+def tables(out):
+    lines = []
+    for scenario in dict.fromkeys(entry[0] for entry in plan()):
+        rows = []
+        for name, variant, _, _, _ in plan():
+            summary = out / name / variant.replace(" ", "-") / "summary.json"
+            if name != scenario or not summary.exists():
+                continue
+            for strategy, result in json.loads(summary.read_text())["strategies"].items():
+                label = strategy if variant == "main" else f"{strategy}, {variant}"
+                cells = []
+                for target in TARGETS:
+                    times = result["time_to_s"][str(target)]
+                    reached = [time for seed, time in times.items() if seed != "mean" and time is not None]
+                    seeds = len(times) - 1
+                    if not reached:
+                        cells.append("-")
+                    else:
+                        mean = f"{sum(reached) / len(reached):.0f}"
+                        cells.append(mean if len(reached) == seeds else f"{mean} ({len(reached)} of {seeds} seeds)")
+                rows.append(f"| {label} | {' | '.join(cells)} | {100 * result['best_accuracy']['mean']:.2f} % "
+                            f"| {len(result['best_accuracy']) - 1} |")
+        if rows:
+            head = " | ".join(f"s to {target} %" for target in TARGETS)
+            lines += [f"**{scenario}**", "", f"| strategy | {head} | best | seeds |", "|---" * 7 + "|", *rows, ""]
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--only", default="", help="scenarios, comma-separated")
+    parser.add_argument("--workers", default="0")
+    parser.add_argument("--virtual-seconds", default="1500")
+    parser.add_argument("--bin", type=pathlib.Path, default=HERE.parent.parent / "build" / "bin")
+    parser.add_argument("--tables", action="store_true")
+    options = parser.parse_args()
+    # Seed by seed, so that an early stop leaves whole comparisons.
+    seeds = options.seeds.split(",")
+    for done in range(1, 1 if options.tables else len(seeds) + 1):
+        for scenario, variant, strategies, config, flags in plan():
+            if options.only and scenario not in options.only.split(","):
+                continue
+            directory = options.out / scenario / variant.replace(" ", "-")
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / "server.yaml").write_text(config)
+            command = [options.bin / "ecopipe-fl-sim", "--strategy", ",".join(strategies), "--clients", "300",
+                       "--clients-per-round", "30", "--virtual-seconds", options.virtual_seconds, "--config",
+                       directory / "server.yaml", "--seeds", ",".join(seeds[:done]), "--out", directory,
+                       "--svg", directory / "accuracy.svg", "--workers", options.workers, *flags]
+            print("+", *command, file=sys.stderr)
+            finished = subprocess.run([str(word) for word in command], stdout=subprocess.DEVNULL, check=False)
+            if finished.returncode != 0:
+                return finished.returncode
+    print(tables(options.out))
+    return 0
+
+
+sys.exit(main())
