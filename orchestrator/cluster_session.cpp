@@ -124,6 +124,9 @@ Result<void> ClusterSession::handle(PortalEvent& event) {
                 "file, a profile with --threads) may be faster",
                 joined->device, hello.cores, hello.cores);
         came_back_ = true;
+        observe([&](auto& observer) {
+            observer.device_joined(joined->device, static_cast<double>(hello.memory_mib));
+        });
         if (machine_.generation() > 0) reasons_to_move_.push_back(joined->device + " joined");
         return absorb(machine_.on(session_event::DeviceJoined{joined->device}));
     }
@@ -132,6 +135,7 @@ Result<void> ClusterSession::handle(PortalEvent& event) {
         attached_.erase(lost->device);
         leaving_.erase(lost->device);
         log_warn("{} was lost: {}", lost->device, lost->how);
+        observe([&](auto& observer) { observer.device_gone(lost->device, lost->how); });
         return absorb(machine_.on(session_event::DeviceLost{lost->device, lost->how}));
     }
     if (auto* attached = std::get_if<portal_event::Attached>(&event)) {
@@ -208,6 +212,7 @@ Result<void> ClusterSession::handle_message(portal_event::Message& message) {
             if (!has_part(message.device))
                 return dismiss(message.device, ExitCode::kDone, "not needed");
             leaving_.insert(message.device);
+            observe([&](auto& observer) { observer.device_leaves(message.device); });
             reasons_to_move_.push_back(message.device + " leaves");
             must_move_ = true;
             return {};
@@ -236,6 +241,7 @@ Result<void> ClusterSession::dismiss(const std::string& device, ExitCode code,
     joined_.erase(device);
     attached_.erase(device);
     leaving_.erase(device);
+    observe([&](auto& observer) { observer.device_gone(device, printable(reason)); });
     return absorb(machine_.on(session_event::DeviceLost{device, "it left"}));
 }
 
@@ -496,6 +502,7 @@ Result<bool> ClusterSession::configure(Plan plan, const std::string& cause) {
     if (!ready) return false;
     state_step_ = *ready_;
     drift_.plan_changed();
+    observe([&](auto& observer) { observer.plan_in_force(plan_, cause); });
     const std::vector<std::string> left(leaving_.begin(), leaving_.end());
     for (const std::string& device : left)
         if (!has_part(device))
@@ -562,6 +569,7 @@ Result<void> ClusterSession::recover() {
                                 : failures_.front().error;
         if (!planner_ || breaks == kBreaksMax) return tl::unexpected<Error>(cause);
         log_warn("{}; all go back to a common state", cause.message);
+        observe([&](auto& observer) { observer.failed(cause.message); });
         const std::uint64_t failed_step = step_;
         ECOPIPE_ASSIGN_OR_RETURN(Plan plan, plan_over_present());
         std::vector<std::string> causes;

@@ -84,6 +84,7 @@ Result<ExitCode> FederatedClient::serve(TrainingEngine& engine, const DataSplits
     }
     record.run["results"] = {{"rounds", rounds}};
     ECOPIPE_RETURN_IF_ERROR(record.save_run());
+    progress.finish();
     fmt::print("{} rounds with {}; files in {}\n", rounds, options_.server.text(),
                record.directory());
     return ExitCode::kDone;

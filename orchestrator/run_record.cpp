@@ -14,7 +14,7 @@ constexpr std::size_t kTracedStepsMax = 20;
 constexpr std::size_t kMetricsBytesMax = 4ULL << 30;
 }  // namespace
 
-Result<RunRecord> RunRecord::create(const std::string& directory, bool resume) {
+Result<RunRecord> RunRecord::create(const std::string& directory, bool resume, RunView* view) {
     ECOPIPE_RETURN_IF_ERROR(make_directories(directory));
     for (const char* name : {"run.json", "metrics.jsonl", "model.safetensors", "checkpoints"})
         if (!resume && std::filesystem::exists(directory + "/" + name))
@@ -24,7 +24,7 @@ Result<RunRecord> RunRecord::create(const std::string& directory, bool resume) {
                                     directory, name));
     if (::access(directory.c_str(), W_OK) != 0)
         return fail(ExitCode::kRunFailed, fmt::format("--out {}: cannot be written", directory));
-    RunRecord record(directory);
+    RunRecord record(directory, view);
     if (resume) ECOPIPE_RETURN_IF_ERROR(record.take_up_metrics());
     return record;
 }
@@ -40,9 +40,11 @@ Result<void> RunRecord::take_up_metrics() {
     }
     for (std::size_t begin = 0; begin < text.size();) {
         const std::size_t end = text.find('\n', begin);
-        const Json line = Json::parse(text.substr(begin, end - begin), nullptr, false);
+        const OrderedJson line =
+            OrderedJson::parse(text.substr(begin, end - begin), nullptr, false);
         begin = end + 1;
         if (!line.is_object()) continue;
+        if (view_ != nullptr) view_->metrics_line(line, false);
         if (const auto step = line.find("step"); step != line.end() && step->is_number_unsigned())
             recorded_steps_ = std::max(recorded_steps_, step->get<std::uint64_t>());
         if (const auto epoch = line.find("epoch"); epoch != line.end() && epoch->is_number())
@@ -81,6 +83,7 @@ Result<void> RunRecord::evaluation(double epoch, const std::string& split, const
 }
 
 Result<void> RunRecord::metric(const OrderedJson& line) {
+    if (view_ != nullptr) view_->metrics_line(line);
     if (!metrics_) {
         ECOPIPE_ASSIGN_OR_RETURN(LineAppender opened, LineAppender::open(path("metrics.jsonl")));
         metrics_.emplace(std::move(opened));
@@ -88,7 +91,15 @@ Result<void> RunRecord::metric(const OrderedJson& line) {
     return metrics_->append(line.dump());
 }
 
+Result<void> RunRecord::save_checkpoint(const Checkpoint& checkpoint) const {
+    ECOPIPE_RETURN_IF_ERROR(CheckpointStore(path("checkpoints")).write(checkpoint));
+    if (view_ != nullptr)
+        view_->event("checkpoint", fmt::format("the state of step {} is on disk", checkpoint.step));
+    return {};
+}
+
 void RunRecord::trace(std::uint64_t step, const std::vector<DeviceReport>& devices) {
+    if (view_ != nullptr) view_->trace(step, devices);
     traced_.push_back({step, devices});
     if (traced_.size() > kTracedStepsMax) traced_.pop_front();
 }

@@ -10,6 +10,7 @@
 #include "core/files.h"
 #include "core/strict_json.h"
 #include "orchestrator/checkpoint.h"
+#include "orchestrator/run_view.h"
 #include "orchestrator/training_engine.h"
 #include "stage_runtime/model/model_spec.h"
 
@@ -20,8 +21,9 @@ class RunRecord {
     // Creates `directory`; refuses one that holds a run already (kUsage), unless it is to be
     // resumed, or cannot be written (kRunFailed). Files come to be with the first step, so that a
     // run refused before leaves none. A resumed run's metrics.jsonl loses a torn last line.
-    [[nodiscard]] static Result<RunRecord> create(const std::string& directory,
-                                                  bool resume = false);
+    // Everything recorded is shown to `view` too, if there is one; it outlives the record.
+    [[nodiscard]] static Result<RunRecord> create(const std::string& directory, bool resume = false,
+                                                  RunView* view = nullptr);
 
     [[nodiscard]] const std::string& directory() const { return directory_; }
     [[nodiscard]] std::string path(const std::string& name) const {
@@ -51,20 +53,20 @@ class RunRecord {
     OrderedJson run = OrderedJson::object();  // run.json, filled by whoever knows
     [[nodiscard]] Result<void> save_run() const;
     [[nodiscard]] Result<void> save_timeline() const;
-    [[nodiscard]] Result<void> save_checkpoint(const Checkpoint& checkpoint) const {
-        return CheckpointStore(path("checkpoints")).write(checkpoint);
-    }
+    [[nodiscard]] Result<void> save_checkpoint(const Checkpoint& checkpoint) const;
     // model.safetensors, and model.pt when the model came as TorchScript.
     [[nodiscard]] Result<void> save_model(const ModelSpec& spec, const TensorMap& weights) const;
 
   private:
-    explicit RunRecord(std::string directory) : directory_(std::move(directory)) {}
+    RunRecord(std::string directory, RunView* view)
+        : directory_(std::move(directory)), view_(view) {}
     [[nodiscard]] Result<void> take_up_metrics();
     struct TracedStep {
         std::uint64_t step;
         std::vector<DeviceReport> devices;
     };
     std::string directory_;
+    RunView* view_;
     std::optional<LineAppender> metrics_;
     std::deque<TracedStep> traced_;
     std::uint64_t recorded_steps_ = 0;

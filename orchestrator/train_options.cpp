@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "core/log.h"
+#include "transport/web_server.h"
 
 namespace ecopipe {
 namespace {
@@ -59,6 +60,8 @@ void declare(CommandLine& line) {
               "measure every pair of devices, write the cluster file with what was found to --out, "
               "and stop");
     line.flag("quiet", "no progress on stderr");
+    line.text("web",
+              "show the run as a page on this address, such as 127.0.0.1:8080 (port 0: any)");
     line.text("federated", "take part in the federation of this server, tcp://SERVER:PORT");
     line.text("cluster-name",
               "this cluster's name in the federation (default: the cluster file's)");
@@ -189,6 +192,10 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
     options.measure_links = line.get_flag("measure-links");
     options.quiet = line.get_flag("quiet");
     options.log_level = line.get_text("log-level");
+    if (line.has("web")) {
+        ECOPIPE_ASSIGN_OR_RETURN(options.web,
+                                 parse_web_address(line.get_text("web"), options.insecure));
+    }
     if (line.has("federated")) {
         ECOPIPE_ASSIGN_OR_RETURN(options.federated,
                                  parse_endpoint(line.get_text("federated"), "--federated"));

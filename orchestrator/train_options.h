@@ -41,6 +41,7 @@ struct TrainOptions {
     bool replicas = true;
     bool resume = false;
     bool quiet = false;
+    std::optional<Endpoint> web;  // where the page is served
     std::string log_level;
     std::optional<Endpoint> federated;
     std::string cluster_name;

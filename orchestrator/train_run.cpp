@@ -13,6 +13,7 @@
 #include "orchestrator/local_launcher.h"
 #include "orchestrator/planning.h"
 #include "orchestrator/replanner.h"
+#include "orchestrator/run_monitor.h"
 #include "orchestrator/single_engine.h"
 #include "planner/partition.h"
 #include "stage_runtime/engine/numeric_class.h"
@@ -29,8 +30,10 @@ constexpr auto kStepGrace = std::chrono::seconds(10);  // for the step at hand, 
 
 // Everything a run is made of, in the order it comes to be.
 struct Run {
+    explicit Run(TrainOptions flags) : options(std::move(flags)), monitor(options.quiet) {}
     NetLoop loop;  // first to come, last to go: every socket lives on it
     TrainOptions options;
+    RunMonitor monitor;
     ModelSpec spec;
     ModelInfo info;
     DataSplits data;
@@ -40,6 +43,7 @@ struct Run {
     ClusterSession* session = nullptr;      // the engine, when it is a pipeline
     std::optional<Instant> training_since;  // a signal then ends the step before it ends the run
     std::optional<Instant> signalled;
+    std::string ended_with;  // the last line on stdout
 };
 
 Result<void> load_inputs(Run& run) {
@@ -170,12 +174,25 @@ std::unique_ptr<ClusterPlanner> make_planner(Run& run, const Cluster& cluster,
     return std::make_unique<Replanner>(std::move(options));
 }
 
+// What is known of the cluster before anybody joins.
+void show_cluster(const Cluster& cluster, const TrainOptions& options, RunView& view) {
+    for (std::size_t a = 0; a < cluster.devices.size(); ++a) {
+        const Device& device = cluster.devices[a];
+        view.expect_device(device.name, options.cluster_file.empty() ? 0 : device.memory_mib);
+        if (options.cluster_file.empty()) continue;
+        for (std::size_t b = a + 1; b < cluster.devices.size(); ++b)
+            view.set_link(device.name, cluster.devices[b].name, cluster.link(a, b).mbps,
+                          cluster.link(a, b).latency_ms);
+    }
+}
+
 // Opens the port that devices dial.
 Result<void> open_session(Run& run, const Cluster& cluster) {
     const TrainOptions& options = run.options;
     SessionOptions session_options;
     session_options.peer_timeout_s = options.peer_timeout_s;
     session_options.shared_machine = options.local;
+    session_options.observer = &run.monitor.view();
     session_options.bind = options.local
                                ? Endpoint{"127.0.0.1", 0}
                                : Endpoint{"127.0.0.1", static_cast<std::uint16_t>(cluster.port)};
@@ -191,6 +208,7 @@ Result<void> open_session(Run& run, const Cluster& cluster) {
         if (!options.local && !device.data_address.empty())
             session_options.data_address[device.name] = device.data_address;
     }
+    show_cluster(cluster, options, run.monitor.view());
     run.launcher = std::make_unique<LocalLauncher>();
     session_options.check = [&run]() -> Result<void> {
         if (signal_received() == 0) return {};
@@ -530,8 +548,8 @@ Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
     }
     ECOPIPE_RETURN_IF_ERROR(record.save_run());
     tell_memory(run, record, result);
-    fmt::print("{} steps, {:.0f} samples/s{}; files in {}\n", result.steps, result.samples_per_s,
-               tested, record.directory());
+    run.ended_with = fmt::format("{} steps, {:.0f} samples/s{}; files in {}", result.steps,
+                                 result.samples_per_s, tested, record.directory());
     return result.interrupted ? static_cast<ExitCode>(128 + signal_received()) : ExitCode::kDone;
 }
 
@@ -555,7 +573,7 @@ Result<std::unique_ptr<FederatedClient>> join_federation(Run& run) {
 
 Result<ExitCode> run_all(Run& run, RunRecord& record) {
     ECOPIPE_RETURN_IF_ERROR(begin_record(run, record));
-    Progress progress(run.options.quiet);
+    Progress& progress = run.monitor.progress();
     std::unique_ptr<FederatedClient> client;
     if (run.options.federated) {
         ECOPIPE_ASSIGN_OR_RETURN(client, join_federation(run));
@@ -577,12 +595,18 @@ Result<ExitCode> run_all(Run& run, RunRecord& record) {
 }  // namespace
 
 Result<ExitCode> train(TrainOptions options) {
-    Run run;
-    run.options = std::move(options);
+    Run run(std::move(options));
+    run.monitor.view().begin(fmt::format("{} on {}", run.options.model, run.options.data));
+    if (run.options.web) ECOPIPE_RETURN_IF_ERROR(run.monitor.serve(*run.options.web));
     ECOPIPE_RETURN_IF_ERROR(load_inputs(run));
-    ECOPIPE_ASSIGN_OR_RETURN(RunRecord record,
-                             RunRecord::create(run.options.out, run.options.resume));
+    ECOPIPE_ASSIGN_OR_RETURN(
+        RunRecord record,
+        RunRecord::create(run.options.out, run.options.resume, &run.monitor.view()));
+    run.monitor.keep_status(run.options.out);
     auto outcome = run_all(run, record);
+    run.monitor.end(outcome ? RunState::kEnded : RunState::kFailed,
+                    outcome ? run.ended_with : outcome.error().message);
+    if (!run.ended_with.empty()) fmt::print("{}\n", run.ended_with);
     if (run.engine)
         run.engine->end(outcome ? ExitCode::kDone : outcome.error().code,
                         outcome ? "done" : outcome.error().message);

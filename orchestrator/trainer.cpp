@@ -121,8 +121,7 @@ Result<bool> Trainer::step(const Stretch& stretch, std::uint64_t step, std::vect
     const double epoch =
         static_cast<double>(step + 1) / static_cast<double>(stretch.plan.steps_per_epoch);
     progress_.show(
-        {step + 1, stretch.steps, epoch, loss, samples_done_ / training_ms_ * 1000, step_ms},
-        outcome.devices);
+        {step + 1, stretch.steps, epoch, loss, samples_done_ / training_ms_ * 1000, step_ms});
     return true;
 }
 
