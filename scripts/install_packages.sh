@@ -15,7 +15,7 @@ packages=(cmake ninja-build g++ ccache pkg-config libtorch-dev libopenblas0-pthr
     libsodium-dev zlib1g-dev dataset-fashion-mnist)
 if [ "$what" = test ]; then
     packages+=(libgtest-dev libbenchmark-dev python3 python3-torch python3-numpy python3-yaml iproute2 procps
-        chromium chromium-driver python3-selenium python3-pyte)
+        chromium chromium-driver python3-selenium python3-pyte debootstrap dpkg-dev)
 fi
 
 missing=()

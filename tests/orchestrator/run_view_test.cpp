@@ -172,8 +172,8 @@ TEST_F(View, TheTableFitsItsWindow) {
     EXPECT_EQ(wide[0],
               "[###...........................] step 7/70  epoch 1.00  loss 2.5000  640 samples/s  "
               "0:00 left");
-    EXPECT_EQ(wide[1], "device  layers         busy  waiting    MiB of budget    Mbit/s  state");
-    EXPECT_EQ(wide[2], "hub     0-3, 10-11     80 %     20 %      3.0 of 1024      10.0  working");
+    EXPECT_EQ(wide[1], "device  layers       busy  waiting    MiB of budget    Mbit/s  state");
+    EXPECT_EQ(wide[2], "hub     0-3, 10-11   80 %     20 %      3.0 of 1024      10.0  working");
     EXPECT_EQ(wide.back(), "00:00:01  plan        1f1b: hub 0-3, pi 4-9, hub 10-11");
     for (std::size_t columns : {0U, 1U, 7U, 40U})
         for (std::size_t rows : {0U, 1U, 2U, 3U, 5U}) {
