@@ -1,5 +1,6 @@
 # What `cmake --install` puts where, and the Debian packages (`cpack`): `ecopipe` is for running, `libecopipe-dev` for
 # programs that use the libraries through find_package(ecopipe).
+set(CMAKE_SKIP_INSTALL_ALL_DEPENDENCY ON)  # what is not built cannot be packed, and says so
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 

@@ -137,6 +137,8 @@ void RunView::device_gone(const std::string& name, const std::string& how) {
     DeviceView& view = device(name);
     view.state = "lost";
     view.note = how;
+    view.busy = -1;
+    view.sent_mbps = 0;
     add_event("lost", fmt::format("{} is gone: {}", name, how));
     changed();
 }

@@ -548,7 +548,8 @@ Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
     }
     ECOPIPE_RETURN_IF_ERROR(record.save_run());
     tell_memory(run, record, result);
-    run.ended_with = fmt::format("{} steps, {:.0f} samples/s{}; files in {}", result.steps,
+    run.ended_with = fmt::format("{}{} steps, {:.0f} samples/s{}; files in {}",
+                                 result.interrupted ? "interrupted: " : "", result.steps,
                                  result.samples_per_s, tested, record.directory());
     return result.interrupted ? static_cast<ExitCode>(128 + signal_received()) : ExitCode::kDone;
 }
