@@ -60,7 +60,7 @@ Result<void> load_model(const CommandLine& line, ServerOptions& options) {
     if (!line.has("init")) return {};
     const std::string init = line.get_text("init");
     ECOPIPE_ASSIGN_OR_RETURN(const TensorMap given, read_safetensors(init));
-    return adopt_weights(given, init, options.weights);
+    return adopt_weights(given, init, {}, options.weights);
 }
 
 Result<ExitCode> run(int argc, const char* const* argv) {

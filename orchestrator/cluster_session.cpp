@@ -375,6 +375,7 @@ Configure ClusterSession::configuration(const session_outcome::SendConfigure& wo
     out.model_sha256 = spec_.model.sha256;
     out.num_classes = static_cast<std::uint32_t>(spec_.model.num_classes);
     out.input_shape = spec_.model.input_shape;
+    out.freeze = spec_.model.freeze;
     out.seed = spec_.seed;
     out.optimizer = spec_.optimizer;
     out.loss = spec_.loss;
@@ -747,6 +748,7 @@ Result<StepOutcome> ClusterSession::finish_step() {
         outcome.loss.sum += done.loss_sum;
         outcome.loss.labels += done.labels;
         outcome.loss.correct += done.correct;
+        outcome.loss.absolute_error += done.absolute_error;
         if (done.nonfinite_layer >= 0 &&
             (outcome.nonfinite_layer < 0 || done.nonfinite_layer < outcome.nonfinite_layer))
             outcome.nonfinite_layer = done.nonfinite_layer;
@@ -759,7 +761,9 @@ Result<StepOutcome> ClusterSession::finish_step() {
                         done.squared_gradient_norms[next++];
         }
     }
-    const bool whole_batch = outcome.loss.labels == static_cast<std::uint64_t>(plan_.batch);
+    const bool whole_batch =
+        std::accumulate(begin_.micro_batch_samples.begin(), begin_.micro_batch_samples.end(), 0U) ==
+        static_cast<std::uint32_t>(plan_.batch);
     for (const std::string& device : devices_) {
         Done& done = done_->done[device];
         if (const auto drift =
@@ -809,7 +813,7 @@ Result<LossSum> ClusterSession::evaluate(const Dataset& data, int batch) {
         indices.resize(samples[m]);
         std::iota(indices.begin(), indices.end(), next);
         next += static_cast<std::int64_t>(indices.size());
-        Batch part = data.batch(indices);
+        ECOPIPE_ASSIGN_OR_RETURN(Batch part, data.batch(indices));
         const auto id = static_cast<std::uint32_t>(m);
         ECOPIPE_RETURN_IF_ERROR(send_when_room(plan_.stages.back().device,
                                                address(TensorKind::kEvalLabel, step_, id),
@@ -826,6 +830,7 @@ Result<LossSum> ClusterSession::evaluate(const Dataset& data, int batch) {
         loss.sum += done.loss_sum;
         loss.labels += done.labels;
         loss.correct += done.correct;
+        loss.absolute_error += done.absolute_error;
     }
     return loss;
 }

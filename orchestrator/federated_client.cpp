@@ -22,7 +22,8 @@ Result<std::vector<KeyValue>> FederatedClient::join(const Dataset& train) {
     hello.samples = samples_;
     hello.label_counts.assign(static_cast<std::size_t>(train.num_classes()), 0);
     for (std::int64_t i = 0; i < train.size(); ++i)
-        ++hello.label_counts[static_cast<std::size_t>(train.label(i))];
+        if (const std::int64_t label = train.label(i); label >= 0)
+            ++hello.label_counts[static_cast<std::size_t>(label)];
     ECOPIPE_ASSIGN_OR_RETURN(const ClusterWelcome welcome,
                              link_.join(options_.server, hello, options_.timeout_s));
     log_info("cluster {} joined the federation of {}", options_.cluster, options_.server.text());

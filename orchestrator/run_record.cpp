@@ -47,8 +47,14 @@ Result<void> RunRecord::take_up_metrics() {
         if (view_ != nullptr) view_->metrics_line(line, false);
         if (const auto step = line.find("step"); step != line.end() && step->is_number_unsigned())
             recorded_steps_ = std::max(recorded_steps_, step->get<std::uint64_t>());
-        if (const auto epoch = line.find("epoch"); epoch != line.end() && epoch->is_number())
-            recorded_epochs_ = std::max(recorded_epochs_, epoch->get<double>());
+        const auto epoch = line.find("epoch");
+        const auto split = line.find("split");
+        if (epoch != line.end() && epoch->is_number() && split != line.end() &&
+            split->is_string()) {
+            double& newest =
+                recorded_epochs_.try_emplace(split->get<std::string>(), -1).first->second;
+            newest = std::max(newest, epoch->get<double>());
+        }
     }
     return {};
 }
@@ -57,6 +63,7 @@ Result<void> RunRecord::step(const StepLine& done, const std::vector<DeviceRepor
     OrderedJson line{{"step", done.step},
                      {"loss", done.loss},
                      {"lr", done.learning_rate},
+                     {"gradient_norm", done.gradient_norm},
                      {"step_ms", done.step_ms},
                      {"samples_per_s", done.samples_per_s},
                      {"durable_step", done.durable_step}};
@@ -73,13 +80,17 @@ Result<void> RunRecord::step(const StepLine& done, const std::vector<DeviceRepor
     return metric(line);
 }
 
-Result<void> RunRecord::evaluation(double epoch, const std::string& split, const LossSum& loss) {
+Result<void> RunRecord::evaluation(double epoch, const std::string& split, const LossSum& loss,
+                                   bool regression) {
     const auto labels = static_cast<double>(std::max<std::uint64_t>(loss.labels, 1));
-    recorded_epochs_ = epoch;
-    return metric({{"epoch", epoch},
-                   {"split", split},
-                   {"loss", loss.sum / labels},
-                   {"accuracy", static_cast<double>(loss.correct) / labels}});
+    recorded_epochs_[split] = epoch;
+    OrderedJson line{{"epoch", epoch}, {"split", split}, {"loss", loss.sum / labels}};
+    if (regression) {
+        line["mean_absolute_error"] = loss.absolute_error / labels;
+    } else {
+        line["accuracy"] = static_cast<double>(loss.correct) / labels;
+    }
+    return metric(line);
 }
 
 Result<void> RunRecord::metric(const OrderedJson& line) {
@@ -141,6 +152,10 @@ Result<void> RunRecord::save_timeline() const {
     }
     const OrderedJson trace{{"displayTimeUnit", "ms"}, {"traceEvents", std::move(events)}};
     return write_file_atomically(path("timeline.json"), trace.dump() + "\n");
+}
+
+Result<void> RunRecord::save_best(const TensorMap& weights) const {
+    return write_safetensors(path("best.safetensors"), weights);
 }
 
 Result<void> RunRecord::save_model(const ModelSpec& spec, const TensorMap& weights) const {

@@ -3,6 +3,7 @@
 // model.
 
 #include <deque>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -35,6 +36,7 @@ class RunRecord {
         std::uint64_t step = 0;  // from 1
         double loss = 0;
         double learning_rate = 0;
+        double gradient_norm = 0;  // before it is clipped
         double step_ms = 0;
         double samples_per_s = 0;
         std::uint64_t durable_step = 0;
@@ -43,9 +45,13 @@ class RunRecord {
     [[nodiscard]] Result<void> step(const StepLine& line, const std::vector<DeviceReport>& devices);
     // What the file holds already: the newest step, and the newest evaluation's epoch.
     [[nodiscard]] std::uint64_t recorded_steps() const { return recorded_steps_; }
-    [[nodiscard]] double recorded_epochs() const { return recorded_epochs_; }
+    [[nodiscard]] double recorded_epochs(const std::string& split) const {
+        const auto found = recorded_epochs_.find(split);
+        return found == recorded_epochs_.end() ? -1 : found->second;
+    }
+    // With the accuracy, or in regression with the mean absolute error.
     [[nodiscard]] Result<void> evaluation(double epoch, const std::string& split,
-                                          const LossSum& loss);
+                                          const LossSum& loss, bool regression);
     [[nodiscard]] Result<void> metric(const OrderedJson& line);
     // Keeps the newest steps for timeline.json. Times of the portal's clock, in nanoseconds.
     void trace(std::uint64_t step, const std::vector<DeviceReport>& devices);
@@ -54,6 +60,8 @@ class RunRecord {
     [[nodiscard]] Result<void> save_run() const;
     [[nodiscard]] Result<void> save_timeline() const;
     [[nodiscard]] Result<void> save_checkpoint(const Checkpoint& checkpoint) const;
+    // best.safetensors: the weights with the lowest validation loss so far.
+    [[nodiscard]] Result<void> save_best(const TensorMap& weights) const;
     // model.safetensors, and model.pt when the model came as TorchScript.
     [[nodiscard]] Result<void> save_model(const ModelSpec& spec, const TensorMap& weights) const;
 
@@ -70,7 +78,7 @@ class RunRecord {
     std::optional<LineAppender> metrics_;
     std::deque<TracedStep> traced_;
     std::uint64_t recorded_steps_ = 0;
-    double recorded_epochs_ = -1;
+    std::map<std::string, double> recorded_epochs_;  // by split
 };
 
 }  // namespace ecopipe
