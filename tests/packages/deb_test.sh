@@ -60,6 +60,7 @@ for name in train stage plan profile fl-server bench; do inside "ecopipe-$name" 
 cat >"$root/tmp/cluster.yaml" <<'YAML'
 name: home
 portal: hub
+portal_address: 127.0.0.1
 devices:
   - {name: hub, memory_mib: 1024, speed: 1.0}
   - {name: pi, memory_mib: 512, speed: 0.9}

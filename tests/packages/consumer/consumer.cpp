@@ -9,7 +9,7 @@
 int main() {
     using namespace ecopipe;
     const auto cluster = parse_cluster(
-        "name: home\nportal: a\ndevices:\n  - {name: a, memory_mib: 100}\n  - {name: b, memory_mib: 100}\n"
+        "name: home\nportal: a\nportal_address: 127.0.0.1\ndevices:\n  - {name: a, memory_mib: 100}\n  - {name: b, memory_mib: 100}\n"
         "default_link: {mbps: 100, latency_ms: 1}\n",
         "consumer");
     if (!cluster) return std::puts(cluster.error().message.c_str()), 1;
