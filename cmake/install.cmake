@@ -12,18 +12,18 @@ install(FILES README.md CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONE
 install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT programs FILES_MATCHING PATTERN "*.md" PATTERN "*.svg" PATTERN "*.png")
 install(DIRECTORY examples DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT programs USE_SOURCE_PERMISSIONS)
 
-# The units name the programs where they were installed; settings are the administrator's to edit.
-file(GLOB units CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/scripts/systemd/*.service)
-foreach(unit IN LISTS units)
-    get_filename_component(name ${unit} NAME)
-    file(READ ${unit} text)
-    string(REPLACE "/usr/local/bin/" "${CMAKE_INSTALL_FULL_BINDIR}/" text "${text}")
-    file(GENERATE OUTPUT ${CMAKE_BINARY_DIR}/systemd/${name} CONTENT "${text}")
-    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${unit})
-    install(FILES ${CMAKE_BINARY_DIR}/systemd/${name} DESTINATION lib/systemd/system COMPONENT programs)
-endforeach()
+# The units name the programs where they are installed, which is known only then. Settings are the administrator's to edit.
+install(CODE "
+    file(GLOB units \"${CMAKE_SOURCE_DIR}/scripts/systemd/*.service\")
+    foreach(unit IN LISTS units)
+        get_filename_component(name \${unit} NAME)
+        file(READ \${unit} text)
+        string(REPLACE /usr/local/bin/ \"\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_BINDIR}/\" text \"\${text}\")
+        file(WRITE \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/lib/systemd/system/\${name}\" \"\${text}\")
+    endforeach()
+" COMPONENT programs)
 file(GLOB settings CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/scripts/systemd/*.env ${CMAKE_SOURCE_DIR}/scripts/systemd/server.yaml)
-install(FILES ${settings} DESTINATION ${CMAKE_INSTALL_FULL_SYSCONFDIR}/ecopipe COMPONENT programs)
+install(FILES ${settings} DESTINATION /etc/ecopipe COMPONENT programs)
 
 # ---- libraries -----------------------------------------------------------------------------------------------------
 # Those whose headers are of use to others. The engine needs LibTorch and is a component of its own.

@@ -33,9 +33,11 @@ trap 'exit 130' INT
 program=$(ls "$work"/packages/ecopipe_*.deb)
 development=$(ls "$work"/packages/libecopipe-dev_*.deb)
 dpkg-deb -f "$program" Package Version Architecture Depends
-dpkg-deb -f "$program" Depends | grep -q libtorch1.13 || { echo "deb_test.sh: libtorch is not among the dependencies" >&2; exit 1; }
+dpkg-deb -f "$program" Depends >"$work/depends"
+grep -q 'libtorch1.13' "$work/depends" || { echo "deb_test.sh: libtorch is not among the dependencies" >&2; exit 1; }
 dpkg-deb -I "$program" conffiles
-dpkg-deb -c "$development" | grep -q 'lib/.*/cmake/ecopipe/ecopipeConfig.cmake'
+dpkg-deb -c "$development" >"$work/contents"
+grep -q 'lib/.*cmake/ecopipe/ecopipeConfig.cmake' "$work/contents"
 
 debootstrap --variant=minbase "$VERSION_CODENAME" "$root" "$mirror" >"$work/debootstrap.log" 2>&1 ||
     { tail -n 5 "$work/debootstrap.log" >&2; skip "debootstrap could not reach $mirror"; }
@@ -70,7 +72,7 @@ inside ecopipe-train --local --cluster /tmp/cluster.yaml --model lenet5 --data s
     --no-evaluation --log-level warn --out /tmp/pipeline
 inside ecopipe-train --single --model lenet5 --data synthetic:1x28x28:10:256 --batch 32 --steps 8 --quiet --no-evaluation --out /tmp/single
 cmp "$root/tmp/pipeline/model.safetensors" "$root/tmp/single/model.safetensors"
-inside ecopipe-train status --out /tmp/pipeline | head -n 1
+inside ecopipe-train status --out /tmp/pipeline
 # An edited settings file stays through a second installation, and goes with purge.
 echo '# mine' >>"$root/etc/ecopipe/ecopipe-stage.env"
 inside dpkg -i /tmp/ecopipe.deb >>"$work/apt.log" 2>&1

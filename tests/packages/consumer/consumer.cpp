@@ -15,7 +15,9 @@ int main() {
     if (!cluster) return std::puts(cluster.error().message.c_str()), 1;
     const auto spec = find_model("lenet5");
     if (!spec) return std::puts(spec.error().message.c_str()), 1;
-    const auto info = inspect_model(*spec);
+    auto with_shape = *spec;
+    with_shape.input_shape = {1, 28, 28};
+    const auto info = inspect_model(with_shape);
     if (!info) return std::puts(info.error().message.c_str()), 1;
     std::printf("ecopipe %s: %zu devices, %zu layers, a page of %zu bytes\n", kVersion, cluster->devices.size(),
                 info->layers.size(), web_page_html().size());
