@@ -60,7 +60,8 @@ TEST(Profile, FrozenLayersCostNoBackwardNoGradientAndNoOptimiserMemory) {
         json["layers"].push_back(layer);
     }
     auto cluster = parse_cluster(
-        "name: c\nportal: a\ndevices:\n  - {name: a, memory_mib: 64, speed: 1}\n"
+        "name: c\nportal: a\nportal_address: 10.0.0.1\ndevices:\n  - {name: a, memory_mib: 64, "
+        "speed: 1}\n"
         "  - {name: b, memory_mib: 64, speed: 1}\ndefault_link: {mbps: 8, latency_ms: 1}\n",
         "c.yaml");
     ASSERT_TRUE(cluster) << cluster.error().message;
