@@ -9,7 +9,7 @@ import struct
 import sys
 
 HEADER = struct.Struct("<4sHHIIQQQQIIHBBIII")  # docs/WIRE.md, "Header"
-MAGIC, PROTOCOL = b"ECOP", 2
+MAGIC, PROTOCOL = b"ECOP", 3
 
 
 def crc32c(data):

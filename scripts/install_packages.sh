@@ -14,7 +14,7 @@ packages=(cmake ninja-build g++ ccache pkg-config libtorch-dev libopenblas0-pthr
     libboost-dev libboost-program-options-dev nlohmann-json3-dev libyaml-cpp-dev libspdlog-dev libfmt-dev libexpected-dev
     libsodium-dev zlib1g-dev libjpeg-dev libpng-dev dataset-fashion-mnist)
 if [ "$what" = test ]; then
-    packages+=(libgtest-dev libbenchmark-dev python3 python3-torch python3-torchvision python3-numpy python3-yaml iproute2 procps
+    packages+=(libgtest-dev libbenchmark-dev python3 python3-torch python3-torchvision python3-pil python3-numpy python3-yaml iproute2 procps
         chromium chromium-driver python3-selenium python3-pyte debootstrap dpkg-dev)
 fi
 
