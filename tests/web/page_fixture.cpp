@@ -1,11 +1,13 @@
-// Serves the page of a made-up run until stdin closes: `page_fixture STEPS`. For measuring what a long
-// run costs the page.
+// Serves the page of a made-up run until stdin closes: `page_fixture STEPS`, for measuring what a
+// long run costs the page; or of a made-up federation: `page_fixture federation`.
 #include <fmt/format.h>
 
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <string_view>
 
+#include "fl_server/federation_page.h"
 #include "orchestrator/run_view.h"
 #include "orchestrator/view_document.h"
 #include "transport/web_page.h"
@@ -41,6 +43,43 @@ std::vector<DeviceReport> reports(int devices, int micro_batches) {
         all.push_back(std::move(report));
     }
     return all;
+}
+
+int serve_federation() {
+    FederationPage page("a made-up federation", unix_ms_now());
+    FederationView view;
+    view.strategy = "ecofl";
+    view.phase = "running";
+    view.rounds = 20;
+    for (const char* name : {"north", "south", "<b id=planted>east</b>"}) {
+        SiteView site;
+        site.cluster = name;
+        site.connected = true;
+        site.group = view.sites.empty() ? 0 : 1;
+        site.samples = 1000;
+        site.latency_s = 2.5;
+        view.sites.push_back(site);
+    }
+    page.update(view, unix_ms_now());
+    for (std::uint64_t round = 1; round <= 12; ++round) {
+        const auto x = static_cast<double>(round);
+        view.recent = {{round, x, 0, 3, 3000, 1 - std::exp(-x / 4), std::exp(-x / 4), 0}};
+        if (round == 6) view.sites[1].group = -1;
+        if (round == 8) {
+            ++view.sites[2].rejections;
+            view.sites[2].reason = "expected finite numbers, <img src=x onerror=alert(1)>";
+        }
+        page.update(view, unix_ms_now());
+    }
+    auto server = WebServer::start(
+        {"127.0.0.1", 0}, web_page_routes([&] { return page.document(unix_ms_now()).dump(); },
+                                          [&] { return std::to_string(page.revision()); }));
+    if (!server) return 1;
+    fmt::print("{}\n", (*server)->url());
+    std::fflush(stdout);
+    while (std::getchar() != EOF) {
+    }
+    return 0;
 }
 
 int serve(std::uint64_t steps) {
@@ -92,5 +131,6 @@ int serve(std::uint64_t steps) {
 }  // namespace ecopipe
 
 int main(int argc, char** argv) {
+    if (argc > 1 && std::string_view(argv[1]) == "federation") return ecopipe::serve_federation();
     return ecopipe::serve(argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 1000);
 }

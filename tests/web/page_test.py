@@ -187,6 +187,27 @@ def long_run(driver, bin_dir):
         check(fixture.wait(timeout=10) == 0, "the fixture ends with its input")
 
 
+def federation(driver, bin_dir, screenshots):
+    """What a site calls itself, or is refused for, is text and stays text."""
+    fixture = subprocess.Popen([bin_dir / "page_fixture", "federation"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        driver.get(fixture.stdout.readline().strip())
+        wait_for("the rounds", lambda: "12 of 20" in text_of(driver, "facts"), 10)
+        check("<b id=planted>east</b>" in text_of(driver, "sites"), "a site's name stands as it is")
+        check("onerror=alert(1)" in text_of(driver, "rejections"), "a rejection's reason stands as it is")
+        check(driver.execute_script("return document.querySelectorAll('#planted, main img').length") == 0, "nothing of it is a tag")
+        for part, said in (("groups", "drop-out"), ("groups", "group 1"), ("rounds", "3,000"), ("events", "south: from group 1 to drop-out")):
+            check(said in text_of(driver, part), f"{part}: expected {said}, found {text_of(driver, part)}")
+        check(driver.execute_script("return document.querySelectorAll('#curve-accuracy path, #curve-loss path').length") == 2, "two curves")
+        no_complaints(driver)
+        if screenshots:
+            screenshot(driver, screenshots / "page-federation.png")
+            window(driver, 1180, 900)
+    finally:
+        fixture.stdin.close()
+        check(fixture.wait(timeout=10) == 0, "the fixture ends with its input")
+
+
 def heap(driver):
     metrics = driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
     return next(metric["value"] for metric in metrics if metric["name"] == "JSHeapUsedSize")
@@ -203,6 +224,7 @@ def main():
         try:
             driver.execute_cdp_cmd("Performance.enable", {})
             training_with_a_failure(driver, given.bin_dir.resolve(), work, given.screenshots)
+            federation(driver, given.bin_dir.resolve(), given.screenshots)
             long_run(driver, given.bin_dir.resolve())
         finally:
             driver.quit()
