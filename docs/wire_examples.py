@@ -129,6 +129,9 @@ MESSAGES = [
     (22, "Credit", "receiver to sender", {"run": 7}, None, [("bytes", "u64", u64, 524288)]),
     (23, "Attached", "the answer to Attach", {"run": 7}, None, [
         ("device", "text", text, "pi"), ("instance", "u64", u64, 0x1122334455667788), ("fresh", "bool", boolean, True)]),
+    (30, "Introduce", "portal to stage", {"run": 7}, None, [
+        ("peers", "list of (device text, public_key text)", listing(record(text, text)),
+         [("pi", "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7")])]),
     (40, "ClusterHello", "cluster to server", {}, None, [
         ("cluster", "text", text, "north"), ("program_version", "text", text, "0.1.0"),
         ("model", "text", text, "lenet5"), ("instance", "u64", u64, 0x1122334455667788),

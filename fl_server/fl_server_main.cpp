@@ -8,6 +8,7 @@
 #include "fl_server/server_config.h"
 #include "stage_runtime/model/safetensors.h"
 #include "stage_runtime/torch_compat.h"
+#include "transport/security.h"
 
 namespace ecopipe {
 namespace {
@@ -35,7 +36,7 @@ void declare(CommandLine& line) {
                 10);
     line.text("config", "server.yaml with the clusters' client: settings");
     line.integer("threads", "threads that evaluate", {1, 1024}, 1);
-    line.flag("insecure", "accept unencrypted traffic on other addresses than loopback");
+    declare_security(line);
 }
 
 Result<void> load_model(const CommandLine& line, ServerOptions& options) {
@@ -76,7 +77,9 @@ Result<ExitCode> run(int argc, const char* const* argv) {
             return fail(ExitCode::kUsage, fmt::format("--{} is missing", needed));
     ServerOptions options;
     ECOPIPE_ASSIGN_OR_RETURN(options.bind, parse_endpoint(line.get_text("bind"), "--bind"));
-    ECOPIPE_RETURN_IF_ERROR(allow_address(options.bind, line.get_flag("insecure"), "--bind"));
+    ECOPIPE_ASSIGN_OR_RETURN(const Security security, security_from(line));
+    ECOPIPE_RETURN_IF_ERROR(allow_address(options.bind, security, "--bind"));
+    options.keys = security.keys;
     options.state_directory = line.get_text("state");
     options.strategy = line.get_text("strategy");
     options.rules.rounds = static_cast<std::uint64_t>(line.get_integer("rounds"));

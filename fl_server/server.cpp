@@ -121,6 +121,7 @@ Result<void> Server::open() {
         ECOPIPE_ASSIGN_OR_RETURN(evaluator_,
                                  Evaluator::create(options_.model, *options_.eval_data));
     }
+    loop_.set_keys(options_.keys);
     ECOPIPE_RETURN_IF_ERROR(loop_.call([this]() -> Result<void> {
         auto socket = MessageSocket::bind(
             loop_, options_.bind,
@@ -134,7 +135,8 @@ Result<void> Server::open() {
                 log_warn("a bad message: {}", error.message);
                 if (error.code == ExitCode::kMismatch)
                     static_cast<void>(socket_->send(from, {}, Refuse{5, "another protocol"}));
-            });
+            },
+            "federation");
         if (!socket) return tl::unexpected<Error>(socket.error());
         socket_ = std::move(*socket);
         return {};
@@ -234,6 +236,9 @@ Result<void> Server::on_hello(const Received& message, const ClusterHello& hello
         send(message.from, Refuse{static_cast<std::uint8_t>(code), reason});
         return Result<void>();
     };
+    if (!speaks_for(message.from, hello.cluster))
+        return refuse(ExitCode::kMismatch,
+                      fmt::format("its key is not the one of {}", printable(hello.cluster)));
     if (hello.program_version != kVersion)
         return refuse(ExitCode::kMismatch, fmt::format("version {} cannot join version {}",
                                                        printable(hello.program_version), kVersion));

@@ -2,6 +2,7 @@
 // The federation's server: the adapter of RoundMachine, admission and strategy to sockets and
 // files.
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,11 +13,13 @@
 #include "stage_runtime/model/model_spec.h"
 #include "transport/endpoint.h"
 #include "transport/federation_messages.h"
+#include "transport/key_ring.h"
 
 namespace ecopipe {
 
 struct ServerOptions {
     Endpoint bind;
+    std::shared_ptr<KeyRing> keys;  // null: without
     std::string state_directory;
     std::string strategy = "fedavg";
     RoundRules rules;

@@ -9,6 +9,7 @@
 
 #include "core/crc32c.h"
 #include "core/files.h"
+#include "core/log.h"
 
 namespace ecopipe {
 namespace {
@@ -131,8 +132,14 @@ Result<Checkpoint> read_checkpoint(const std::string& path) {
         return bad(fmt::format("is cut short: expected {} bytes of tensors, found {}", data_bytes,
                                data.size()));
     checkpoint.validation = ValidationHistory::read(root.objects("validation"));
+    std::size_t at = 0;
     for (Fields fields : root.objects("tensors")) {
         ECOPIPE_ASSIGN_OR_RETURN(Entry entry, read_entry(std::move(fields), path, data.size()));
+        // Many tensors over the same bytes would take many times the file's size of memory.
+        if (entry.begin != at)
+            return bad(fmt::format("is damaged: tensor {} does not follow the one before it",
+                                   printable(entry.name)));
+        at += *checked_bytes(entry.dtype, entry.shape);
         HostTensor tensor = HostTensor::allocate(entry.dtype, entry.shape);
         std::memcpy(tensor.data(), data.data() + entry.begin, tensor.bytes());
         if (checksum(bytes_of(tensor)) != entry.crc)

@@ -8,8 +8,10 @@
 #include <random>
 
 #include "core/log.h"
+#include "core/step_number.h"
 #include "stage_runtime/model/state_names.h"
 #include "stage_runtime/stage_machine.h"
+#include "transport/key_ring.h"
 
 namespace ecopipe {
 namespace {
@@ -123,6 +125,7 @@ Result<void> ClusterSession::handle(PortalEvent& event) {
                 "{} computes on one of its {} cores: --threads {} (and threads: in the cluster "
                 "file, a profile with --threads) may be faster",
                 joined->device, hello.cores, hello.cores);
+        introduce_all();
         came_back_ = true;
         observe([&](auto& observer) {
             observer.device_joined(joined->device, static_cast<double>(hello.memory_mib));
@@ -136,6 +139,7 @@ Result<void> ClusterSession::handle(PortalEvent& event) {
         leaving_.erase(lost->device);
         log_warn("{} was lost: {}", lost->device, lost->how);
         observe([&](auto& observer) { observer.device_gone(lost->device, lost->how); });
+        introduce_all();
         return absorb(machine_.on(session_event::DeviceLost{lost->device, lost->how}));
     }
     if (auto* attached = std::get_if<portal_event::Attached>(&event)) {
@@ -163,6 +167,7 @@ Result<void> ClusterSession::handle(PortalEvent& event) {
 }
 
 Result<void> ClusterSession::handle_message(portal_event::Message& message) {
+    message.handled();
     const std::span<const std::byte> body(message.body);
     const FrameHeader& head = message.header;
     const auto bad = [&](const Error& error) {
@@ -242,7 +247,25 @@ Result<void> ClusterSession::dismiss(const std::string& device, ExitCode code,
     attached_.erase(device);
     leaving_.erase(device);
     observe([&](auto& observer) { observer.device_gone(device, printable(reason)); });
+    introduce_all();
     return absorb(machine_.on(session_event::DeviceLost{device, "it left"}));
+}
+
+void ClusterSession::introduce_all() {
+    const std::vector<Introduction> known = loop_.call([this] {
+        std::vector<Introduction> peers;
+        if (KeyRing* keys = loop_.keys())
+            for (const auto& [device, joined] : joined_)
+                if (const auto key = keys->find(device)) peers.push_back({device, key->text()});
+        return peers;
+    });
+    if (known.empty()) return;
+    for (const auto& [device, joined] : joined_) {
+        Introduce others{known};
+        std::erase_if(others.peers,
+                      [&](const Introduction& peer) { return peer.device == device; });
+        static_cast<void>(members_->send(device, header(0), others));
+    }
 }
 
 Result<void> ClusterSession::absorb(SessionOutcomes outcomes) {
@@ -590,9 +613,9 @@ Result<void> ClusterSession::recover() {
                     {"at_step", failed_step + 1},
                     {"replayed_from_step", state_step_ + 1}},
                    failed_at_);
-        log_warn("recovered in {:.0f} ms: {} stages, from step {}, {:.0f} bytes moved",
-                 to_ms(monotonic_now() - failed_at_), plan_.stages.size(), state_step_ + 1,
-                 moved_bytes_);
+        log_warn("recovered in {:.0f} ms: {} stages, from {}, {:.0f} bytes moved",
+                 to_ms(monotonic_now() - failed_at_), plan_.stages.size(),
+                 step_text(state_step_ + 1), moved_bytes_);
         failures_.clear();
         return {};
     }
@@ -738,10 +761,9 @@ Result<void> ClusterSession::start_step(std::uint64_t step, std::vector<Batch> m
 Result<StepOutcome> ClusterSession::finish_step() {
     StepOutcome outcome;
     if (rewound_) return outcome;
-    ECOPIPE_ASSIGN_OR_RETURN(
-        const bool finished,
-        pump_or_recover([&] { return done_.has_value(); }, monotonic_now() + kLongWait,
-                        fmt::format("step {}", step_ + 1)));
+    ECOPIPE_ASSIGN_OR_RETURN(const bool finished,
+                             pump_or_recover([&] { return done_.has_value(); },
+                                             monotonic_now() + kLongWait, step_text(step_ + 1)));
     if (!finished) return outcome;
     outcome.squared_gradient_norms.assign(info_.layers.size(), 0);
     for (auto& [device, done] : done_->done) {

@@ -110,6 +110,8 @@ class ClusterSession : public TrainingEngine {
     Result<void> check_processes();
     void send_configure(const session_outcome::SendConfigure& work);
     void supply_attached();
+    // With keys: every device is told the others', so that they let one another in.
+    void introduce_all();
     // A device that failed or leaves is told the end and forgotten.
     Result<void> dismiss(const std::string& device, ExitCode code, const std::string& reason);
     // Brings a plan into force; false when that broke.

@@ -24,8 +24,9 @@ Result<std::vector<KeyValue>> FederatedClient::join(const Dataset& train) {
     for (std::int64_t i = 0; i < train.size(); ++i)
         if (const std::int64_t label = train.label(i); label >= 0)
             ++hello.label_counts[static_cast<std::size_t>(label)];
-    ECOPIPE_ASSIGN_OR_RETURN(const ClusterWelcome welcome,
-                             link_.join(options_.server, hello, options_.timeout_s));
+    ECOPIPE_ASSIGN_OR_RETURN(
+        const ClusterWelcome welcome,
+        link_.join(options_.server, options_.server_name, hello, options_.timeout_s));
     log_info("cluster {} joined the federation of {}", options_.cluster, options_.server.text());
     return welcome.client;
 }

@@ -12,6 +12,7 @@ namespace ecopipe {
 
 struct FederatedOptions {
     Endpoint server;
+    std::string server_name;  // whose key the server's is, with keys
     std::string cluster;
     ModelSpec model;
     ModelInfo info;

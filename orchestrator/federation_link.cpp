@@ -78,8 +78,8 @@ Result<FederationLink::Message> FederationLink::next(double timeout_s) {
                 fmt::format("server {} did not answer within {} s", server_.text(), timeout_s));
 }
 
-Result<ClusterWelcome> FederationLink::join(const Endpoint& server, const ClusterHello& hello,
-                                            double timeout_s) {
+Result<ClusterWelcome> FederationLink::join(const Endpoint& server, const std::string& peer,
+                                            const ClusterHello& hello, double timeout_s) {
     server_ = server;
     hello_ = hello;
     ECOPIPE_RETURN_IF_ERROR(loop_.call([&]() -> Result<void> {
@@ -95,7 +95,8 @@ Result<ClusterWelcome> FederationLink::join(const Endpoint& server, const Cluste
                                      return std::vector<std::byte>(bytes.begin(), bytes.end());
                                  }(),
                                  {}});
-            });
+            },
+            peer);
         if (!socket) return tl::unexpected<Error>(socket.error());
         socket_ = std::move(*socket);
         say_hello();

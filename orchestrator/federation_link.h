@@ -22,10 +22,10 @@ class FederationLink {
     FederationLink(const FederationLink&) = delete;
     FederationLink& operator=(const FederationLink&) = delete;
 
-    // Dials and waits for the welcome. Errors: kUnreachable after `timeout_s`; what the server
-    // refuses with.
-    [[nodiscard]] Result<ClusterWelcome> join(const Endpoint& server, const ClusterHello& hello,
-                                              double timeout_s);
+    // Dials and waits for the welcome. `peer`: whose key the server's is, with keys. Errors:
+    // kUnreachable after `timeout_s`; what the server refuses with.
+    [[nodiscard]] Result<ClusterWelcome> join(const Endpoint& server, const std::string& peer,
+                                              const ClusterHello& hello, double timeout_s);
     // The next task. Nothing when the federation has ended well. Errors: kUnreachable when the
     // server has been silent for `timeout_s`; the server's reason when it ended badly.
     [[nodiscard]] Result<std::optional<Task>> next_task(double timeout_s);

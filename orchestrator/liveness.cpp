@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/step_number.h"
+
 namespace ecopipe {
 namespace {
 constexpr double kMeanShare = 1.0 / 8;  // Jacobson's gains
@@ -79,9 +81,9 @@ std::vector<Suspect> Liveness::suspects(Instant now) {
         } else if (state.activity.busy > action_limit(state)) {
             out.push_back(
                 {device,
-                 fmt::format("it hangs: at step {}, micro-batch {}, one action has been computing "
+                 fmt::format("it hangs: at {}, micro-batch {}, one action has been computing "
                              "for {:.1f} s, its longest before took {:.3f} s",
-                             state.activity.step + 1, state.activity.micro_batch,
+                             step_text(state.activity.step + 1), state.activity.micro_batch,
                              to_ms(state.activity.busy) / 1000,
                              to_ms(state.activity.longest) / 1000)});
         } else {
@@ -121,7 +123,7 @@ std::string Liveness::last_seen_at(const std::string& device) const {
     const auto it = devices_.find(device);
     if (it == devices_.end() || it->second.activity.actions_finished == 0) return "";
     const Activity& activity = it->second.activity;
-    return fmt::format("last seen at step {}, micro-batch {}", activity.step + 1,
+    return fmt::format("last seen at {}, micro-batch {}", step_text(activity.step + 1),
                        activity.micro_batch);
 }
 

@@ -55,7 +55,7 @@ std::string how_it_ended(int status) {
 LocalLauncher::~LocalLauncher() { stop(0); }
 
 Result<void> LocalLauncher::start(const Endpoint& portal, const std::vector<LocalStage>& stages,
-                                  const std::string& models_directory,
+                                  const std::string& models_directory, const Security& security,
                                   const std::string& log_level) {
     const std::string program = program_beside_this_one("ecopipe-stage");
     if (::access(program.c_str(), X_OK) != 0)
@@ -73,6 +73,10 @@ Result<void> LocalLauncher::start(const Endpoint& portal, const std::vector<Loca
                                            models_directory,
                                            "--log-level",
                                            log_level};
+        if (security.keys) {  // this machine's own, so that a stage may have any name
+            arguments.insert(arguments.end(), {"--keys", security.keys->directory(), "--portal",
+                                               security.keys->own().name});
+        }
         if (stage.slowdown > 1) {
             arguments.emplace_back("--slowdown");
             arguments.push_back(fmt::format("{}", stage.slowdown));

@@ -12,6 +12,7 @@
 #include "planner/cluster.h"
 #include "transport/endpoint.h"
 #include "transport/link_shaper.h"
+#include "transport/security.h"
 
 namespace ecopipe {
 
@@ -34,7 +35,7 @@ class LocalLauncher {
 
     // The program stands beside this one's executable.
     [[nodiscard]] Result<void> start(const Endpoint& portal, const std::vector<LocalStage>& stages,
-                                     const std::string& models_directory,
+                                     const std::string& models_directory, const Security& security,
                                      const std::string& log_level);
     // An error naming the device when one of the processes has ended.
     [[nodiscard]] Result<void> check();

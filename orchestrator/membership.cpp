@@ -5,6 +5,7 @@
 
 #include "core/command_line.h"
 #include "core/log.h"
+#include "transport/key_ring.h"
 
 namespace ecopipe {
 
@@ -31,7 +32,8 @@ Result<std::uint16_t> Membership::bind() {
                 log_warn("control port: {}", error.message);
                 if (error.code == ExitCode::kMismatch)
                     refuse(from, ExitCode::kMismatch, "another protocol");
-            });
+            },
+            "control");
         if (!socket) return tl::unexpected<Error>(socket.error());
         socket_ = std::move(*socket);
         ping();
@@ -109,10 +111,18 @@ void Membership::on_hello(const Incoming& message) {
     if (closed_) return;
     const auto hello = decode<Hello>(message.body);
     if (!hello) {
-        log_warn("control port: a bad Hello: {}", hello.error().message);
+        loop_.strangers().tell(fmt::format("control port: a bad Hello from {}: {}", message.address,
+                                           hello.error().message));
         return;
     }
     const std::string& device = hello->device;
+    if (!speaks_for(message.from, device)) {
+        loop_.strangers().tell(fmt::format("control port: {} says it is {}, its key is another's",
+                                           message.address, printable(device)));
+        refuse(message.from, ExitCode::kMismatch,
+               fmt::format("its key is not the one of {}", printable(device)));
+        return;
+    }
     FrameHeader header;
     header.run = run_;
     const Welcome welcome{static_cast<std::uint32_t>(to_ms(options_.ping_interval)),
@@ -143,6 +153,7 @@ void Membership::on_hello(const Incoming& message) {
                            kVersion));
         return;
     }
+    if (is_own(message.from)) loop_.keys()->introduce_own(device);
     members_[device] = {std::string(message.from), *hello};
     names_by_routing_id_[std::string(message.from)] = device;
     liveness_.joined(device, monotonic_now());
@@ -156,10 +167,10 @@ void Membership::on_message(const Incoming& message) {
         on_hello(message);
         return;
     }
-    const auto known = names_by_routing_id_.find(std::string(message.from));
+    const auto known = names_by_routing_id_.find(message.from);
     if (message.header.run != run_) return;
     if (known == names_by_routing_id_.end()) {
-        if (const auto lost = lost_routing_ids_.find(std::string(message.from));
+        if (const auto lost = lost_routing_ids_.find(message.from);
             lost != lost_routing_ids_.end() && !closed_)
             refuse(message.from, ExitCode::kUnreachable, "taken for lost: " + lost->second);
         return;
@@ -173,8 +184,18 @@ void Membership::on_message(const Incoming& message) {
                             Duration(pong->longest_ns), pong->step, pong->micro_batch});
         return;
     }
-    inbox_.push(portal_event::Message{
-        known->second, message.header, {message.body.begin(), message.body.end()}});
+    Backlog& backlog = *members_.at(known->second).backlog;
+    if (backlog.messages >= kControlBacklogMessages ||
+        backlog.bytes + message.body.size() > kControlBacklogBytes) {
+        lose(std::string(known->second), "it sends more than can be handled");
+        return;
+    }
+    ++backlog.messages;
+    backlog.bytes += message.body.size();
+    inbox_.push(portal_event::Message{known->second,
+                                      message.header,
+                                      {message.body.begin(), message.body.end()},
+                                      members_.at(known->second).backlog});
 }
 
 }  // namespace ecopipe

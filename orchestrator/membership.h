@@ -2,6 +2,7 @@
 // The control port of a portal: who may join, who has, who is lost. The adapter between sockets and
 // the session.
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <set>
@@ -17,6 +18,13 @@
 
 namespace ecopipe {
 
+// One device's messages that wait for the main thread: one that sends faster than it is heard is
+// lost, instead of filling memory.
+struct Backlog {
+    std::atomic<std::size_t> messages{0};
+    std::atomic<std::size_t> bytes{0};
+};
+
 // What reaches the portal's main thread.
 namespace portal_event {
 struct Joined {
@@ -28,6 +36,12 @@ struct Message {
     std::string device;
     FrameHeader header;
     std::vector<std::byte> body;
+    std::shared_ptr<Backlog> backlog;
+    // The message is taken off it.
+    void handled() const {
+        --backlog->messages;
+        backlog->bytes -= body.size();
+    }
 };
 struct Lost {
     std::string device;
@@ -78,6 +92,7 @@ class Membership {
     struct Member {
         std::string routing_id;
         Hello hello;
+        std::shared_ptr<Backlog> backlog = std::make_shared<Backlog>();
     };
     template <class Body>
     bool send_now(const std::string& device, FrameHeader header, const Body& body) {
@@ -101,9 +116,10 @@ class Membership {
     MembershipOptions options_;
     std::unique_ptr<MessageSocket> socket_;
     std::map<std::string, Member> members_;
-    std::map<std::string, std::string> names_by_routing_id_;
+    std::map<std::string, std::string, std::less<>> names_by_routing_id_;
     Liveness liveness_;
-    std::map<std::string, std::string> lost_routing_ids_;  // that may be heard again, and why lost
+    std::map<std::string, std::string, std::less<>>
+        lost_routing_ids_;  // that may be heard again, and why lost
     bool closed_ = false;
 };
 

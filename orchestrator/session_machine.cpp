@@ -7,6 +7,7 @@
 
 #include "core/check.h"
 #include "core/log.h"
+#include "core/step_number.h"
 #include "stage_runtime/stage_machine.h"
 #include "transport/data_plane.h"
 
@@ -231,8 +232,9 @@ void SessionMachine::handle(const session_event::DeviceJoined& event, SessionOut
 void SessionMachine::handle(const session_event::DeviceFailed& event, SessionOutcomes& out) {
     holdings_.forget(event.device);
     const bool had_part = involved_.erase(event.device) > 0;
-    Error error{event.code, fmt::format("{}, step {}, micro-batch {}: {}", place_of(event.device),
-                                        event.step + 1, event.micro_batch, event.reason)};
+    Error error{event.code,
+                fmt::format("{}, {}, micro-batch {}: {}", place_of(event.device),
+                            step_text(event.step + 1), event.micro_batch, event.reason)};
     // A bad file or another version is the same wherever the layers go. So is a failure of the
     // computation that comes again at the same step on another device.
     const bool curable =
@@ -250,9 +252,8 @@ void SessionMachine::handle(const session_event::DeviceFailed& event, SessionOut
 void SessionMachine::handle(const session_event::DeviceLost& event, SessionOutcomes& out) {
     holdings_.forget(event.device);
     if (involved_.erase(event.device) == 0 || phase_ == Phase::kIdle) return;
-    Error error{ExitCode::kUnreachable,
-                fmt::format("{} was lost at step {}: {}", place_of(event.device), begun_step_ + 1,
-                            event.how)};
+    Error error{ExitCode::kUnreachable, fmt::format("{} was lost at {}: {}", place_of(event.device),
+                                                    step_text(begun_step_ + 1), event.how)};
     if (devices_.contains(event.device) || phase_ == Phase::kConfiguring) {
         break_off(event.device, std::move(error), out);
     } else {
@@ -263,10 +264,11 @@ void SessionMachine::handle(const session_event::DeviceLost& event, SessionOutco
 
 void SessionMachine::handle(const session_event::Stalled& event, SessionOutcomes& out) {
     if (phase_ != Phase::kRunning && phase_ != Phase::kConfiguring) return;
-    break_off("",
-              {ExitCode::kUnreachable, fmt::format("step {} stalled: waited in vain for {}, {}",
-                                                   begun_step_ + 1, waiting_for(), event.how)},
-              out);
+    break_off(
+        "",
+        {ExitCode::kUnreachable, fmt::format("{} stalled: waited in vain for {}, {}",
+                                             step_text(begun_step_ + 1), waiting_for(), event.how)},
+        out);
 }
 
 std::string SessionMachine::waiting_for() const {
@@ -275,9 +277,9 @@ std::string SessionMachine::waiting_for() const {
     };
     if (!owe_ready_.empty()) return list(owe_ready_) + " to be ready";
     if (!owe_committed_.empty())
-        return fmt::format("{} to commit step {}", list(owe_committed_), committed_step_ + 1);
+        return fmt::format("{} to commit {}", list(owe_committed_), step_text(committed_step_ + 1));
     if (!owe_done_.empty())
-        return fmt::format("{} to finish step {}", list(owe_done_), begun_step_ + 1);
+        return fmt::format("{} to finish {}", list(owe_done_), step_text(begun_step_ + 1));
     if (!owe_fetched_.empty()) return list(owe_fetched_) + " to send its state";
     return "nothing";
 }

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/clock.h"
+#include "core/step_number.h"
 #include "core/tensor_memory.h"
 
 namespace ecopipe {
@@ -36,7 +37,7 @@ class SingleEngine : public TrainingEngine {
         reset_peak_tensor_bytes();
         const Instant started = monotonic_now();
         auto totals = process_.run_step(step_, micro_batches_, loss_divisor_);
-        if (!totals) return fail_in(fmt::format("step {}", step_), totals.error());
+        if (!totals) return fail_in(step_text(step_ + 1), totals.error());
         StepOutcome outcome;
         outcome.loss = sums(totals->loss);
         outcome.squared_gradient_norms = totals->squared_gradient_norms;

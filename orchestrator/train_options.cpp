@@ -61,7 +61,10 @@ void declare(CommandLine& line) {
     line.text("federated", "take part in the federation of this server, tcp://SERVER:PORT");
     line.text("cluster-name",
               "this cluster's name in the federation (default: the cluster file's)");
-    line.flag("insecure", "accept unencrypted traffic on other addresses than loopback");
+    line.text(
+        "server",
+        "with --keys: the federation server's name in allowed/ (default: the only one there)");
+    declare_security(line);
 }
 
 Result<void> check_combination(const CommandLine& line) {
@@ -125,10 +128,10 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
     options.local = line.get_flag("local");
     options.single = line.get_flag("single");
     options.pin = line.get_flag("pin-stages");
-    options.insecure = line.get_flag("insecure");
+    ECOPIPE_ASSIGN_OR_RETURN(options.security, security_from(line));
     if (line.given("bind")) {
         ECOPIPE_ASSIGN_OR_RETURN(options.bind, parse_endpoint(line.get_text("bind"), "--bind"));
-        ECOPIPE_RETURN_IF_ERROR(allow_address(*options.bind, options.insecure, "--bind"));
+        ECOPIPE_RETURN_IF_ERROR(allow_address(*options.bind, options.security, "--bind"));
     }
     options.join_timeout_s = line.get_number("join-timeout-s");
     options.peer_timeout_s = line.get_number("peer-timeout-s");
@@ -178,7 +181,9 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
     if (line.has("federated")) {
         ECOPIPE_ASSIGN_OR_RETURN(options.federated,
                                  parse_endpoint(line.get_text("federated"), "--federated"));
-        ECOPIPE_RETURN_IF_ERROR(allow_address(*options.federated, options.insecure, "--federated"));
+        ECOPIPE_RETURN_IF_ERROR(allow_address(*options.federated, options.security, "--federated"));
+        ECOPIPE_ASSIGN_OR_RETURN(options.server_name,
+                                 dialled_peer(line, options.security, "server"));
     }
     options.cluster_name = line.get_text("cluster-name");
     options.effective = line.effective();

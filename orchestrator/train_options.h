@@ -10,6 +10,7 @@
 #include "orchestrator/trainer.h"
 #include "transport/endpoint.h"
 #include "transport/messages.h"
+#include "transport/security.h"
 
 namespace ecopipe {
 
@@ -22,7 +23,8 @@ struct TrainOptions {
     bool local = false;
     bool single = false;
     bool pin = false;
-    bool insecure = false;
+    Security security;
+    std::string server_name;  // whose key the federation server's is, with keys
     std::optional<Endpoint> bind;
     double join_timeout_s = 60;
     double peer_timeout_s = 5;

@@ -72,10 +72,12 @@ ExecutorOptions executor_options(const TrainOptions& options) {
 }
 
 std::string join_command(const Cluster& cluster, const Endpoint& bound, const std::string& device,
-                         bool insecure) {
+                         const Security& security) {
     const std::string host = cluster.portal_address.empty() ? bound.host : cluster.portal_address;
     return fmt::format("ecopipe-stage --join tcp://{}:{} --name {}{}", host, bound.port, device,
-                       insecure ? " --insecure" : "");
+                       security.keys       ? " --keys KEYS"
+                       : security.insecure ? " --insecure"
+                                           : "");
 }
 
 // Who has joined by the deadline. Without a plan the run goes on with those present.
@@ -87,7 +89,7 @@ Result<void> await_devices(ClusterSession& session, const Cluster& cluster,
         log_info("waiting on {} for {} device{}:", session.bound().text(), missing.size(),
                  missing.size() == 1 ? "" : "s");
         for (const std::string& device : missing)
-            log_info("  {}", join_command(cluster, session.bound(), device, options.insecure));
+            log_info("  {}", join_command(cluster, session.bound(), device, options.security));
     };
     return session.wait_for(wanted, monotonic_now() + from_ms(timeout_s * 1000), tell);
 }
@@ -180,7 +182,7 @@ Result<void> open_session(Run& run, const Cluster& cluster) {
         session_options.bind.host = cluster.portal_address;
     if (options.bind) session_options.bind = *options.bind;
     ECOPIPE_RETURN_IF_ERROR(
-        allow_address(session_options.bind, options.insecure, "portal_address"));
+        allow_address(session_options.bind, options.security, "portal_address"));
     if (options.local && !options.cluster_file.empty())
         session_options.links = portal_links(cluster);
     for (const Device& device : cluster.devices) {
@@ -280,7 +282,7 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
                                              .parent_path()
                                              .string();
         ECOPIPE_RETURN_IF_ERROR(
-            run.launcher->start(run.session->bound(), stages, models,
+            run.launcher->start(run.session->bound(), stages, models, options.security,
                                 options.log_level == "info" ? "warn" : options.log_level));
     }
     std::set<std::string> wanted;
@@ -533,8 +535,8 @@ Result<std::unique_ptr<FederatedClient>> join_federation(Run& run) {
     }
     if (options.cluster_name.empty())
         return fail(ExitCode::kUsage, "--cluster-name is missing (--federated needs one)");
-    FederatedOptions federated{*options.federated, options.cluster_name, run.inputs.spec,
-                               run.inputs.info, options.join_timeout_s};
+    FederatedOptions federated{*options.federated, options.server_name, options.cluster_name,
+                               run.inputs.spec,    run.inputs.info,     options.join_timeout_s};
     auto client = std::make_unique<FederatedClient>(run.loop, std::move(federated));
     ECOPIPE_ASSIGN_OR_RETURN(const auto configuration, client->join(*run.inputs.data.train));
     for (const KeyValue& pair : configuration)
@@ -568,6 +570,7 @@ Result<ExitCode> run_all(Run& run, RunRecord& record) {
 
 Result<ExitCode> train(TrainOptions options) {
     Run run(std::move(options));
+    run.loop.set_keys(run.options.security.keys);
     run.monitor.view().begin(fmt::format("{} on {}", run.options.model, run.options.data));
     if (run.options.web) ECOPIPE_RETURN_IF_ERROR(run.monitor.serve(*run.options.web));
     ECOPIPE_ASSIGN_OR_RETURN(run.inputs, load_inputs(run.options));

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "core/step_number.h"
 #include "orchestrator/batch_reader.h"
 #include "orchestrator/batch_source.h"
 #include "orchestrator/lr_schedule.h"
@@ -60,10 +61,6 @@ struct TrainResult {
     std::map<std::string, std::uint64_t> peak_bytes;  // of tensors, by device, over all steps
     bool interrupted = false;                         // by a signal, after a whole step
 };
-
-// The first step and epoch of a federated round: rounds key their draws far apart, so that neither
-// steps nor epochs of two rounds ever share a number.
-[[nodiscard]] constexpr std::uint64_t round_key(std::uint64_t round) { return round << 24U; }
 
 class Trainer {
   public:

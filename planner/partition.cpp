@@ -203,16 +203,37 @@ Plan as_plan(const Found& found, const CostModel& model, const PlanRequest& requ
     return plan;
 }
 
-std::optional<double> best_single_ms(const CostModel& model) {
+// Nothing when no device holds the whole model.
+std::optional<SingleDevice> best_single(const CostModel& model) {
     Appraiser appraiser(model, ScheduleKind::kOneFOneB);
     for (int d = 0; d < model.devices(); ++d)
         for (const bool recompute : {false, true})
             appraiser.appraise({{d, 0, model.layers() - 1, recompute}}, model.micro_batches());
     if (appraiser.best().stages.empty()) return std::nullopt;
-    return appraiser.best().step_ms;
+    const int device = appraiser.best().stages.front().device;
+    const Device& best = model.cluster().devices[static_cast<std::size_t>(device)];
+    return SingleDevice{appraiser.best().step_ms, best.name, best.threads};
 }
 
-Result<void> predict(const CostModel& model, Plan& plan, const std::string& source) {
+// The same over every thread count that some profile of a device was measured with.
+Result<std::optional<SingleDevice>> best_single(const CostModel& model,
+                                                const ResolvedProfiles& resolved, int batch) {
+    std::optional<SingleDevice> best = best_single(model);
+    for (const auto& [device, profile] : resolved.other_threads) {
+        Cluster cluster = model.cluster();
+        cluster.devices[device].threads = resolved.profiles[profile].threads;
+        ResolvedProfiles other = resolved;
+        other.of_device[device] = {profile, 1.0};
+        ECOPIPE_ASSIGN_OR_RETURN(const CostModel at,
+                                 CostModel::make(cluster, other, batch, model.micro_batches()));
+        const std::optional<SingleDevice> found = best_single(at);
+        if (found && (!best || found->step_ms < best->step_ms)) best = found;
+    }
+    return best;
+}
+
+Result<void> predict(const CostModel& model, const ResolvedProfiles& resolved, Plan& plan,
+                     const std::string& source) {
     ECOPIPE_ASSIGN_OR_RETURN(const PlayedPlan played, play_plan(model, plan, source));
     const BackwardKind backward = backward_kind(played.lists);
     const Bound bound = pipeline_bound(played.costs, backward);
@@ -229,7 +250,7 @@ Result<void> predict(const CostModel& model, Plan& plan, const std::string& sour
             model.stage_memory(played.spans[s]).peak(micro_batches_in_flight(plan, s));
         plan.stages[s].peak_bytes = static_cast<std::uint64_t>(std::ceil(peak));
     }
-    plan.single_device_ms = best_single_ms(model);
+    ECOPIPE_ASSIGN_OR_RETURN(plan.single_device, best_single(model, resolved, plan.batch));
     return {};
 }
 
@@ -251,7 +272,7 @@ Result<Plan> search_plan(const Cluster& cluster, const std::vector<ModelProfile>
     if (best.found.arrangement.stages.empty())
         return nothing_fits(best.model, kind_of(request.schedule));
     Plan plan = as_plan(best.found, best.model, request, resolved.profiles.front().model);
-    ECOPIPE_RETURN_IF_ERROR(predict(best.model, plan, "plan"));
+    ECOPIPE_RETURN_IF_ERROR(predict(best.model, resolved, plan, "plan"));
     return plan;
 }
 
@@ -261,7 +282,7 @@ Result<void> predict_plan(const Cluster& cluster, const std::vector<ModelProfile
     ECOPIPE_ASSIGN_OR_RETURN(const ResolvedProfiles resolved, resolve_profiles(cluster, profiles));
     ECOPIPE_ASSIGN_OR_RETURN(const CostModel model,
                              CostModel::make(cluster, resolved, plan.batch, plan.micro_batches));
-    return predict(model, plan, "plan");
+    return predict(model, resolved, plan, "plan");
 }
 
 }  // namespace ecopipe

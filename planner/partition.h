@@ -49,7 +49,7 @@ struct PlanRequest {
                                        const std::vector<ModelProfile>& profiles,
                                        const PlanRequest& request);
 
-// Fills plan.predicted, plan.single_device_ms and every stage's peak_bytes for a plan that was
+// Fills plan.predicted, plan.single_device and every stage's peak_bytes for a plan that was
 // written by hand, codecs and actions included. It does not refuse a plan for its memory:
 // peak_bytes tells.
 [[nodiscard]] Result<void> predict_plan(const Cluster& cluster,

@@ -74,7 +74,9 @@ Prediction read_prediction(Fields fields) {
 
 void read_alternatives(Fields fields, Plan& plan) {
     if (fields.has("single_device_ms"))
-        plan.single_device_ms = fields.number("single_device_ms", kMs);
+        plan.single_device =
+            SingleDevice{fields.number("single_device_ms", kMs), fields.text("single_device", ""),
+                         static_cast<int>(fields.integer("single_device_threads", {1, 4096}, 1))};
     if (fields.has("what_if"))
         for (Fields& row : fields.objects("what_if")) {
             plan.what_if.push_back({row.text("change"), std::nullopt});
@@ -203,7 +205,11 @@ OrderedJson prediction_json(const Prediction& predicted) {
 
 OrderedJson alternatives_json(const Plan& plan) {
     OrderedJson out = OrderedJson::object();
-    if (plan.single_device_ms) out["single_device_ms"] = *plan.single_device_ms;
+    if (plan.single_device) {
+        out["single_device_ms"] = plan.single_device->step_ms;
+        out["single_device"] = plan.single_device->device;
+        out["single_device_threads"] = plan.single_device->threads;
+    }
     for (const WhatIf& row : plan.what_if) {
         OrderedJson json = {{"change", row.change}};
         if (row.step_ms) json["step_ms"] = *row.step_ms;

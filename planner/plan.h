@@ -41,6 +41,14 @@ struct WhatIf {
     std::optional<double> step_ms;
 };
 
+// One device that does the whole step by itself, with as many threads as were best of those
+// profiled.
+struct SingleDevice {
+    double step_ms = 0;
+    std::string device;  // "" when a plan written by hand does not say
+    int threads = 1;
+};
+
 struct Plan {
     std::string model;
     int batch = 0;
@@ -49,8 +57,7 @@ struct Plan {
         schedule;  // gpipe | 1f1b | interleaved | zb-h1, or a name for the stages' own actions
     std::vector<StagePlan> stages;  // layer order
     std::optional<Prediction> predicted;
-    std::optional<double>
-        single_device_ms;  // of the best single device that holds the model, if one does
+    std::optional<SingleDevice> single_device;  // the best that holds the model, if one does
     std::vector<WhatIf> what_if;
 };
 

@@ -22,7 +22,8 @@ CommandLine options() {
         "finds what to run where on a cluster, and says how long a step will take and why");
     line.text("cluster", "the cluster file");
     line.texts("profile",
-               "a profile; the first serves devices without one of their own (may be repeated)");
+               "a profile; the first serves devices without one of their own; of several of one "
+               "device, the one with the cluster file's threads (may be repeated)");
     line.integer("batch", "samples a step", {1, 1 << 24}, 64);
     line.text("micro-batches", "micro-batches a step, or auto", "auto");
     line.text("schedule",

@@ -63,14 +63,18 @@ void add_prediction(std::string& out, const Plan& plan) {
 
 void add_single(std::string& out, const Plan& plan) {
     const double step_ms = plan.predicted->step_ms;
-    if (!plan.single_device_ms) {
+    if (!plan.single_device) {
         line(out, "no single device holds the model");
-    } else if (plan_devices(plan).size() == 1) {
+    } else if (plan_devices(plan).size() == 1 && plan.single_device->step_ms >= step_ms) {
         line(out, "the single device {} wins: no pipeline of this cluster was found to be faster",
              plan.stages.front().device);
     } else {
-        line(out, "the best single device would take {:.2f} ms, {:.2f} times as long",
-             *plan.single_device_ms, *plan.single_device_ms / step_ms);
+        const SingleDevice& single = *plan.single_device;
+        line(out,
+             "the best single device, {} with {} thread{}, would take {:.2f} ms, {:.2f} times "
+             "as long",
+             single.device, single.threads, single.threads == 1 ? "" : "s", single.step_ms,
+             single.step_ms / step_ms);
     }
 }
 

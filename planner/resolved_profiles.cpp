@@ -73,13 +73,13 @@ Result<void> check_complete(const ModelProfile& profile, const ModelProfile& fir
 Result<void> check_profiles(const std::vector<ModelProfile>& profiles) {
     if (profiles.empty())
         return fail(ExitCode::kBadFile, "profile: expected at least one profile, found none");
-    std::set<std::string> devices;
+    std::set<std::pair<std::string, int>> measured;
     const ModelProfile* first = nullptr;
     for (const ModelProfile& profile : profiles) {
-        if (!devices.insert(profile.device).second)
-            return refused(
-                profile,
-                fmt::format("device: expected one profile of '{}', found another", profile.device));
+        if (!measured.insert({profile.device, profile.threads}).second)
+            return refused(profile, fmt::format("device: expected one profile of '{}' with "
+                                                "threads {}, found another",
+                                                profile.device, profile.threads));
         if (profile.partial) continue;
         if (first == nullptr) first = &profile;
         ECOPIPE_RETURN_IF_ERROR(check_complete(profile, *first));
@@ -88,6 +88,17 @@ Result<void> check_profiles(const std::vector<ModelProfile>& profiles) {
         return refused(profiles.front(),
                        "partial: expected a complete profile of some device beside it, found none");
     return {};
+}
+
+std::optional<std::size_t> own_profile(const Device& device,
+                                       const std::vector<ModelProfile>& profiles) {
+    std::optional<std::size_t> first;
+    for (std::size_t p = 0; p < profiles.size(); ++p) {
+        if (profiles[p].device != device.name) continue;
+        if (profiles[p].threads == device.threads) return p;
+        if (!first) first = p;
+    }
+    return first;
 }
 
 }  // namespace
@@ -110,19 +121,17 @@ Result<ResolvedProfiles> resolve_profiles(const Cluster& cluster,
     }
     for (std::size_t d = 0; d < cluster.devices.size(); ++d) {
         const Device& device = cluster.devices[d];
-        ResolvedProfiles::Source source{0, device.speed};
-        bool own = false;
-        for (std::size_t p = 0; p < profiles.size(); ++p)
-            if (profiles[p].device == device.name) {
-                source = {p, 1.0};
-                own = true;
-            }
+        const std::optional<std::size_t> own = own_profile(device, profiles);
         if (!own && !device.profile.empty())
             return fail(ExitCode::kBadFile,
                         fmt::format("{}: devices[{}].profile: expected the profile of '{}' among "
                                     "those read, found none",
                                     cluster.source, d, device.name));
-        out.of_device.push_back(source);
+        out.of_device.push_back(own ? ResolvedProfiles::Source{*own, 1.0}
+                                    : ResolvedProfiles::Source{0, device.speed});
+        for (std::size_t p = 0; p < profiles.size(); ++p)
+            if (own && p != *own && profiles[p].device == device.name)
+                out.other_threads.push_back({d, p});
     }
     return out;
 }

@@ -32,7 +32,7 @@ PortalLink::~PortalLink() {
     loop_.call([this] { lifeline_.reset(); });
 }
 
-Result<void> PortalLink::dial(const Endpoint& portal, const Hello& hello) {
+Result<void> PortalLink::dial(const Endpoint& portal, const std::string& peer, const Hello& hello) {
     return loop_.call([&]() -> Result<void> {
         portal_ = portal;
         hello_ = hello;
@@ -45,7 +45,8 @@ Result<void> PortalLink::dial(const Endpoint& portal, const Hello& hello) {
                 if (error.code == ExitCode::kMismatch)
                     lose({ExitCode::kMismatch,
                           fmt::format("portal {} {}", portal_.text(), error.message)});
-            });
+            },
+            peer);
         if (!socket) return tl::unexpected<Error>(socket.error());
         socket_ = std::move(*socket);
         say_hello(++attempt_);
@@ -85,6 +86,15 @@ void PortalLink::lose(Error error) {
     callbacks_.on_lost(std::move(error));
 }
 
+void PortalLink::introduce(const Incoming& message) {
+    const auto known = decode<Introduce>(message.body);
+    if (!known) return;
+    std::map<std::string, PublicKey> peers;
+    for (const Introduction& peer : known->peers)
+        if (const auto key = parse_key_text(peer.public_key, "portal")) peers[peer.device] = *key;
+    loop_.introduce(std::move(peers));
+}
+
 void PortalLink::on_message(const Incoming& message) {
     last_heard_ = monotonic_now();
     const auto type = static_cast<MessageType>(message.header.type);
@@ -105,6 +115,10 @@ void PortalLink::on_message(const Incoming& message) {
             header.run = run_;
             static_cast<void>(socket_->send("", header, pong));
         }
+        return;
+    }
+    if (type == MessageType::kIntroduce) {
+        introduce(message);
         return;
     }
     if (type == MessageType::kWelcome) {

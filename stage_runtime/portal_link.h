@@ -32,10 +32,12 @@ class PortalLink {
             on_message;                      // but Ping
         std::function<void(Error)> on_lost;  // once: silence, or another protocol
     };
-    // Dials and keeps sending `hello` until Welcome. `activity` is told in every Pong.
+    // `activity` is told in every Pong.
     PortalLink(NetLoop& loop, const ComputeActivity& activity, Callbacks callbacks);
     ~PortalLink();
-    [[nodiscard]] Result<void> dial(const Endpoint& portal, const Hello& hello);
+    // Dials and keeps sending `hello` until Welcome. `peer`: whose key the portal's is, with keys.
+    [[nodiscard]] Result<void> dial(const Endpoint& portal, const std::string& peer,
+                                    const Hello& hello);
     void hang_up();
 
     // Any thread. The header's generation, step and micro-batch are kept; the run is filled in.
@@ -52,6 +54,7 @@ class PortalLink {
     void check_silence(std::uint64_t attempt_of);
     void on_message(const Incoming& message);
     void lose(Error error);
+    void introduce(const Incoming& message);
 
     NetLoop& loop_;
     Lifeline lifeline_ = make_lifeline();

@@ -10,6 +10,7 @@
 #include "stage_runtime/slow_switch.h"
 #include "stage_runtime/torch_compat.h"
 #include "stage_runtime/worker.h"
+#include "transport/security.h"
 
 namespace ecopipe {
 namespace {
@@ -67,7 +68,8 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     line.flag("stay", "serve run after run");
     line.text("orphan", "when the portal is lost: exit, or wait for it (with --stay)", "exit");
     line.number("join-timeout-s", "give up when no portal answers for this long", {0.1, 1e9}, 600);
-    line.flag("insecure", "accept unencrypted traffic on other addresses than loopback");
+    declare_security(line);
+    line.text("portal", "with --keys: the portal's name in allowed/ (default: the only one there)");
     line.number("slowdown", "emulate a device this many times slower", {1, kSlowdownMax}, 1);
     line.number("link-mbps", "emulate links of this rate; 0: as they are", {0, kMbpsMax}, 0);
     line.number("link-latency-ms", "emulate links of this latency", {0, kLatencyMsMax}, 0);
@@ -85,8 +87,10 @@ Result<ExitCode> run(int argc, const char* const* argv) {
 
     WorkerOptions options;
     ECOPIPE_ASSIGN_OR_RETURN(options.portal, parse_endpoint(line.get_text("join"), "--join"));
-    const bool insecure = line.get_flag("insecure");
-    ECOPIPE_RETURN_IF_ERROR(allow_address(options.portal, insecure, "--join"));
+    ECOPIPE_ASSIGN_OR_RETURN(const Security security, security_from(line));
+    ECOPIPE_RETURN_IF_ERROR(allow_address(options.portal, security, "--join"));
+    ECOPIPE_ASSIGN_OR_RETURN(options.portal_name, dialled_peer(line, security, "portal"));
+    options.keys = security.keys;
     options.device = line.get_text("name");
     options.threads = static_cast<int>(line.get_integer("threads"));
     options.models_directory = line.get_text("models");
@@ -95,7 +99,7 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     options.data_bind = options.portal.loopback() ? "127.0.0.1" : "0.0.0.0";
     if (!options.data_address.empty() && !Endpoint{options.data_address, 0}.loopback()) {
         ECOPIPE_RETURN_IF_ERROR(
-            allow_address({options.data_address, 0}, insecure, "--data-address"));
+            allow_address({options.data_address, 0}, security, "--data-address"));
         options.data_bind = "0.0.0.0";
     }
     options.stay = line.get_flag("stay");

@@ -19,6 +19,7 @@
 #include "stage_runtime/engine/executor.h"
 #include "stage_runtime/engine/numeric_class.h"
 #include "stage_runtime/host_facts.h"
+#include "stage_runtime/limits.h"
 #include "stage_runtime/link_probe.h"
 #include "stage_runtime/portal_link.h"
 #include "stage_runtime/slow_switch.h"
@@ -92,6 +93,8 @@ class Worker {
 
     Result<ExitCode> run() {
         ECOPIPE_ASSIGN_OR_RETURN(numeric_class_, measure_numeric_class(options_.threads));
+        loop_.set_keys(options_.keys);
+        data_.set_portal(options_.portal_name);
         data_.emulate(options_.links, options_.link);
         ECOPIPE_ASSIGN_OR_RETURN(
             data_port_,
@@ -137,6 +140,7 @@ class Worker {
     void take_snapshot(std::uint64_t step);
     void send_stored(std::uint64_t step, int layer);
     void drop_tensor(const TensorAddress& address);
+    [[nodiscard]] bool entitled(const Delivery& delivery) const;
     Result<void> deliver(Delivery delivery);
     Result<void> obey(StageCommands commands);
     Result<void> run_action(const stage_command::Run& run);
@@ -186,7 +190,8 @@ class Worker {
     Configure work_;  // in force
     Executors executors_;
     std::map<TensorAddress, Delivery> tensors_;  // arrived, not consumed yet
-    std::vector<Delivery> early_state_;  // of a generation whose Configure is still under way
+    std::vector<Delivery> early_;    // of a generation whose Configure is still under way
+    std::size_t waiting_bytes_ = 0;  // of tensors_ and early_
     std::map<std::string, std::uint64_t> attached_;  // channels that stand, and with which instance
     bool taken_for_lost_ = false;
     std::optional<Instant> leaving_since_;
@@ -209,7 +214,8 @@ Result<ExitCode> Worker::serve_one_run() {
     machine_ = StageMachine();
     executors_.clear();
     tensors_.clear();
-    early_state_.clear();
+    early_.clear();
+    waiting_bytes_ = 0;
     attached_.clear();
     configured_ = false;
     work_ = {};
@@ -231,7 +237,7 @@ Result<ExitCode> Worker::serve_one_run() {
                       .data_port = data_port_,
                       .process_id = static_cast<std::uint64_t>(::getpid()),
                       .instance = instance_};
-    ECOPIPE_RETURN_IF_ERROR(link_.dial(options_.portal, hello));
+    ECOPIPE_RETURN_IF_ERROR(link_.dial(options_.portal, options_.portal_name, hello));
     log_info("{} joins {}", options_.device, options_.portal.text());
     auto ended = pump();
     link_.hang_up();
@@ -457,9 +463,12 @@ Result<void> Worker::configure(const FrameHeader& head, const Configure& work) {
                                  parse_endpoint(peer.endpoint, "peer " + peer.device));
         ECOPIPE_RETURN_IF_ERROR(data_.dial(peer.device, endpoint, peer.instance));
     }
-    auto early = std::move(early_state_);
-    early_state_.clear();
-    for (Delivery& delivery : early) ECOPIPE_RETURN_IF_ERROR(take_state(std::move(delivery)));
+    auto early = std::move(early_);
+    early_.clear();
+    for (Delivery& delivery : early) {
+        waiting_bytes_ -= delivery.tensor.bytes();
+        ECOPIPE_RETURN_IF_ERROR(deliver(std::move(delivery)));
+    }
     return {};
 }
 
@@ -496,10 +505,6 @@ Result<void> Worker::begin(const FrameHeader& head, const Begin& step) {
 
 Result<void> Worker::take_state(Delivery delivery) {
     const TensorAddress address = delivery.address;
-    if (!configured_ || address.generation > machine_.generation()) {
-        early_state_.push_back(std::move(delivery));
-        return {};
-    }
     if (address.generation < machine_.generation()) return {};
     if (loading_since_) loading_since_ = monotonic_now();
     ++activity_.actions_finished;  // nothing has stalled
@@ -532,6 +537,7 @@ void Worker::drop_tensor(const TensorAddress& address) {
     if (address.kind != TensorKind::kActivation && address.kind != TensorKind::kGradient &&
         found->second.peer != options_.device)
         data_.consumed(found->second.peer, found->second.tensor.bytes());
+    waiting_bytes_ -= found->second.tensor.bytes();
     tensors_.erase(found);
 }
 
@@ -567,14 +573,55 @@ void Worker::take_probe(const Delivery& delivery) {
     }
 }
 
+// Whether the plan has this tensor come from that peer: a device with a key may still be hostile,
+// and nobody but a layer's owner may say what the layer made.
+bool Worker::entitled(const Delivery& delivery) const {
+    const auto owns = [&](std::uint32_t layer) {
+        return std::any_of(plan_.stages.begin(), plan_.stages.end(), [&](const StagePlan& stage) {
+            return stage.device == delivery.peer && stage.first_layer <= static_cast<int>(layer) &&
+                   static_cast<int>(layer) <= stage.last_layer;
+        });
+    };
+    switch (delivery.address.kind) {
+        case TensorKind::kActivation:
+        case TensorKind::kEvalActivation:
+            return owns(delivery.address.producer);
+        case TensorKind::kGradient:
+            return owns(delivery.address.producer + 1);
+        case TensorKind::kState:
+        case TensorKind::kReplica:
+            return delivery.peer == kPortalPeer ||
+                   std::any_of(
+                       work_.peers.begin(), work_.peers.end(),
+                       [&](const PeerAddress& peer) { return peer.device == delivery.peer; });
+        default:
+            return delivery.peer == kPortalPeer;
+    }
+}
+
 Result<void> Worker::deliver(Delivery delivery) {
     if (delivery.address.kind == TensorKind::kProbe) {
         take_probe(delivery);
         return {};
     }
-    if (is_state(delivery.address.kind)) return take_state(std::move(delivery));
     const TensorAddress address = delivery.address;
-    tensors_.insert_or_assign(address, std::move(delivery));
+    const std::size_t bytes = delivery.tensor.bytes();
+    const bool early = !configured_ || address.generation > machine_.generation();
+    const bool wrong = !early && address.generation == machine_.generation() && !entitled(delivery);
+    if (wrong || tensors_.contains(address) || waiting_bytes_ + bytes > kWaitingBytesMax ||
+        early_.size() > kEarlyTensorsMax) {
+        data_.consumed(delivery.peer, bytes);
+        log_debug("a tensor of {} that is not expected of it is dropped", delivery.peer);
+        return {};
+    }
+    if (early) {
+        waiting_bytes_ += bytes;
+        early_.push_back(std::move(delivery));
+        return {};
+    }
+    if (is_state(address.kind)) return take_state(std::move(delivery));
+    waiting_bytes_ += bytes;
+    tensors_.emplace(address, std::move(delivery));
     return obey(machine_.on(stage_event::TensorArrived{address}));
 }
 
@@ -639,6 +686,7 @@ Result<void> Worker::run_action(const stage_command::Run& run) {
         const auto found = tensors_.find(address);
         ECOPIPE_CHECK(found != tensors_.end());
         Delivery delivery = std::move(found->second);
+        waiting_bytes_ -= delivery.tensor.bytes();
         tensors_.erase(found);
         runnable_since_ = std::max(runnable_since_, delivery.arrived);
         if (address.kind != TensorKind::kActivation && address.kind != TensorKind::kGradient &&

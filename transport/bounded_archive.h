@@ -11,10 +11,9 @@
 #include <string>
 #include <vector>
 
-namespace ecopipe {
+#include "transport/limits.h"
 
-inline constexpr std::size_t kTextBytesMax = 2U << 20;
-inline constexpr std::size_t kElementsMax = 1U << 20;
+namespace ecopipe {
 
 // Thrown inside decode() only and caught there.
 struct DecodeError : std::runtime_error {

@@ -1,10 +1,13 @@
 #include "transport/data_plane.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <utility>
 
 #include "core/log.h"
+#include "transport/zap_handler.h"
 
 namespace ecopipe {
 namespace {
@@ -42,10 +45,11 @@ Result<std::uint16_t> DataPlane::bind(const Endpoint& endpoint) {
         auto socket = MessageSocket::bind(
             loop_, endpoint,
             [this](const Incoming& message) {
-                const auto known = names_by_routing_id_.find(std::string(message.from));
+                const auto known = names_by_routing_id_.find(message.from);
                 on_message(known == names_by_routing_id_.end() ? "" : known->second, message);
             },
-            [](std::string_view, const Error& error) { log_warn("data port: {}", error.message); });
+            [](std::string_view, const Error& error) { log_warn("data port: {}", error.message); },
+            kDataDomain);
         if (!socket) return tl::unexpected<Error>(socket.error());
         listener_ = std::move(*socket);
         return listener_->port();
@@ -96,7 +100,8 @@ Result<void> DataPlane::dial(const std::string& name, const Endpoint& endpoint,
             loop_, endpoint, [this, name](const Incoming& message) { on_message(name, message); },
             [name](std::string_view, const Error& error) {
                 log_warn("data channel to {}: {}", name, error.message);
-            });
+            },
+            name);
         if (!socket) return tl::unexpected<Error>(socket.error());
         Peer& fresh = peer(name);
         fresh.endpoint = endpoint.text();
@@ -246,6 +251,16 @@ void DataPlane::on_message(const std::string& from_peer, const Incoming& message
         const auto attach_message = decode<Attach>(message.body);
         if (!attach_message || message.header.run != run_ || !listener_) return;
         const std::string& name = attach_message->device;
+        if (!speaks_for(message.from, name == kPortalPeer ? portal_ : name)) {
+            loop_.strangers().tell(fmt::format("data port: {} says it is {}, its key is another's",
+                                               message.address, printable(name)));
+            return;
+        }
+        if (!peers_.contains(name) && names_by_routing_id_.size() >= kDataPeersMax) {
+            loop_.strangers().tell(fmt::format("data port: {} refused: more than {} peers",
+                                               message.address, kDataPeersMax));
+            return;
+        }
         if (from_peer == name) {  // our answer was slow: the channel stands
             static_cast<void>(
                 send_message(peer(name), {}, Attached{own_device_, instance_, false}));
@@ -289,7 +304,7 @@ void DataPlane::on_message(const std::string& from_peer, const Incoming& message
 bool DataPlane::begin_tensor(Peer& from, Partial& partial, const TensorAddress& address) {
     const std::size_t total = *checked_bytes(from.chunk.dtype, from.chunk.shape);
     if (total > kTensorBytesMax) {
-        log_warn("a tensor of {} bytes is above the limit", total);
+        loop_.strangers().tell(fmt::format("a tensor of {} bytes is above the limit", total));
         return false;
     }
     // State comes once: its memory goes with it.
@@ -305,7 +320,8 @@ void DataPlane::on_chunk(const std::string& name, const Incoming& message) {
     Peer& from = peer(name);
     const TensorChunk& chunk = from.chunk;
     if (const auto decoded = decode_into(message.body, from.chunk); !decoded) {
-        log_warn("data channel from {}: {}", name, decoded.error().message);
+        loop_.strangers().tell(
+            fmt::format("data channel from {}: {}", name, decoded.error().message));
         return;
     }
     const TensorAddress address{
@@ -318,7 +334,7 @@ void DataPlane::on_chunk(const std::string& name, const Incoming& message) {
         partial.tensor.shape() != chunk.shape || partial.tensor.dtype() != chunk.dtype ||
         chunk.offset != partial.bytes ||
         message.payload.size() > partial.tensor.bytes() - chunk.offset) {
-        log_warn("data channel from {}: a chunk out of place", name);
+        loop_.strangers().tell(fmt::format("data channel from {}: a chunk out of place", name));
         return;
     }
     const std::size_t total = partial.tensor.bytes();

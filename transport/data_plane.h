@@ -32,7 +32,6 @@ inline constexpr std::size_t kWindowBytes = 8U << 20;   // under way, per peer a
 inline constexpr std::size_t kUnconsumedBytes =
     8U << 20;  // streamed tensors that wait for the compute thread
 inline constexpr std::size_t kBacklogBytes = 16U << 20;  // streamed tensors queued at the sender
-inline constexpr std::size_t kTensorBytesMax = 2ULL << 30;
 // The portal's own name on data channels; no device may have it.
 inline constexpr const char* kPortalPeer = "@portal";
 
@@ -72,6 +71,10 @@ class DataPlane {
     [[nodiscard]] Result<std::uint16_t> bind(const Endpoint& endpoint);
     // `instance`: told to peers when channels are opened.
     void set_run(std::uint64_t run, std::uint64_t instance = 0);
+    // With keys: whose key the portal's is.
+    void set_portal(std::string name) {
+        loop_.call([&] { portal_ = std::move(name); });
+    }
     // Emulated links, for peers known now or later; `otherwise` serves peers not named.
     void emulate(std::map<std::string, EmulatedLink> links, EmulatedLink otherwise);
     // Dials a peer; a channel that stands with the same endpoint and instance is kept, but both
@@ -143,7 +146,8 @@ class DataPlane {
     Callbacks callbacks_;
     std::unique_ptr<MessageSocket> listener_;
     std::map<std::string, std::unique_ptr<Peer>> peers_;
-    std::map<std::string, std::string> names_by_routing_id_;
+    std::map<std::string, std::string, std::less<>> names_by_routing_id_;
+    std::string portal_;
     BufferPool pool_;
     std::map<std::string, EmulatedLink> links_;
     EmulatedLink otherwise_;

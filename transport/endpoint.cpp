@@ -31,17 +31,4 @@ Result<Endpoint> parse_endpoint(const std::string& text, const std::string& flag
                 fmt::format("{}: expected tcp://ADDRESS:PORT, found '{}'", flag, printable(text)));
 }
 
-Result<void> allow_address(const Endpoint& endpoint, bool insecure, const std::string& flag) {
-    if (endpoint.loopback()) return {};
-    if (!insecure)
-        return fail(
-            ExitCode::kUsage,
-            fmt::format("{}: {} is not a loopback address: traffic would be open to the network; "
-                        "give --insecure to accept that",
-                        flag, endpoint.text()));
-    log_warn("{}: traffic on {} is neither encrypted nor authenticated (--insecure)", flag,
-             endpoint.text());
-    return {};
-}
-
 }  // namespace ecopipe

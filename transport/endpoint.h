@@ -18,8 +18,4 @@ struct Endpoint {
 // Refuses anything but tcp://HOST:PORT; `flag` names the option in the refusal (exit code 2).
 [[nodiscard]] Result<Endpoint> parse_endpoint(const std::string& text, const std::string& flag);
 
-// Without keys a program talks to loopback addresses only, unless --insecure is said aloud.
-[[nodiscard]] Result<void> allow_address(const Endpoint& endpoint, bool insecure,
-                                         const std::string& flag);
-
 }  // namespace ecopipe

@@ -8,8 +8,6 @@
 namespace ecopipe {
 namespace {
 
-constexpr std::size_t kNameBytesMax = 128;
-constexpr std::size_t kReasonBytesMax = 8192;
 constexpr std::size_t kHashChars = 64;
 
 std::string check_pairs(const std::vector<KeyValue>& pairs) {

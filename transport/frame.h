@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "core/result.h"
+#include "transport/limits.h"
 
 namespace ecopipe {
 
@@ -21,10 +22,6 @@ static_assert(std::endian::native == std::endian::little, "the wire is little-en
 // exit code 5.
 inline constexpr std::uint16_t kProtocol = 3;
 inline constexpr std::array<char, 4> kFrameMagic{'E', 'C', 'O', 'P'};
-inline constexpr std::size_t kBodyBytesMax =
-    4U << 20;  // a plan of a deep model, a Done of many actions
-inline constexpr std::size_t kPayloadBytesMax = 4U << 20;  // one chunk
-inline constexpr std::size_t kFramesMax = 3;
 
 // Numbers are never reused.
 enum class MessageType : std::uint16_t {
@@ -48,6 +45,7 @@ enum class MessageType : std::uint16_t {
     kLeave = 17,
     kProbeLink = 18,
     kLinkProbed = 19,
+    kIntroduce = 30,
     // data, between devices that exchange tensors
     kAttach = 20,
     kTensorChunk = 21,

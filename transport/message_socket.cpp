@@ -2,23 +2,37 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <mutex>
 #include <vector>
 
 #include "core/log.h"
+#include "transport/key_ring.h"
+#include "transport/limits.h"
+#include "transport/zap_handler.h"
 
 namespace ecopipe {
 namespace {
 
-constexpr int kHighWaterMark = 1000;  // messages; data channels stay far below by credits
-constexpr int kLingerMs = 500;        // time for a last End or Failed to leave
-constexpr int kReadsPerTurn = 64;     // so that one busy socket starves no other
-constexpr int kHeartbeatMs = 2000;    // ZeroMQ's own, under ours: closes half-open connections
-constexpr int kHandshakeMs = 5000;
-constexpr std::int64_t kFrameBytesMax =
-    kPayloadBytesMax > kBodyBytesMax ? kPayloadBytesMax : kBodyBytesMax;
+constexpr int kLingerMs = 500;      // time for a last End or Failed to leave
+constexpr int kReadsPerTurn = 64;   // so that one busy socket starves no other
+constexpr int kHeartbeatMs = 2000;  // ZeroMQ's own, under ours: closes half-open connections
+constexpr std::int64_t kDialFrameBytesMax = std::max(kPayloadBytesMax, kBodyBytesMax);
+// ZMQ_ZAP_ENFORCE_DOMAIN, whose name libzmq 4.3.4 hides behind its draft switch; the option works.
+constexpr int kZapEnforceDomain = 93;
+// A server that knows us closes no handshake for this long; one that expects another key always.
+constexpr auto kKeyPatience = std::chrono::seconds(5);
+
+// `from` as handlers see it: how the sender is authenticated, the size of the routing id, the
+// routing id, the sender's name. The name in it keeps a peer from taking over another's routing id.
+enum Trust : char { kOpen = 0, kKeyed = 1, kOwnKey = 2 };
+constexpr std::size_t kFromPrefix = 2;
+
+std::string_view routing_id_of(std::string_view from) {
+    return from.substr(kFromPrefix, static_cast<unsigned char>(from[1]));
+}
 
 // Owners of the payloads under way. ZeroMQ gives a payload back on a thread of its own, maybe after
 // the socket is gone: so there is one keeper a process, and it is never destroyed.
@@ -66,9 +80,9 @@ zmq::message_t payload_message(Payload payload) {
                           owner_keeper().keep(std::move(payload.owner)));
 }
 
-std::string_view peer_address(const zmq::message_t& frame) {
-    const char* address = zmq_msg_gets(frame.handle(), "Peer-Address");
-    return address != nullptr ? address : "";
+std::string_view property(const zmq::message_t& frame, const char* name) {
+    const char* value = zmq_msg_gets(frame.handle(), name);
+    return value != nullptr ? value : "";
 }
 
 zmq::message_t bytes_message(const void* data, std::size_t size) {
@@ -77,6 +91,14 @@ zmq::message_t bytes_message(const void* data, std::size_t size) {
 
 }  // namespace
 
+bool speaks_for(std::string_view from, std::string_view name) {
+    if (from.empty()) return true;  // a dialled peer was chosen by its key
+    if (from[0] != kKeyed) return true;
+    return from.substr(kFromPrefix + routing_id_of(from).size()) == name;
+}
+
+bool is_own(std::string_view from) { return !from.empty() && from[0] == kOwnKey; }
+
 MessageSocket::MessageSocket(NetLoop& loop, bool router, Handler handler, BadHandler bad)
     : loop_(loop),
       router_(router),
@@ -84,9 +106,10 @@ MessageSocket::MessageSocket(NetLoop& loop, bool router, Handler handler, BadHan
       bad_(std::move(bad)),
       socket_(loop.context(), router ? zmq::socket_type::router : zmq::socket_type::dealer) {
     socket_.set(zmq::sockopt::linger, kLingerMs);
-    socket_.set(zmq::sockopt::sndhwm, kHighWaterMark);
-    socket_.set(zmq::sockopt::rcvhwm, kHighWaterMark);
-    socket_.set(zmq::sockopt::maxmsgsize, kFrameBytesMax);
+    socket_.set(zmq::sockopt::sndhwm, kSendQueueMessages);
+    socket_.set(zmq::sockopt::rcvhwm, kReceiveQueueMessages);
+    socket_.set(zmq::sockopt::maxmsgsize,
+                router ? static_cast<std::int64_t>(kListenFrameBytesMax) : kDialFrameBytesMax);
     socket_.set(zmq::sockopt::heartbeat_ivl, kHeartbeatMs);
     socket_.set(zmq::sockopt::heartbeat_timeout, 5 * kHeartbeatMs);
     socket_.set(zmq::sockopt::handshake_ivl, kHandshakeMs);
@@ -100,13 +123,50 @@ MessageSocket::MessageSocket(NetLoop& loop, bool router, Handler handler, BadHan
     }
 }
 
-MessageSocket::~MessageSocket() { loop_.unwatch(socket_); }
+MessageSocket::~MessageSocket() {
+    loop_.forget_revoked(this);
+    loop_.unwatch(socket_);
+}
+
+Result<void> MessageSocket::use_keys(const std::string& port, const std::string& peer) {
+    KeyRing* keys = loop_.keys();
+    if (keys == nullptr) return {};
+    const auto bytes = [](const auto& key) { return zmq::const_buffer(key.data(), key.size()); };
+    socket_.set(zmq::sockopt::curve_publickey, bytes(keys->own().public_key.bytes));
+    socket_.set(zmq::sockopt::curve_secretkey, bytes(keys->own().secret_key.bytes()));
+    if (router_) {
+        socket_.set(zmq::sockopt::curve_server, true);
+        socket_.set(zmq::sockopt::zap_domain, port);
+        const int on = 1;
+        if (zmq_setsockopt(socket_.handle(), kZapEnforceDomain, &on, sizeof on) != 0)
+            return fail(ExitCode::kRunFailed,
+                        "this libzmq cannot enforce that peers are authenticated");
+        return {};
+    }
+    const auto key = keys->find(peer);
+    if (!key)
+        return fail(ExitCode::kMismatch,
+                    fmt::format("{}/allowed has no key of {}", keys->directory(), printable(peer)));
+    socket_.set(zmq::sockopt::curve_serverkey, bytes(key->bytes));
+    return {};
+}
+
+void MessageSocket::watch(std::string_view name) {
+    guard_ = std::make_unique<ConnectionGuard>(
+        loop_, socket_, std::string(name), router_,
+        [this](HandshakeFailure failure) { on_handshake_failed(failure); });
+    loop_.watch(socket_, [this] { read_some(); });
+    loop_.on_revoked(this, [this](const auto& users) { on_revoked(users); });
+}
 
 Result<std::unique_ptr<MessageSocket>> MessageSocket::bind(NetLoop& loop, const Endpoint& endpoint,
-                                                           Handler handler, BadHandler bad) {
+                                                           Handler handler, BadHandler bad,
+                                                           std::string_view port) {
     std::unique_ptr<MessageSocket> socket(
         new MessageSocket(loop, true, std::move(handler), std::move(bad)));
     try {
+        ECOPIPE_RETURN_IF_ERROR(socket->use_keys(std::string(port), {}));
+        socket->watch(fmt::format("{} port", port));
         const std::string wanted =
             endpoint.port == 0 ? fmt::format("tcp://{}:*", endpoint.host) : endpoint.text();
         socket->socket_.bind(wanted);
@@ -117,28 +177,73 @@ Result<std::unique_ptr<MessageSocket>> MessageSocket::bind(NetLoop& loop, const 
         return fail(ExitCode::kUnreachable,
                     fmt::format("{}: cannot listen: {}", endpoint.text(), error.what()));
     }
-    MessageSocket* raw = socket.get();
-    loop.watch(raw->socket_, [raw] { raw->read_some(); });
     return socket;
 }
 
 Result<std::unique_ptr<MessageSocket>> MessageSocket::dial(NetLoop& loop, const Endpoint& endpoint,
-                                                           Handler handler, BadHandler bad) {
+                                                           Handler handler, BadHandler bad,
+                                                           const std::string& peer) {
     std::unique_ptr<MessageSocket> socket(
         new MessageSocket(loop, false, std::move(handler), std::move(bad)));
+    socket->peer_ = peer;
     try {
+        ECOPIPE_RETURN_IF_ERROR(socket->use_keys({}, peer));
+        socket->watch(fmt::format("connection to {}", endpoint.text()));
         socket->socket_.connect(endpoint.text());
     } catch (const zmq::error_t& error) {
         return fail(ExitCode::kUnreachable,
                     fmt::format("{}: cannot dial: {}", endpoint.text(), error.what()));
     }
-    MessageSocket* raw = socket.get();
-    loop.watch(raw->socket_, [raw] { raw->read_some(); });
     return socket;
+}
+
+void MessageSocket::on_handshake_failed(HandshakeFailure failure) {
+    if (router_) return;  // the guard has told who tried
+    const auto tell = [this](std::string what) {
+        bad_("", Error{ExitCode::kMismatch, std::move(what)});
+    };
+    const bool keyed = loop_.keys() != nullptr;
+    switch (failure) {
+        case HandshakeFailure::kRefused:
+            tell(
+                fmt::format("does not allow this machine's key {}: copy {}/own.public there, as "
+                            "allowed/{}.public",
+                            loop_.keys()->own_fingerprint(), loop_.keys()->directory(),
+                            loop_.keys()->own().name));
+            break;
+        case HandshakeFailure::kMechanism:
+            tell(keyed ? "talks without keys, this program with them"
+                       : "wants keys: give --keys DIR");
+            break;
+        case HandshakeFailure::kKey:
+        case HandshakeFailure::kClosed: {
+            if (!keyed || connected_) break;
+            const Instant now = monotonic_now();
+            if (!failing_since_) failing_since_ = now;
+            if (now - *failing_since_ < kKeyPatience) break;
+            failing_since_.reset();
+            tell(fmt::format("refuses every handshake: its key is not that of {} in {}/allowed",
+                             printable(peer_), loop_.keys()->directory()));
+            break;
+        }
+    }
+}
+
+void MessageSocket::on_revoked(const std::set<std::string>& users) {
+    if (router_) {
+        guard_->cut(users);
+    } else if (users.contains(peer_)) {
+        revoked_ = true;
+        guard_->cut({peer_});
+        bad_("", Error{ExitCode::kMismatch,
+                       fmt::format("the key of {} is no longer allowed", printable(peer_))});
+    }
 }
 
 bool MessageSocket::send(std::string_view to, FrameHeader header, const std::string& body,
                          Payload payload) {
+    if (revoked_) return false;
+    if (router_) to = routing_id_of(to);
     header.sequence = sequence_;
     const bool has_payload = payload.bytes.data() != nullptr;
     const auto sealed = seal(header, body, has_payload ? payload.bytes.size() : 0);
@@ -181,16 +286,36 @@ void MessageSocket::read_some() {
             }
         }
         std::span<zmq::message_t> parts(frames.data(), count);
-        std::string_view from;
+        std::string_view routing_id;
         if (router_) {
-            from = {static_cast<const char*>(parts[0].data()), parts[0].size()};
+            routing_id = {static_cast<const char*>(parts[0].data()), parts[0].size()};
             parts = parts.subspan(1);
         }
-        handle(from, parts, too_many);
+        if (!revoked_ && !parts.empty()) handle(routing_id, parts, too_many);
     }
 }
 
-void MessageSocket::handle(std::string_view from, std::span<zmq::message_t> frames, bool too_many) {
+void MessageSocket::handle(std::string_view routing_id, std::span<zmq::message_t> frames,
+                           bool too_many) {
+    const int descriptor = zmq_msg_get(frames[0].handle(), ZMQ_SRCFD);
+    std::string_view user;
+    from_.clear();
+    if (router_) {
+        Trust trust = kOpen;
+        if (KeyRing* keys = loop_.keys()) {
+            user = property(frames[0], "User-Id");
+            const std::string_view key = property(frames[0], kKeyProperty);
+            if (!keys->admits(user, key)) {  // sent before its key was taken away
+                guard_->drop(descriptor, "its key no longer counts");
+                return;
+            }
+            trust = key == keys->own_fingerprint() ? kOwnKey : kKeyed;
+        }
+        from_ += trust;
+        from_ += static_cast<char>(routing_id.size());
+        from_ += routing_id;
+        from_ += user;
+    }
     std::array<std::span<const std::byte>, kFramesMax + 2> views;
     for (std::size_t i = 0; i < frames.size(); ++i)
         views[i] = {static_cast<const std::byte*>(frames[i].data()), frames[i].size()};
@@ -198,11 +323,16 @@ void MessageSocket::handle(std::string_view from, std::span<zmq::message_t> fram
                             ? Result<FrameHeader>(fail(ExitCode::kRunFailed, "too many frames"))
                             : open_frames(std::span(views).first(frames.size()));
     if (!header) {
-        bad_(from, header.error());
+        if (!router_ || header.error().code == ExitCode::kMismatch)
+            bad_(from_, header.error());
+        else
+            guard_->drop(descriptor, header.error().message);
         return;
     }
+    connected_ = true;
+    guard_->spoke(descriptor, user);
     const auto payload = frames.size() == kFramesMax ? views[2] : std::span<const std::byte>();
-    handler_({from, *header, views[1], payload, peer_address(frames[0])});
+    handler_({from_, *header, views[1], payload, property(frames[0], "Peer-Address")});
 }
 
 }  // namespace ecopipe

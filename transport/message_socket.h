@@ -5,12 +5,15 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
 
 #include "core/result.h"
 #include "transport/codec.h"
+#include "transport/connection_guard.h"
 #include "transport/endpoint.h"
 #include "transport/net_loop.h"
 
@@ -18,12 +21,20 @@ namespace ecopipe {
 
 // A message as it arrived; views live during the call.
 struct Incoming {
-    std::string_view from;  // who, for a ROUTER's answers; "" on a DEALER
+    // Who, for a ROUTER's answers; "" on a DEALER. Of one connection or the next of the same key:
+    // nobody else can take it over.
+    std::string_view from;
     const FrameHeader& header;
     std::span<const std::byte> body;
     std::span<const std::byte> payload;
     std::string_view address;  // the peer's IP address, "" if ZeroMQ does not tell
 };
+
+// Whether the sender of a message that came from `from` may say that it is `name`: always without
+// keys, with them when its key is that name's, or this machine's own.
+[[nodiscard]] bool speaks_for(std::string_view from, std::string_view name);
+// The sender has this machine's own key.
+[[nodiscard]] bool is_own(std::string_view from);
 
 // Bytes to send without a copy: `owner` keeps them alive until ZeroMQ is done.
 struct Payload {
@@ -34,19 +45,24 @@ struct Payload {
 class MessageSocket {
   public:
     using Handler = std::function<void(const Incoming&)>;
-    // Frames that are no message of ours: the reason, and kMismatch for a peer of another protocol.
+    // Frames that are no message of ours: the reason, and kMismatch for a peer of another protocol
+    // or whose keys do not match. A listening socket tells kMismatch alone: it drops the others.
     using BadHandler = std::function<void(std::string_view from, const Error&)>;
 
-    // Network thread only, as all of this class. Errors: kUnreachable when the address cannot be
-    // bound.
+    // Network thread only, as all of this class. `port` names it: "control", "data", "federation".
+    // Errors: kUnreachable when the address cannot be bound.
     [[nodiscard]] static Result<std::unique_ptr<MessageSocket>> bind(NetLoop& loop,
                                                                      const Endpoint& endpoint,
                                                                      Handler handler,
-                                                                     BadHandler bad);
+                                                                     BadHandler bad,
+                                                                     std::string_view port);
+    // `peer`: whose key the other end must have; without keys it only names it. Errors: kMismatch
+    // when no key of that name is known.
     [[nodiscard]] static Result<std::unique_ptr<MessageSocket>> dial(NetLoop& loop,
                                                                      const Endpoint& endpoint,
                                                                      Handler handler,
-                                                                     BadHandler bad);
+                                                                     BadHandler bad,
+                                                                     const std::string& peer);
     ~MessageSocket();
     MessageSocket(const MessageSocket&) = delete;
     MessageSocket& operator=(const MessageSocket&) = delete;
@@ -66,14 +82,24 @@ class MessageSocket {
 
   private:
     MessageSocket(NetLoop& loop, bool router, Handler handler, BadHandler bad);
+    Result<void> use_keys(const std::string& port, const std::string& peer);
+    void watch(std::string_view name);
     void read_some();
-    void handle(std::string_view from, std::span<zmq::message_t> frames, bool too_many);
+    void handle(std::string_view routing_id, std::span<zmq::message_t> frames, bool too_many);
+    void on_handshake_failed(HandshakeFailure failure);
+    void on_revoked(const std::set<std::string>& users);
 
     NetLoop& loop_;
     bool router_;
     Handler handler_;
     BadHandler bad_;
     zmq::socket_t socket_;
+    std::unique_ptr<ConnectionGuard> guard_;
+    std::string peer_;        // that was dialled
+    bool revoked_ = false;    // the dialled peer's key no longer counts
+    bool connected_ = false;  // the dialled peer has said something
+    std::optional<Instant> failing_since_;
+    std::string from_;  // of the message being handled: its memory is used again
     std::string body_;  // of the message being sent: its memory is used again
     std::uint64_t sequence_ = 0;
     std::uint16_t port_ = 0;

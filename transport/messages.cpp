@@ -2,15 +2,10 @@
 
 #include <cmath>
 
+#include "transport/limits.h"
+
 namespace ecopipe {
 namespace {
-
-constexpr std::size_t kNameBytesMax = 128;
-constexpr std::size_t kPatternsMax = 256;
-constexpr std::size_t kReasonBytesMax = 8192;
-constexpr std::size_t kMicroBatchesMax = 1U << 20;
-constexpr std::uint32_t kLayersMax = 1U << 16;
-constexpr std::uint16_t kOutputsMax = 64;
 
 std::string check_name(const std::string& name) {
     if (name.empty() || name.size() > kNameBytesMax) return "a device name of 1 to 128 bytes";
@@ -25,7 +20,7 @@ std::string check_reason(std::uint8_t code, const std::string& reason) {
 }
 
 std::string check_layers(std::uint32_t first, std::uint32_t last) {
-    return first <= last && last < kLayersMax ? "" : "a range of layers";
+    return first <= last && last < kWireLayersMax ? "" : "a range of layers";
 }
 
 std::string check_transfer(const LayerTransfer& transfer) {
@@ -84,7 +79,7 @@ std::string Configure::validate() const {
 
 std::string Begin::validate() const {
     if (mode != StepMode::kTrain && mode != StepMode::kEvaluate) return "a known mode";
-    if (micro_batch_samples.empty() || micro_batch_samples.size() > kMicroBatchesMax)
+    if (micro_batch_samples.empty() || micro_batch_samples.size() > kStepMicroBatchesMax)
         return "1 to 2^20 micro-batches";
     for (const std::uint32_t samples : micro_batch_samples)
         if (samples == 0) return "no empty micro-batch";
@@ -102,6 +97,15 @@ std::string ProbeLink::validate() const {
     return endpoint.empty() || endpoint.size() > kReasonBytesMax ? "the peer's address" : "";
 }
 
+std::string Introduce::validate() const {
+    if (peers.size() > kIntroducedMax) return "at most 1024 devices";
+    for (const Introduction& peer : peers) {
+        if (auto problem = check_name(peer.device); !problem.empty()) return problem;
+        if (peer.public_key.size() != kKeyTextBytes) return "a key of 40 characters";
+    }
+    return {};
+}
+
 std::string LinkProbed::validate() const {
     if (auto problem = check_name(peer); !problem.empty()) return problem;
     return mbps > 0 && mbps <= 1e9 && latency_ms >= 0 && latency_ms <= 1e9 ? ""
@@ -116,7 +120,8 @@ std::string TensorChunk::validate() const {
     if (offset > *bytes) return "an offset inside the tensor";
     if (outputs == 0 || output >= outputs || (outputs > kOutputsMax && !is_state(kind)))
         return "1 to 64 outputs";
-    if (name.size() > 1024 || is_state(kind) == name.empty()) return "a name for state only";
+    if (name.size() > kStateNameBytesMax || is_state(kind) == name.empty())
+        return "a name for state only";
     if (codec > TensorCodec::kInt8) return "a known codec";
     if (codec != TensorCodec::kNone && dtype != encoded_dtype(codec))
         return "the codec's element type";

@@ -10,6 +10,7 @@
 
 #include "core/host_tensor.h"
 #include "transport/frame.h"
+#include "transport/key_file.h"
 #include "transport/tensor_codec.h"
 
 namespace ecopipe {
@@ -287,6 +288,28 @@ struct Leave {
     template <class Archive>
     void serialize(Archive& ar) {
         ar(reason);
+    }
+    [[nodiscard]] std::string validate() const;
+};
+
+// portal -> stage, with keys: who the other devices are, all of them each time. Only these may
+// connect to the receiver's data port from now on, besides the peers that its own files allow.
+struct Introduction {
+    std::string device;
+    std::string public_key;  // Z85
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(device, public_key);
+    }
+};
+struct Introduce {
+    static constexpr MessageType kType = MessageType::kIntroduce;
+    std::vector<Introduction> peers;
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(peers);
     }
     [[nodiscard]] std::string validate() const;
 };

@@ -10,6 +10,9 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "core/log.h"
+#include "transport/key_ring.h"
+#include "transport/zap_handler.h"
 
 namespace ecopipe {
 namespace {
@@ -43,10 +46,42 @@ NetLoop::NetLoop()
 }
 
 NetLoop::~NetLoop() {
+    admit_nobody();
     post([this] { stopping_ = true; });
     thread_.join();
     ::close(wake_descriptor_);
     ::close(timer_descriptor_);
+}
+
+void NetLoop::set_keys(std::shared_ptr<KeyRing> keys) {
+    if (!keys) return;
+    call([&] {
+        keys_ = std::move(keys);
+        zap_ = std::make_unique<ZapHandler>(*this);
+        check_keys();
+    });
+}
+
+void NetLoop::admit_nobody() {
+    call([this] { zap_.reset(); });
+}
+
+void NetLoop::check_keys() {
+    tell_revoked(keys_->refresh());
+    at(monotonic_now() + kKeysCheckEvery, lifeline_, [this] { check_keys(); });
+}
+
+void NetLoop::introduce(std::map<std::string, PublicKey> peers) {
+    if (keys_) tell_revoked(keys_->introduce(std::move(peers)));
+}
+
+void NetLoop::tell_revoked(const std::set<std::string>& users) {
+    if (users.empty()) return;
+    for (const std::string& user : users)
+        log_info("keys: the key of {} no longer counts; its connections are cut", user);
+    const auto all = revoked_;  // one that is told may take itself off
+    for (const auto& [owner, revoked] : all)
+        if (revoked_.contains(owner)) revoked(users);
 }
 
 void NetLoop::post(std::function<void()> task) {

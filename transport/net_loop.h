@@ -8,13 +8,20 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
+#include <string>
 #include <thread>
 #include <vector>
 #include <zmq.hpp>
 
 #include "core/clock.h"
+#include "transport/stranger_log.h"
 
 namespace ecopipe {
+
+class KeyRing;
+struct PublicKey;
+class ZapHandler;
 
 // Timers outlive the object that set them: it holds a lifeline, and a timer tied to it does nothing
 // once it is gone.
@@ -47,7 +54,21 @@ class NetLoop {
         return future.get();
     }
 
+    // Any other thread, before any socket: every connection of this loop is encrypted and
+    // authenticated from now on. Null changes nothing.
+    void set_keys(std::shared_ptr<KeyRing> keys);
+    // Any other thread: with keys, no new connection is let in any more.
+    void admit_nobody();
+
     // The rest: network thread only.
+    [[nodiscard]] KeyRing* keys() { return keys_.get(); }  // null: without
+    [[nodiscard]] StrangerLog& strangers() { return strangers_; }
+    // Told the names of peers whose keys no longer count.
+    using Revoked = std::function<void(const std::set<std::string>& users)>;
+    void on_revoked(const void* owner, Revoked revoked) { revoked_[owner] = std::move(revoked); }
+    void forget_revoked(const void* owner) { revoked_.erase(owner); }
+    // Replaces the peers that the portal vouches for; who is not among them is cut off.
+    void introduce(std::map<std::string, PublicKey> peers);
     [[nodiscard]] zmq::context_t& context() { return context_; }
     // `on_readable` reads until nothing is left or its own limit is reached; it is called again
     // while data waits.
@@ -65,6 +86,8 @@ class NetLoop {
     void run_posted();
     void run_due();
     void arm_timer();
+    void check_keys();
+    void tell_revoked(const std::set<std::string>& users);
 
     zmq::context_t context_;
     int wake_descriptor_;
@@ -78,6 +101,11 @@ class NetLoop {
         std::function<void()> task;
     };
     std::multimap<Instant, Timer> timers_;
+    std::shared_ptr<KeyRing> keys_;
+    std::unique_ptr<ZapHandler> zap_;
+    Lifeline lifeline_ = make_lifeline();
+    StrangerLog strangers_;
+    std::map<const void*, Revoked> revoked_;
     std::atomic<bool> stopping_{false};
     std::thread thread_;  // last: starts when everything above exists
 };

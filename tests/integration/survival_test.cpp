@@ -167,6 +167,42 @@ TEST_F(Survival, AKilledStageThatComesBackIsUsedAgain) {
     for (auto* process : {&d0, &d2, &again}) EXPECT_EQ((*process)->wait(kDeadlineS).code, 0);
 }
 
+// Whether the run still needs the device when it is back or not, whichever step it comes back at.
+TEST_F(Survival, AnyStageKilledAtAnyMomentMayComeBack) {
+    std::mt19937 random(full() ? std::random_device()() : 11U);
+    const int rounds = full() ? 20 : 2;
+    const std::string file = cluster(3);
+    for (int round = 0; round < rounds; ++round) {
+        const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
+        const std::string name = "return" + std::to_string(round);
+        auto train = start(name, {"--cluster", file, "--bind", portal});
+        const auto stage = [&](std::size_t device) {
+            return std::make_unique<Process>(Flags{"ecopipe-stage", "--join", portal, "--name",
+                                                   "d" + std::to_string(device), "--slowdown",
+                                                   "2"});
+        };
+        std::vector<std::unique_ptr<Process>> stages;
+        for (std::size_t device = 0; device < 3; ++device) stages.push_back(stage(device));
+        const std::size_t victim = random() % 3;
+        reach(name, 1 + static_cast<long>(random() % 45), *train);
+        std::this_thread::sleep_for(std::chrono::microseconds(random() % 20000));
+        stages[victim]->signal(SIGKILL);
+        std::this_thread::sleep_for(std::chrono::milliseconds(random() % 400));
+        // At once, it may be refused as its own double until its old connection is known to be
+        // gone.
+        auto again = stage(victim);
+        expect_survived(name, *train);
+        if (HasFatalFailure()) return;
+        EXPECT_NE(metrics(name).find("\"devices\":[\"d" + std::to_string(victim) + "\"]"),
+                  std::string::npos)
+            << train->err();
+        for (std::size_t device = 0; device < 3; ++device) {
+            if (device == victim) continue;
+            EXPECT_EQ(stages[device]->wait(kDeadlineS).code, 0) << stages[device]->err();
+        }
+    }
+}
+
 TEST_F(Survival, AStageKilledBetweenCommitAndCommitted) {
     const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
     auto train = start("commit", {"--cluster", cluster(3), "--bind", portal});
@@ -309,6 +345,72 @@ TEST_F(Survival, AnotherNumericClassIsSaidAndFinishes) {
     expect_whole("mixed", 60);
     EXPECT_NE(finished.err.find("of 2 numeric classes"), std::string::npos) << finished.err;
     EXPECT_EQ(finished.err.find("damaged"), std::string::npos);
+}
+
+// A file system of its own, which only the training sees, of `size`; `script` is run by sh with
+// $DISK its directory, and what it leaves there is found under "disk" afterwards.
+class SmallDisk : public Survival {
+  protected:
+    Finished on_disk(const std::string& size, const std::string& script) {
+        const std::string mount = directory_ / "mount";
+        const std::string text = "mkdir -p " + mount + " && mount -t tmpfs -o size=" + size +
+                                 " none " + mount + " || exit 99\nDISK=" + mount + "\n" + script +
+                                 "\ncode=$?\ncp -r $DISK " + (directory_ / "disk") +
+                                 "\nexit $code\n";
+        write(directory_ / "disk.sh", text);
+        return run(
+            {"/usr/bin/unshare", "--map-root-user", "--mount", "/bin/sh", directory_ / "disk.sh"});
+    }
+    [[nodiscard]] std::string train(const std::string& more, const std::string& steps) const {
+        std::string line = program("ecopipe-train") + " --single --model lenet5 --no-evaluation " +
+                           "--quiet --optimizer adam --checkpoint-every 6 " + more;
+        for (const std::string& flag : flags(steps)) line += " " + flag;
+        return line;
+    }
+    [[nodiscard]] std::string on_disk_file(const std::string& name) const {
+        return read(directory_ / ("disk/" + name));
+    }
+};
+
+TEST_F(SmallDisk, AFullDiskIsSaidAndEarlierCheckpointsStay) {
+    // Room for two checkpoints of 745 kB and the model, not for the third that is written beside
+    // them.
+    const Finished finished = on_disk("1900k", train("--out $DISK/run", "60"));
+    EXPECT_EQ(finished.code, 0) << finished.err;
+    EXPECT_NE(finished.err.find("checkpoint of step 18: "), std::string::npos) << finished.err;
+    EXPECT_NE(finished.err.find("No space left on device"), std::string::npos) << finished.err;
+    ASSERT_FALSE(on_disk_file("run/checkpoints/step-000000000012.checkpoint").empty());
+    // What stands there is whole: the run goes on from it, to the same bytes.
+    ASSERT_EQ(run({"/bin/cp", "-r", directory_ / "disk/run", directory_ / "resumed"}).code, 0);
+    auto resumed = start("resumed", {"--single", "--resume", "--optimizer", "adam"});
+    const Finished second = resumed->wait(kDeadlineS);
+    ASSERT_EQ(second.code, 0) << second.err;
+    EXPECT_NE(second.err.find("resuming from the checkpoint of step 12"), std::string::npos)
+        << second.err;
+    expect_whole("resumed", 60);
+    EXPECT_TRUE(read(directory_ / "resumed/model.safetensors") ==
+                on_disk_file("run/model.safetensors"));
+}
+
+TEST_F(SmallDisk, AResultThatFindsNoRoomEndsTheRunWithALine) {
+    const Finished model = on_disk("900k", train("--out $DISK/run", "20"));
+    EXPECT_EQ(model.code, 1);
+    EXPECT_NE(model.err.find("model.safetensors: cannot write: No space left on device"),
+              std::string::npos)
+        << model.err;
+    EXPECT_FALSE(on_disk_file("run/checkpoints/step-000000000006.checkpoint").empty());
+}
+
+TEST_F(SmallDisk, AReadOnlyDirectoryIsRefusedBeforeTraining) {
+    const Finished finished =
+        on_disk("10m", train("--out $DISK/run", "20") + " || exit 98\nmount -o remount,ro $DISK\n" +
+                           train("--out $DISK/other", "20") + " && exit 97\n" +
+                           train("--out $DISK/run --resume", "30"));
+    EXPECT_EQ(finished.code, 1) << finished.err;
+    EXPECT_NE(finished.err.find("other: cannot create: Read-only file system"), std::string::npos)
+        << finished.err;
+    EXPECT_NE(finished.err.find("run: cannot be written"), std::string::npos) << finished.err;
+    EXPECT_FALSE(on_disk_file("run/checkpoints/step-000000000018.checkpoint").empty());
 }
 
 TEST_F(Survival, ACheckpointThatCannotBeWrittenIsSaidAndTrainingGoesOn) {

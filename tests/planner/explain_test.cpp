@@ -98,7 +98,7 @@ TEST(Search, OneDeviceWinsWhenLinksAreHopelessAndThePlanSaysSo) {
     const Plan plan = home.plan();
     ASSERT_EQ(plan.stages.size(), 1U);
     EXPECT_EQ(plan.stages[0].device, "hub");
-    EXPECT_DOUBLE_EQ(*plan.single_device_ms, plan.predicted->step_ms);
+    EXPECT_DOUBLE_EQ(plan.single_device->step_ms, plan.predicted->step_ms);
     const auto played = play_plan(home.cluster, home.profiles, plan, "plan");
     EXPECT_NE(plan_report(plan, *played, {}).find("the single device hub wins"), std::string::npos);
 }
@@ -149,8 +149,8 @@ TEST(Search, EveryScheduleFitsItsMemoryAndIsAboveItsBounds) {
             EXPECT_GE(plan->predicted->step_ms, plan->predicted->lower_bound_ms * (1 - 1e-12));
             EXPECT_GE(plan->predicted->step_ms, plan->predicted->cluster_bound_ms * (1 - 1e-12))
                 << schedule;
-            if (plan->single_device_ms && std::string(schedule) != "gpipe") {
-                EXPECT_LE(plan->predicted->step_ms, *plan->single_device_ms * (1 + 1e-9))
+            if (plan->single_device && std::string(schedule) != "gpipe") {
+                EXPECT_LE(plan->predicted->step_ms, plan->single_device->step_ms * (1 + 1e-9))
                     << schedule;
             }
             EXPECT_TRUE(parse_plan(plan_text(*plan), "again"));

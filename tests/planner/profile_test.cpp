@@ -219,9 +219,42 @@ TEST(Profiles, MustAgreeOnTheModel) {
               std::string::npos);
     EXPECT_NE(problem([](Json& j) {
                   j["device"] = "hub";
-              }).find("pi.json: device: expected one profile of 'hub'"),
+              }).find("pi.json: device: expected one profile of 'hub' with threads 1"),
               std::string::npos);
     EXPECT_FALSE(resolve_profiles(cluster, {}));
+}
+
+TEST(Profiles, OtherThreadCountsOfADeviceAreForTheSingleDeviceAlone) {
+    Json two = small();
+    two["threads"] = 2;
+    for (auto& layer : two["layers"])
+        for (const char* key : {"forward_ms", "backward_ms"})
+            layer["timing"][0][key] = layer["timing"][0][key].get<double>() / 1.6;
+    const std::vector<ModelProfile> profiles = {*parse_profile(small().dump(), "one.json"),
+                                                *parse_profile(two.dump(), "two.json")};
+    const char* text =
+        "[{name: hub, memory_mib: 100}, {name: pi, memory_mib: 100, speed: 1}]";
+    PlanRequest request;
+    request.batch = 4;
+    request.micro_batches = 2;
+    const auto plan = search_plan(cluster_of(text), profiles, request);
+    ASSERT_TRUE(plan) << plan.error().message;
+    ASSERT_TRUE(plan->single_device);
+    EXPECT_EQ(plan->single_device->device, "hub");
+    EXPECT_EQ(plan->single_device->threads, 2);
+    const auto one = search_plan(cluster_of(text), {profiles[0]}, request);
+    ASSERT_TRUE(one);
+    EXPECT_EQ(one->single_device->threads, 1);
+    EXPECT_LT(plan->single_device->step_ms, one->single_device->step_ms);
+    EXPECT_EQ(plan->predicted->step_ms, one->predicted->step_ms);
+    // A device that computes with two threads is planned with what two measured.
+    const auto resolved =
+        resolve_profiles(cluster_of("[{name: hub, memory_mib: 100, threads: 2}]"), profiles);
+    ASSERT_TRUE(resolved);
+    EXPECT_EQ(resolved->of_device[0].profile, 1U);
+    ASSERT_EQ(resolved->other_threads.size(), 1U);
+    EXPECT_EQ(resolved->other_threads[0].profile, 0U);
+    EXPECT_EQ(plan_text(*parse_plan(plan_text(*plan), "again")), plan_text(*plan));
 }
 
 TEST(Profiles, ADeviceUsesItsOwnElseTheFirstAtItsSpeed) {

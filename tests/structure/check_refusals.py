@@ -16,7 +16,7 @@ PLACE = re.compile(r"\{[^{}]*\}")
 # An entry that covered everything would say nothing.
 COVERED_MAX = 12
 # A refusal whose fixed part is shorter only passes on what another one says.
-FIXED_LETTERS_MIN = 9
+FIXED_LETTERS_MIN = 10
 REMEDY_LETTERS_MIN = 30
 
 

@@ -32,9 +32,10 @@ void redirect(const std::string& path, int descriptor) {
 
 }  // namespace
 
+std::string program(const std::string& name) { return std::string(ECOPIPE_BIN_DIR) + "/" + name; }
+
 Process::Process(std::vector<std::string> arguments) : directory_(make_temporary_directory()) {
-    if (!arguments[0].starts_with('/'))
-        arguments[0] = std::string(ECOPIPE_BIN_DIR) + "/" + arguments[0];
+    if (!arguments[0].starts_with('/')) arguments[0] = program(arguments[0]);
     std::vector<char*> argv;
     for (std::string& argument : arguments) argv.push_back(argument.data());
     argv.push_back(nullptr);

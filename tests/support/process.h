@@ -15,6 +15,9 @@ struct Finished {
     std::string err;
 };
 
+// Where a program of build/bin lies.
+[[nodiscard]] std::string program(const std::string& name);
+
 class Process {
   public:
     // `arguments[0]` is a program of build/bin, or an absolute path. Output is collected in files

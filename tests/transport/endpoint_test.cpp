@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "transport/security.h"
+
 namespace ecopipe {
 namespace {
 
@@ -21,10 +23,10 @@ TEST(Endpoint, RefusesAnythingElse) {
 }
 
 TEST(Endpoint, OthersThanLoopbackNeedToBeAllowedAloud) {
-    EXPECT_TRUE(allow_address({"127.0.0.1", 1}, false, "--bind"));
-    EXPECT_TRUE(allow_address({"localhost", 1}, false, "--bind"));
-    EXPECT_EQ(allow_address({"0.0.0.0", 1}, false, "--bind").error().code, ExitCode::kUsage);
-    EXPECT_TRUE(allow_address({"0.0.0.0", 1}, true, "--bind"));
+    EXPECT_TRUE(allow_address({"127.0.0.1", 1}, Security{}, "--bind"));
+    EXPECT_TRUE(allow_address({"localhost", 1}, Security{}, "--bind"));
+    EXPECT_EQ(allow_address({"0.0.0.0", 1}, Security{}, "--bind").error().code, ExitCode::kUsage);
+    EXPECT_TRUE(allow_address({"0.0.0.0", 1}, Security{nullptr, true}, "--bind"));
 }
 
 }  // namespace

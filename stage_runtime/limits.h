@@ -1,0 +1,13 @@
+#pragma once
+// Bounds on what a stage keeps of what its peers send, besides those of transport/limits.h.
+
+#include <cstddef>
+
+namespace ecopipe {
+
+// Tensors that wait for their action, of all peers; far above what a schedule has in flight.
+inline constexpr std::size_t kWaitingBytesMax = 4ULL << 30;
+// Tensors of a configuration that this stage has not been given yet.
+inline constexpr std::size_t kEarlyTensorsMax = 1U << 16;
+
+}  // namespace ecopipe
