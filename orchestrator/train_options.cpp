@@ -175,8 +175,8 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
     options.quiet = line.get_flag("quiet");
     options.log_level = line.get_text("log-level");
     if (line.has("web")) {
-        ECOPIPE_ASSIGN_OR_RETURN(options.web,
-                                 parse_web_address(line.get_text("web"), options.insecure));
+        ECOPIPE_ASSIGN_OR_RETURN(
+            options.web, parse_web_address(line.get_text("web"), line.get_flag("insecure")));
     }
     if (line.has("federated")) {
         ECOPIPE_ASSIGN_OR_RETURN(options.federated,
