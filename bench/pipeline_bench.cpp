@@ -153,7 +153,7 @@ struct Contender {
     std::uint64_t bytes_on_wire = 0;
 };
 
-std::vector<Batch> batch_of_step(const Setup& setup, std::uint64_t step) {
+Result<std::vector<Batch>> batch_of_step(const Setup& setup, std::uint64_t step) {
     std::vector<std::int64_t> indices(static_cast<std::size_t>(setup.plan.batch));
     const auto batches = static_cast<std::uint64_t>(setup.data.train->size() / setup.plan.batch);
     std::iota(indices.begin(), indices.end(),
@@ -162,7 +162,9 @@ std::vector<Batch> batch_of_step(const Setup& setup, std::uint64_t step) {
     std::size_t at = 0;
     for (const int size : micro_batch_sizes(setup.plan.batch, setup.plan.micro_batches)) {
         const auto n = static_cast<std::size_t>(size);
-        parts.push_back(setup.data.train->batch(std::span(indices).subspan(at, n)));
+        ECOPIPE_ASSIGN_OR_RETURN(Batch part,
+                                 setup.data.train->batch(std::span(indices).subspan(at, n)));
+        parts.push_back(std::move(part));
         at += n;
     }
     return parts;
@@ -180,12 +182,12 @@ void account(Contender& contender, StepOutcome& outcome) {
 Result<void> take_turn(const Setup& setup, Contender& contender, int steps) {
     std::unique_ptr<OnFirstCore> pinned;
     if (contender.pinned) pinned = std::make_unique<OnFirstCore>();
-    std::vector<Batch> next = batch_of_step(setup, contender.step);
+    ECOPIPE_ASSIGN_OR_RETURN(std::vector<Batch> next, batch_of_step(setup, contender.step));
     Instant began = monotonic_now();
     for (int i = 0; i <= steps; ++i) {  // the first warms up
         ECOPIPE_RETURN_IF_ERROR(contender.engine->start_step(
             contender.step, std::move(next), static_cast<double>(setup.plan.batch), false));
-        next = batch_of_step(setup, contender.step + 1);
+        ECOPIPE_ASSIGN_OR_RETURN(next, batch_of_step(setup, contender.step + 1));
         ECOPIPE_ASSIGN_OR_RETURN(StepOutcome outcome, contender.engine->finish_step());
         ECOPIPE_RETURN_IF_ERROR(contender.engine->commit(kLearningRate, 1.0));
         ++contender.step;

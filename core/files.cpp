@@ -99,6 +99,24 @@ Result<void> write_file_atomically(const std::string& path,
     return {};
 }
 
+Result<void> replace_file(const std::string& path, std::string_view bytes) {
+    const std::string temporary = path + ".tmp";
+    {
+        const Descriptor file(
+            ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+        if (file.get() < 0) return system_failure(ExitCode::kRunFailed, path, "create");
+        if (!write_all(file.get(), bytes)) {
+            auto failure = system_failure(ExitCode::kRunFailed, path, "write");
+            ::unlink(temporary.c_str());
+            return failure;
+        }
+    }
+    if (::rename(temporary.c_str(), path.c_str()) == 0) return {};
+    auto failure = system_failure(ExitCode::kRunFailed, path, "rename");
+    ::unlink(temporary.c_str());
+    return failure;
+}
+
 Result<LineAppender> LineAppender::open(const std::string& path) {
     const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (fd < 0) return system_failure(ExitCode::kRunFailed, path, "open");

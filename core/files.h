@@ -22,6 +22,11 @@ namespace ecopipe {
 [[nodiscard]] Result<void> write_file_atomically(const std::string& path,
                                                  std::span<const std::string_view> parts);
 
+// Writes `path`.tmp and renames it over `path`, without waiting for the disk: a reader sees the old
+// or the new file, whole; after a crash of the machine it may be damaged. For what is written
+// often.
+[[nodiscard]] Result<void> replace_file(const std::string& path, std::string_view bytes);
+
 // Appends whole lines; a line is on disk or absent as far as the kernel orders one write.
 class LineAppender {
   public:

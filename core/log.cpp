@@ -1,9 +1,11 @@
 #include "core/log.h"
 
-#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/sinks/base_sink.h>
 #include <spdlog/spdlog.h>
 
 #include "core/utf8.h"
+#include <cstdio>
+#include <mutex>
 
 namespace ecopipe {
 namespace {
@@ -22,7 +24,32 @@ spdlog::level::level_enum to_spdlog(LogLevel level) {
     return spdlog::level::info;
 }
 
+// stderr, or whoever has taken its place.
+class LineSink : public spdlog::sinks::base_sink<std::mutex> {
+  public:
+    void redirect(std::function<void(std::string_view)> writer) {
+        const std::lock_guard lock(mutex_);
+        writer_ = std::move(writer);
+    }
+
+  private:
+    void sink_it_(const spdlog::details::log_msg& message) override {
+        spdlog::memory_buf_t line;
+        formatter_->format(message, line);
+        if (writer_) return writer_({line.data(), line.size()});
+        std::fwrite(line.data(), 1, line.size(), stderr);
+    }
+    void flush_() override { std::fflush(stderr); }
+
+    std::function<void(std::string_view)> writer_;
+};
+
 }  // namespace
+
+void redirect_log(std::function<void(std::string_view line)> writer) {
+    for (const auto& sink : spdlog::default_logger()->sinks())
+        if (auto* lines = dynamic_cast<LineSink*>(sink.get())) lines->redirect(writer);
+}
 
 Result<void> configure_log(std::string_view program, std::string_view level) {
     LogLevel chosen;
@@ -39,7 +66,7 @@ Result<void> configure_log(std::string_view program, std::string_view level) {
                     fmt::format("--log-level: expected debug, info, warn or error, found '{}'",
                                 printable(level)));
     }
-    auto sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
+    auto sink = std::make_shared<LineSink>();
     auto logger = std::make_shared<spdlog::logger>(std::string(program), std::move(sink));
     logger->set_pattern("%H:%M:%S.%e %n %l: %v");
     logger->set_level(to_spdlog(chosen));

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <functional>
 #include <string_view>
 #include <utility>
 
@@ -38,6 +39,10 @@ template <class... Args>
 void log_error(fmt::format_string<Args...> format, Args&&... args) {
     log_line(LogLevel::kError, fmt::format(format, std::forward<Args>(args)...));
 }
+
+// Whoever draws on the terminal takes the lines, newline included, instead of stderr; without a
+// `writer`, stderr again. The writer must not log.
+void redirect_log(std::function<void(std::string_view line)> writer);
 
 // Text of a peer or a file made safe for one log line: control bytes escaped, cut at 200 bytes.
 [[nodiscard]] std::string printable(std::string_view text);

@@ -49,7 +49,7 @@ def record(*fields):
     return lambda values: b"".join(encode(value) for encode, value in zip(fields, values, strict=True))
 
 
-i64s, u32s, u64s, f64s = map(listing, [i64, u32, u64, f64])
+i64s, u32s, u64s, f64s, texts = map(listing, [i64, u32, u64, f64, text])
 peers = listing(record(text, text, boolean, u64))
 transfers = listing(record(u32, u32, text))
 optimizer = record(text, f64, f64, f64)
@@ -80,7 +80,8 @@ MESSAGES = [
     (6, "Configure", "portal to stage", {"run": 7, "generation": 2, "step": 3}, None, [
         ("plan_json", "text", text, "{}"), ("device", "text", text, "pi"), ("model", "text", text, "lenet5"),
         ("model_sha256", "text", text, ""), ("num_classes", "u32", u32, 10),
-        ("input_shape", "list of i64", i64s, [1, 28, 28]), ("seed", "u64", u64, 0),
+        ("input_shape", "list of i64", i64s, [1, 28, 28]), ("freeze", "list of text", texts, ["features.*"]),
+        ("seed", "u64", u64, 0),
         ("optimizer", "name text, momentum f64, weight_decay f64, proximal_mu f64", optimizer, ("sgd", 0.9, 0.0, 0.0)),
         ("loss", "text", text, "cross_entropy"),
         ("peers", "list of (device text, endpoint text, dial bool, instance u64)", peers,
@@ -94,7 +95,7 @@ MESSAGES = [
         ("loss_divisor", "f64", f64, 23.0), ("recovery_point", "u64", u64, 3), ("trace", "bool", boolean, False)]),
     (9, "Done", "stage to portal", {"run": 7, "generation": 1, "step": 3, "micro_batch": 2}, None, [
         ("loss_sum", "f64", f64, 46.0), ("labels", "u64", u64, 23), ("correct", "u64", u64, 5),
-        ("squared_gradient_norms", "list of f64", f64s, [0.25, 1.5]), ("nonfinite_layer", "i32", i32, -1),
+        ("absolute_error", "f64", f64, 0.0), ("squared_gradient_norms", "list of f64", f64s, [0.25, 1.5]), ("nonfinite_layer", "i32", i32, -1),
         ("busy_ms", "f64", f64, 12.5), ("wait_ms", "f64", f64, 4.0), ("peak_bytes", "u64", u64, 1048576),
         ("sent_bytes", "u64", u64, 4096),
         ("actions", "list of (kind char, slice u16, micro_batch u32, start_ns i64, end_ns i64)", actions,

@@ -18,7 +18,8 @@ Result<Evaluation> Evaluator::evaluate(const TensorMap& weights) {
     for (std::int64_t begin = 0; begin < data_.size(); begin += kBatch) {
         indices.resize(static_cast<std::size_t>(std::min(kBatch, data_.size() - begin)));
         std::iota(indices.begin(), indices.end(), begin);
-        ECOPIPE_RETURN_IF_ERROR(process_.evaluate(data_.batch(indices), totals));
+        ECOPIPE_ASSIGN_OR_RETURN(const Batch part, data_.batch(indices));
+        ECOPIPE_RETURN_IF_ERROR(process_.evaluate(part, totals));
     }
     const auto labels = static_cast<double>(std::max<std::uint64_t>(totals.labels, 1));
     return Evaluation{totals.sum / labels, static_cast<double>(totals.correct) / labels};

@@ -99,7 +99,7 @@ Result<Model> load_model(const CommandLine& line) {
     if (line.has("init")) {
         const std::string init = line.get_text("init");
         ECOPIPE_ASSIGN_OR_RETURN(const TensorMap given, read_safetensors(init));
-        ECOPIPE_RETURN_IF_ERROR(adopt_weights(given, init, weights));
+        ECOPIPE_RETURN_IF_ERROR(adopt_weights(given, init, {}, weights));
     }
     ECOPIPE_ASSIGN_OR_RETURN(model.layout, layout_of(info, weights));
     model.initial = flatten(weights);

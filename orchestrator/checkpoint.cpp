@@ -84,6 +84,7 @@ Result<void> write_checkpoint(const std::string& path, const Checkpoint& checkpo
         {"schema", "ecopipe.checkpoint/1"},
         {"step", checkpoint.step},
         {"flags", checkpoint.flags},
+        {"validation", checkpoint.validation.json()},
         {"data_bytes", at},
         {"tensors",
          std::move(tensors)}}.dump();
@@ -131,6 +132,7 @@ Result<Checkpoint> read_checkpoint(const std::string& path) {
     if (data_bytes != data.size())
         return bad(fmt::format("is cut short: expected {} bytes of tensors, found {}", data_bytes,
                                data.size()));
+    checkpoint.validation = ValidationHistory::read(root.objects("validation"));
     std::size_t at = 0;
     for (Fields fields : root.objects("tensors")) {
         ECOPIPE_ASSIGN_OR_RETURN(Entry entry, read_entry(std::move(fields), path, data.size()));

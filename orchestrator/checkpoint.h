@@ -14,13 +14,15 @@
 #include "core/host_tensor.h"
 #include "core/result.h"
 #include "core/strict_json.h"
+#include "orchestrator/validation_history.h"
 
 namespace ecopipe {
 
 struct Checkpoint {
     std::uint64_t step = 0;  // committed steps; the data cursor follows from it
     OrderedJson flags;       // of the run, those that bytes depend on
-    TensorMap state;         // weights, buffers, moments
+    ValidationHistory validation;
+    TensorMap state;  // weights, buffers, moments
 };
 
 // Errors: kRunFailed naming the file and what the system says; earlier files are untouched.

@@ -127,6 +127,9 @@ Result<void> ClusterSession::handle(PortalEvent& event) {
                 joined->device, hello.cores, hello.cores);
         introduce_all();
         came_back_ = true;
+        observe([&](auto& observer) {
+            observer.device_joined(joined->device, static_cast<double>(hello.memory_mib));
+        });
         if (machine_.generation() > 0) reasons_to_move_.push_back(joined->device + " joined");
         return absorb(machine_.on(session_event::DeviceJoined{joined->device}));
     }
@@ -135,6 +138,7 @@ Result<void> ClusterSession::handle(PortalEvent& event) {
         attached_.erase(lost->device);
         leaving_.erase(lost->device);
         log_warn("{} was lost: {}", lost->device, lost->how);
+        observe([&](auto& observer) { observer.device_gone(lost->device, lost->how); });
         introduce_all();
         return absorb(machine_.on(session_event::DeviceLost{lost->device, lost->how}));
     }
@@ -213,6 +217,7 @@ Result<void> ClusterSession::handle_message(portal_event::Message& message) {
             if (!has_part(message.device))
                 return dismiss(message.device, ExitCode::kDone, "not needed");
             leaving_.insert(message.device);
+            observe([&](auto& observer) { observer.device_leaves(message.device); });
             reasons_to_move_.push_back(message.device + " leaves");
             must_move_ = true;
             return {};
@@ -241,6 +246,7 @@ Result<void> ClusterSession::dismiss(const std::string& device, ExitCode code,
     joined_.erase(device);
     attached_.erase(device);
     leaving_.erase(device);
+    observe([&](auto& observer) { observer.device_gone(device, printable(reason)); });
     introduce_all();
     return absorb(machine_.on(session_event::DeviceLost{device, "it left"}));
 }
@@ -392,6 +398,7 @@ Configure ClusterSession::configuration(const session_outcome::SendConfigure& wo
     out.model_sha256 = spec_.model.sha256;
     out.num_classes = static_cast<std::uint32_t>(spec_.model.num_classes);
     out.input_shape = spec_.model.input_shape;
+    out.freeze = spec_.model.freeze;
     out.seed = spec_.seed;
     out.optimizer = spec_.optimizer;
     out.loss = spec_.loss;
@@ -519,6 +526,7 @@ Result<bool> ClusterSession::configure(Plan plan, const std::string& cause) {
     if (!ready) return false;
     state_step_ = *ready_;
     drift_.plan_changed();
+    observe([&](auto& observer) { observer.plan_in_force(plan_, cause); });
     const std::vector<std::string> left(leaving_.begin(), leaving_.end());
     for (const std::string& device : left)
         if (!has_part(device))
@@ -585,6 +593,7 @@ Result<void> ClusterSession::recover() {
                                 : failures_.front().error;
         if (!planner_ || breaks == kBreaksMax) return tl::unexpected<Error>(cause);
         log_warn("{}; all go back to a common state", cause.message);
+        observe([&](auto& observer) { observer.failed(cause.message); });
         const std::uint64_t failed_step = step_;
         ECOPIPE_ASSIGN_OR_RETURN(Plan plan, plan_over_present());
         std::vector<std::string> causes;
@@ -761,6 +770,7 @@ Result<StepOutcome> ClusterSession::finish_step() {
         outcome.loss.sum += done.loss_sum;
         outcome.loss.labels += done.labels;
         outcome.loss.correct += done.correct;
+        outcome.loss.absolute_error += done.absolute_error;
         if (done.nonfinite_layer >= 0 &&
             (outcome.nonfinite_layer < 0 || done.nonfinite_layer < outcome.nonfinite_layer))
             outcome.nonfinite_layer = done.nonfinite_layer;
@@ -773,7 +783,9 @@ Result<StepOutcome> ClusterSession::finish_step() {
                         done.squared_gradient_norms[next++];
         }
     }
-    const bool whole_batch = outcome.loss.labels == static_cast<std::uint64_t>(plan_.batch);
+    const bool whole_batch =
+        std::accumulate(begin_.micro_batch_samples.begin(), begin_.micro_batch_samples.end(), 0U) ==
+        static_cast<std::uint32_t>(plan_.batch);
     for (const std::string& device : devices_) {
         Done& done = done_->done[device];
         if (const auto drift =
@@ -823,7 +835,7 @@ Result<LossSum> ClusterSession::evaluate(const Dataset& data, int batch) {
         indices.resize(samples[m]);
         std::iota(indices.begin(), indices.end(), next);
         next += static_cast<std::int64_t>(indices.size());
-        Batch part = data.batch(indices);
+        ECOPIPE_ASSIGN_OR_RETURN(Batch part, data.batch(indices));
         const auto id = static_cast<std::uint32_t>(m);
         ECOPIPE_RETURN_IF_ERROR(send_when_room(plan_.stages.back().device,
                                                address(TensorKind::kEvalLabel, step_, id),
@@ -840,6 +852,7 @@ Result<LossSum> ClusterSession::evaluate(const Dataset& data, int batch) {
         loss.sum += done.loss_sum;
         loss.labels += done.labels;
         loss.correct += done.correct;
+        loss.absolute_error += done.absolute_error;
     }
     return loss;
 }

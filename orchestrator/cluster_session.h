@@ -14,6 +14,7 @@
 #include "orchestrator/drift.h"
 #include "orchestrator/membership.h"
 #include "orchestrator/session_machine.h"
+#include "orchestrator/session_observer.h"
 #include "orchestrator/training_engine.h"
 #include "planner/plan.h"
 #include "stage_runtime/model/model_spec.h"
@@ -40,6 +41,8 @@ struct SessionOptions {
     std::function<std::vector<LostProcess>()> ended_processes;
     // How long to wait for devices when those that are left cannot hold the model.
     double rejoin_timeout_s = 60;
+    SessionObserver* observer =
+        nullptr;  // told what happens, if there is one; outlives the session
 };
 
 // A device that has joined.
@@ -120,6 +123,10 @@ class ClusterSession : public TrainingEngine {
     Result<void> consider_move(std::uint64_t step);
     [[nodiscard]] double bytes_to_move(const Plan& to) const;
     void note_event(OrderedJson what, Instant since);
+    template <class Tell>
+    void observe(Tell&& tell) {
+        if (options_.observer != nullptr) tell(*options_.observer);
+    }
     [[nodiscard]] std::set<std::string> usable() const;  // joined and not about to leave
     [[nodiscard]] bool has_part(const std::string& device) const;
     [[nodiscard]] Result<void> index_base(const TensorMap& state, std::uint64_t step);

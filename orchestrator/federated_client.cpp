@@ -23,7 +23,8 @@ Result<std::vector<KeyValue>> FederatedClient::join(const Dataset& train) {
     hello.samples = samples_;
     std::vector<std::uint64_t> counts(static_cast<std::size_t>(train.num_classes()), 0);
     for (std::int64_t i = 0; i < train.size(); ++i)
-        ++counts[static_cast<std::size_t>(train.label(i))];
+        if (const std::int64_t label = train.label(i); label >= 0)
+            ++counts[static_cast<std::size_t>(label)];
     hello.label_counts = label_report(std::move(counts), options_.report_labels);
     ECOPIPE_ASSIGN_OR_RETURN(const ClusterWelcome welcome,
                              link_.join(options_.server, options_.server_name, hello, options_.timeout_s));
@@ -182,6 +183,7 @@ Result<ExitCode> FederatedClient::serve(TrainingEngine& engine, const DataSplits
     }
     record.run["results"] = {{"rounds", rounds}};
     ECOPIPE_RETURN_IF_ERROR(record.save_run());
+    progress.finish();
     fmt::print("{} rounds with {}; files in {}\n", rounds, options_.server.text(),
                record.directory());
     return ExitCode::kDone;

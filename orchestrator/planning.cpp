@@ -19,18 +19,24 @@ namespace {
 constexpr double kAutoSecondsPerSize = 0.2;  // several sizes are measured, before anything runs
 
 // The least power of two that the model trains on: batch norm needs two values a channel.
-int smallest_micro_batch(const ModelSpec& spec, int batch) {
+Result<int> smallest_micro_batch(const ModelSpec& spec, const std::string& loss,
+                                 const Dataset& train, int batch) {
     int size = 1;
     for (; size < batch; size *= 2) {
-        Shape shape = spec.input_shape;
-        shape.insert(shape.begin(), size);
-        HostTensor inputs = HostTensor::allocate(DType::kF32, shape);
-        HostTensor labels = HostTensor::allocate(DType::kI64, {size});
-        std::ranges::fill(inputs.as<float>(), 0.5F);
-        std::ranges::fill(labels.as<std::int64_t>(), 0);
-        if (try_model(spec, "cross_entropy", inputs, labels)) break;
+        ECOPIPE_ASSIGN_OR_RETURN(const Batch samples, first_samples(train, size));
+        if (try_model(spec, loss, samples.inputs, samples.labels)) break;
     }
     return size;
+}
+
+// How many bytes of each layer's parameters are trained.
+std::vector<std::uint64_t> trainable_bytes(const ModelInfo& info) {
+    std::vector<std::uint64_t> bytes(info.layers.size(), 0);
+    for (const TensorInfo& tensor : info.tensors)
+        if (tensor.trainable)
+            bytes[static_cast<std::size_t>(tensor.layer)] +=
+                checked_bytes(tensor.dtype, tensor.shape).value_or(0);
+    return bytes;
 }
 
 }  // namespace
@@ -118,6 +124,7 @@ std::optional<double> micro_batch_overhead_ms(const ModelProfile& profile) {
 Result<std::vector<ModelProfile>> gather_profiles(const Cluster& cluster,
                                                   const std::string& cluster_file,
                                                   const ModelSpec& spec, const ModelInfo& info,
+                                                  const Dataset& train,
                                                   const TrainOptions& options) {
     std::vector<ModelProfile> profiles;
     const auto directory = std::filesystem::path(cluster_file).parent_path();
@@ -136,18 +143,22 @@ Result<std::vector<ModelProfile>> gather_profiles(const Cluster& cluster,
                 fmt::format("{}: expected a profile of {} with {} layers, found {} with {}", path,
                             spec.id(), info.layers.size(), profile.model, profile.layers.size()));
         profile.device = device.name;
+        if (!profile.partial) ECOPIPE_RETURN_IF_ERROR(profile.train_only(trainable_bytes(info)));
         profiles.push_back(std::move(profile));
     }
     if (!some_without) return profiles;
     ProfileRequest request;
     request.spec = spec;
     request.optimizer = options.optimizer;
+    request.loss = options.trainer.loss;
+    request.batch = [&train](int samples) { return first_samples(train, samples); };
     const int batch = options.trainer.batch;
     const int parts = options.trainer.micro_batches;
     if (options.auto_micro_batches) {
         request.micro_batches.clear();
-        for (int size = smallest_micro_batch(spec, batch); size < batch; size *= 2)
-            request.micro_batches.push_back(size);
+        ECOPIPE_ASSIGN_OR_RETURN(int size,
+                                 smallest_micro_batch(spec, options.trainer.loss, train, batch));
+        for (; size < batch; size *= 2) request.micro_batches.push_back(size);
         request.micro_batches.push_back(batch);
         request.seconds_per_size = kAutoSecondsPerSize;
     } else {

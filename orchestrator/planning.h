@@ -30,12 +30,10 @@ namespace ecopipe {
 
 // The profiles of a cluster's devices: their own files (relative to the cluster file), and first,
 // when some device has none, one measured here and now: at the micro-batch size of the run, or at
-// several when the planner is to choose it.
-[[nodiscard]] Result<std::vector<ModelProfile>> gather_profiles(const Cluster& cluster,
-                                                                const std::string& cluster_file,
-                                                                const ModelSpec& spec,
-                                                                const ModelInfo& info,
-                                                                const TrainOptions& options);
+// several when the planner is to choose it. All are told what the run trains.
+[[nodiscard]] Result<std::vector<ModelProfile>> gather_profiles(
+    const Cluster& cluster, const std::string& cluster_file, const ModelSpec& spec,
+    const ModelInfo& info, const Dataset& train, const TrainOptions& options);
 
 // The fixed cost of one more micro-batch, forward and backward of the whole model, in ms: where the
 // line through the two smallest measured sizes meets zero samples. Nothing with one size.

@@ -1,64 +1,131 @@
 #include "orchestrator/progress.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
+#include <ctime>
+
+#include "core/log.h"
+#include "orchestrator/live_table.h"
 
 namespace ecopipe {
 namespace {
 
-std::string time_text(double seconds) {
-    const auto s = static_cast<long>(seconds);
-    if (s >= 3600) return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
-    return fmt::format("{}:{:02}", s / 60, s % 60);
+constexpr auto kPlainLineEvery = std::chrono::seconds(2);
+constexpr std::size_t kColumnsOtherwise = 80;
+constexpr std::size_t kRowsOtherwise = 24;
+
+bool terminal_can_draw() {
+    const char* name = std::getenv("TERM");
+    return ::isatty(STDERR_FILENO) != 0 && name != nullptr && std::string_view(name) != "dumb" &&
+           *name != '\0';
+}
+
+std::pair<std::size_t, std::size_t> window_size() {
+    struct winsize size{};
+    if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0 || size.ws_row == 0)
+        return {kColumnsOtherwise, kRowsOtherwise};
+    return {size.ws_col, size.ws_row};
+}
+
+int utc_offset_s() {
+    const std::time_t now = std::time(nullptr);
+    std::tm local{};
+    return ::localtime_r(&now, &local) == nullptr ? 0 : static_cast<int>(local.tm_gmtoff);
+}
+
+std::size_t width_of(std::string_view text) {
+    return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char byte) {
+        return (static_cast<unsigned char>(byte) & 0xC0U) != 0x80U;
+    }));
 }
 
 }  // namespace
 
-Progress::Progress(bool quiet) : quiet_(quiet), terminal_(::isatty(STDERR_FILENO) != 0) {}
+Progress::Progress(bool quiet, RunView& view)
+    : view_(view), quiet_(quiet), live_(!quiet && terminal_can_draw()) {
+    if (live_)
+        redirect_log([this](std::string_view line) {
+            const std::lock_guard lock(mutex_);
+            if (live_) return write(line);
+            std::fwrite(line.data(), 1, line.size(), stderr);
+        });
+}
 
-Progress::~Progress() { std::fflush(stderr); }
+Progress::~Progress() { finish(); }
 
-void Progress::erase() {
-    for (; lines_drawn_ > 0; --lines_drawn_) std::fputs("\x1b[1A\x1b[2K", stderr);
+// Takes the old table away, writes `above` and the table below it, in one write, so that nothing
+// flickers.
+void Progress::compose(std::string& out, std::string_view above) {
+    std::tie(columns_, rows_) = window_size();
+    std::size_t up = 0;  // a window that became narrower has wrapped what stood
+    for (const std::size_t width : drawn_)
+        up += std::max<std::size_t>(1, (width + columns_ - 1) / columns_);
+    out += '\r';
+    if (up > 0) out += fmt::format("\x1b[{}A", up);
+    out += "\x1b[J";
+    out += above;
+    drawn_.clear();
+    revision_ = view_.revision();
+    // The last column stays free (writing there wraps on some terminals), and the last row, where
+    // the cursor is.
+    for (const std::string& line :
+         table_lines(view_.snapshot(), columns_ - 1, rows_ - 1, utc_offset_s())) {
+        out += line + '\n';
+        drawn_.push_back(width_of(line));
+    }
+}
+
+void Progress::write(std::string_view above) {
+    std::string out;
+    compose(out, above);
+    std::fwrite(out.data(), 1, out.size(), stderr);
+    std::fflush(stderr);
 }
 
 void Progress::note(const std::string& text) {
     if (quiet_) return;
-    erase();
+    const std::lock_guard lock(mutex_);
+    if (live_) return write(text + "\n");
     fmt::print(stderr, "{}\n", text);
 }
 
-void Progress::show(const ProgressView& view, const std::vector<DeviceReport>& devices) {
+void Progress::draw() {
+    const std::lock_guard lock(mutex_);
+    if (!live_) return;
+    if (view_.revision() != revision_ || window_size() != std::pair(columns_, rows_)) write("");
+}
+
+void Progress::finish() {
+    {
+        const std::lock_guard lock(mutex_);
+        if (!live_) return;
+        write("");
+        live_ = false;
+    }
+    redirect_log({});  // without the lock: the log's writer takes it while it holds the log's own
+}
+
+void Progress::show(const ProgressView& step) {
+    view_.progress(step.step, step.steps, step.epoch, step.samples_per_s);
     if (quiet_) return;
+    const std::lock_guard lock(mutex_);
+    if (live_) return;
     const Instant now = monotonic_now();
-    const auto every = terminal_ ? std::chrono::milliseconds(100) : std::chrono::milliseconds(2000);
-    const bool last = view.step == view.steps;
-    if (!last && now - last_ < every) return;
+    if (step.step != step.steps && now - last_ < kPlainLineEvery) return;
     last_ = now;
-    const double left_s = static_cast<double>(view.steps - view.step) * view.step_ms / 1000;
-    const std::string line =
-        fmt::format("step {}/{}  epoch {:.2f}  loss {:.4f}  {:.0f} samples/s  {} left", view.step,
-                    view.steps, view.epoch, view.loss, view.samples_per_s, time_text(left_s));
-    if (!terminal_) {
-        fmt::print(stderr, "{}\n", line);
-        return;
-    }
-    constexpr std::uint64_t kWidth = 30;
-    const std::uint64_t filled = view.steps > 0 ? view.step * kWidth / view.steps : kWidth;
-    erase();
-    fmt::print(stderr, "[{}{}] {}\n", std::string(filled, '#'), std::string(kWidth - filled, '.'),
-               line);
-    lines_drawn_ = 1;
-    for (const DeviceReport& device : devices) {
-        const double total = device.busy_ms + device.wait_ms;
-        fmt::print(stderr, "  {:<16} busy {:3.0f} %  peak {:6.1f} MiB  sent {:6.2f} MiB a step\n",
-                   device.device, total > 0 ? 100 * device.busy_ms / total : 100.0,
-                   static_cast<double>(device.peak_bytes) / (1 << 20),
-                   static_cast<double>(device.sent_bytes) / (1 << 20));
-        ++lines_drawn_;
-    }
+    RunSnapshot line;
+    line.step = step.step;
+    line.steps = step.steps;
+    line.epoch = step.epoch;
+    line.loss = step.loss;
+    line.samples_per_s = step.samples_per_s;
+    line.step_ms = step.step_ms;
+    fmt::print(stderr, "{}\n", progress_line(line));
 }
 
 }  // namespace ecopipe

@@ -1,12 +1,16 @@
 #pragma once
-// What a person sees while training: a live bar with a row a device on a terminal, plain lines
-// elsewhere. On stderr.
+// What a person sees on stderr while training: on a terminal a live table with a row a device,
+// plain lines elsewhere. The terminal's modes and cursor are left alone, so that nothing has to be
+// put back, however the program ends.
 
+#include <cstddef>
+#include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/clock.h"
-#include "orchestrator/training_engine.h"
+#include "orchestrator/run_view.h"
 
 namespace ecopipe {
 
@@ -21,18 +25,34 @@ struct ProgressView {
 
 class Progress {
   public:
-    explicit Progress(bool quiet);
+    // On a terminal the log's lines go through here from now on, above the table.
+    Progress(bool quiet, RunView& view);
+    Progress(const Progress&) = delete;
+    Progress& operator=(const Progress&) = delete;
     ~Progress();
-    // Draws at most ten times a second on a terminal, one line every two seconds elsewhere.
-    void show(const ProgressView& view, const std::vector<DeviceReport>& devices);
+    // After a committed step. Elsewhere than on a terminal: one line every two seconds.
+    void show(const ProgressView& step);
     // A line that stays, above the live part.
     void note(const std::string& text);
+    // Draws the table anew, if there is one and something changed, or the window's size. From any
+    // thread.
+    void draw();
+    // The table as it is stays, and what comes is below it.
+    void finish();
 
   private:
-    void erase();
+    // With the lock held.
+    void write(std::string_view above);
+    void compose(std::string& out, std::string_view above);
+
+    RunView& view_;
     bool quiet_;
-    bool terminal_;
-    int lines_drawn_ = 0;
+    bool live_;
+    std::mutex mutex_;
+    std::vector<std::size_t> drawn_;  // the width of each line that stands
+    std::uint64_t revision_ = 0;
+    std::size_t columns_ = 0;
+    std::size_t rows_ = 0;
     Instant last_{};
 };
 

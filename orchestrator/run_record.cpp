@@ -14,7 +14,7 @@ constexpr std::size_t kTracedStepsMax = 20;
 constexpr std::size_t kMetricsBytesMax = 4ULL << 30;
 }  // namespace
 
-Result<RunRecord> RunRecord::create(const std::string& directory, bool resume) {
+Result<RunRecord> RunRecord::create(const std::string& directory, bool resume, RunView* view) {
     ECOPIPE_RETURN_IF_ERROR(make_directories(directory));
     for (const char* name : {"run.json", "metrics.jsonl", "model.safetensors", "checkpoints"})
         if (!resume && std::filesystem::exists(directory + "/" + name))
@@ -24,7 +24,7 @@ Result<RunRecord> RunRecord::create(const std::string& directory, bool resume) {
                                     directory, name));
     if (::access(directory.c_str(), W_OK) != 0)
         return fail(ExitCode::kRunFailed, fmt::format("--out {}: cannot be written", directory));
-    RunRecord record(directory);
+    RunRecord record(directory, view);
     if (resume) ECOPIPE_RETURN_IF_ERROR(record.take_up_metrics());
     return record;
 }
@@ -40,13 +40,21 @@ Result<void> RunRecord::take_up_metrics() {
     }
     for (std::size_t begin = 0; begin < text.size();) {
         const std::size_t end = text.find('\n', begin);
-        const Json line = Json::parse(text.substr(begin, end - begin), nullptr, false);
+        const OrderedJson line =
+            OrderedJson::parse(text.substr(begin, end - begin), nullptr, false);
         begin = end + 1;
         if (!line.is_object()) continue;
+        if (view_ != nullptr) view_->metrics_line(line, false);
         if (const auto step = line.find("step"); step != line.end() && step->is_number_unsigned())
             recorded_steps_ = std::max(recorded_steps_, step->get<std::uint64_t>());
-        if (const auto epoch = line.find("epoch"); epoch != line.end() && epoch->is_number())
-            recorded_epochs_ = std::max(recorded_epochs_, epoch->get<double>());
+        const auto epoch = line.find("epoch");
+        const auto split = line.find("split");
+        if (epoch != line.end() && epoch->is_number() && split != line.end() &&
+            split->is_string()) {
+            double& newest =
+                recorded_epochs_.try_emplace(split->get<std::string>(), -1).first->second;
+            newest = std::max(newest, epoch->get<double>());
+        }
     }
     return {};
 }
@@ -55,6 +63,7 @@ Result<void> RunRecord::step(const StepLine& done, const std::vector<DeviceRepor
     OrderedJson line{{"step", done.step},
                      {"loss", done.loss},
                      {"lr", done.learning_rate},
+                     {"gradient_norm", done.gradient_norm},
                      {"step_ms", done.step_ms},
                      {"samples_per_s", done.samples_per_s},
                      {"durable_step", done.durable_step}};
@@ -71,16 +80,21 @@ Result<void> RunRecord::step(const StepLine& done, const std::vector<DeviceRepor
     return metric(line);
 }
 
-Result<void> RunRecord::evaluation(double epoch, const std::string& split, const LossSum& loss) {
+Result<void> RunRecord::evaluation(double epoch, const std::string& split, const LossSum& loss,
+                                   bool regression) {
     const auto labels = static_cast<double>(std::max<std::uint64_t>(loss.labels, 1));
-    recorded_epochs_ = epoch;
-    return metric({{"epoch", epoch},
-                   {"split", split},
-                   {"loss", loss.sum / labels},
-                   {"accuracy", static_cast<double>(loss.correct) / labels}});
+    recorded_epochs_[split] = epoch;
+    OrderedJson line{{"epoch", epoch}, {"split", split}, {"loss", loss.sum / labels}};
+    if (regression) {
+        line["mean_absolute_error"] = loss.absolute_error / labels;
+    } else {
+        line["accuracy"] = static_cast<double>(loss.correct) / labels;
+    }
+    return metric(line);
 }
 
 Result<void> RunRecord::metric(const OrderedJson& line) {
+    if (view_ != nullptr) view_->metrics_line(line);
     if (!metrics_) {
         ECOPIPE_ASSIGN_OR_RETURN(LineAppender opened, LineAppender::open(path("metrics.jsonl")));
         metrics_.emplace(std::move(opened));
@@ -88,7 +102,15 @@ Result<void> RunRecord::metric(const OrderedJson& line) {
     return metrics_->append(line.dump());
 }
 
+Result<void> RunRecord::save_checkpoint(const Checkpoint& checkpoint) const {
+    ECOPIPE_RETURN_IF_ERROR(CheckpointStore(path("checkpoints")).write(checkpoint));
+    if (view_ != nullptr)
+        view_->event("checkpoint", fmt::format("the state of step {} is on disk", checkpoint.step));
+    return {};
+}
+
 void RunRecord::trace(std::uint64_t step, const std::vector<DeviceReport>& devices) {
+    if (view_ != nullptr) view_->trace(step, devices);
     traced_.push_back({step, devices});
     if (traced_.size() > kTracedStepsMax) traced_.pop_front();
 }
@@ -130,6 +152,10 @@ Result<void> RunRecord::save_timeline() const {
     }
     const OrderedJson trace{{"displayTimeUnit", "ms"}, {"traceEvents", std::move(events)}};
     return write_file_atomically(path("timeline.json"), trace.dump() + "\n");
+}
+
+Result<void> RunRecord::save_best(const TensorMap& weights) const {
+    return write_safetensors(path("best.safetensors"), weights);
 }
 
 Result<void> RunRecord::save_model(const ModelSpec& spec, const TensorMap& weights) const {

@@ -3,6 +3,7 @@
 // model.
 
 #include <deque>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "core/files.h"
 #include "core/strict_json.h"
 #include "orchestrator/checkpoint.h"
+#include "orchestrator/run_view.h"
 #include "orchestrator/training_engine.h"
 #include "stage_runtime/model/model_spec.h"
 
@@ -20,8 +22,9 @@ class RunRecord {
     // Creates `directory`; refuses one that holds a run already (kUsage), unless it is to be
     // resumed, or cannot be written (kRunFailed). Files come to be with the first step, so that a
     // run refused before leaves none. A resumed run's metrics.jsonl loses a torn last line.
-    [[nodiscard]] static Result<RunRecord> create(const std::string& directory,
-                                                  bool resume = false);
+    // Everything recorded is shown to `view` too, if there is one; it outlives the record.
+    [[nodiscard]] static Result<RunRecord> create(const std::string& directory, bool resume = false,
+                                                  RunView* view = nullptr);
 
     [[nodiscard]] const std::string& directory() const { return directory_; }
     [[nodiscard]] std::string path(const std::string& name) const {
@@ -33,6 +36,7 @@ class RunRecord {
         std::uint64_t step = 0;  // from 1
         double loss = 0;
         double learning_rate = 0;
+        double gradient_norm = 0;  // before it is clipped
         double step_ms = 0;
         double samples_per_s = 0;
         std::uint64_t durable_step = 0;
@@ -41,9 +45,13 @@ class RunRecord {
     [[nodiscard]] Result<void> step(const StepLine& line, const std::vector<DeviceReport>& devices);
     // What the file holds already: the newest step, and the newest evaluation's epoch.
     [[nodiscard]] std::uint64_t recorded_steps() const { return recorded_steps_; }
-    [[nodiscard]] double recorded_epochs() const { return recorded_epochs_; }
+    [[nodiscard]] double recorded_epochs(const std::string& split) const {
+        const auto found = recorded_epochs_.find(split);
+        return found == recorded_epochs_.end() ? -1 : found->second;
+    }
+    // With the accuracy, or in regression with the mean absolute error.
     [[nodiscard]] Result<void> evaluation(double epoch, const std::string& split,
-                                          const LossSum& loss);
+                                          const LossSum& loss, bool regression);
     [[nodiscard]] Result<void> metric(const OrderedJson& line);
     // Keeps the newest steps for timeline.json. Times of the portal's clock, in nanoseconds.
     void trace(std::uint64_t step, const std::vector<DeviceReport>& devices);
@@ -51,24 +59,26 @@ class RunRecord {
     OrderedJson run = OrderedJson::object();  // run.json, filled by whoever knows
     [[nodiscard]] Result<void> save_run() const;
     [[nodiscard]] Result<void> save_timeline() const;
-    [[nodiscard]] Result<void> save_checkpoint(const Checkpoint& checkpoint) const {
-        return CheckpointStore(path("checkpoints")).write(checkpoint);
-    }
+    [[nodiscard]] Result<void> save_checkpoint(const Checkpoint& checkpoint) const;
+    // best.safetensors: the weights with the lowest validation loss so far.
+    [[nodiscard]] Result<void> save_best(const TensorMap& weights) const;
     // model.safetensors, and model.pt when the model came as TorchScript.
     [[nodiscard]] Result<void> save_model(const ModelSpec& spec, const TensorMap& weights) const;
 
   private:
-    explicit RunRecord(std::string directory) : directory_(std::move(directory)) {}
+    RunRecord(std::string directory, RunView* view)
+        : directory_(std::move(directory)), view_(view) {}
     [[nodiscard]] Result<void> take_up_metrics();
     struct TracedStep {
         std::uint64_t step;
         std::vector<DeviceReport> devices;
     };
     std::string directory_;
+    RunView* view_;
     std::optional<LineAppender> metrics_;
     std::deque<TracedStep> traced_;
     std::uint64_t recorded_steps_ = 0;
-    double recorded_epochs_ = -1;
+    std::map<std::string, double> recorded_epochs_;  // by split
 };
 
 }  // namespace ecopipe

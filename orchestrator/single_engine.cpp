@@ -11,6 +11,10 @@
 namespace ecopipe {
 namespace {
 
+LossSum sums(const LossTotals& totals) {
+    return {totals.sum, totals.labels, totals.correct, totals.absolute_error};
+}
+
 class SingleEngine : public TrainingEngine {
   public:
     explicit SingleEngine(SingleProcess process) : process_(std::move(process)) {}
@@ -35,7 +39,7 @@ class SingleEngine : public TrainingEngine {
         auto totals = process_.run_step(step_, micro_batches_, loss_divisor_);
         if (!totals) return fail_in(step_text(step_ + 1), totals.error());
         StepOutcome outcome;
-        outcome.loss = {totals->loss.sum, totals->loss.labels, totals->loss.correct};
+        outcome.loss = sums(totals->loss);
         outcome.squared_gradient_norms = totals->squared_gradient_norms;
         outcome.nonfinite_layer = totals->nonfinite_layer;
         DeviceReport report;
@@ -59,9 +63,10 @@ class SingleEngine : public TrainingEngine {
             indices.resize(
                 static_cast<std::size_t>(std::min<std::int64_t>(batch, data.size() - begin)));
             std::iota(indices.begin(), indices.end(), begin);
-            ECOPIPE_RETURN_IF_ERROR(process_.evaluate(data.batch(indices), totals));
+            ECOPIPE_ASSIGN_OR_RETURN(const Batch part, data.batch(indices));
+            ECOPIPE_RETURN_IF_ERROR(process_.evaluate(part, totals));
         }
-        return LossSum{totals.sum, totals.labels, totals.correct};
+        return sums(totals);
     }
 
     Result<TensorMap> state(bool optimizer_state) override {

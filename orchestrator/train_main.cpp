@@ -1,11 +1,17 @@
-// ecopipe-train: trains on a cluster, on one process, or as one client of a federation.
+// ecopipe-train: trains on a cluster, on one process, or as one client of a federation;
+// `ecopipe-train status` tells how a run is doing.
+#include <string_view>
+
 #include "core/command_line.h"
+#include "orchestrator/status_command.h"
 #include "orchestrator/train_run.h"
 #include "stage_runtime/torch_compat.h"
 
 int main(int argc, char** argv) {
     using namespace ecopipe;
     return run_program("ecopipe-train", [&]() -> Result<ExitCode> {
+        if (argc > 1 && std::string_view(argv[1]) == "status")
+            return show_status(argc - 1, argv + 1);
         ECOPIPE_ASSIGN_OR_RETURN(auto options, parse_train_options(argc, argv));
         if (!options) return ExitCode::kDone;
         watch_signals();

@@ -6,6 +6,8 @@
 #include <charconv>
 
 #include "core/log.h"
+#include "orchestrator/learning_options.h"
+#include "transport/web_server.h"
 
 namespace ecopipe {
 namespace {
@@ -17,7 +19,9 @@ constexpr std::int64_t kStepsMax = 1LL << 40;
 void declare(CommandLine& line) {
     line.text("model",
               "zoo name (lenet5, fashion_cnn, plain_cnn, mobilenet_v2) or TorchScript file");
-    line.text("data", "fashion-mnist, idx:DIR, cifar10:DIR or synthetic:CxHxW:CLASSES:COUNT");
+    line.text("data",
+              "fashion-mnist, idx:DIR, cifar10:DIR, folder:DIR, tensors:DIR or "
+              "synthetic:CxHxW:CLASSES:COUNT");
     line.text("out", "directory for the model, metrics and timeline");
     line.text("cluster", "the cluster file");
     line.text("plan", "a plan to follow, instead of making one");
@@ -37,16 +41,9 @@ void declare(CommandLine& line) {
                  {1, 1000000}, 1);
     line.integer("steps", "steps in all, instead of epochs", {0, kStepsMax});
     line.flag("drop-last", "leave out an epoch's short last batch");
-    line.text("optimizer", "sgd or adam", "sgd");
-    line.number("lr", "learning rate", {0, 1e6}, 0.01);
-    line.number("momentum", "of sgd", {0, 1}, 0.9);
-    line.number("weight-decay", "L2 penalty", {0, 1e6}, 0);
-    line.integer("seed", "of weights, order and dropout", {0, INT64_MAX}, 0);
-    line.text("classes", "train and test on these labels only, such as 0,1,2");
-    line.integer("data-limit", "then on the first N training samples", {1, INT64_MAX});
-    line.flag("no-shuffle", "keep file order");
-    line.integer("num-classes", "classes of the head (default: the data set's)", {1, 1000000});
-    line.text("init", "safetensors file to start from");
+    declare_learning(line);
+    line.integer("seed", "of weights, order, dropout, augmentation and validation split",
+                 {0, INT64_MAX}, 0);
     line.integer("checkpoint-every", "steps between checkpoints in DIR (default: each epoch)",
                  {1, kStepsMax});
     line.flag("resume", "go on from the newest valid checkpoint in DIR");
@@ -59,6 +56,8 @@ void declare(CommandLine& line) {
               "measure every pair of devices, write the cluster file with what was found to --out, "
               "and stop");
     line.flag("quiet", "no progress on stderr");
+    line.text("web",
+              "show the run as a page on this address, such as 127.0.0.1:8080 (port 0: any)");
     line.text("federated", "take part in the federation of this server, tcp://SERVER:PORT");
     line.number("reconnect-timeout-s", "how long a silent federation server is waited for",
                 {0.1, 1e9}, 3600);
@@ -162,25 +161,8 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
     options.trainer.drop_last = line.get_flag("drop-last");
     options.trainer.shuffle = !line.get_flag("no-shuffle");
     options.trainer.evaluate = !line.get_flag("no-evaluation");
-    options.trainer.learning_rate = line.get_number("lr");
     options.trainer.seed = static_cast<std::uint64_t>(line.get_integer("seed"));
-    options.optimizer.name = line.get_text("optimizer");
-    if (options.optimizer.name != "sgd" && options.optimizer.name != "adam")
-        return fail(ExitCode::kUsage, fmt::format("--optimizer: expected sgd or adam, found '{}'",
-                                                  printable(options.optimizer.name)));
-    if (options.optimizer.name == "adam" && line.given("momentum"))
-        return fail(ExitCode::kUsage, "--momentum goes with --optimizer sgd");
-    options.optimizer.momentum = options.optimizer.name == "sgd" ? line.get_number("momentum") : 0;
-    options.optimizer.weight_decay = line.get_number("weight-decay");
-    if (line.has("classes")) {
-        ECOPIPE_ASSIGN_OR_RETURN(const auto classes,
-                                 parse_integers(line.get_text("classes"), "--classes", {0, 65535}));
-        options.classes.assign(classes.begin(), classes.end());
-    }
-    options.data_limit = line.has("data-limit") ? line.get_integer("data-limit") : 0;
-    options.num_classes =
-        line.has("num-classes") ? static_cast<int>(line.get_integer("num-classes")) : 0;
-    options.init = line.get_text("init");
+    ECOPIPE_RETURN_IF_ERROR(read_learning(line, options));
     options.resume = line.get_flag("resume");
     options.trainer.checkpoints = !line.has("federated");
     options.trainer.checkpoint_every =
@@ -196,6 +178,10 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
     options.measure_links = line.get_flag("measure-links");
     options.quiet = line.get_flag("quiet");
     options.log_level = line.get_text("log-level");
+    if (line.has("web")) {
+        ECOPIPE_ASSIGN_OR_RETURN(
+            options.web, parse_web_address(line.get_text("web"), line.get_flag("insecure")));
+    }
     if (line.has("federated")) {
         ECOPIPE_ASSIGN_OR_RETURN(options.federated,
                                  parse_endpoint(line.get_text("federated"), "--federated"));
@@ -257,11 +243,11 @@ Result<void> adopt_client_setting(const std::string& key, const std::string& val
     if (key == "mu") return take(options.optimizer.proximal_mu, 0.0, 1e6);
     if (key == "clip") return take(options.trainer.clip_norm, 0.0, 1e9);
     if (key == "optimizer") {
-        if (value != "sgd" && value != "adam") return bad();
+        if (!OptimizerSpec{value, 0, 0}.known()) return bad();
         if (options.given.contains(flag) && value != options.optimizer.name)
             return refuse(options.optimizer.name);
         options.optimizer.name = value;
-        if (value == "adam") options.optimizer.momentum = 0;
+        if (value != "sgd") options.optimizer.momentum = 0;
         return {};
     }
     return bad();

@@ -33,16 +33,18 @@ struct TrainOptions {
     std::set<std::string> given;  // flags that the user gave, which a file may not contradict
     TrainerOptions trainer;
     OptimizerSpec optimizer;
-    std::vector<int> classes;
-    std::int64_t data_limit = 0;
-    int num_classes = 0;  // 0: the data set's
+    DataOptions data_options;  // but for the channels, which the model decides
+    int num_classes = 0;       // 0: the data set's
+    std::vector<std::string> freeze;
     std::string init;
+    std::vector<std::string> init_except;
     bool auto_micro_batches = false;  // the planner sets trainer.micro_batches
     bool evaluate_only = false;
     bool measure_links = false;
     bool replicas = true;
     bool resume = false;
     bool quiet = false;
+    std::optional<Endpoint> web;  // where the page is served
     std::string log_level;
     std::optional<Endpoint> federated;
     std::string cluster_name;

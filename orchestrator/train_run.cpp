@@ -13,10 +13,13 @@
 #include "orchestrator/local_launcher.h"
 #include "orchestrator/planning.h"
 #include "orchestrator/replanner.h"
+#include "orchestrator/run_inputs.h"
+#include "orchestrator/run_monitor.h"
 #include "orchestrator/single_engine.h"
 #include "planner/partition.h"
 #include "stage_runtime/engine/numeric_class.h"
 #include "stage_runtime/host_facts.h"
+#include "stage_runtime/model/loss_names.h"
 #include "stage_runtime/model/safetensors.h"
 #include "stage_runtime/torch_compat.h"
 
@@ -29,43 +32,24 @@ constexpr auto kStepGrace = std::chrono::seconds(10);  // for the step at hand, 
 
 // Everything a run is made of, in the order it comes to be.
 struct Run {
+    explicit Run(TrainOptions flags) : options(std::move(flags)), monitor(options.quiet) {}
     NetLoop loop;  // first to come, last to go: every socket lives on it
     TrainOptions options;
-    ModelSpec spec;
-    ModelInfo info;
-    DataSplits data;
-    TensorMap weights;
+    RunMonitor monitor;
+    RunInputs inputs;
     std::unique_ptr<LocalLauncher> launcher;
     std::unique_ptr<TrainingEngine> engine;
     ClusterSession* session = nullptr;      // the engine, when it is a pipeline
     std::optional<Instant> training_since;  // a signal then ends the step before it ends the run
     std::optional<Instant> signalled;
+    std::string ended_with;  // the last line on stdout
 };
-
-Result<void> load_inputs(Run& run) {
-    TrainOptions& options = run.options;
-    ECOPIPE_ASSIGN_OR_RETURN(run.spec, find_model(options.model));
-    DataOptions data_options{options.classes, options.data_limit, required_channels(run.spec)};
-    ECOPIPE_ASSIGN_OR_RETURN(run.data, open_data(options.data, data_options));
-    const int classes = run.data.train->num_classes();
-    run.spec.num_classes = options.num_classes > 0 ? options.num_classes : classes;
-    if (run.spec.num_classes < classes)
-        return fail(ExitCode::kUsage,
-                    fmt::format("--num-classes: the data has {} classes, found {}", classes,
-                                run.spec.num_classes));
-    run.spec.input_shape = run.data.train->sample_shape();
-    ECOPIPE_ASSIGN_OR_RETURN(run.info, inspect_model(run.spec));
-    ECOPIPE_ASSIGN_OR_RETURN(run.weights, initial_weights(run.spec, options.trainer.seed));
-    if (options.init.empty()) return {};
-    ECOPIPE_ASSIGN_OR_RETURN(const TensorMap given, read_safetensors(options.init));
-    return adopt_weights(given, options.init, run.weights);
-}
 
 // The smallest micro-batch that any step will have goes through the model once, before anything is
 // started.
 Result<void> try_smallest_micro_batch(const Run& run) {
     ECOPIPE_ASSIGN_OR_RETURN(const EpochPlan epochs,
-                             plan_epochs(run.data.train->size(), run.options.trainer));
+                             plan_epochs(run.inputs.data.train->size(), run.options.trainer));
     if (epochs.steps == 0) return {};
     int smallest =
         micro_batch_sizes(run.options.trainer.batch, run.options.trainer.micro_batches).back();
@@ -75,15 +59,14 @@ Result<void> try_smallest_micro_batch(const Run& run) {
     const int last = micro_batch_sizes(epochs.last_batch, run.options.trainer.micro_batches).back();
     if (!has_whole) smallest = last;
     if (reaches_last) smallest = std::min(smallest, last);
-    std::vector<std::int64_t> indices;
-    for (int i = 0; i < smallest; ++i) indices.push_back(i);
-    const Batch batch = run.data.train->batch(indices);
-    return try_model(run.spec, "cross_entropy", batch.inputs, batch.labels);
+    ECOPIPE_ASSIGN_OR_RETURN(const Batch batch, first_samples(*run.inputs.data.train, smallest));
+    return try_model(run.inputs.spec, run.options.trainer.loss, batch.inputs, batch.labels);
 }
 
 ExecutorOptions executor_options(const TrainOptions& options) {
     ExecutorOptions executor;
     executor.optimizer = options.optimizer;
+    executor.loss = options.trainer.loss;
     executor.seed = options.trainer.seed;
     return executor;
 }
@@ -158,7 +141,8 @@ std::unique_ptr<ClusterPlanner> make_planner(Run& run, const Cluster& cluster,
     options.cluster = cluster;
     options.profiles = std::move(profiles);
     options.measure = [&run, cluster] {
-        return gather_profiles(cluster, run.options.cluster_file, run.spec, run.info, run.options);
+        return gather_profiles(cluster, run.options.cluster_file, run.inputs.spec, run.inputs.info,
+                               *run.inputs.data.train, run.options);
     };
     options.request.batch = run.options.trainer.batch;
     options.request.micro_batches = plan.micro_batches;
@@ -172,12 +156,25 @@ std::unique_ptr<ClusterPlanner> make_planner(Run& run, const Cluster& cluster,
     return std::make_unique<Replanner>(std::move(options));
 }
 
+// What is known of the cluster before anybody joins.
+void show_cluster(const Cluster& cluster, const TrainOptions& options, RunView& view) {
+    for (std::size_t a = 0; a < cluster.devices.size(); ++a) {
+        const Device& device = cluster.devices[a];
+        view.expect_device(device.name, options.cluster_file.empty() ? 0 : device.memory_mib);
+        if (options.cluster_file.empty()) continue;
+        for (std::size_t b = a + 1; b < cluster.devices.size(); ++b)
+            view.set_link(device.name, cluster.devices[b].name, cluster.link(a, b).mbps,
+                          cluster.link(a, b).latency_ms);
+    }
+}
+
 // Opens the port that devices dial.
 Result<void> open_session(Run& run, const Cluster& cluster) {
     const TrainOptions& options = run.options;
     SessionOptions session_options;
     session_options.peer_timeout_s = options.peer_timeout_s;
     session_options.shared_machine = options.local;
+    session_options.observer = &run.monitor.view();
     session_options.bind = options.local
                                ? Endpoint{"127.0.0.1", 0}
                                : Endpoint{"127.0.0.1", static_cast<std::uint16_t>(cluster.port)};
@@ -193,6 +190,7 @@ Result<void> open_session(Run& run, const Cluster& cluster) {
         if (!options.local && !device.data_address.empty())
             session_options.data_address[device.name] = device.data_address;
     }
+    show_cluster(cluster, options, run.monitor.view());
     run.launcher = std::make_unique<LocalLauncher>();
     session_options.check = [&run]() -> Result<void> {
         if (signal_received() == 0) return {};
@@ -255,7 +253,7 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
     std::optional<Plan> plan;
     if (!options.plan_file.empty()) {
         ECOPIPE_ASSIGN_OR_RETURN(plan, read_plan(options.plan_file));
-        ECOPIPE_RETURN_IF_ERROR(adopt_plan(*plan, run.spec, run.info, options));
+        ECOPIPE_RETURN_IF_ERROR(adopt_plan(*plan, run.inputs.spec, run.inputs.info, options));
     }
     Cluster cluster;
     if (!options.cluster_file.empty()) {
@@ -268,8 +266,9 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
     ECOPIPE_RETURN_IF_ERROR(open_session(run, cluster));
     std::vector<ModelProfile> profiles;
     if (!options.cluster_file.empty()) {
-        ECOPIPE_ASSIGN_OR_RETURN(
-            profiles, gather_profiles(cluster, options.cluster_file, run.spec, run.info, options));
+        ECOPIPE_ASSIGN_OR_RETURN(profiles,
+                                 gather_profiles(cluster, options.cluster_file, run.inputs.spec,
+                                                 run.inputs.info, *run.inputs.data.train, options));
     }
     if (plan && !profiles.empty()) ECOPIPE_RETURN_IF_ERROR(price_plan(cluster, profiles, *plan));
     if (options.local) {
@@ -277,10 +276,11 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
         if (options.pin || !options.cluster_file.empty()) pin_to_cores(stages);
         if (options.cluster_file.empty())
             for (LocalStage& stage : stages) stage.links.clear();
-        const std::string models =
-            run.spec.torchscript_path.empty()
-                ? "."
-                : std::filesystem::absolute(run.spec.torchscript_path).parent_path().string();
+        const std::string models = run.inputs.spec.torchscript_path.empty()
+                                       ? "."
+                                       : std::filesystem::absolute(run.inputs.spec.torchscript_path)
+                                             .parent_path()
+                                             .string();
         ECOPIPE_RETURN_IF_ERROR(
             run.launcher->start(run.session->bound(), stages, models, options.security,
                                 options.log_level == "info" ? "warn" : options.log_level));
@@ -336,14 +336,15 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
             plan->predicted->control_ms, plan->predicted->bound_by);
     run.session->set_planner(make_planner(run, cluster, std::move(profiles), *plan));
     run.session->set_plan(
-        *plan, {run.spec, options.trainer.seed, options.optimizer, "cross_entropy"}, run.info);
+        *plan, {run.inputs.spec, options.trainer.seed, options.optimizer, options.trainer.loss},
+        run.inputs.info);
     return {};
 }
 
 Result<void> open_single(Run& run, RunRecord& record) {
     ECOPIPE_RETURN_IF_ERROR(try_smallest_micro_batch(run));
     ECOPIPE_ASSIGN_OR_RETURN(run.engine,
-                             make_single_engine(run.spec, executor_options(run.options)));
+                             make_single_engine(run.inputs.spec, executor_options(run.options)));
     ECOPIPE_ASSIGN_OR_RETURN(const NumericClass numeric,
                              measure_numeric_class(run.options.threads));
     record.run["devices"]["this process"] = {
@@ -361,7 +362,7 @@ Result<void> begin_record(const Run& run, RunRecord& record) {
     record.run["seed"] = run.options.trainer.seed;
     record.run["torch"] = torch_versions().torch;
     record.run["blas"] = torch_versions().blas;
-    record.run["model"] = run.spec.id();
+    record.run["model"] = run.inputs.spec.id();
     OrderedJson hashes = OrderedJson::object();
     for (const std::string& file :
          {run.options.cluster_file, run.options.plan_file, run.options.init}) {
@@ -373,40 +374,9 @@ Result<void> begin_record(const Run& run, RunRecord& record) {
     return {};
 }
 
-// The flags that the trained bytes depend on: a resumed run must have the same. How long it trains,
-// and on which devices, may change.
-OrderedJson training_flags(const Run& run) {
-    const TrainOptions& options = run.options;
-    OrderedJson flags{{"model", run.spec.id()},
-                      {"batch", options.trainer.batch},
-                      {"micro-batches", options.trainer.micro_batches},
-                      {"optimizer", options.optimizer.name},
-                      {"lr", options.trainer.learning_rate},
-                      {"momentum", options.optimizer.momentum},
-                      {"weight-decay", options.optimizer.weight_decay},
-                      {"seed", options.trainer.seed},
-                      {"drop-last", options.trainer.drop_last},
-                      {"no-shuffle", !options.trainer.shuffle},
-                      {"num-classes", run.spec.num_classes}};
-    for (const char* name : {"data", "classes", "data-limit", "init"})
-        flags[name] = options.effective.value(name, OrderedJson());
-    return flags;
-}
-
-Result<void> compare_flags(const OrderedJson& before, const OrderedJson& now,
-                           const std::string& source) {
-    for (const auto& [name, value] : now.items()) {
-        const OrderedJson was = before.value(name, OrderedJson());
-        if (was != value)
-            return fail(ExitCode::kUsage,
-                        fmt::format("--resume: --{} was {} in {}, found {}", name,
-                                    printable(was.dump()), source, printable(value.dump())));
-    }
-    return {};
-}
-
 // Where to go on from: the newest checkpoint, or the beginning. `state` is replaced by its own.
-Result<std::uint64_t> resume_point(const Run& run, const RunRecord& record, TensorMap& state) {
+Result<std::uint64_t> resume_point(const Run& run, const RunRecord& record, TensorMap& state,
+                                   ValidationHistory& history) {
     const CheckpointStore store(record.path("checkpoints"));
     ECOPIPE_ASSIGN_OR_RETURN(auto checkpoint, store.newest([](const std::string& why) {
         log_warn("checkpoint skipped: {}", why);
@@ -416,6 +386,10 @@ Result<std::uint64_t> resume_point(const Run& run, const RunRecord& record, Tens
             checkpoint->flags, run.options.trainer.checkpoint_flags, "the checkpoint"));
         log_info("resuming from the checkpoint of step {}", checkpoint->step);
         state = std::move(checkpoint->state);
+        history = std::move(checkpoint->validation);
+        if (history.best_step() > 0 && !std::filesystem::exists(record.path("best.safetensors")))
+            log_warn("{}: is missing: the best weights, of step {}, are lost",
+                     record.path("best.safetensors"), history.best_step());
         return checkpoint->step;
     }
     const std::string before = record.path("run.json");
@@ -484,13 +458,34 @@ Result<void> keep_micro_batches(Run& run, const RunRecord& record) {
     return {};
 }
 
+// What the evaluations said, into run.json; the test's as text.
+std::string record_results(const Run& run, const TrainResult& result, OrderedJson& results) {
+    if (result.validation.best_step() > 0) {
+        results["best_step"] = result.validation.best_step();
+        results["best_validation_loss"] = result.validation.best_loss();
+        results["stopped_early"] = result.stopped_early;
+    }
+    if (result.test.labels == 0) return "";
+    const auto labels = static_cast<double>(result.test.labels);
+    results["test_loss"] = result.test.sum / labels;
+    if (is_regression(run.options.trainer.loss)) {
+        const double error = result.test.absolute_error / labels;
+        results["test_mean_absolute_error"] = error;
+        return fmt::format(", test mean absolute error {:.4f}", error);
+    }
+    const double accuracy = static_cast<double>(result.test.correct) / labels;
+    results["test_accuracy"] = accuracy;
+    return fmt::format(", test accuracy {:.2f} %", 100 * accuracy);
+}
+
 Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
-    run.options.trainer.checkpoint_flags = training_flags(run);
-    Trainer trainer(*run.engine, run.data, run.options.trainer, record, progress);
-    TensorMap state = run.weights;
+    run.options.trainer.checkpoint_flags = training_flags(run.options, run.inputs.spec);
+    Trainer trainer(*run.engine, run.inputs.data, run.options.trainer, record, progress);
+    TensorMap state = run.inputs.weights;
+    ValidationHistory history;
     std::uint64_t first = 0;
     if (run.options.resume) {
-        ECOPIPE_ASSIGN_OR_RETURN(first, resume_point(run, record, state));
+        ECOPIPE_ASSIGN_OR_RETURN(first, resume_point(run, record, state, history));
     }
     ECOPIPE_RETURN_IF_ERROR(run.engine->load(state, first));
     state.clear();
@@ -504,17 +499,17 @@ Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
             ECOPIPE_ASSIGN_OR_RETURN(test, trainer.evaluate(0));
         }
         result.test = *test;
-        result.samples_per_s =
-            static_cast<double>(run.data.test->size()) / to_ms(monotonic_now() - started) * 1000;
+        result.samples_per_s = static_cast<double>(run.inputs.data.test->size()) /
+                               to_ms(monotonic_now() - started) * 1000;
     } else {
         record.run["training"] = run.options.trainer.checkpoint_flags;
         ECOPIPE_RETURN_IF_ERROR(record.save_run());  // a resumption compares flags with it
         run.training_since = monotonic_now();
-        ECOPIPE_ASSIGN_OR_RETURN(result, trainer.run(first));
+        ECOPIPE_ASSIGN_OR_RETURN(result, trainer.run(first, std::move(history)));
         if (run.session != nullptr)
             ECOPIPE_RETURN_IF_ERROR(
                 write_file_atomically(record.path("plan.json"), plan_text(run.session->plan())));
-        ECOPIPE_RETURN_IF_ERROR(record.save_model(run.spec, result.weights));
+        ECOPIPE_RETURN_IF_ERROR(record.save_model(run.inputs.spec, result.weights));
         ECOPIPE_RETURN_IF_ERROR(record.save_timeline());
     }
     record.run["results"] = {{"steps", result.steps},
@@ -522,18 +517,12 @@ Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
                              {"median_step_ms", result.median_step_ms},
                              {"samples_per_s", result.samples_per_s},
                              {"interrupted", result.interrupted}};
-    std::string tested;
-    if (result.test.labels > 0) {
-        const auto labels = static_cast<double>(result.test.labels);
-        const double accuracy = static_cast<double>(result.test.correct) / labels;
-        record.run["results"]["test_loss"] = result.test.sum / labels;
-        record.run["results"]["test_accuracy"] = accuracy;
-        tested = fmt::format(", test accuracy {:.2f} %", 100 * accuracy);
-    }
+    const std::string tested = record_results(run, result, record.run["results"]);
     ECOPIPE_RETURN_IF_ERROR(record.save_run());
     tell_memory(run, record, result);
-    fmt::print("{} steps, {:.0f} samples/s{}; files in {}\n", result.steps, result.samples_per_s,
-               tested, record.directory());
+    run.ended_with = fmt::format("{}{} steps, {:.0f} samples/s{}; files in {}",
+                                 result.interrupted ? "interrupted: " : "", result.steps,
+                                 result.samples_per_s, tested, record.directory());
     return result.interrupted ? static_cast<ExitCode>(128 + signal_received()) : ExitCode::kDone;
 }
 
@@ -547,7 +536,7 @@ Result<std::unique_ptr<FederatedClient>> join_federation(Run& run) {
     if (options.cluster_name.empty())
         return fail(ExitCode::kUsage, "--cluster-name is missing (--federated needs one)");
     FederatedOptions federated{*options.federated, options.server_name, options.cluster_name,
-                               run.spec, run.info,
+                               run.inputs.spec, run.inputs.info,
                                options.join_timeout_s, options.reconnect_timeout_s,
                                options.report_labels,
                                // Each stage's layers are a slice of the update.
@@ -559,7 +548,7 @@ Result<std::unique_ptr<FederatedClient>> join_federation(Run& run) {
                                    return stages;
                                }};
     auto client = std::make_unique<FederatedClient>(run.loop, std::move(federated));
-    ECOPIPE_ASSIGN_OR_RETURN(const auto configuration, client->join(*run.data.train));
+    ECOPIPE_ASSIGN_OR_RETURN(const auto configuration, client->join(*run.inputs.data.train));
     for (const KeyValue& pair : configuration)
         ECOPIPE_RETURN_IF_ERROR(adopt_client_setting(pair.key, pair.value, options));
     return client;
@@ -567,7 +556,7 @@ Result<std::unique_ptr<FederatedClient>> join_federation(Run& run) {
 
 Result<ExitCode> run_all(Run& run, RunRecord& record) {
     ECOPIPE_RETURN_IF_ERROR(begin_record(run, record));
-    Progress progress(run.options.quiet);
+    Progress& progress = run.monitor.progress();
     std::unique_ptr<FederatedClient> client;
     if (run.options.federated) {
         ECOPIPE_ASSIGN_OR_RETURN(client, join_federation(run));
@@ -582,20 +571,27 @@ Result<ExitCode> run_all(Run& run, RunRecord& record) {
     if (run.session != nullptr)
         ECOPIPE_RETURN_IF_ERROR(
             write_file_atomically(record.path("plan.json"), plan_text(run.session->plan())));
-    if (client) return client->serve(*run.engine, run.data, run.options.trainer, record, progress);
+    if (client)
+        return client->serve(*run.engine, run.inputs.data, run.options.trainer, record, progress);
     return train_alone(run, record, progress);
 }
 
 }  // namespace
 
 Result<ExitCode> train(TrainOptions options) {
-    Run run;
-    run.options = std::move(options);
+    Run run(std::move(options));
     run.loop.set_keys(run.options.security.keys);
-    ECOPIPE_RETURN_IF_ERROR(load_inputs(run));
-    ECOPIPE_ASSIGN_OR_RETURN(RunRecord record,
-                             RunRecord::create(run.options.out, run.options.resume));
+    run.monitor.view().begin(fmt::format("{} on {}", run.options.model, run.options.data));
+    if (run.options.web) ECOPIPE_RETURN_IF_ERROR(run.monitor.serve(*run.options.web));
+    ECOPIPE_ASSIGN_OR_RETURN(run.inputs, load_inputs(run.options));
+    ECOPIPE_ASSIGN_OR_RETURN(
+        RunRecord record,
+        RunRecord::create(run.options.out, run.options.resume, &run.monitor.view()));
+    run.monitor.keep_status(run.options.out);
     auto outcome = run_all(run, record);
+    run.monitor.end(outcome ? RunState::kEnded : RunState::kFailed,
+                    outcome ? run.ended_with : outcome.error().message);
+    if (!run.ended_with.empty()) fmt::print("{}\n", run.ended_with);
     if (run.engine)
         run.engine->end(outcome ? ExitCode::kDone : outcome.error().code,
                         outcome ? "done" : outcome.error().message);

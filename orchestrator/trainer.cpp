@@ -4,11 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "core/command_line.h"
 #include "core/log.h"
-#include "planner/plan.h"
 #include "stage_runtime/engine/clip_scale.h"
+#include "stage_runtime/model/loss_names.h"
 
 namespace ecopipe {
 namespace {
@@ -37,23 +38,9 @@ Result<EpochPlan> plan_epochs(std::int64_t samples, const TrainerOptions& option
     return plan;
 }
 
-std::vector<Batch> Trainer::batch(std::uint64_t epoch_key, std::uint64_t index) {
-    if (order_.empty() || ordered_epoch_ != epoch_key) {
-        order_ = epoch_order(data_.train->size(), options_.seed, epoch_key, options_.shuffle);
-        ordered_epoch_ = epoch_key;
-    }
-    const auto begin = static_cast<std::size_t>(index) * static_cast<std::size_t>(options_.batch);
-    const std::size_t end =
-        std::min(begin + static_cast<std::size_t>(options_.batch), order_.size());
-    std::vector<Batch> parts;
-    std::size_t at = begin;
-    for (const int size :
-         micro_batch_sizes(static_cast<int>(end - begin), options_.micro_batches)) {
-        parts.push_back(
-            data_.train->batch(std::span(order_).subspan(at, static_cast<std::size_t>(size))));
-        at += static_cast<std::size_t>(size);
-    }
-    return parts;
+BatchSettings Trainer::batch_settings() const {
+    return {options_.batch, options_.micro_batches, options_.shuffle, options_.seed,
+            options_.augmentation};
 }
 
 std::optional<std::uint64_t> Trainer::rewound(const Stretch& stretch) {
@@ -63,31 +50,27 @@ std::optional<std::uint64_t> Trainer::rewound(const Stretch& stretch) {
     return went_back_to_;
 }
 
-Result<void> Trainer::record_step(const StepOutcome& outcome, double loss, double step_ms,
-                                  std::int64_t labels) {
-    OrderedJson events = OrderedJson::array();
+Result<void> Trainer::record_step(const StepOutcome& outcome, RunRecord::StepLine line) {
+    line.events = OrderedJson::array();
     for (ClusterEvent& event : events_) {
         event.what["pause_ms"] = to_ms(monotonic_now() - event.since);
-        events.push_back(std::move(event.what));
+        line.events.push_back(std::move(event.what));
     }
     events_.clear();
-    return record_.step(
-        {committed_steps_, loss, options_.learning_rate, step_ms,
-         static_cast<double>(labels) / step_ms * 1000, outcome.recovery_point, std::move(events)},
-        outcome.devices);
+    return record_.step(line, outcome.devices);
 }
 
-Result<bool> Trainer::step(const Stretch& stretch, std::uint64_t step, std::vector<Batch>& next,
+Result<bool> Trainer::step(const Stretch& stretch, std::uint64_t step, std::vector<Batch> batch,
                            TrainResult& result) {
     const Instant started = monotonic_now();
     std::int64_t labels = 0;
-    for (const Batch& part : next) labels += part.labels.elements();
-    ECOPIPE_RETURN_IF_ERROR(
-        engine_.start_step(stretch.key + step, std::move(next), static_cast<double>(labels), true));
-    next.clear();
-    if (step + 1 < stretch.steps)
-        next = batch(stretch.epoch_key + (step + 1) / stretch.plan.steps_per_epoch,
-                     (step + 1) % stretch.plan.steps_per_epoch);
+    std::int64_t samples = 0;
+    for (const Batch& part : batch) {
+        labels += part.labels.elements();
+        samples += part.labels.shape()[0];
+    }
+    ECOPIPE_RETURN_IF_ERROR(engine_.start_step(stretch.key + step, std::move(batch),
+                                               static_cast<double>(labels), true));
     ECOPIPE_ASSIGN_OR_RETURN(StepOutcome outcome, engine_.finish_step());
     if (rewound(stretch)) return false;
     const double loss = outcome.loss.sum / static_cast<double>(labels);
@@ -102,12 +85,13 @@ Result<bool> Trainer::step(const Stretch& stretch, std::uint64_t step, std::vect
             fmt::format(
                 "step {}: layer {} has a gradient that is not finite; the step was not applied",
                 step + 1, outcome.nonfinite_layer));
-    const double scale = clip_scale(outcome.squared_gradient_norms, options_.clip_norm);
-    ECOPIPE_RETURN_IF_ERROR(engine_.commit(options_.learning_rate, scale));
+    const double norm = gradient_norm(outcome.squared_gradient_norms);
+    const double learning_rate = options_.schedule.at(options_.learning_rate, step, stretch.steps);
+    ECOPIPE_RETURN_IF_ERROR(engine_.commit(learning_rate, clip_scale(norm, options_.clip_norm)));
     if (rewound(stretch)) return false;
     const double step_ms = to_ms(monotonic_now() - started);
     step_times_.push_back(step_ms);
-    samples_done_ += static_cast<double>(labels);
+    samples_done_ += static_cast<double>(samples);
     training_ms_ += step_ms;
     result.last_loss = loss;
     for (const DeviceReport& report : outcome.devices) {
@@ -118,21 +102,27 @@ Result<bool> Trainer::step(const Stretch& stretch, std::uint64_t step, std::vect
     if (watcher_) watcher_({stretch.steps, step_ms, events_});
     if (committed_steps_ > record_.recorded_steps()) {  // else it is a replay
         outcome.recovery_point -= std::min(outcome.recovery_point, stretch.key);
-        ECOPIPE_RETURN_IF_ERROR(record_step(outcome, loss, step_ms, labels));
+        ECOPIPE_RETURN_IF_ERROR(record_step(outcome, {committed_steps_,
+                                                      loss,
+                                                      learning_rate,
+                                                      norm,
+                                                      step_ms,
+                                                      static_cast<double>(samples) / step_ms * 1000,
+                                                      outcome.recovery_point,
+                                                      {}}));
         record_.trace(committed_steps_, outcome.devices);
     }
     const double epoch =
         static_cast<double>(step + 1) / static_cast<double>(stretch.plan.steps_per_epoch);
     progress_.show(
-        {step + 1, stretch.steps, epoch, loss, samples_done_ / training_ms_ * 1000, step_ms},
-        outcome.devices);
+        {step + 1, stretch.steps, epoch, loss, samples_done_ / training_ms_ * 1000, step_ms});
     return true;
 }
 
 Result<bool> Trainer::save_checkpoint(const Stretch& stretch, std::uint64_t done) {
     ECOPIPE_ASSIGN_OR_RETURN(TensorMap state, engine_.state(true));
     if (rewound(stretch)) return false;
-    const Checkpoint checkpoint{done, options_.checkpoint_flags, std::move(state)};
+    const Checkpoint checkpoint{done, options_.checkpoint_flags, history_, std::move(state)};
     if (const auto written = record_.save_checkpoint(checkpoint); !written) {
         // Training goes on: the newest checkpoint before this one still stands.
         log_error("checkpoint of step {}: {}", done, written.error().message);
@@ -142,13 +132,42 @@ Result<bool> Trainer::save_checkpoint(const Stretch& stretch, std::uint64_t done
     return true;
 }
 
+Result<bool> Trainer::validate(const Stretch& stretch, std::uint64_t done, TrainResult& result) {
+    if (history_.has(done)) return true;  // before the failure that led back here
+    const double epoch =
+        static_cast<double>(done) / static_cast<double>(stretch.plan.steps_per_epoch);
+    ECOPIPE_ASSIGN_OR_RETURN(const auto found, evaluate(*data_.validation, "validation", epoch));
+    if (!found || rewound(stretch)) return false;
+    const double loss = found->sum / static_cast<double>(std::max<std::uint64_t>(found->labels, 1));
+    ValidationHistory history = history_;
+    if (history.add(done, loss)) {
+        ECOPIPE_ASSIGN_OR_RETURN(const TensorMap best, engine_.state(false));
+        if (rewound(stretch)) return false;
+        ECOPIPE_RETURN_IF_ERROR(record_.save_best(best));
+    }
+    history_ = std::move(history);
+    if (options_.early_stop > 0 && history_.without_improvement() >= options_.early_stop) {
+        result.stopped_early = true;
+        progress_.note(
+            fmt::format("epoch {:.2f}: the validation loss has not fallen below {:.4f} "
+                        "for {} epochs: stopping",
+                        epoch, history_.best_loss(), options_.early_stop));
+    }
+    return true;
+}
+
 Result<bool> Trainer::end_step(const Stretch& stretch, std::uint64_t done, TrainResult& result) {
     const bool epoch_ends = done % stretch.plan.steps_per_epoch == 0;
-    const bool last = done == stretch.steps;
-    if (options_.evaluate && (last || epoch_ends)) {
+    const bool evaluation_due = options_.evaluate && (done == stretch.steps || epoch_ends);
+    if (evaluation_due && data_.validation) {
+        ECOPIPE_ASSIGN_OR_RETURN(const bool on, validate(stretch, done, result));
+        if (!on) return false;
+    }
+    const bool last = done == stretch.steps || result.stopped_early;
+    if (evaluation_due && data_.test && (last || !data_.validation)) {
         const double epoch =
             static_cast<double>(done) / static_cast<double>(stretch.plan.steps_per_epoch);
-        if (last || epoch > record_.recorded_epochs()) {
+        if (last || epoch > record_.recorded_epochs("test")) {
             ECOPIPE_ASSIGN_OR_RETURN(const auto test, evaluate(epoch));
             if (!test || rewound(stretch)) return false;
             result.test = *test;
@@ -165,16 +184,24 @@ Result<void> Trainer::train(const Stretch& stretch, TrainResult& result) {
     samples_done_ = training_ms_ = 0;
     engine_.train_until(stretch.key + stretch.steps);
     std::uint64_t at = stretch.first;
-    std::vector<Batch> next;
+    const BatchSource source(*data_.train, batch_settings());
+    BatchReader reader(
+        [&](std::uint64_t step) {
+            return source.make(stretch.epoch_key + step / stretch.plan.steps_per_epoch,
+                               step % stretch.plan.steps_per_epoch);
+        },
+        options_.readers);
     for (;;) {
         // Only a failure leads back here.
         if (went_back_to_) at = *std::exchange(went_back_to_, std::nullopt);
-        if (at < stretch.steps)
-            next = batch(stretch.epoch_key + at / stretch.plan.steps_per_epoch,
-                         at % stretch.plan.steps_per_epoch);
+        history_.rewind(at);
+        result.stopped_early =
+            options_.early_stop > 0 && history_.without_improvement() >= options_.early_stop;
+        reader.start(at, stretch.steps);
         bool on = true;
-        while (on && at < stretch.steps && !result.interrupted) {
-            ECOPIPE_ASSIGN_OR_RETURN(on, step(stretch, at, next, result));
+        while (on && at < stretch.steps && !result.interrupted && !result.stopped_early) {
+            ECOPIPE_ASSIGN_OR_RETURN(std::vector<Batch> batch, reader.take(at));
+            ECOPIPE_ASSIGN_OR_RETURN(on, step(stretch, at, std::move(batch), result));
             if (!on) break;
             ++at;
             result.interrupted = signal_received() != 0;
@@ -186,33 +213,39 @@ Result<void> Trainer::train(const Stretch& stretch, TrainResult& result) {
         if (!rewound(stretch)) break;
     }
     result.steps = at;
+    result.validation = history_;
     result.median_step_ms = median(step_times_);
     result.samples_per_s = training_ms_ > 0 ? samples_done_ / training_ms_ * 1000 : 0;
     return {};
 }
 
-Result<std::optional<LossSum>> Trainer::evaluate(double epoch) {
+Result<std::optional<LossSum>> Trainer::evaluate(const Dataset& data, const std::string& split,
+                                                 double epoch) {
     const int batch_size = (options_.batch + options_.micro_batches - 1) / options_.micro_batches;
-    ECOPIPE_ASSIGN_OR_RETURN(const LossSum loss, engine_.evaluate(*data_.test, batch_size));
+    ECOPIPE_ASSIGN_OR_RETURN(const LossSum loss, engine_.evaluate(data, batch_size));
     if (const auto back = engine_.take_rewind()) {
         went_back_to_ = back;
         return std::optional<LossSum>();
     }
-    if (epoch > record_.recorded_epochs())
-        ECOPIPE_RETURN_IF_ERROR(record_.evaluation(epoch, "test", loss));
+    const bool regression = is_regression(options_.loss);
+    if (epoch > record_.recorded_epochs(split))
+        ECOPIPE_RETURN_IF_ERROR(record_.evaluation(epoch, split, loss, regression));
     const auto labels = static_cast<double>(std::max<std::uint64_t>(loss.labels, 1));
-    progress_.note(fmt::format("epoch {:.2f}: test loss {:.4f}, accuracy {:.2f} %", epoch,
-                               loss.sum / labels,
-                               100 * static_cast<double>(loss.correct) / labels));
+    progress_.note(fmt::format(
+        "epoch {:.2f}: {} loss {:.4f}, {}", epoch, split, loss.sum / labels,
+        regression
+            ? fmt::format("mean absolute error {:.4f}", loss.absolute_error / labels)
+            : fmt::format("accuracy {:.2f} %", 100 * static_cast<double>(loss.correct) / labels)));
     return std::optional(loss);
 }
 
-Result<TrainResult> Trainer::run(std::uint64_t first) {
+Result<TrainResult> Trainer::run(std::uint64_t first, ValidationHistory history) {
     Stretch stretch;
     ECOPIPE_ASSIGN_OR_RETURN(stretch.plan, plan_epochs(data_.train->size(), options_));
     stretch.first = first;
     stretch.steps = stretch.plan.steps;
     stretch.whole_run = true;
+    history_ = std::move(history);
     TrainResult result;
     ECOPIPE_RETURN_IF_ERROR(train(stretch, result));
     return result;

@@ -8,9 +8,13 @@
 #include <string>
 
 #include "core/step_number.h"
+#include "orchestrator/batch_reader.h"
+#include "orchestrator/batch_source.h"
+#include "orchestrator/lr_schedule.h"
 #include "orchestrator/progress.h"
 #include "orchestrator/run_record.h"
 #include "orchestrator/training_engine.h"
+#include "orchestrator/validation_history.h"
 #include "stage_runtime/data/dataset.h"
 
 namespace ecopipe {
@@ -26,7 +30,12 @@ struct TrainerOptions {
     bool evaluate = true;            // after each epoch
     bool evaluate_received = false;  // each model that a federation's server sends
     double learning_rate = 0.01;
-    double clip_norm = 0;  // a step's gradient is scaled down to this norm; 0: never
+    LearningRateSchedule schedule;
+    double clip_norm = 0;  // 0: never
+    std::string loss = "cross_entropy";
+    Augmentation augmentation;
+    std::uint64_t early_stop = 0;  // epochs without a lower validation loss; 0: never
+    int readers = 1;               // threads that read batches ahead
     std::uint64_t seed = 0;
     bool checkpoints = false;
     std::uint64_t checkpoint_every = 0;  // steps; 0: each epoch
@@ -45,7 +54,9 @@ struct TrainResult {
     std::uint64_t steps = 0;  // of the whole run, those before a resumption included
     TensorMap weights;        // at the end
     double last_loss = 0;
-    LossSum test;  // of the last evaluation
+    LossSum test;                  // of the last evaluation
+    ValidationHistory validation;  // empty without a validation split
+    bool stopped_early = false;
     double median_step_ms = 0;
     double samples_per_s = 0;
     std::map<std::string, std::uint64_t> peak_bytes;  // of tensors, by device, over all steps
@@ -65,18 +76,22 @@ class Trainer {
             RunRecord& record, Progress& progress)
         : engine_(engine), data_(data), options_(options), record_(record), progress_(progress) {}
 
-    // The whole run from step `first` on, with an evaluation after each epoch. The engine has been
-    // loaded with the state of that step. When the engine goes back, so does the loop: batches are
-    // a pure function of seed, epoch and index. Errors: kRunFailed when the loss or a gradient is
-    // no finite number, naming step and layer; the engine's own.
-    [[nodiscard]] Result<TrainResult> run(std::uint64_t first = 0);
+    // The whole run from step `first` on, with an evaluation after each epoch: on the validation
+    // split when there is one, and then on the test split only at the end, so that it selects
+    // nothing. The engine has been loaded with the state of that step, which `history` led to. When
+    // the engine goes back, so does the loop: batches are a pure function of seed, epoch and index.
+    // Errors: kRunFailed when the loss or a gradient is no finite number, naming step and layer;
+    // the engine's own.
+    [[nodiscard]] Result<TrainResult> run(std::uint64_t first = 0, ValidationHistory history = {});
     // One federated round: `epochs` epochs whose order and draws are keyed by `round`, without
     // evaluation.
     [[nodiscard]] Result<TrainResult> run_round(std::uint64_t round, std::uint64_t epochs,
                                                 double learning_rate);
     void watch_pace(std::function<void(const StepPace&)> watcher) { watcher_ = std::move(watcher); }
-    // Nothing when the engine went back instead.
-    [[nodiscard]] Result<std::optional<LossSum>> evaluate(double epoch);
+    // The test split's. Nothing when the engine went back instead.
+    [[nodiscard]] Result<std::optional<LossSum>> evaluate(double epoch) {
+        return evaluate(*data_.test, "test", epoch);
+    }
 
   private:
     // A stretch of steps, numbered from 0 here and from `key` for the engine.
@@ -88,17 +103,21 @@ class Trainer {
         bool whole_run = false;   // with evaluations and checkpoints
         EpochPlan plan;
     };
-    [[nodiscard]] std::vector<Batch> batch(std::uint64_t epoch_key, std::uint64_t index);
+    [[nodiscard]] BatchSettings batch_settings() const;
+    [[nodiscard]] Result<std::optional<LossSum>> evaluate(const Dataset& data,
+                                                          const std::string& split, double epoch);
+    // Validates, keeps the best weights, decides whether to stop. False when the engine went back.
+    [[nodiscard]] Result<bool> validate(const Stretch& stretch, std::uint64_t done,
+                                        TrainResult& result);
     [[nodiscard]] Result<void> train(const Stretch& stretch, TrainResult& result);
     // One step, committed and recorded; false when the engine went back.
     [[nodiscard]] Result<bool> step(const Stretch& stretch, std::uint64_t step,
-                                    std::vector<Batch>& next, TrainResult& result);
+                                    std::vector<Batch> batch, TrainResult& result);
     // What comes after a step: an evaluation, a checkpoint. False when the engine went back.
     [[nodiscard]] Result<bool> end_step(const Stretch& stretch, std::uint64_t done,
                                         TrainResult& result);
     [[nodiscard]] Result<bool> save_checkpoint(const Stretch& stretch, std::uint64_t done);
-    [[nodiscard]] Result<void> record_step(const StepOutcome& outcome, double loss, double step_ms,
-                                           std::int64_t labels);
+    [[nodiscard]] Result<void> record_step(const StepOutcome& outcome, RunRecord::StepLine line);
     // The step to go on from, when the engine went back since the last call.
     [[nodiscard]] std::optional<std::uint64_t> rewound(const Stretch& stretch);
 
@@ -108,8 +127,7 @@ class Trainer {
     RunRecord& record_;
     Progress& progress_;
     std::function<void(const StepPace&)> watcher_;
-    std::uint64_t ordered_epoch_ = 0;
-    std::vector<std::int64_t> order_;
+    ValidationHistory history_;
     std::uint64_t committed_steps_ = 0;
     std::optional<std::uint64_t> went_back_to_;
     std::vector<ClusterEvent> events_;  // to be recorded with the next committed step

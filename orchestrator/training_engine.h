@@ -20,6 +20,7 @@ struct LossSum {
     double sum = 0;
     std::uint64_t labels = 0;
     std::uint64_t correct = 0;
+    double absolute_error = 0;  // regression only
 };
 
 // What one device reports of a step.

@@ -82,7 +82,7 @@ int largest_measured(const ResolvedProfiles& resolved) {
 Result<CostModel::DeviceCost> CostModel::device_cost(const ModelProfile& profile,
                                                      double speed) const {
     DeviceCost out;
-    out.weights = 2 + profile.optimizer_slots;
+    out.weights = 1 + profile.optimizer_slots;
     out.sums.push_back({});
     std::vector<double> workspace;
     for (const LayerProfile& layer : profile.layers) {
@@ -102,6 +102,8 @@ Result<CostModel::DeviceCost> CostModel::device_cost(const ModelProfile& profile
         next.weight_gradient += timing->weight_gradient_ms.value_or(0) / speed;
         next.update += layer.update_ms / speed;
         next.parameters += static_cast<double>(layer.parameter_bytes);
+        next.trainable +=
+            static_cast<double>(layer.trainable_parameter_bytes.value_or(layer.parameter_bytes));
         next.stash += static_cast<double>(layer.stash_bytes_per_sample) * micro_batch_;
         out.sums.push_back(next);
         workspace.push_back(static_cast<double>(layer.workspace_bytes_per_sample) * micro_batch_);
@@ -118,6 +120,7 @@ Result<CostModel> CostModel::make(const Cluster& cluster, const ResolvedProfiles
     out.micro_batch_ = (batch + micro_batches - 1) / micro_batches;
     const ModelProfile& shape = resolved.profiles.front();
     out.layers_ = static_cast<int>(shape.layers.size());
+    out.first_trainable_ = shape.first_trainable_layer();
     out.output_bytes_.push_back(static_cast<double>(shape.input_bytes_per_sample) *
                                 out.micro_batch_);
     for (const LayerProfile& layer : shape.layers) {
@@ -176,7 +179,8 @@ StageMemory CostModel::stage_memory(const StageSpan& stage) const {
     const Sums& begin = device.sums[static_cast<std::size_t>(stage.first)];
     const double stash = end.stash - begin.stash;
     StageMemory out;
-    out.fixed = (end.parameters - begin.parameters) * device.weights +
+    out.fixed = end.parameters - begin.parameters +
+                (end.trainable - begin.trainable) * device.weights +
                 range_max(device.workspace_max, static_cast<std::size_t>(stage.first),
                           static_cast<std::size_t>(stage.last));
     out.in_flight = stage.recompute ? output_bytes_[static_cast<std::size_t>(stage.first)] : stash;
@@ -262,7 +266,9 @@ PipelineCosts CostModel::pipeline(const std::vector<StageSpan>& stages, int devi
         const int next = stages[k + 1].device;
         const double occupy = output_ms(stages[k].last, here, next);
         costs.forward.push_back(table.transfer(here, next, occupy, latency_ms(here, next)));
-        costs.backward.push_back(table.transfer(next, here, occupy, latency_ms(here, next)));
+        costs.backward.push_back(returns_gradient(stages[k].last)
+                                     ? table.transfer(next, here, occupy, latency_ms(here, next))
+                                     : Transfer{});
     }
     return costs;
 }
@@ -291,6 +297,8 @@ void CostModel::pipeline_into(const std::vector<StageSpan>& stages, PipelineCost
                             2 * static_cast<int>(k)};
         costs.forward[k] = down;
         costs.backward[k] = {down.occupy_ms, down.latency_ms, down.resource + 1};
+        if (!returns_gradient(stages[k].last))
+            costs.backward[k].occupy_ms = costs.backward[k].latency_ms = 0;
     }
     const int portal = static_cast<int>(cluster_.portal);
     const int first = stages.front().device;

@@ -62,6 +62,9 @@ class CostModel {
     // The most micro-batches in flight that fit the device, at most micro_batches(); 0 when not
     // even one does.
     [[nodiscard]] int in_flight_cap(const StageSpan& stage) const;
+    // Whether a gradient comes back for the output of `layer`: none does left of the first
+    // trainable layer.
+    [[nodiscard]] bool returns_gradient(int layer) const { return layer >= first_trainable_; }
     // Time on the wire, and latency, of the output of `layer` (-1: the model's input) between two
     // devices.
     [[nodiscard]] double output_ms(int layer, int from, int to) const;
@@ -86,14 +89,13 @@ class CostModel {
     // Of layers 0..i-1, at [i], at the device's speed.
     struct Sums {
         double forward = 0, backward = 0, input_gradient = 0, weight_gradient = 0, update = 0;
-        double parameters = 0, stash = 0;
+        double parameters = 0, trainable = 0, stash = 0;
     };
     struct DeviceCost {
         std::vector<Sums> sums;
         std::vector<std::vector<double>> workspace_max;  // [k][i]: the largest of 2^k layers from i
         double budget = 0;
-        double weights =
-            2;  // copies of the parameters: themselves, their gradients, the optimiser's slots
+        double weights = 1;  // copies beside a trainable parameter: gradient, optimiser's slots
     };
     struct Wire {
         double ms_per_byte = 0;
@@ -109,6 +111,7 @@ class CostModel {
     int layers_ = 0;
     int micro_batches_ = 1;
     int micro_batch_ = 1;
+    int first_trainable_ = 0;
     bool split_ = false;
     bool media_ = false;  // some links share a medium
     std::vector<char> joined_;

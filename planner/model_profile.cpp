@@ -44,6 +44,9 @@ LayerProfile read_layer(Fields& fields) {
     LayerProfile layer;
     layer.name = fields.text("name");
     layer.parameter_bytes = bytes(fields, "parameter_bytes");
+    if (fields.has("trainable_parameter_bytes"))
+        layer.trainable_parameter_bytes = static_cast<std::uint64_t>(fields.integer(
+            "trainable_parameter_bytes", {0, static_cast<std::int64_t>(layer.parameter_bytes)}));
     layer.output_bytes_per_sample = bytes(fields, "output_bytes_per_sample");
     layer.stash_bytes_per_sample = bytes(fields, "stash_bytes_per_sample");
     layer.workspace_bytes_per_sample =
@@ -102,6 +105,8 @@ OrderedJson layer_json(const LayerProfile& layer) {
                        {"stash_bytes_per_sample", layer.stash_bytes_per_sample},
                        {"workspace_bytes_per_sample", layer.workspace_bytes_per_sample},
                        {"update_ms", layer.update_ms}};
+    if (layer.trainable_parameter_bytes)
+        out["trainable_parameter_bytes"] = *layer.trainable_parameter_bytes;
     if (!layer.kind.empty()) out["kind"] = layer.kind;
     if (layer.forward_flops_per_sample)
         out["forward_flops_per_sample"] = *layer.forward_flops_per_sample;
@@ -112,6 +117,46 @@ OrderedJson layer_json(const LayerProfile& layer) {
 }
 
 }  // namespace
+
+int ModelProfile::first_trainable_layer() const {
+    int first = 0;
+    bool said = false;
+    for (const LayerProfile& layer : layers) {
+        said = said || layer.trainable_parameter_bytes;
+        if (layer.trainable_parameter_bytes.value_or(layer.parameter_bytes) > 0)
+            return said ? first : 0;
+        ++first;
+    }
+    return 0;
+}
+
+Result<void> ModelProfile::train_only(const std::vector<std::uint64_t>& trainable_bytes) {
+    bool some_frozen = false;
+    for (std::size_t i = 0; i < layers.size(); ++i)
+        some_frozen = some_frozen || trainable_bytes[i] < layers[i].parameter_bytes;
+    bool leading = some_frozen;  // nothing trainable so far
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+        LayerProfile& layer = layers[i];
+        const std::uint64_t measured =
+            layer.trainable_parameter_bytes.value_or(layer.parameter_bytes);
+        if (measured < trainable_bytes[i])
+            return fail(ExitCode::kBadFile,
+                        fmt::format("{}: layers[{}].trainable_parameter_bytes: expected {} as the "
+                                    "run trains, found {}; measure with the same --freeze",
+                                    source, i, trainable_bytes[i], measured));
+        if (!some_frozen) continue;
+        layer.trainable_parameter_bytes = trainable_bytes[i];
+        if (trainable_bytes[i] == 0) layer.update_ms = 0;
+        leading = leading && trainable_bytes[i] == 0;
+        if (!leading) continue;
+        layer.stash_bytes_per_sample = 0;
+        for (LayerTiming& timing : layer.timing) {
+            timing.backward_ms = 0;
+            if (timing.input_gradient_ms) timing.input_gradient_ms = timing.weight_gradient_ms = 0;
+        }
+    }
+    return {};
+}
 
 Result<ModelProfile> parse_profile(std::string_view text, const std::string& source) {
     ECOPIPE_ASSIGN_OR_RETURN(Json json, parse_json(text, source));

@@ -22,6 +22,7 @@ struct LayerTiming {
 struct LayerProfile {
     std::string name;
     std::uint64_t parameter_bytes = 0;
+    std::optional<std::uint64_t> trainable_parameter_bytes;  // of them; absent: all
     std::uint64_t output_bytes_per_sample = 0;
     std::uint64_t stash_bytes_per_sample =
         0;  // input included, output excluded, views counted once
@@ -46,6 +47,13 @@ struct ModelProfile {
     bool partial = false;    // lists only some layers
     std::vector<LayerProfile> layers;
     std::string source;  // the file it came from, for errors; not part of the text
+
+    // Nothing left of it runs backward. 0 unless a layer says what of it is trainable.
+    [[nodiscard]] int first_trainable_layer() const;
+    // The profile of the same model with only so many bytes of each layer's parameters trained: no
+    // backward and no stash left of the first trainable layer, no update where nothing is trained.
+    // Errors: kBadFile when it was measured with more frozen than that.
+    [[nodiscard]] Result<void> train_only(const std::vector<std::uint64_t>& trainable_bytes);
 };
 
 inline constexpr int kLayersMax = 4096;

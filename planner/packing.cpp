@@ -46,7 +46,7 @@ std::optional<Layout> Packer::pack(const std::vector<int>& order, double step_ms
         const double travel =
             model_.output_ms(layer - 1, from, device) + model_.latency_ms(from, device);
         way.head_ms += travel;
-        if (s > 0) way.tail_ms += travel;
+        if (s > 0 && model_.returns_gradient(layer - 1)) way.tail_ms += travel;
         way.needed = kind_ == ScheduleKind::kGpipe
                          ? m
                          : std::clamp(stages_expected - static_cast<int>(s), 1, m);

@@ -82,7 +82,8 @@ class BranchAndBound {
             const double way =
                 model_.output_ms(first - 1, from, device) + model_.latency_ms(from, device);
             const double head = head_ms + way;
-            const double tail = s == 0 ? 0 : tail_ms + way;
+            const double back = model_.returns_gradient(first - 1) ? way : 0;
+            const double tail = s == 0 ? 0 : tail_ms + back;
             used_[static_cast<std::size_t>(device)] = true;
             extend(device, first, head, tail, cap);
             used_[static_cast<std::size_t>(device)] = false;

@@ -253,7 +253,9 @@ class Profiler {
     std::size_t at_layer_ = 0;
 };
 
-Batch random_batch(const ModelSpec& spec, int samples) {
+Result<Batch> measured_batch(const ProfileRequest& request, int samples) {
+    if (request.batch) return request.batch(samples);
+    const ModelSpec& spec = request.spec;
     Shape shape = spec.input_shape;
     shape.insert(shape.begin(), samples);
     Batch batch{HostTensor::allocate(DType::kF32, shape),
@@ -289,14 +291,15 @@ Pass measure_size(Profiler& profiler, const Batch& batch, double seconds, Sizes*
     return result;
 }
 
-ModelProfile empty_profile(const ProfileRequest& request, const ModelInfo& info) {
+ModelProfile empty_profile(const ProfileRequest& request, const ModelInfo& info,
+                           std::size_t input_bytes) {
     ModelProfile profile;
     profile.model = request.spec.id();
     profile.device = request.device;
     profile.threads = request.threads;
     profile.input = request.spec.input_shape;
     profile.num_classes = request.spec.num_classes;
-    profile.input_bytes_per_sample = *checked_bytes(DType::kF32, request.spec.input_shape);
+    profile.input_bytes_per_sample = input_bytes;
     profile.optimizer_slots = request.optimizer.slots();
     for (const LayerInfo& layer : info.layers) {
         LayerProfile entry;
@@ -305,10 +308,18 @@ ModelProfile empty_profile(const ProfileRequest& request, const ModelInfo& info)
         entry.joined_to_previous = layer.joined_to_previous;
         profile.layers.push_back(entry);
     }
-    for (const TensorInfo& tensor : info.tensors)
-        if (!tensor.buffer)
-            profile.layers[static_cast<std::size_t>(tensor.layer)].parameter_bytes +=
-                *checked_bytes(tensor.dtype, tensor.shape);
+    bool some_frozen = false;
+    for (LayerProfile& layer : profile.layers) layer.trainable_parameter_bytes = 0;
+    for (const TensorInfo& tensor : info.tensors) {
+        if (tensor.buffer) continue;
+        LayerProfile& layer = profile.layers[static_cast<std::size_t>(tensor.layer)];
+        const std::size_t bytes = *checked_bytes(tensor.dtype, tensor.shape);
+        layer.parameter_bytes += bytes;
+        if (tensor.trainable) *layer.trainable_parameter_bytes += bytes;
+        some_frozen = some_frozen || !tensor.trainable;
+    }
+    if (!some_frozen)
+        for (LayerProfile& layer : profile.layers) layer.trainable_parameter_bytes.reset();
     return profile;
 }
 
@@ -325,17 +336,19 @@ Result<ModelProfile> profile_model(const ProfileRequest& request) {
             for (LayerTensor& tensor : layer->tensors)
                 tensor.tensor.copy_(to_torch(weights[next++].tensor));
     }
-    ModelProfile profile = empty_profile(request, sequence.info);
+    ECOPIPE_ASSIGN_OR_RETURN(Batch batch, measured_batch(request, request.micro_batches.front()));
+    ModelProfile profile =
+        empty_profile(request, sequence.info,
+                      batch.inputs.bytes() / static_cast<std::size_t>(request.micro_batches[0]));
     const std::size_t count = sequence.layers.size();
     Profiler profiler(request, std::move(sequence), std::move(loss));
     try {
-        profile.process_mib =
-            profiler.process_mib(random_batch(request.spec, request.micro_batches.front()));
+        profile.process_mib = profiler.process_mib(batch);
         for (const int micro_batch : request.micro_batches) {
             const bool largest = micro_batch == request.micro_batches.back();
             Sizes sizes{std::vector<std::size_t>(count), std::vector<std::size_t>(count),
                         std::vector<std::size_t>(count)};
-            const Batch batch = random_batch(request.spec, micro_batch);
+            ECOPIPE_ASSIGN_OR_RETURN(batch, measured_batch(request, micro_batch));
             const Pass pass =
                 measure_size(profiler, batch, request.seconds_per_size, largest ? &sizes : nullptr);
             const auto samples = static_cast<std::size_t>(micro_batch);

@@ -1,10 +1,12 @@
 #pragma once
 // Measures what each layer of a model costs on this device. The header is plain.
 
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "planner/model_profile.h"
+#include "stage_runtime/data/dataset.h"
 #include "stage_runtime/model/model_spec.h"
 #include "transport/messages.h"
 
@@ -17,6 +19,8 @@ struct ProfileRequest {
     std::vector<int> micro_batches{1, 2, 4, 8, 16};  // ascending
     OptimizerSpec optimizer;
     std::string loss = "cross_entropy";
+    // What is measured on: so many samples of the data. Without it random images and classes.
+    std::function<Result<Batch>(int samples)> batch;
     double seconds_per_size = 0.5;  // at least this long, and at least kRepeatsMin passes
     // An emulated device's: the profiler then sleeps as the emulation does. A core that idles in
     // between computes some percent slower, and sleeps in proportion to that too.

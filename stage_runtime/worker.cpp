@@ -394,6 +394,7 @@ Result<void> Worker::make_executors(const Configure& work, std::vector<SliceRole
     spec.sha256 = work.model_sha256;
     spec.num_classes = static_cast<int>(work.num_classes);
     spec.input_shape = work.input_shape;
+    spec.freeze = work.freeze;
     Executors before = std::move(executors_);
     executors_.clear();
     for (const StagePlan& stage : plan_.stages) {
@@ -768,6 +769,7 @@ Result<void> Worker::evaluate_action(const Action& action, std::vector<HostTenso
     done_.loss_sum += totals.sum;
     done_.labels += totals.labels;
     done_.correct += totals.correct;
+    done_.absolute_error += totals.absolute_error;
     free_since_ = work.slow_down(slowdown());
     if (slice.last) return {};
     // Evaluation streams: a faster stage waits here instead of queueing the whole test split.
@@ -830,6 +832,7 @@ void Worker::report_step() {
             done_.loss_sum += totals.loss.sum;
             done_.labels += totals.loss.labels;
             done_.correct += totals.loss.correct;
+            done_.absolute_error += totals.loss.absolute_error;
             done_.squared_gradient_norms.insert(done_.squared_gradient_norms.end(),
                                                 totals.squared_gradient_norms.begin(),
                                                 totals.squared_gradient_norms.end());

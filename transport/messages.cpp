@@ -65,11 +65,15 @@ std::string Credit::validate() const { return bytes <= (1ULL << 40) ? "" : "a cr
 std::string Configure::validate() const {
     if (auto problem = check_name(device); !problem.empty()) return problem;
     if (model.empty() == model_sha256.empty()) return "either a zoo name or a file hash";
-    if (optimizer.name != "sgd" && optimizer.name != "adam") return "sgd or adam";
+    if (!optimizer.known()) return "sgd, adam or adamw";
     if (!std::isfinite(optimizer.momentum) || !std::isfinite(optimizer.weight_decay) ||
         !(optimizer.proximal_mu >= 0) || !std::isfinite(optimizer.proximal_mu))
         return "finite optimiser numbers";
     if (!checked_bytes(DType::kF32, input_shape)) return "a valid input shape";
+    if (freeze.size() > kPatternsMax) return "at most 256 patterns";
+    for (const std::string& pattern : freeze)
+        if (pattern.empty() || pattern.size() > kNameBytesMax)
+            return "patterns within their limits";
     for (const PeerAddress& peer : peers)
         if (auto problem = check_name(peer.device); !problem.empty()) return problem;
     for (const auto* transfers : {&restore, &supply})

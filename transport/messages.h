@@ -130,7 +130,7 @@ struct LayerTransfer {
 };
 
 struct OptimizerSpec {
-    std::string name = "sgd";  // sgd | adam
+    std::string name = "sgd";  // sgd | adam | adamw
     double momentum = 0;
     double weight_decay = 0;
     // FedProx: the gradient gains mu * (w - w0), w0 being the weights at the first step since the
@@ -141,9 +141,10 @@ struct OptimizerSpec {
     void serialize(Archive& ar) {
         ar(name, momentum, weight_decay, proximal_mu);
     }
+    [[nodiscard]] bool known() const { return name == "sgd" || name == "adam" || name == "adamw"; }
     // Tensors of a parameter's size that it keeps.
     [[nodiscard]] int slots() const {
-        return (name == "adam" ? 2 : momentum != 0 ? 1 : 0) + (proximal_mu != 0 ? 1 : 0);
+        return (name != "sgd" ? 2 : momentum != 0 ? 1 : 0) + (proximal_mu != 0 ? 1 : 0);
     }
 };
 
@@ -158,6 +159,7 @@ struct Configure {
     std::string model_sha256;  // of the TorchScript file, or ""
     std::uint32_t num_classes = 0;
     std::vector<std::int64_t> input_shape;  // one sample
+    std::vector<std::string> freeze;        // patterns of parameters that are not trained
     std::uint64_t seed = 0;
     OptimizerSpec optimizer;
     std::string loss = "cross_entropy";
@@ -170,8 +172,8 @@ struct Configure {
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(plan_json, device, model, model_sha256, num_classes, input_shape, seed, optimizer, loss,
-           peers, restore, supply, keep_snapshots, buddy, cause);
+        ar(plan_json, device, model, model_sha256, num_classes, input_shape, freeze, seed,
+           optimizer, loss, peers, restore, supply, keep_snapshots, buddy, cause);
     }
     [[nodiscard]] std::string validate() const;
 };
@@ -226,6 +228,7 @@ struct Done {
     double loss_sum = 0;  // summed over labels; last stage only
     std::uint64_t labels = 0;
     std::uint64_t correct = 0;
+    double absolute_error = 0;                   // summed over labels; regression only
     std::vector<double> squared_gradient_norms;  // one a layer of this stage, in layer order
     std::int32_t nonfinite_layer = -1;           // first layer with a non-finite gradient, or -1
     double busy_ms = 0;
@@ -236,8 +239,8 @@ struct Done {
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(loss_sum, labels, correct, squared_gradient_norms, nonfinite_layer, busy_ms, wait_ms,
-           peak_bytes, sent_bytes, actions);
+        ar(loss_sum, labels, correct, absolute_error, squared_gradient_norms, nonfinite_layer,
+           busy_ms, wait_ms, peak_bytes, sent_bytes, actions);
     }
     [[nodiscard]] std::string validate() const;
 };

@@ -81,7 +81,8 @@ class Trainee {
                 std::vector<std::int64_t> indices;
                 for (std::size_t i = begin; i < end; ++i)
                     indices.push_back(samples[static_cast<std::size_t>(order[i])]);
-                const std::vector<Batch> batch = {splits_->train->batch(indices)};
+                ECOPIPE_ASSIGN_OR_RETURN(Batch read, splits_->train->batch(indices));
+                const std::vector<Batch> batch = {std::move(read)};
                 const auto labels = static_cast<double>(indices.size());
                 ECOPIPE_ASSIGN_OR_RETURN(const StepTotals totals,
                                          process_->run_step(step++, batch, labels));
@@ -90,7 +91,7 @@ class Trainee {
                     return fail(ExitCode::kRunFailed,
                                 "a virtual cluster's loss is no finite number (a lower client: lr "
                                 "may help)");
-                process_->commit(setup_.lr, clip_scale(totals.squared_gradient_norms, setup_.clip));
+                process_->commit(setup_.lr, clip_scale(gradient_norm(totals.squared_gradient_norms), setup_.clip));
             }
         }
         return std::pair{loss, flatten(process_->state(false))};
@@ -108,7 +109,8 @@ class Trainee {
         for (std::int64_t i = 0; i < count; ++i) {
             indices.push_back(i * data.size() / count);
             if (static_cast<std::int64_t>(indices.size()) < kTestBatch && i + 1 < count) continue;
-            ECOPIPE_RETURN_IF_ERROR(process_->evaluate(data.batch(indices), totals));
+            ECOPIPE_ASSIGN_OR_RETURN(const Batch batch, data.batch(indices));
+            ECOPIPE_RETURN_IF_ERROR(process_->evaluate(batch, totals));
             indices.clear();
         }
         return totals;

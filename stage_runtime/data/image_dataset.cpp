@@ -23,7 +23,7 @@ class ImageDataset : public Dataset {
     std::int64_t label(std::int64_t index) const override {
         return images_.labels[static_cast<std::size_t>(index)];
     }
-    Batch batch(std::span<const std::int64_t> indices) const override {
+    Result<Batch> batch(std::span<const std::int64_t> indices) const override {
         const auto n = static_cast<std::int64_t>(indices.size());
         Shape shape = sample_shape();
         shape.insert(shape.begin(), n);

@@ -369,6 +369,7 @@ Result<std::vector<HostTensor>> Executor::forward(std::uint32_t micro_batch,
             self.totals.loss.sum += value.sum.detach().item<double>();
             self.totals.loss.labels += static_cast<std::uint64_t>(value.count);
             self.totals.loss.correct += static_cast<std::uint64_t>(value.correct);
+            self.totals.loss.absolute_error += value.absolute_error;
         } else {
             for (const at::Tensor& value : values) outputs.push_back(to_host(value));
         }
@@ -481,6 +482,7 @@ Result<std::vector<HostTensor>> Executor::evaluate(const std::vector<HostTensor>
             totals.sum += value.sum.item<double>();
             totals.labels += static_cast<std::uint64_t>(value.count);
             totals.correct += static_cast<std::uint64_t>(value.correct);
+            totals.absolute_error += value.absolute_error;
         } else {
             for (const at::Tensor& value : values) outputs.push_back(to_host(value));
         }

@@ -36,6 +36,7 @@ struct LossTotals {
     double sum = 0;
     std::uint64_t labels = 0;
     std::uint64_t correct = 0;
+    double absolute_error = 0;  // regression only
 };
 
 struct StepTotals {

@@ -30,7 +30,8 @@ class Sgd : public Optimizer {
 
 class Adam : public Optimizer {
   public:
-    explicit Adam(const OptimizerSpec& spec) : weight_decay_(spec.weight_decay) {}
+    explicit Adam(const OptimizerSpec& spec)
+        : weight_decay_(spec.weight_decay), decoupled_(spec.name == "adamw") {}
 
     OptimizerState fresh_state(const at::Tensor& parameter) const override {
         return {{"exp_avg", at::zeros_like(parameter)},
@@ -46,8 +47,9 @@ class Adam : public Optimizer {
         at::Tensor& average = state[0].second;
         at::Tensor& square_average = state[1].second;
         const auto step = static_cast<double>(state[2].second.add_(1).item<std::int64_t>());
-        const at::Tensor direction =
-            weight_decay_ != 0 ? gradient.add(parameter, weight_decay_) : gradient;
+        const bool penalised = weight_decay_ != 0 && !decoupled_;
+        const at::Tensor direction = penalised ? gradient.add(parameter, weight_decay_) : gradient;
+        if (weight_decay_ != 0 && decoupled_) parameter.mul_(1 - learning_rate * weight_decay_);
         average.mul_(kBeta1).add_(direction, 1 - kBeta1);
         square_average.mul_(kBeta2).addcmul_(direction, direction, 1 - kBeta2);
         const double correction1 = 1 - std::pow(kBeta1, step);
@@ -59,6 +61,7 @@ class Adam : public Optimizer {
 
   private:
     double weight_decay_;
+    bool decoupled_;  // AdamW (Loshchilov and Hutter, 2019)
 };
 
 // Li et al., "Federated Optimization in Heterogeneous Networks" (MLSys 2020): FedProx. The weights
@@ -94,7 +97,7 @@ class Proximal : public Optimizer {
 };
 
 std::unique_ptr<Optimizer> without_proximal_term(const OptimizerSpec& spec) {
-    if (spec.name == "adam") return std::make_unique<Adam>(spec);
+    if (spec.name == "adam" || spec.name == "adamw") return std::make_unique<Adam>(spec);
     return std::make_unique<Sgd>(spec);
 }
 

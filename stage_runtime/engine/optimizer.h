@@ -1,6 +1,6 @@
 #pragma once
-// The update rules: PyTorch's SGD and Adam (torch.optim, 1.13), L2 weight decay included, and
-// FedProx's proximal term. Includes torch.
+// The update rules: PyTorch's SGD, Adam and AdamW (torch.optim, 1.13), and FedProx's proximal term.
+// Weight decay is an L2 penalty, and decoupled from the gradient in AdamW. Includes torch.
 
 #include <ATen/ATen.h>
 

@@ -6,8 +6,10 @@
 #include <array>
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include "core/files.h"
+#include "core/glob.h"
 #include "core/log.h"
 #include "stage_runtime/engine/tensor_bridge.h"
 #include "stage_runtime/model/loss.h"
@@ -87,8 +89,37 @@ ModelInfo describe(const Layers& layers) {
     return info;
 }
 
+// Parameters that a pattern names are not trained, as if requires_grad were off in Python.
+Result<void> freeze_layers(const Layers& layers, const std::vector<std::string>& patterns) {
+    if (patterns.empty()) return {};
+    std::set<std::string> unused(patterns.begin(), patterns.end());
+    std::string first;
+    bool some_left = false;
+    for (const auto& layer : layers)
+        for (LayerTensor& tensor : layer->tensors) {
+            if (tensor.buffer) continue;
+            if (first.empty()) first = tensor.name;
+            std::erase_if(unused, [&](const auto& p) { return matches_any({p}, tensor.name); });
+            if (tensor.trainable && matches_any(patterns, tensor.name)) {
+                tensor.tensor.requires_grad_(false);
+                tensor.trainable = false;
+            }
+            some_left = some_left || tensor.trainable;
+        }
+    if (!unused.empty())
+        return fail(ExitCode::kUsage,
+                    fmt::format("--freeze: {} is no parameter of the model; its first is {}",
+                                printable(*unused.begin()), first));
+    if (!some_left) return fail(ExitCode::kUsage, "--freeze: leaves no parameter to train");
+    return {};
+}
+
 Result<Layers> load_all(const ModelSpec& spec) {
-    return spec.zoo.empty() ? load_torchscript(spec.torchscript_path) : build_zoo_model(spec);
+    ECOPIPE_ASSIGN_OR_RETURN(Layers layers, spec.zoo.empty()
+                                                ? load_torchscript(spec.torchscript_path)
+                                                : build_zoo_model(spec));
+    ECOPIPE_RETURN_IF_ERROR(freeze_layers(layers, spec.freeze));
+    return layers;
 }
 
 std::string remedy(const std::string& message, std::int64_t samples) {

@@ -1,33 +1,29 @@
 #include "stage_runtime/model/loss.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "core/log.h"
+#include "stage_runtime/model/loss_names.h"
+#include "stage_runtime/model/losses/losses.h"
 
 namespace ecopipe {
-namespace {
 
-class CrossEntropy : public Loss {
-  public:
-    LossValue evaluate(const Tensors& outputs, const at::Tensor& labels) const override {
-        const at::Tensor& logits = outputs.at(0);
-        TORCH_CHECK(logits.dim() == 2 && labels.dim() == 1 && logits.size(0) == labels.size(0),
-                    "cross-entropy expects outputs [n, classes] and labels [n], found ",
-                    logits.sizes(), " and ", labels.sizes());
-        LossValue value;
-        value.sum = at::cross_entropy_loss(logits, labels, {}, at::Reduction::Sum);
-        value.count = labels.numel();
-        value.correct = logits.detach().argmax(1).eq(labels).sum().item<std::int64_t>();
-        return value;
-    }
-};
-
-}  // namespace
+at::Tensor targets_like(const at::Tensor& output, const at::Tensor& labels, const char* loss) {
+    const bool column = output.dim() == labels.dim() + 1 && output.size(-1) == 1 &&
+                        output.numel() == labels.numel();
+    TORCH_CHECK(column || output.sizes() == labels.sizes(), loss,
+                " expects outputs and targets of one shape, found ", output.sizes(), " and ",
+                labels.sizes());
+    return labels.reshape(output.sizes()).to(output.scalar_type());
+}
 
 Result<std::unique_ptr<Loss>> make_loss(const std::string& name) {
-    if (name == "cross_entropy") return std::make_unique<CrossEntropy>();
-    return fail(ExitCode::kUsage,
-                fmt::format("loss: expected cross_entropy, found '{}'", printable(name)));
+    if (name == "cross_entropy") return cross_entropy();
+    if (name == "mse") return mean_squared_error();
+    if (name == "bce") return binary_cross_entropy();
+    return fail(ExitCode::kUsage, fmt::format("--loss: expected one of {}, found '{}'",
+                                              fmt::join(kLossNames, ", "), printable(name)));
 }
 
 }  // namespace ecopipe

@@ -1,6 +1,6 @@
 #pragma once
 // What training minimises: (outputs of the last layer, labels) to a sum over labels, their count,
-// and how many were right. Includes torch.
+// and how good the predictions were. One file a loss, in losses/. Includes torch.
 
 #include <ATen/ATen.h>
 
@@ -15,19 +15,21 @@ namespace ecopipe {
 struct LossValue {
     at::Tensor sum;  // scalar, differentiable; the batch's loss is the total of sums over the total
                      // of counts
-    std::int64_t count = 0;    // labels
-    std::int64_t correct = 0;  // predictions equal to the label, where that has a meaning
+    std::int64_t count = 0;     // labels
+    std::int64_t correct = 0;   // classification: predictions equal to the label
+    double absolute_error = 0;  // regression: summed over labels
 };
 
 class Loss {
   public:
     virtual ~Loss() = default;
-    // Throws torch's error when shapes or label values do not fit.
+    // Every element of `labels` is one label. Throws torch's error when shapes, types or label
+    // values do not fit.
     [[nodiscard]] virtual LossValue evaluate(const Tensors& outputs,
                                              const at::Tensor& labels) const = 0;
 };
 
-// "cross_entropy". Errors: kUsage for an unknown name.
+// One of kLossNames. Errors: kUsage for an unknown name.
 [[nodiscard]] Result<std::unique_ptr<Loss>> make_loss(const std::string& name);
 
 }  // namespace ecopipe

@@ -15,7 +15,8 @@ struct ModelSpec {
     std::string torchscript_path;  // "" for a zoo model
     std::string sha256;            // of the file
     int num_classes = 10;
-    Shape input_shape;  // one sample, without the batch dimension
+    Shape input_shape;                // one sample, without the batch dimension
+    std::vector<std::string> freeze;  // patterns (core/glob.h) of parameters that are not trained
 
     // How plans and profiles name the model: the zoo name, or "sha256:" and the file's hash.
     [[nodiscard]] std::string id() const { return zoo.empty() ? "sha256:" + sha256 : zoo; }
@@ -56,7 +57,7 @@ struct ModelInfo {
 [[nodiscard]] std::vector<std::string> zoo_names();
 
 // The structure of a model without keeping its weights. Errors: kBadFile for a TorchScript file
-// that cannot be used.
+// that cannot be used, kUsage for a `freeze` pattern that is no parameter's or that leaves none.
 [[nodiscard]] Result<ModelInfo> inspect_model(const ModelSpec& spec);
 
 // Image channels that the model needs, 0 when any number will do; known before the data are.

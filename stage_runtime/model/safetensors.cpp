@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/files.h"
+#include "core/glob.h"
 #include "core/log.h"
 #include "core/strict_json.h"
 
@@ -91,8 +92,18 @@ Result<TensorMap> read_safetensors(const std::string& path) {
     return parse_safetensors(bytes, path);
 }
 
-Result<void> adopt_weights(const TensorMap& given, const std::string& source, TensorMap& weights) {
+Result<void> adopt_weights(const TensorMap& given, const std::string& source,
+                           const std::vector<std::string>& except, TensorMap& weights) {
+    for (const std::string& pattern : except)
+        if (std::none_of(weights.begin(), weights.end(),
+                         [&](const NamedTensor& w) { return matches_any({pattern}, w.name); }))
+            return fail(ExitCode::kUsage,
+                        fmt::format("--init-except: {} is no tensor of the model; its first is {}",
+                                    printable(pattern), weights.empty() ? "" : weights[0].name));
+    std::size_t adopted = 0;
     for (NamedTensor& weight : weights) {
+        if (matches_any(except, weight.name)) continue;
+        ++adopted;
         const auto found = std::find_if(given.begin(), given.end(), [&](const NamedTensor& g) {
             return g.name == weight.name;
         });
@@ -107,9 +118,12 @@ Result<void> adopt_weights(const TensorMap& given, const std::string& source, Te
                             shape_text(weight.tensor.shape()), shape_text(found->tensor.shape())));
         weight.tensor = found->tensor;
     }
-    if (given.size() != weights.size())
+    const auto offered = std::count_if(given.begin(), given.end(), [&](const NamedTensor& g) {
+        return !matches_any(except, g.name);
+    });
+    if (static_cast<std::size_t>(offered) != adopted)
         return fail(ExitCode::kBadFile, fmt::format("{}: expected the model's {} tensors, found {}",
-                                                    source, weights.size(), given.size()));
+                                                    source, adopted, offered));
     return {};
 }
 

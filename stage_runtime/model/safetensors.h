@@ -19,8 +19,10 @@ inline constexpr std::size_t kSafetensorsBytesMax = 16ULL << 30;
 [[nodiscard]] Result<TensorMap> read_safetensors(const std::string& path);
 
 // Puts the tensors of a file in place of a model's own: the same names, shapes and dtypes, none
-// missing, none too many.
+// missing, none too many. Names that a pattern of `except` matches stay as they are, whether the
+// file has them or not. Errors: kBadFile; kUsage for a pattern that matches no tensor of the model.
 [[nodiscard]] Result<void> adopt_weights(const TensorMap& given, const std::string& source,
+                                         const std::vector<std::string>& except,
                                          TensorMap& weights);
 
 // The bytes depend on the tensors alone: names and order are kept, nothing else is written. Atomic.

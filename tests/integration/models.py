@@ -43,7 +43,48 @@ def activations():
         nn.Hardswish(), nn.Linear(64, 10))
 
 
+class Last(nn.Module):
+    """A GRU's output at the end of the text."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.gru = nn.GRU(inputs, outputs, batch_first=True)
+
+    def forward(self, x):
+        return self.gru(x)[0][:, -1]
+
+
+class Attention(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(width, 2, dropout=0.1, batch_first=True)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x):
+        return self.norm(x + self.attention(x, x, x, need_weights=False)[0])
+
+
+def token_gru():
+    return nn.Sequential(nn.Embedding(20, 12), nn.Dropout(0.1), Last(12, 16), nn.Linear(16, 3))
+
+
+def token_tagger():
+    return nn.Sequential(nn.Embedding(20, 12), Attention(12), nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4))
+
+
+def token_tagger_plain():
+    return nn.Sequential(nn.Embedding(20, 12), nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4))
+
+
+def regressor():
+    return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 2))
+
+
+def yes_or_no():
+    return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
-    for build in (norm_dropout, strided, activations):
+    for build in (norm_dropout, strided, activations, token_gru, token_tagger, token_tagger_plain, regressor, yes_or_no):
         torch.jit.script(build().train()).save(f"{sys.argv[1]}/{build.__name__}.pt")

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from reference_files import read_safetensors
+
 DATA = "/usr/share/datasets/fashion-mnist"
 
 
@@ -22,19 +24,6 @@ def read_idx(name):
     rank = raw[3]
     shape = struct.unpack(f">{rank}I", raw[4:4 + 4 * rank])
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape)
-
-
-def read_safetensors(path):
-    raw = open(path, "rb").read()
-    size = struct.unpack("<Q", raw[:8])[0]
-    header = json.loads(raw[8:8 + size])
-    types = {"F32": np.float32, "I64": np.int64}
-    tensors = {}
-    for name, entry in header.items():
-        begin, end = entry["data_offsets"]
-        array = np.frombuffer(raw[8 + size + begin:8 + size + end], types[entry["dtype"]])
-        tensors[name] = torch.from_numpy(array.reshape(entry["shape"]).copy())
-    return tensors
 
 
 def build(name):

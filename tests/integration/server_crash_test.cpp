@@ -123,7 +123,8 @@ class ServerCrash : public Training {
         EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), kRounds) << log;
         Journal journal = Journal::open(directory_ / (state + "/journal.sqlite"), true).value();
         std::set<std::uint64_t> folded;
-        for (const FoldRow& fold : journal.folds(0, 1U << 30U).value())
+        const std::vector<FoldRow> folds = journal.folds(0, 1U << 30U).value();
+        for (const FoldRow& fold : folds)
             EXPECT_TRUE(folded.insert(fold.task).second) << "task " << fold.task << " counts twice";
         EXPECT_EQ(folded.size(), 4U * kRounds);
         for (const std::uint64_t task : outcome.acknowledged)

@@ -6,6 +6,7 @@
 #include "planner/cost_predictor.h"
 #include "planner/model_profile.h"
 #include "planner/partition.h"
+#include "planner/resolved_profiles.h"
 
 namespace ecopipe {
 namespace {
@@ -49,6 +50,56 @@ TEST(Profile, ComesBackAsItWasWritten) {
     EXPECT_TRUE(parse_profile(joined.dump(), "p")->layers[1].joined_to_previous);
 }
 
+// Four equal layers; the first two of a run that trains only the last two.
+TEST(Profile, FrozenLayersCostNoBackwardNoGradientAndNoOptimiserMemory) {
+    Json json = small();
+    json["layers"] = Json::array();
+    for (const char* name : {"0", "1", "2", "3"}) {
+        Json layer = small()["layers"][0];
+        layer["name"] = name;
+        json["layers"].push_back(layer);
+    }
+    auto cluster = parse_cluster(
+        "name: c\nportal: a\nportal_address: 10.0.0.1\ndevices:\n  - {name: a, memory_mib: 64, "
+        "speed: 1}\n"
+        "  - {name: b, memory_mib: 64, speed: 1}\ndefault_link: {mbps: 8, latency_ms: 1}\n",
+        "c.yaml");
+    ASSERT_TRUE(cluster) << cluster.error().message;
+    const auto model_of = [&](const ModelProfile& profile) {
+        return CostModel::make(*cluster, *resolve_profiles(*cluster, {profile}), 8, 4).value();
+    };
+    ModelProfile profile = *parse_profile(json.dump(), "p.json");
+    const CostModel open = model_of(profile);
+    ASSERT_TRUE(profile.train_only({0, 0, 60, 100}));
+    EXPECT_EQ(profile.first_trainable_layer(), 2);
+    EXPECT_EQ(profile_text(*parse_profile(profile_text(profile), "again")), profile_text(profile));
+    const CostModel frozen = model_of(profile);
+    // Cut after the first, the second and the third layer.
+    for (const int last : {0, 1, 2}) {
+        const std::vector<StageSpan> stages{{0, 0, last, false}, {1, last + 1, 3, false}};
+        const Transfer back = frozen.pipeline(stages, 2).backward[0];
+        EXPECT_EQ(back.occupy_ms + back.latency_ms > 0, last == 2) << last;
+        PipelineCosts again;
+        frozen.pipeline_into(stages, again);
+        EXPECT_EQ(again.backward[0].occupy_ms, back.occupy_ms);
+        EXPECT_EQ(again.backward[0].latency_ms, back.latency_ms);
+        EXPECT_GT(open.pipeline(stages, 2).backward[0].occupy_ms, 0);
+        EXPECT_EQ(frozen.pipeline(stages, 2).forward[0].occupy_ms,
+                  open.pipeline(stages, 2).forward[0].occupy_ms);
+    }
+    EXPECT_EQ(frozen.stage_cost({0, 0, 1, false}).backward_ms, 0);
+    EXPECT_EQ(frozen.stage_cost({0, 0, 1, false}).update_ms, 0);
+    EXPECT_EQ(frozen.stage_cost({0, 2, 3, false}).backward_ms,
+              open.stage_cost({0, 2, 3, false}).backward_ms);
+    // Parameters, and for what is trained a gradient and one slot; nothing kept for backward.
+    EXPECT_EQ(open.stage_memory({0, 0, 3, false}).fixed, 400 * 3);
+    EXPECT_EQ(frozen.stage_memory({0, 0, 3, false}).fixed, 400 + 160 * 2);
+    EXPECT_EQ(frozen.stage_memory({0, 0, 1, false}).in_flight, 0);
+    // What was measured frozen tells nothing of the backward of a run that trains it.
+    EXPECT_EQ(profile.train_only({100, 0, 60, 100}).error().code, ExitCode::kBadFile);
+    EXPECT_TRUE(profile.train_only({0, 0, 60, 100}));
+}
+
 TEST(Profile, RefusesWhatIsHostileOrAbsurdWithItsPlace) {
     const auto expect = [](const char* pointer, const Json& value, const std::string& place) {
         const Error error = refusal(pointer, value);
@@ -56,6 +107,7 @@ TEST(Profile, RefusesWhatIsHostileOrAbsurdWithItsPlace) {
         EXPECT_EQ(error.message.find("p.json: " + place), 0U) << pointer << ": " << error.message;
         EXPECT_EQ(error.message.find('\n'), std::string::npos);
     };
+    expect("/layers/0/trainable_parameter_bytes", 101, "layers[0].trainable_parameter_bytes");
     expect("/layers/0/timing/0/forward_ms", -1, "layers[0].timing[0].forward_ms");
     expect("/layers/0/timing/0/forward_ms", 1e308, "layers[0].timing[0].forward_ms");
     expect("/layers/0/timing/0/forward_ms", "NaN", "layers[0].timing[0].forward_ms");

@@ -51,7 +51,7 @@ TEST_F(DataFiles, ReadsIdxAndScalesToOne) {
     EXPECT_EQ(data->train->sample_shape(), (Shape{1, 2, 2}));
     EXPECT_EQ(data->train->num_classes(), 2);
     const std::vector<std::int64_t> first{0};
-    const Batch batch = data->train->batch(first);
+    const Batch batch = data->train->batch(first).value();
     EXPECT_EQ(batch.inputs.as<float>()[1], 1.0F);
     EXPECT_FLOAT_EQ(batch.inputs.as<float>()[2], 0.2F);
     EXPECT_EQ(batch.labels.as<std::int64_t>()[0], 1);
@@ -65,7 +65,7 @@ TEST_F(DataFiles, KeepsClassesThenTheFirstAndRepeatsChannels) {
     EXPECT_EQ(data->train->label(0), 0);
     EXPECT_EQ(data->train->num_classes(), 2);
     const std::vector<std::int64_t> first{0};
-    const Batch batch = data->train->batch(first);
+    const Batch batch = data->train->batch(first).value();
     EXPECT_EQ(batch.inputs.shape(), (Shape{1, 3, 2, 2}));
     EXPECT_FLOAT_EQ(batch.inputs.as<float>()[8], static_cast<float>('a') / 255.0F);
     EXPECT_NE(problem({{7}, 0, 0}), "");
@@ -110,7 +110,7 @@ TEST(Synthetic, IsTheSameEverywhereAndRefusesNonsense) {
     EXPECT_EQ(a->train->size(), 50);
     EXPECT_EQ(a->test->size(), 10);
     const std::vector<std::int64_t> first{0};
-    const float value = a->train->batch(first).inputs.as<float>()[0] * 255.0F;
+    const float value = a->train->batch(first)->inputs.as<float>()[0] * 255.0F;
     EXPECT_EQ(static_cast<int>(value + 0.5F), 97);  // golden: data must not change by accident
     for (const char* spec :
          {"synthetic:", "synthetic:3x4:5:50", "synthetic:3x4x4:0:50", "synthetic:3x4x4:5:-1",

@@ -63,12 +63,12 @@ TEST(Safetensors, RefusesWhatDoesNotAddUp) {
 
 TEST(Safetensors, AdoptingNamesWhatDoesNotFit) {
     TensorMap model{{"w", HostTensor::allocate(DType::kF32, {2})}};
-    EXPECT_TRUE(adopt_weights({{"w", HostTensor::allocate(DType::kF32, {2})}}, "f", model));
-    EXPECT_EQ(adopt_weights({}, "f", model).error().message, "f: tensor w is missing");
-    EXPECT_FALSE(adopt_weights({{"w", HostTensor::allocate(DType::kF32, {3})}}, "f", model));
+    EXPECT_TRUE(adopt_weights({{"w", HostTensor::allocate(DType::kF32, {2})}}, "f", {}, model));
+    EXPECT_EQ(adopt_weights({}, "f", {}, model).error().message, "f: tensor w is missing");
+    EXPECT_FALSE(adopt_weights({{"w", HostTensor::allocate(DType::kF32, {3})}}, "f", {}, model));
     EXPECT_FALSE(adopt_weights({{"w", HostTensor::allocate(DType::kF32, {2})},
                                 {"x", HostTensor::allocate(DType::kF32, {2})}},
-                               "f", model));
+                               "f", {}, model));
 }
 
 }  // namespace

@@ -1,0 +1,28 @@
+#pragma once
+// What a training is made of before any device is asked: model, data, first weights; and what its
+// bytes depend on.
+
+#include "orchestrator/train_options.h"
+#include "stage_runtime/data/dataset.h"
+#include "stage_runtime/model/model_spec.h"
+
+namespace ecopipe {
+
+struct RunInputs {
+    ModelSpec spec;
+    ModelInfo info;
+    DataSplits data;
+    TensorMap weights;
+};
+
+// Opens all of it and holds it against the flags. Errors: kUsage, kBadFile.
+[[nodiscard]] Result<RunInputs> load_inputs(const TrainOptions& options);
+
+// The flags that the trained bytes depend on: a resumed run must have the same. How long it trains,
+// unless the schedule of its learning rate depends on that, and on which devices, may change.
+[[nodiscard]] OrderedJson training_flags(const TrainOptions& options, const ModelSpec& spec);
+// Errors: kUsage naming the first flag that differs.
+[[nodiscard]] Result<void> compare_flags(const OrderedJson& before, const OrderedJson& now,
+                                         const std::string& source);
+
+}  // namespace ecopipe

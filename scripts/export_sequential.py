@@ -1,0 +1,227 @@
+#!/usr/bin/env python3
+"""Turns a PyTorch model into the TorchScript file that ecopipe trains, and a trained model back.
+
+    export_sequential.py MODEL --out model.pt [--num-classes N] [--state-dict FILE [--except 'classifier.*']]
+                         [--input CxHxW | --tokens T,VOCABULARY] [--seed N]
+    export_sequential.py MODEL --back run/model.safetensors --out model.pth [--num-classes N] [--input ...]
+
+MODEL is a name in torchvision.models (mobilenet_v2, resnet18, resnet50, vgg11 and their kin) or FILE.py:FUNCTION, a function
+without arguments that returns an nn.Sequential. A layer of ecopipe's is one block of the model: an inverted residual, a
+residual block, or a module of the Sequential (those in nested Sequentials one by one).
+
+The exported file's tensors have the names that they have in the model's own state dict, so model.safetensors, --init,
+--freeze and --init-except speak of 'layer1.0.conv1.weight' as the model does. Before it is written, the scripted model is
+held against the original: equal outputs to the bit, in evaluation and in training mode.
+
+--back reads a trained model.safetensors into the original module, runs it and the model.pt beside the file on one input, refuses outputs that
+differ by more than 1e-5 (of their largest), and writes the module's state dict with torch.save.
+
+Needs the Debian packages python3-torch and, for its models, python3-torchvision. Nothing is downloaded: weights are random
+(by --seed) or those of --state-dict, a file of torch.save or safetensors."""
+
+import argparse
+import fnmatch
+import importlib.util
+import json
+import os
+import struct
+import sys
+
+import torch
+from torch import nn
+
+TOLERANCE = 1e-5
+DTYPES = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+          "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}
+
+
+def fail(message):
+    sys.exit(f"export_sequential.py: {message}")
+
+
+def read_safetensors(path):
+    with open(path, "rb") as file:
+        raw = file.read()
+    try:
+        size = struct.unpack("<Q", raw[:8])[0]
+        header = json.loads(raw[8:8 + size])
+        header.pop("__metadata__", None)
+        tensors = {}
+        for name, entry in header.items():
+            begin, end = entry["data_offsets"]
+            data = bytearray(raw[8 + size + begin:8 + size + end])
+            dtype = DTYPES[entry["dtype"]]
+            tensors[name] = torch.frombuffer(data, dtype=dtype).reshape(entry["shape"]) if data else torch.empty(
+                entry["shape"], dtype=dtype)
+        return tensors
+    except (struct.error, ValueError, KeyError, TypeError) as error:
+        fail(f"{path}: is no safetensors file: {error}")
+
+
+def read_state(path):
+    return read_safetensors(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu")
+
+
+def flattened(name, module):
+    """A Sequential's children one by one, under the names that they have in the whole; anything else as it is."""
+    if type(module) is nn.Sequential:
+        for child_name, child in module.named_children():
+            yield from flattened(f"{name}.{child_name}" if name else child_name, child)
+    else:
+        yield name, module
+
+
+def torchvision_layers(name, model):
+    """The blocks of a torchvision model, in the order in which its forward calls them."""
+    if name.startswith("mobilenet_v2"):
+        yield from flattened("features", model.features)
+        yield "pool", nn.AdaptiveAvgPool2d((1, 1))
+        yield "flatten", nn.Flatten()
+        yield from flattened("classifier", model.classifier)
+    elif name.startswith(("resnet", "resnext", "wide_resnet")):
+        for stem in ("conv1", "bn1", "relu", "maxpool"):
+            yield stem, getattr(model, stem)
+        for group in ("layer1", "layer2", "layer3", "layer4"):
+            yield from flattened(group, getattr(model, group))
+        yield "avgpool", model.avgpool
+        yield "flatten", nn.Flatten()
+        yield "fc", model.fc
+    elif name.startswith(("vgg", "alexnet")):
+        yield from flattened("features", model.features)
+        yield "avgpool", model.avgpool
+        yield "flatten", nn.Flatten()
+        yield from flattened("classifier", model.classifier)
+    else:
+        fail(f"{name}: expected a mobilenet_v2, resnet, vgg or alexnet of torchvision, or FILE.py:FUNCTION")
+
+
+def build(arguments):
+    """The original model, and its layers as (name, module)."""
+    torch.manual_seed(arguments.seed)
+    name = arguments.model
+    if ".py:" in name:
+        path, function = name.rsplit(":", 1)
+        spec = importlib.util.spec_from_file_location("exported_model", path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["exported_model"] = module  # torch.jit.script looks up sources there
+        spec.loader.exec_module(module)
+        model = getattr(module, function)()
+        if not isinstance(model, nn.Sequential):
+            fail(f"{name}: expected an nn.Sequential, found {type(model).__name__}")
+        return model, list(flattened("", model))
+    import torchvision
+    constructor = getattr(torchvision.models, name, None)
+    if constructor is None:
+        fail(f"{name}: is no model of torchvision {torchvision.__version__}")
+    model = constructor(num_classes=arguments.num_classes)
+    return model, list(torchvision_layers(name, model))
+
+
+def sequential(layers):
+    """A Sequential whose children keep their dotted names: its state dict is then the original's. nn.Module's own
+    add_module refuses dots; TorchScript does not mind them."""
+    top = nn.Sequential()
+    for name, module in layers:
+        top._modules[name] = module
+    return top
+
+
+def sample(arguments):
+    generator = torch.Generator().manual_seed(1)
+    if arguments.tokens:
+        length, vocabulary = (int(part) for part in arguments.tokens.split(","))
+        return torch.randint(0, vocabulary, (4, length), generator=generator)
+    return torch.rand([4] + [int(side) for side in arguments.input.split("x")], generator=generator)
+
+
+def prove_equal(model, scripted, x):
+    """Outputs of both, bit for bit, in both modes; buffers that training mode changes, which both share, are put back."""
+    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for training in (False, True):
+        outputs = []
+        for form in (model, scripted):
+            form.train(training)
+            torch.manual_seed(2)  # dropout draws the same
+            with torch.no_grad():
+                outputs.append(form(x))
+            model.load_state_dict(kept)
+        if not torch.equal(*outputs):
+            worst = (outputs[0] - outputs[1]).abs().max().item()
+            fail(f"outputs differ by {worst} in {'training' if training else 'evaluation'} mode: the model does more in its "
+                 "forward than to call its layers in their order")
+    return outputs[0].shape
+
+
+def load(model, path, left_out):
+    given = read_state(path)
+    own = model.state_dict()
+    patterns = [pattern for pattern in left_out.split(",") if pattern]
+    for pattern in patterns:
+        if not fnmatch.filter(own, pattern):
+            fail(f"--except {pattern}: is no tensor of the model")
+    wanted = [name for name in own if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+    for name in wanted:
+        if name not in given:
+            fail(f"{path}: {name} is missing")
+        if given[name].shape != own[name].shape:
+            fail(f"{path}: {name}: expected shape {list(own[name].shape)}, found {list(given[name].shape)}")
+    model.load_state_dict({name: given[name] for name in wanted}, strict=False)
+
+
+def export(arguments):
+    model, layers = build(arguments)
+    if arguments.state_dict:
+        load(model, arguments.state_dict, arguments.left_out)
+    top = sequential(layers)
+    if list(top.state_dict()) != list(model.state_dict()):
+        fail(f"{arguments.model}: its layers hold other tensors than the model")
+    scripted = torch.jit.script(top.train())
+    shape = prove_equal(model, scripted, sample(arguments))
+    scripted.train()
+    scripted.save(arguments.out)
+    for index, (name, module) in enumerate(layers):
+        parameters = sum(parameter.numel() for parameter in module.parameters())
+        print(f"{index:3}  {name:<20} {type(module).__name__:<24} {parameters:>12,} parameters")
+    print(f"{arguments.out}: {len(layers)} layers, {sum(p.numel() for p in model.parameters()):,} parameters; outputs "
+          f"{list(shape)} equal the original's bit for bit, in evaluation and training mode")
+
+
+def back(arguments):
+    model, layers = build(arguments)
+    trained = read_safetensors(arguments.back)
+    own = model.state_dict()
+    if set(trained) != set(own):
+        fail(f"{arguments.back}: expected the model's tensors, {sorted(set(trained) ^ set(own))[0]} is in one alone")
+    for name, tensor in trained.items():
+        if tensor.shape != own[name].shape:
+            fail(f"{arguments.back}: {name}: expected shape {list(own[name].shape)}, found {list(tensor.shape)}")
+    model.load_state_dict(trained)
+    beside = os.path.join(os.path.dirname(arguments.back), "model.pt")  # what ecopipe-train wrote of the same run
+    scripted = torch.jit.load(beside) if os.path.exists(beside) else torch.jit.script(sequential(layers))
+    x = sample(arguments)
+    with torch.no_grad():
+        ours, theirs = scripted.eval()(x), model.eval()(x)
+    error = (ours - theirs).abs().max().item() / max(theirs.abs().max().item(), 1e-30)
+    if not error <= TOLERANCE:
+        fail(f"{arguments.back}: outputs differ by {error:.2e} of their largest, more than {TOLERANCE}")
+    torch.save(model.state_dict(), arguments.out)
+    print(f"{arguments.out}: the state dict of {arguments.model}; outputs equal to {error:.1e}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--num-classes", type=int, default=1000)
+    parser.add_argument("--state-dict")
+    parser.add_argument("--except", dest="left_out", default="")
+    parser.add_argument("--input", default="3x64x64", help="one sample, to prove equality with")
+    parser.add_argument("--tokens", help="LENGTH,VOCABULARY: samples are token ids instead")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--back", help="a trained model.safetensors")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    (back if arguments.back else export)(arguments)
+
+
+main()

@@ -1,0 +1,12 @@
+#pragma once
+// tensors:DIR: {train,val,test}.safetensors, each with `inputs` [n, ...] and `targets` [n, ...].
+
+#include "stage_runtime/data/dataset.h"
+
+namespace ecopipe {
+
+// Inputs are F32, I64 or I32 (such as tokens), or U8 (pixels, scaled to [0, 1]). Targets are I64,
+// I32 or U8: classes from 0; or F32: numbers. Errors: kBadFile naming the file and the tensor.
+[[nodiscard]] Result<DataSplits> open_tensors(const std::string& directory);
+
+}  // namespace ecopipe

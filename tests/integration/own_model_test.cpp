@@ -1,0 +1,141 @@
+// Models of torchvision, exported, fine-tuned with a frozen body on a folder of pictures by three
+// devices, and taken back.
+#include <sstream>
+
+#include "core/files.h"
+#include "core/strict_json.h"
+#include "tests/integration/training_fixture.h"
+
+namespace ecopipe::test {
+namespace {
+
+using Flags = std::vector<std::string>;
+
+std::string source(const std::string& path) { return std::string(ECOPIPE_SOURCE_DIR) + "/" + path; }
+
+class OwnModel : public Training {
+  protected:
+    void SetUp() override {
+        const Finished made = run({kPython, source("examples/own_model/make_pictures.py"),
+                                   directory_ / "pictures", "96", "20"});
+        ASSERT_EQ(made.code, 0) << made.err;
+    }
+    ModelCase exported(const std::string& name, int layers) {
+        const std::string path = directory_ / (name + ".pt");
+        const Finished made = run({kPython, source("scripts/export_sequential.py"), name,
+                                   "--num-classes", "10", "--input", "3x32x32", "--out", path});
+        EXPECT_EQ(made.code, 0) << made.err;
+        return {path, "sha256:" + sha256_hex(read(path)), layers};
+    }
+    void train(const std::string& name, Flags flags) {
+        flags.insert(flags.begin(),
+                     {"ecopipe-train", "--quiet", "--out", directory_ / name, "--data",
+                      "folder:" + (directory_ / "pictures"), "--resize", "32x32", "--normalize",
+                      "0.485,0.456,0.406/0.229,0.224,0.225", "--steps", "6", "--lr", "0.01"});
+        const Finished finished = run(flags, 240);
+        ASSERT_EQ(finished.code, 0) << finished.err;
+    }
+    // Three stages; the last begins with the model's first trainable layer when `freeze` leaves
+    // only the head.
+    Flags in_three_stages(const ModelCase& model, int cut_a, int cut_b) {
+        const std::string path = directory_ / "plan.json";
+        std::ostringstream plan;
+        plan << R"({"schema":"ecopipe.plan/1","model":")" << model.id
+             << R"(","batch":24,"micro_batches":3,"schedule":"1f1b","stages":[)"
+             << R"({"device":"d0","first_layer":0,"last_layer":)" << cut_a - 1
+             << R"(,"in_flight":3,"recompute":false},{"device":"d1","first_layer":)" << cut_a
+             << R"(,"last_layer":)" << cut_b - 1
+             << R"(,"in_flight":3,"recompute":false},{"device":"d2","first_layer":)" << cut_b
+             << R"(,"last_layer":)" << model.layers - 1 << R"(,"in_flight":1,"recompute":false}]})";
+        write(path, plan.str());
+        return {"--local", "--plan", path, "--model", model.model, "--replicas", "off"};
+    }
+    // Bytes that a device has sent to other devices, over all steps.
+    [[nodiscard]] std::uint64_t sent(const std::string& name, const std::string& device) const {
+        std::istringstream lines(read(directory_ / (name + "/metrics.jsonl")));
+        std::uint64_t bytes = 0;
+        for (std::string text; std::getline(lines, text);) {
+            const Json line = Json::parse(text);
+            if (!line.contains("stages")) continue;
+            for (const Json& stage : line["stages"])
+                if (stage["device"] == device) bytes += stage["sent_bytes"].get<std::uint64_t>();
+        }
+        return bytes;
+    }
+    void expect_fine_tunes(const std::string& name, int layers, const std::string& freeze,
+                           int cut_a, int head, std::uint64_t features) {
+        const ModelCase model = exported(name, layers);
+        train("single", {"--single", "--model", model.model, "--batch", "24", "--micro-batches",
+                         "3", "--freeze", freeze});
+        Flags frozen = in_three_stages(model, cut_a, head);
+        const Flags open = frozen;
+        frozen.insert(frozen.end(), {"--freeze", freeze});
+        train("frozen", frozen);
+        EXPECT_TRUE(read(directory_ / "frozen/model.safetensors") ==
+                    read(directory_ / "single/model.safetensors"));
+        // Nothing comes back over the cut left of the first trainable layer.
+        constexpr std::uint64_t kSamples = 6 * 24;
+        EXPECT_EQ(sent("frozen", "d2"), 0U);
+        EXPECT_EQ(sent("frozen", "d1"), kSamples * features * sizeof(float));
+        // The measure shows what comes back otherwise.
+        train("open", open);
+        EXPECT_EQ(sent("open", "d2"), kSamples * features * sizeof(float));
+        EXPECT_GT(sent("open", "d1"), sent("frozen", "d1"));
+        const Finished back =
+            run({kPython, source("scripts/export_sequential.py"), name, "--num-classes", "10",
+                 "--input", "3x32x32", "--back", directory_ / "frozen/model.safetensors", "--out",
+                 directory_ / "back.pth"});
+        EXPECT_EQ(back.code, 0) << back.err;
+        expect_torchvision_equal(name);
+    }
+    // torchvision's own module with the trained state dict, beside the trained TorchScript file.
+    void expect_torchvision_equal(const std::string& name) {
+        write(directory_ / "check.py",
+              "import sys, torch, torchvision\n"
+              "model = getattr(torchvision.models, sys.argv[1])(num_classes=10).eval()\n"
+              "model.load_state_dict(torch.load(sys.argv[2]))\n"
+              "trained = torch.jit.load(sys.argv[3]).eval()\n"
+              "x = torch.rand(5, 3, 32, 32)\n"
+              "error = (model(x) - trained(x)).abs().max() / model(x).abs().max()\n"
+              "assert error <= 1e-5, error\n");
+        const Finished checked = run({kPython, directory_ / "check.py", name,
+                                      directory_ / "back.pth", directory_ / "frozen/model.pt"});
+        EXPECT_EQ(checked.code, 0) << checked.err;
+    }
+};
+
+TEST_F(OwnModel, Resnet18WithAFrozenBody) {
+    expect_fine_tunes("resnet18", 15, "conv1.*,bn1.*,layer*", 6, 12, 512);
+}
+TEST_F(OwnModel, MobileNetV2WithAFrozenBody) {
+    expect_fine_tunes("mobilenet_v2", 23, "features.*", 8, 19, 1280);
+}
+
+// A head for other classes starts afresh; the body is that of the file.
+TEST_F(OwnModel, ABodyIsTakenFromAFileAndTheHeadIsNot) {
+    const auto start_from = [&](const std::string& except) {
+        return run({"ecopipe-train", "--quiet", "--single", "--model", "mobilenet_v2", "--data",
+                    "synthetic:3x32x32:10:40", "--steps", "0", "--init",
+                    directory_ / "body.safetensors", "--init-except", except, "--out",
+                    directory_ / ("from-" + std::to_string(except.size()))});
+    };
+    const Finished begun = run({"ecopipe-train", "--quiet", "--single", "--model", "mobilenet_v2",
+                                "--data", "synthetic:3x32x32:7:40", "--steps", "0", "--seed", "9",
+                                "--out", directory_ / "seven"});
+    ASSERT_EQ(begun.code, 0) << begun.err;
+    write(directory_ / "body.safetensors", read(directory_ / "seven/model.safetensors"));
+    const Finished taken = start_from("classifier.*");
+    EXPECT_EQ(taken.code, 0) << taken.err;
+    const Finished whole = start_from("features.0.*");
+    EXPECT_EQ(whole.code, 3);
+    EXPECT_NE(whole.err.find("classifier.1.weight: expected shape [10, 1280], found [7, 1280]"),
+              std::string::npos)
+        << whole.err;
+    const Finished misspelt = start_from("klassifier.*");
+    EXPECT_EQ(misspelt.code, 2);
+    EXPECT_NE(misspelt.err.find("--init-except: klassifier.* is no tensor"), std::string::npos)
+        << misspelt.err;
+}
+
+}  // namespace
+}  // namespace ecopipe::test
