@@ -5,7 +5,7 @@ namespace ecopipe {
 
 // Reddi et al., "Adaptive Federated Optimization" (ICLR 2021), Algorithm 2:
 //   m <- b1 m + (1 - b1) delta;  v <- b2 v + (1 - b2) delta^2;  w <- w + lr m / (sqrt(v) + tau)
-// without bias correction, moments from zero; defaults as in Flower's FedAdam.
+// without bias correction, m from zero and v from tau^2; defaults as in Flower's FedAdam.
 StrategyKind fed_adam() {
     return {"fedadam",
             "fedavg with Adam on the server",

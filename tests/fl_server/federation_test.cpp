@@ -108,7 +108,7 @@ class FederationRun : public ::testing::Test {
             }
         });
     }
-    void answer(const std::string& cluster) {
+    void answer(const std::string cluster) {  // a copy: the caller may pass a key of tasks_
         const Task task = tasks_.at(cluster);
         tasks_.erase(cluster);
         const std::string bytes = trained(cluster, task.base_version);

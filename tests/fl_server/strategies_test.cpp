@@ -129,12 +129,13 @@ TEST(FedAdam, AlgorithmTwoOfReddi) {
     Desk desk(settings("fedadam", {{"min_clients", 1}, {"server_lr", 0.1}, {"tau", 1e-3}}));
     desk.join("a");
     desk.deliver("a", 2);
-    // m = 0.1 * 2, v = 0.01 * 4
-    const double first = 0.1 * 0.2 / (std::sqrt(0.04) + 1e-3);
+    // m = 0.1 * 2, v = 0.99 * tau^2 + 0.01 * 4
+    const double v1 = 0.99 * 1e-6 + 0.04;
+    const double first = 0.1 * 0.2 / (std::sqrt(v1) + 1e-3);
     EXPECT_NEAR(desk.global(), first, 1e-6);
     desk.deliver("a", 1);
     const double m = 0.9 * 0.2 + 0.1;
-    const double v = 0.99 * 0.04 + 0.01;
+    const double v = 0.99 * v1 + 0.01;
     EXPECT_NEAR(desk.global(), first + 0.1 * m / (std::sqrt(v) + 1e-3), 1e-6);
 }
 
