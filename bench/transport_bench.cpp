@@ -8,12 +8,15 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
+#include <map>
 #include <thread>
 
 #include "bench/subcommands.h"
 #include "core/command_line.h"
 #include "core/inbox.h"
 #include "transport/data_plane.h"
+#include "transport/key_ring.h"
 
 namespace ecopipe {
 namespace {
@@ -27,10 +30,47 @@ double gb_per_s(std::uint64_t bytes, Duration time) {
     return static_cast<double>(bytes) / static_cast<double>(time.count());
 }
 
-// `count` tensors of `bytes` from one device to another, each with a network thread of its own.
-Result<double> through_data_plane(std::size_t bytes, std::uint64_t count) {
+// Of two devices that know each other; their files go with the object.
+struct Keys {
+    Keys() = default;
+    Keys(const Keys&) = delete;
+    Keys& operator=(const Keys&) = delete;
+    ~Keys() {
+        std::error_code ignored;
+        if (!directory.empty()) std::filesystem::remove_all(directory, ignored);
+    }
+
+    std::string directory;
+    std::shared_ptr<KeyRing> sender;
+    std::shared_ptr<KeyRing> receiver;
+};
+
+Result<void> make_keys(Keys& keys) {
+    std::string directory = std::filesystem::temp_directory_path() / "ecopipe-keys-XXXXXX";
+    if (::mkdtemp(directory.data()) == nullptr)
+        return fail(ExitCode::kRunFailed,
+                    fmt::format("{}: cannot create: {}", directory, std::strerror(errno)));
+    keys.directory = directory;
+    std::map<std::string, PublicKey> both;
+    for (const char* name : {"sender", "receiver"}) {
+        ECOPIPE_ASSIGN_OR_RETURN(both[name], create_keys(directory + "/" + name, name));
+    }
+    for (const auto& [ring, name] :
+         {std::pair{&keys.sender, "sender"}, std::pair{&keys.receiver, "receiver"}}) {
+        ECOPIPE_ASSIGN_OR_RETURN(KeyRing opened, KeyRing::open(directory + "/" + name));
+        opened.introduce(both);
+        *ring = std::make_shared<KeyRing>(std::move(opened));
+    }
+    return {};
+}
+
+// `count` tensors of `bytes` from one device to another, each with a network thread of its own;
+// encrypted when there are `keys`.
+Result<double> through_data_plane(std::size_t bytes, std::uint64_t count, const Keys& keys) {
     NetLoop sending_loop;
     NetLoop receiving_loop;
+    sending_loop.set_keys(keys.sender);
+    receiving_loop.set_keys(keys.receiver);
     std::atomic<std::uint64_t> received{0};
     Inbox<bool> attached;
     Inbox<bool> finished;
@@ -151,17 +191,28 @@ Result<ExitCode> bench_transport(int argc, const char* const* argv) {
     const int turns = static_cast<int>(line.get_integer("turns"));
     OrderedJson rows = OrderedJson::array();
     if (!line.get_flag("json"))
-        fmt::print("{:>12} {:>10} {:>10} {:>7}\n", "bytes", "GB/s", "tcp GB/s", "ratio");
+        fmt::print("{:>12} {:>10} {:>11} {:>10} {:>7}\n", "bytes", "GB/s", "curve GB/s", "tcp GB/s",
+                   "ratio");
+    const Keys none;
+    Keys keys;
+    ECOPIPE_RETURN_IF_ERROR(make_keys(keys));
     for (std::size_t bytes = kSmallest; bytes <= kLargest; bytes *= 4) {
         const std::uint64_t count = std::max<std::uint64_t>(1, total / bytes);
-        ECOPIPE_ASSIGN_OR_RETURN(const double ours,
-                                 best_of(turns, [&] { return through_data_plane(bytes, count); }));
+        ECOPIPE_ASSIGN_OR_RETURN(const double ours, best_of(turns, [&] {
+                                     return through_data_plane(bytes, count, none);
+                                 }));
+        ECOPIPE_ASSIGN_OR_RETURN(const double curve, best_of(turns, [&] {
+                                     return through_data_plane(bytes, count, keys);
+                                 }));
         ECOPIPE_ASSIGN_OR_RETURN(const double tcp,
                                  best_of(turns, [&] { return through_tcp(bytes, count); }));
         rows.push_back(
             {{"bytes", bytes}, {"curve", false}, {"gb_per_s", ours}, {"tcp_gb_per_s", tcp}});
+        rows.push_back(
+            {{"bytes", bytes}, {"curve", true}, {"gb_per_s", curve}, {"tcp_gb_per_s", tcp}});
         if (!line.get_flag("json"))
-            fmt::print("{:>12} {:>10.2f} {:>10.2f} {:>7.2f}\n", bytes, ours, tcp, ours / tcp);
+            fmt::print("{:>12} {:>10.2f} {:>11.2f} {:>10.2f} {:>7.2f}\n", bytes, ours, curve, tcp,
+                       ours / tcp);
     }
     if (line.get_flag("json")) fmt::print("{}\n", OrderedJson{{"rows", rows}}.dump(2));
     return ExitCode::kDone;

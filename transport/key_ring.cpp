@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <utility>
 
 #include "core/files.h"
 #include "core/log.h"
@@ -208,10 +209,12 @@ void KeyRing::introduce_own(const std::string& name) { own_names_.insert(name); 
 std::set<std::string> KeyRing::refresh() {
     auto allowed = read_allowed(false);
     if (!allowed) {
-        log_warn("keys: {}: nobody is allowed until that is mended", allowed.error().message);
+        if (!std::exchange(unreadable_, true))
+            log_warn("keys: {}: nobody is allowed until that is mended", allowed.error().message);
         files_.clear();
         return replace({}, introduced_);
     }
+    unreadable_ = false;
     return replace(std::move(*allowed), introduced_);
 }
 

@@ -77,6 +77,7 @@ class KeyRing {
     Peers introduced_;
     std::set<std::string, std::less<>> own_names_;
     std::map<std::string, FileState> files_;  // of allowed/, as last read
+    bool unreadable_ = false;                 // allowed/ was, when last looked at: said once
 };
 
 // Makes DIR (0700) with own.secret (0600), own.public and an empty allowed/. Errors: kUsage when a

@@ -1,5 +1,5 @@
 // Hostile clients at every port while a training runs: no crash, no hang, bounded memory, the same
-// bytes. ECOPIPE_FULL=1 sends 100,000 messages in each test, otherwise 20,000.
+// bytes. ECOPIPE_FULL=1 sends 100,000 messages in each test, otherwise 5,000.
 #include <fmt/format.h>
 
 #include <atomic>
@@ -52,7 +52,7 @@ class MemoryWatch {
 
 class Attack : public Training {
   protected:
-    std::uint64_t messages() const { return full() ? 100'000 : 20'000; }
+    std::uint64_t messages() const { return full() ? 100'000 : 5'000; }
     std::string steps() const { return full() ? "12000" : "3000"; }
     std::vector<std::string> flags() const {
         return {"--data", "synthetic:1x28x28:10:2000", "--steps", steps(), "--batch",
