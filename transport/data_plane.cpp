@@ -214,6 +214,17 @@ void DataPlane::pump_later(const std::string& name, Instant when) {
     });
 }
 
+void DataPlane::send_late(const std::string& name) {
+    loop_.at(monotonic_now() + kSendRetry, lifeline_, [this, name] {
+        const auto known = peers_.find(name);
+        if (known == peers_.end()) return;
+        std::deque<Late>& late = known->second->late;
+        while (!late.empty() && send_chunk(*known->second, late.front().item, late.front().bytes))
+            late.pop_front();
+        if (!late.empty()) send_late(name);
+    });
+}
+
 void DataPlane::pump(const std::string& name) {
     Peer& to = peer(name);
     while (to.attached && !(to.queue.empty() && to.background.empty())) {
@@ -231,8 +242,11 @@ void DataPlane::pump(const std::string& name) {
             }
             loop_.at(to.shaper.reserve(now, bytes), lifeline_, [this, name, item, bytes] {
                 const auto known = peers_.find(name);
-                if (known != peers_.end() && !send_chunk(*known->second, item, bytes))
-                    log_warn("data channel to {}: a chunk could not be sent", name);
+                if (known == peers_.end()) return;
+                std::deque<Late>& late = known->second->late;
+                if (late.empty() && send_chunk(*known->second, item, bytes)) return;
+                late.push_back({item, bytes});
+                if (late.size() == 1) send_late(name);
             });
         } else if (!send_chunk(to, item, bytes)) {
             pump_later(name, now + kSendRetry);

@@ -109,6 +109,11 @@ class DataPlane {
         HostTensor tensor;
         std::size_t bytes = 0;
     };
+    // A chunk that an emulated link let through while the socket's queue was full.
+    struct Late {
+        Queued item;
+        std::size_t bytes = 0;
+    };
     struct Peer {
         std::string endpoint;                    // dialled peers
         std::unique_ptr<MessageSocket> dialled;  // null: they dialled us
@@ -119,6 +124,7 @@ class DataPlane {
         bool pump_scheduled = false;
         std::deque<Queued> queue;
         std::deque<Queued> background;  // replicas: sent while nothing else is to be sent
+        std::deque<Late> late;          // in order, before anything else that the link lets through
         std::size_t credit = kWindowBytes;
         std::size_t owed = 0;            // credit to give back
         std::size_t unconsumed = 0;      // streamed bytes that wait for the compute thread
@@ -130,6 +136,7 @@ class DataPlane {
     void attach(const std::string& name);
     void pump(const std::string& name);
     void pump_later(const std::string& name, Instant when);
+    void send_late(const std::string& name);  // when there is room; an emulated link alone needs it
     [[nodiscard]] bool send_chunk(Peer& to, const Queued& item, std::size_t bytes);
     [[nodiscard]] bool begin_tensor(Peer& from, Partial& partial, const TensorAddress& address);
     void forget_queue(const Peer& peer);

@@ -16,9 +16,14 @@ command -v systemd-nspawn > /dev/null || { echo "systemd-nspawn is missing: apt-
 work=$(mktemp -d /tmp/ecopipe-units.XXXXXX)
 root=$work/root
 nspawn=
+init=
+# The container's first process takes all others with it.
+pull_the_plug() {
+    [ -z "$init" ] || kill -KILL "$init" 2> /dev/null || true
+    wait "$nspawn" 2> /dev/null || true
+}
 cleanup() {
-    [ -z "$nspawn" ] || kill -KILL "$nspawn" 2> /dev/null || true
-    wait 2> /dev/null || true
+    [ -z "$nspawn" ] || pull_the_plug
     umount "$root/usr" 2> /dev/null || true
     rm -rf "$work"
 }
@@ -105,9 +110,7 @@ inside systemctl poweroff
 wait "$nspawn" || true
 boot
 goes_on "poweroff and boot"
-kill -KILL "$nspawn"
-wait "$nspawn" 2> /dev/null || true
-sleep 1
+pull_the_plug
 boot
 goes_on "plug pulled and boot"
 for unit in "${units[@]}"; do
