@@ -11,7 +11,9 @@ namespace ecopipe {
 std::string Endpoint::text() const { return fmt::format("tcp://{}:{}", host, port); }
 
 bool Endpoint::loopback() const {
-    return host == "localhost" || host == "[::1]" || host.starts_with("127.");
+    // A name may begin so, too: 127.example.org is anybody's.
+    return host == "localhost" || host == "[::1]" ||
+           (host.starts_with("127.") && host.find_first_not_of("0123456789.") == std::string::npos);
 }
 
 Result<Endpoint> parse_endpoint(const std::string& text, const std::string& flag) {

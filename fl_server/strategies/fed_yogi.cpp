@@ -6,7 +6,7 @@ namespace ecopipe {
 // Reddi et al., "Adaptive Federated Optimization" (ICLR 2021), Algorithm 2:
 //   m <- b1 m + (1 - b1) delta;  v <- v - (1 - b2) delta^2 sign(v - delta^2);  w <- w + lr m /
 //   (sqrt(v) + tau)
-// without bias correction, moments from zero; defaults as in Flower's FedYogi.
+// without bias correction, m from zero and v from tau^2; defaults as in Flower's FedYogi.
 StrategyKind fed_yogi() {
     return {"fedyogi",
             "fedavg with Yogi on the server",

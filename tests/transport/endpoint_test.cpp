@@ -14,6 +14,8 @@ TEST(Endpoint, ReadsAddressAndPort) {
     EXPECT_EQ(endpoint->port, 5599);
     EXPECT_EQ(endpoint->text(), "tcp://192.168.1.10:5599");
     EXPECT_TRUE(parse_endpoint("tcp://[::1]:0", "x")->loopback());
+    EXPECT_TRUE(parse_endpoint("tcp://127.0.0.1:1", "x")->loopback());
+    EXPECT_FALSE(parse_endpoint("tcp://127.example.org:1", "x")->loopback());
 }
 
 TEST(Endpoint, RefusesAnythingElse) {
