@@ -4,4 +4,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/build.sh --tests
-ctest --test-dir build --output-on-failure --no-tests=error "$@"
+# Two at a time: those that start programs have a lock (tests/CMakeLists.txt), the others run beside them.
+ctest --test-dir build --parallel 2 --output-on-failure --no-tests=error "$@"
