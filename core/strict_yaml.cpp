@@ -55,8 +55,6 @@ class Builder : public YAML::EventHandler {
     void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                   const std::string& text) override {
         no_anchor(mark, anchor);
-        // yaml-cpp 0.7 makes a lone byte A0 of a NUL character.
-        if (!is_utf8(text)) throw Refusal{mark.line, "a text is not UTF-8"};
         if (tag != "?" && tag != "!" && !tag.empty())
             throw Refusal{mark.line, "tags are not accepted"};
         if (expects_key()) {
@@ -149,7 +147,9 @@ bool too_deep(std::string_view text) {
 }  // namespace
 
 Result<Json> parse_yaml(std::string_view text, const std::string& source) {
-    if (!is_utf8(text)) return fail(ExitCode::kBadFile, source + ": is not UTF-8");
+    // yaml-cpp 0.7 makes other bytes of a NUL, which may not be UTF-8.
+    if (!is_utf8(text) || text.find('\0') != std::string_view::npos)
+        return fail(ExitCode::kBadFile, source + ": is not UTF-8");
     if (text.size() > kConfigBytesMax)
         return fail(ExitCode::kBadFile, fmt::format("{}: expected at most {} bytes, found {}",
                                                     source, kConfigBytesMax, text.size()));

@@ -52,8 +52,9 @@ class OwnerKeeper {
         return place;
     }
     void release(Owner* place) {
-        Owner last = std::move(*place);  // dies after the lock is gone
+        Owner last;  // dies after the lock is gone
         const std::lock_guard lock(mutex_);
+        last = std::move(*place);
         free_.push_back(place);
     }
 
