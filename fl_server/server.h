@@ -14,7 +14,7 @@ namespace ecopipe {
 
 struct ServerOptions {
     Endpoint bind;
-    std::shared_ptr<KeyRing> keys;  // null: without
+    std::shared_ptr<KeyRing> keys;    // null: without
     std::optional<Endpoint> metrics;  // where the Prometheus text is served; none: nowhere
     FederationOptions federation;
     std::string model_id;  // as clusters must name it
