@@ -27,11 +27,9 @@ void Transfers::start_upload(Instant now, const UploadKey& key, std::size_t have
     const auto found = uploads_.find(key);
     if (found != uploads_.end()) {
         Upload& known = found->second;
-        // Announced again while it waits for its first grant: it keeps its place.
-        if (!known.begun && known.have == have && known.total == total) {
-            known.last = now;
-            return;
-        }
+        // Announced again on the same connection, which loses nothing: it keeps its place, and what
+        // is under way keeps its credit.
+        if (known.have == have && known.total == total) return;
         drop(found);
     }
     Upload& upload = uploads_[key];
@@ -45,6 +43,7 @@ void Transfers::took(Instant now, const UploadKey& key, std::size_t bytes) {
     Upload& upload = found->second;
     const std::size_t known = std::min(bytes, upload.until - upload.have);
     used_ -= known;
+    used_by_uploads_ -= known;
     upload.have = std::min(upload.have + bytes, upload.total);
     upload.until = std::max(upload.until, upload.have);  // sent on an earlier grant
     upload.last = now;
@@ -53,6 +52,7 @@ void Transfers::took(Instant now, const UploadKey& key, std::size_t bytes) {
 
 void Transfers::drop(Uploads::iterator upload) {
     used_ -= upload->second.until - upload->second.have;
+    used_by_uploads_ -= upload->second.until - upload->second.have;
     if (upload->second.waiting) waiting_uploads_.erase(upload->first);
     uploads_.erase(upload);
 }
@@ -78,14 +78,15 @@ std::optional<Transfers::Grant> Transfers::next_grant() {
     const UploadKey key = queue.front();
     Upload& upload = uploads_.at(key);
     const std::size_t more = std::min(kGrant, upload.total - upload.until);
-    if (used_ + more > max_) return std::nullopt;
+    if (used_ + more > max_ || used_by_uploads_ + more > max_ / 2) return std::nullopt;
     queue.pop_front();
     upload.waiting = false;
     upload.begun = true;
     used_ += more;
+    used_by_uploads_ += more;
     upload.until += more;
     wait(key, upload);
-    return Grant{key, upload.have, upload.until};
+    return Grant{key, upload.until - more, upload.until};
 }
 
 std::optional<UploadKey> Transfers::take_stalled(Instant now, Duration patience) {

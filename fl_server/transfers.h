@@ -1,8 +1,10 @@
 #pragma once
 // One pool of credits for all bytes under way, in both directions: how far each cluster may send
 // its update, and when it gets the next part of the model. So the server's memory does not depend
-// on how many clusters there are. Who has begun comes before who waits to begin: a few transfers
-// are under way at a time, and each of them ends soon. Pure.
+// on how many clusters there are. Updates take at most half of it: they lie in memory, where parts
+// of the model are the model itself, and neither direction stops the other. Who has begun comes
+// before who waits to begin: a few transfers are under way at a time, and each of them ends soon.
+// Pure.
 
 #include <compare>
 #include <cstdint>
@@ -34,7 +36,7 @@ class Transfers {
 
     struct Grant {
         UploadKey key;
-        std::size_t offset = 0;
+        std::size_t offset = 0;  // what came before was granted earlier
         std::size_t until = 0;
     };
     // The next grant that the pool has room for.
@@ -97,6 +99,7 @@ class Transfers {
 
     std::size_t max_;
     std::size_t used_ = 0;
+    std::size_t used_by_uploads_ = 0;
     Uploads uploads_;
     Queues<UploadKey> waiting_uploads_;
     std::map<std::string, Download> downloads_;

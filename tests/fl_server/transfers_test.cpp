@@ -10,11 +10,11 @@ namespace {
 constexpr std::size_t kMiB = 1U << 20;
 
 TEST(Transfers, UploadsBeginInTurnAndWhoHasBegunComesFirst) {
-    Transfers pool(2 * kMiB);
+    Transfers pool(4 * kMiB);
     const Instant now{};
     for (const char* cluster : {"a", "b", "c"})
         pool.start_upload(now, {cluster, 1, 0}, 0, 3 * kMiB);
-    // The first one's window is all that the pool has.
+    // The first one's window is all that the pool has for updates.
     std::size_t until = 0;
     while (const auto grant = pool.next_grant()) {
         EXPECT_EQ(grant->key.cluster, "a");
@@ -38,7 +38,7 @@ TEST(Transfers, UploadsBeginInTurnAndWhoHasBegunComesFirst) {
 }
 
 TEST(Transfers, AStalledUploadLosesItsCredit) {
-    Transfers pool(kMiB);
+    Transfers pool(2 * kMiB);
     Instant now{};
     pool.start_upload(now, {"dead", 1, 0}, 0, kMiB);
     pool.start_upload(now, {"alive", 2, 0}, 0, kMiB);
