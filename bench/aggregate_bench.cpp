@@ -1,5 +1,5 @@
 // ecopipe-bench aggregate: how fast updates fold into the server's sums, beside a plain float axpy
-// of the same size in one thread. Memory to memory, medians of turns A B A B.
+// of the same size. One thread, memory to memory, medians of turns A B A B.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -43,7 +43,6 @@ Result<ExitCode> bench_aggregate(int argc, const char* const* argv) {
     CommandLine line("ecopipe-bench aggregate", "folding updates against a plain float axpy");
     line.integer("parameters", "of the model", {1, 1LL << 32}, 1200000);
     line.integer("turns", "of each", {1, 1000000}, 51);
-    line.integer("threads", "that fold (default: as many as the server uses)", {1, 1024});
     line.flag("json", "as JSON");
     ECOPIPE_ASSIGN_OR_RETURN(const auto leave, line.parse(argc, argv));
     if (leave) return *leave;
@@ -58,9 +57,7 @@ Result<ExitCode> bench_aggregate(int argc, const char* const* argv) {
                              measure_update(layout, *update.bytes, memory_source(base)));
     AggregatorState start;
     start.global = base;
-    const int threads =
-        line.has("threads") ? static_cast<int>(line.get_integer("threads")) : aggregation_threads();
-    Aggregator aggregator(layout, std::move(start), {}, {0, threads, false});
+    Aggregator aggregator(layout, std::move(start), {}, {0, 1, false});
     std::vector<float> sums(elements, 0.0F);
     const auto x = draw(elements, 3);
     std::vector<double> axpy_times;
@@ -81,17 +78,14 @@ Result<ExitCode> bench_aggregate(int argc, const char* const* argv) {
     const double checksum = static_cast<double>(sums[elements / 2]);
     if (line.get_flag("json"))
         fmt::print("{}\n", OrderedJson{{"parameters", elements},
-                                       {"threads", threads},
                                        {"axpy_gb_per_s", bytes / axpy_s / 1e9},
                                        {"fold_gb_per_s", bytes / fold_s / 1e9},
                                        {"ratio", axpy_s / fold_s},
                                        {"checksum", checksum}}
                                .dump());
     else
-        fmt::print(
-            "{} parameters: axpy {:.1f} GB/s of updates, fold in {} threads {:.1f} GB/s, ratio "
-            "{:.2f}\n",
-            elements, bytes / axpy_s / 1e9, threads, bytes / fold_s / 1e9, axpy_s / fold_s);
+        fmt::print("{} parameters: axpy {:.1f} GB/s of updates, fold {:.1f} GB/s, ratio {:.2f}\n",
+                   elements, bytes / axpy_s / 1e9, bytes / fold_s / 1e9, axpy_s / fold_s);
     return ExitCode::kDone;
 }
 

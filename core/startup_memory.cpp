@@ -10,7 +10,10 @@
 
 namespace ecopipe {
 
-void return_large_memory() { ::mallopt(M_MMAP_THRESHOLD, 256 << 10); }
+void return_large_memory() {
+    ::mallopt(M_MMAP_THRESHOLD, 256 << 10);
+    ::mallopt(M_ARENA_MAX, 1);
+}
 
 void release_startup_memory() {
     ::malloc_trim(0);

@@ -19,8 +19,6 @@
 namespace ecopipe {
 namespace {
 
-constexpr std::size_t kBlocksAtOnce = 8;  // of one thread: 512 KiB of F32
-
 using Scratch = std::array<std::byte, kBlockBytesMax>;
 
 template <class T>
@@ -77,10 +75,6 @@ struct Aggregator::Plan {
     std::vector<BlockSourcePtr> sources;  // that inputs point to
 };
 
-int aggregation_threads() {
-    return static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1U, 2U));
-}
-
 Aggregator::Aggregator(const ModelLayout& layout, AggregatorState start, BaseLookup bases,
                        AggregatorOptions options)
     : layout_(layout),
@@ -131,21 +125,15 @@ void Aggregator::merge_integers(const Block& block, const std::byte* update) {
 Result<void> Aggregator::each_range(
     const std::function<Result<void>(std::size_t, std::size_t)>& work) const {
     const std::size_t blocks = layout_.blocks().size();
-    const std::size_t parts = (blocks + kBlocksAtOnce - 1) / kBlocksAtOnce;
-    const auto count =
-        std::clamp<std::size_t>(static_cast<std::size_t>(options_.threads), 1, parts);
-    if (count == 1) return work(0, blocks);
-    // Whoever is free takes the next part: a thread that has to wait for its core holds up nobody.
-    std::atomic<std::size_t> next{0};
-    std::vector<Result<void>> results(count);
-    const auto take = [&](std::size_t thread) {
-        for (std::size_t p = next++; p < parts && results[thread]; p = next++)
-            results[thread] = work(p * kBlocksAtOnce, std::min((p + 1) * kBlocksAtOnce, blocks));
-    };
+    const std::size_t parts =
+        std::clamp<std::size_t>(static_cast<std::size_t>(options_.threads), 1, blocks);
+    std::vector<Result<void>> results(parts);
     {
         std::vector<std::jthread> threads;
-        for (std::size_t t = 1; t < count; ++t) threads.emplace_back([&take, t] { take(t); });
-        take(0);
+        for (std::size_t p = 1; p < parts; ++p)
+            threads.emplace_back(
+                [&, p] { results[p] = work(blocks * p / parts, blocks * (p + 1) / parts); });
+        results[0] = work(0, blocks / parts);
     }
     for (const Result<void>& result : results) ECOPIPE_RETURN_IF_ERROR(result);
     return {};

@@ -34,10 +34,6 @@ struct CheckedUpdate {
 // The flat bytes of a version that updates may start from.
 using BaseLookup = std::function<Result<BlockSourcePtr>(std::uint64_t version)>;
 
-// That the server uses: two, where there are two cores. Folding is bound by memory, so that more
-// would gain little.
-[[nodiscard]] int aggregation_threads();
-
 struct AggregatorOptions {
     double norm_clip = 0;  // a delta's parameters are scaled down to this L2 norm; 0: never
     int threads = 1;

@@ -48,7 +48,6 @@ struct FederationOptions {
     std::vector<KeyValue> client;  // the configuration that every task carries
     std::uint64_t keep_models = 3;
     bool keep_updates = false;
-    int threads = 1;         // that aggregate
     EvaluateModel evaluate;  // none: clusters evaluate
 };
 

@@ -124,7 +124,6 @@ Result<void> configure(const CommandLine& line, ServerOptions& options) {
     federation.state_directory = line.get_text("state");
     federation.rounds = static_cast<std::uint64_t>(line.get_integer("rounds"));
     federation.keep_models = static_cast<std::uint64_t>(line.get_integer("keep-models"));
-    federation.threads = aggregation_threads();
     federation.keep_updates = line.get_flag("keep-updates");
     options.peer_timeout_s = line.get_number("peer-timeout-s");
     ECOPIPE_ASSIGN_OR_RETURN(const ServerConfig config, read_config(line));
