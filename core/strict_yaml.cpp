@@ -55,6 +55,8 @@ class Builder : public YAML::EventHandler {
     void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                   const std::string& text) override {
         no_anchor(mark, anchor);
+        // yaml-cpp 0.7 makes a lone byte A0 of a NUL character.
+        if (!is_utf8(text)) throw Refusal{mark.line, "a text is not UTF-8"};
         if (tag != "?" && tag != "!" && !tag.empty())
             throw Refusal{mark.line, "tags are not accepted"};
         if (expects_key()) {

@@ -40,17 +40,21 @@ Statement::~Statement() {
 Statement::Statement(Statement&& other) noexcept
     : database_(other.database_),
       statement_(std::exchange(other.statement_, nullptr)),
+      error_(std::move(other.error_)),
       next_parameter_(other.next_parameter_) {}
 
 Statement& Statement::bind(std::int64_t value) {
+    if (statement_ == nullptr) return *this;
     ECOPIPE_CHECK(sqlite3_bind_int64(statement_, next_parameter_++, value) == SQLITE_OK);
     return *this;
 }
 Statement& Statement::bind(double value) {
+    if (statement_ == nullptr) return *this;
     ECOPIPE_CHECK(sqlite3_bind_double(statement_, next_parameter_++, value) == SQLITE_OK);
     return *this;
 }
 Statement& Statement::bind(std::string_view value) {
+    if (statement_ == nullptr) return *this;
     // SQLITE_TRANSIENT, which is an old-style cast of -1: SQLite copies the text.
     const auto copy = reinterpret_cast<sqlite3_destructor_type>(std::intptr_t{-1});
     ECOPIPE_CHECK(sqlite3_bind_text(statement_, next_parameter_++, value.data(),
@@ -58,11 +62,13 @@ Statement& Statement::bind(std::string_view value) {
     return *this;
 }
 Statement& Statement::bind_null() {
+    if (statement_ == nullptr) return *this;
     ECOPIPE_CHECK(sqlite3_bind_null(statement_, next_parameter_++) == SQLITE_OK);
     return *this;
 }
 
 Result<bool> Statement::step() {
+    if (statement_ == nullptr) return fail(ExitCode::kBadFile, error_);
     const int code = sqlite3_step(statement_);
     if (code == SQLITE_ROW) return true;
     if (code == SQLITE_DONE) return false;
@@ -106,6 +112,12 @@ Result<Database> Database::open(const std::string& path, bool read_only) {
                     fmt::format("{}: {}", path,
                                 handle->database ? sqlite3_errmsg(handle->database) : "no memory"));
     sqlite3_busy_timeout(handle->database, kBusyMs);
+    // A file may be damaged, or made to harm: nothing in its schema runs, and it cannot be written
+    // to except by our statements.
+    sqlite3_db_config(handle->database, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
+    sqlite3_db_config(handle->database, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
+    sqlite3_db_config(handle->database, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, nullptr);
+    sqlite3_db_config(handle->database, SQLITE_DBCONFIG_ENABLE_VIEW, 0, nullptr);
     Database database(std::move(handle));
     if (!read_only)
         for (const char* setting : {"PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL"})
@@ -122,9 +134,11 @@ Result<void> Database::execute(const std::string& sql) {
 
 Statement Database::statement(const char* sql) {
     sqlite3_stmt*& prepared = handle_->prepared[sql];
-    if (prepared == nullptr)
-        ECOPIPE_CHECK(sqlite3_prepare_v3(handle_->database, sql, -1, SQLITE_PREPARE_PERSISTENT,
-                                         &prepared, nullptr) == SQLITE_OK);
+    if (prepared == nullptr &&
+        sqlite3_prepare_v3(handle_->database, sql, -1, SQLITE_PREPARE_PERSISTENT, &prepared,
+                           nullptr) != SQLITE_OK)
+        return {handle_->database, nullptr,
+                fmt::format("journal: {}", sqlite3_errmsg(handle_->database))};
     return Statement(handle_->database, prepared);
 }
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "core/result.h"
 
@@ -15,11 +16,12 @@ struct sqlite3_stmt;
 namespace ecopipe {
 
 // One use of a prepared statement: bind, then step; gone, it may be used again. Columns and
-// parameters count from 0 in the order they stand.
+// parameters count from 0 in the order they stand. One that could not be prepared, because the file
+// has no such table or is damaged, takes parameters and says so at the first step.
 class Statement {
   public:
-    Statement(sqlite3* database, sqlite3_stmt* statement)
-        : database_(database), statement_(statement) {}
+    Statement(sqlite3* database, sqlite3_stmt* statement, std::string error = {})
+        : database_(database), statement_(statement), error_(std::move(error)) {}
     ~Statement();
     Statement(Statement&& other) noexcept;
     Statement(const Statement&) = delete;
@@ -47,7 +49,8 @@ class Statement {
 
   private:
     sqlite3* database_;
-    sqlite3_stmt* statement_;
+    sqlite3_stmt* statement_;  // null when it could not be prepared
+    std::string error_;        // then
     int next_parameter_ = 1;
 };
 

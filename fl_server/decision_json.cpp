@@ -7,6 +7,15 @@
 namespace ecopipe {
 namespace {
 
+// An enumerator by its number, from the first to the last.
+template <class E>
+E enumerator(const Json& number, E first, E last) {
+    const auto n = number.get<std::int64_t>();
+    if (n < static_cast<std::int64_t>(first) || n > static_cast<std::int64_t>(last))
+        throw Json::out_of_range::create(401, fmt::format("{} is no enumerator", n), &number);
+    return static_cast<E>(n);
+}
+
 Json term_json(const Term& term) {
     return {{"source", static_cast<int>(term.source)},
             {"version", term.version},
@@ -22,8 +31,8 @@ Json terms_json(const std::vector<Term>& terms) {
 std::vector<Term> terms_from(const Json& list) {
     std::vector<Term> terms;
     for (const Json& t : list)
-        terms.push_back({static_cast<Term::Source>(t.at("source").get<int>()), t.at("version"),
-                         t.at("slot"), t.at("stored"), t.at("coefficient")});
+        terms.push_back({enumerator(t.at("source"), Term::Source::kGlobal, Term::Source::kStored),
+                         t.at("version"), t.at("slot"), t.at("stored"), t.at("coefficient")});
     return terms;
 }
 
@@ -67,15 +76,16 @@ Result<Recipe> recipe_from(const Json& json) {
         for (const Json& c : json.at("close"))
             recipe.close.push_back(
                 {c.at("slot"),
-                 {static_cast<Combine::Rule>(c.at("rule").get<int>()), c.at("divisor"),
-                  c.at("trim"), c.at("byzantine"), c.at("keep")}});
+                 {enumerator(c.at("rule"), Combine::Rule::kMean, Combine::Rule::kMultiKrum),
+                  c.at("divisor"), c.at("trim"), c.at("byzantine"), c.at("keep")}});
         for (const Json& k : json.at("keep"))
             recipe.keep.push_back({k.at("name"), terms_from(k.at("terms"))});
         recipe.next = terms_from(json.at("next"));
         if (json.contains("optimizer")) {
             const Json& o = json.at("optimizer");
             recipe.optimizer =
-                ServerOptimizer{static_cast<ServerOptimizer::Kind>(o.at("kind").get<int>()),
+                ServerOptimizer{enumerator(o.at("kind"), ServerOptimizer::Kind::kMomentum,
+                                           ServerOptimizer::Kind::kYogi),
                                 o.at("lr"), o.at("beta1"), o.at("beta2"), o.at("tau")};
         }
         return recipe;
@@ -97,10 +107,11 @@ Result<ModelLayout> layout_from(const Json& json) {
         auto tensors, guarded([&] {
             std::vector<LayoutTensor> list;
             for (const Json& t : json)
-                list.push_back({t.at("name"), static_cast<DType>(t.at("dtype").get<int>()),
-                                t.at("shape").get<Shape>(),
-                                static_cast<StateKind>(t.at("kind").get<int>()), t.at("layer"), 0,
-                                0});
+                list.push_back(
+                    {t.at("name"), enumerator(t.at("dtype"), DType::kF32, DType::kBool),
+                     t.at("shape").get<Shape>(),
+                     enumerator(t.at("kind"), StateKind::kParameter, StateKind::kInteger),
+                     t.at("layer"), 0, 0});
             return list;
         }));
     return ModelLayout::create(std::move(tensors));

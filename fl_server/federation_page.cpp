@@ -80,7 +80,7 @@ OrderedJson rounds_of(const std::deque<RoundView>& rounds) {
     for (const RoundView& round : rounds) {
         OrderedJson row{{"round", round.round},
                         {"group", group_name(static_cast<int>(round.group))},
-                        {"clusters", {fmt::format("{}", round.clusters)}},
+                        {"clusters", round.clusters},
                         {"samples", round.samples},
                         {"rejected", round.rejected}};
         if (round.accuracy >= 0) row["accuracy"] = round.accuracy;
@@ -167,7 +167,7 @@ OrderedJson FederationPage::document(std::int64_t now_unix_ms) const {
         {"updated_unix_ms", round_unix_ms_},
         {"now_unix_ms", now_unix_ms},
         {"strategy", now_.strategy},
-        {"round", newest_round_},
+        {"round", now_.version},
         {"rounds_wanted", now_.rounds}};
     OrderedJson evaluation = OrderedJson::object();
     if (!rounds_.empty() && rounds_.back().accuracy >= 0)

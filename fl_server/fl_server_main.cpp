@@ -16,6 +16,7 @@
 #include "stage_runtime/model/safetensors.h"
 #include "stage_runtime/torch_compat.h"
 #include "transport/security.h"
+#include "transport/web_server.h"
 
 namespace ecopipe {
 namespace {
@@ -43,6 +44,9 @@ void declare(CommandLine& line) {
                 10);
     line.text("config", "server.yaml with strategy:, client: and limits:");
     line.text("metrics-bind", "ADDRESS:PORT of the Prometheus text, /metrics");
+    line.text(
+        "web",
+        "show the federation as a page on this address, such as 127.0.0.1:8080 (port 0: any)");
     line.integer("keep-models", "older versions that stay on disk", {0, 1000000000}, 3);
     line.flag("keep-updates", "keep every update, for replay");
     line.text("cluster", "with admit: the cluster to take out of quarantine");
@@ -145,6 +149,11 @@ Result<void> configure(const CommandLine& line, ServerOptions& options) {
         fmt::format("{} {} {}", name, settings.parameters.json(kind->rules).dump(), settings.seed);
     federation.identity["norm_clip"] = fmt::format("{}", federation.limits.norm_clip);
     ECOPIPE_ASSIGN_OR_RETURN(options.strategy, make_strategy(settings));
+    if (line.has("web")) {
+        ECOPIPE_ASSIGN_OR_RETURN(
+            options.web, parse_web_address(line.get_text("web"), line.get_flag("insecure")));
+        options.title = fmt::format("a federation of {}", printable(line.get_text("model")));
+    }
     if (!line.has("metrics-bind")) return {};
     ECOPIPE_ASSIGN_OR_RETURN(
         options.metrics,

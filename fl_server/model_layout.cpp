@@ -23,6 +23,8 @@ Result<ModelLayout> ModelLayout::create(std::vector<LayoutTensor> tensors) {
         if (!bytes) return refuse("its shape is not valid");
         if (is_floating(tensor.dtype) == (tensor.kind == StateKind::kInteger))
             return refuse("its kind does not fit its type");
+        if (*bytes > kModelBytesMax - layout.bytes_)
+            return refuse("the model has more than 64 GiB with it");
         tensor.offset = layout.bytes_;
         tensor.bytes = *bytes;
         const std::size_t size = dtype_bytes(tensor.dtype);

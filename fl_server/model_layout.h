@@ -41,6 +41,7 @@ struct Block {
     bool narrow = false;
 };
 
+inline constexpr std::size_t kModelBytesMax = std::size_t{64} << 30;
 inline constexpr std::size_t kBlockElements = 16U << 10;  // 64 KiB of F32: stays in L2
 inline constexpr std::size_t kBlockBytesMax = kBlockElements * sizeof(double);
 

@@ -15,8 +15,6 @@
 namespace ecopipe {
 namespace {
 
-constexpr std::size_t kModelBytesMax = 1ULL << 40;
-
 // The safetensors header of a layout's flat bytes, its length included.
 std::string header_of(const ModelLayout& layout) {
     OrderedJson header = OrderedJson::object();

@@ -11,10 +11,13 @@
 #include "core/command_line.h"
 #include "core/inbox.h"
 #include "core/log.h"
+#include "core/wall_clock.h"
 #include "fl_server/control_socket.h"
+#include "fl_server/federation_page.h"
 #include "fl_server/transfers.h"
 #include "transport/message_socket.h"
 #include "transport/messages.h"
+#include "transport/web_page.h"
 
 namespace ecopipe {
 namespace {
@@ -62,12 +65,14 @@ class Server {
     Server(ServerOptions options, const ModelLayout& layout)
         : options_(std::move(options)),
           layout_(layout),
-          transfers_(options_.federation.limits.credit_mib << 20U) {}
+          transfers_(options_.federation.limits.credit_mib << 20U),
+          page_(options_.title, unix_ms_now()) {}
 
     Result<ExitCode> run(const std::string& initial);
 
   private:
     Result<void> open(const std::string& initial);
+    Result<void> serve_page();
     Result<void> turn();
     Result<void> handle(const Received& message);
     Result<void> on_hello(const Received& message, const ClusterHello& hello);
@@ -116,6 +121,8 @@ class Server {
     Inbox<Order> orders_;
     std::vector<Order> backups_;
     std::unique_ptr<ControlSocket> control_;
+    FederationPage page_;
+    std::unique_ptr<WebServer> web_;  // reads page_
     NetLoop loop_;
     std::unique_ptr<MessageSocket> socket_;
 };
@@ -155,6 +162,17 @@ Result<void> Server::open(const std::string& initial) {
     ECOPIPE_ASSIGN_OR_RETURN(
         control_, ControlSocket::open(options_.federation.state_directory + "/control.sock",
                                       options_.metrics, command));
+    return serve_page();
+}
+
+Result<void> Server::serve_page() {
+    if (!options_.web) return {};
+    ECOPIPE_ASSIGN_OR_RETURN(
+        web_,
+        WebServer::start(*options_.web,
+                         web_page_routes([this] { return page_.document(unix_ms_now()).dump(); },
+                                         [this] { return std::to_string(page_.revision()); })));
+    log_info("page: {}", web_->url());
     return {};
 }
 
@@ -465,6 +483,7 @@ void Server::publish_view() {
     view->bytes_out = bytes_out_;
     view->credit_bytes = transfers_.used();
     view->credit_bytes_max = transfers_.bytes_max();
+    page_.update(*view, unix_ms_now());
     control_->publish(std::move(view));
 }
 

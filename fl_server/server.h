@@ -16,6 +16,8 @@ struct ServerOptions {
     Endpoint bind;
     std::shared_ptr<KeyRing> keys;    // null: without
     std::optional<Endpoint> metrics;  // where the Prometheus text is served; none: nowhere
+    std::optional<Endpoint> web;      // where the page is served; none: nowhere
+    std::string title;                // of the page
     FederationOptions federation;
     std::string model_id;  // as clusters must name it
     std::unique_ptr<Strategy> strategy;

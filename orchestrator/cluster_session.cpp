@@ -4,11 +4,11 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <numeric>
 #include <random>
 
 #include "core/log.h"
 #include "core/step_number.h"
+#include "orchestrator/evaluation_reader.h"
 #include "stage_runtime/model/state_names.h"
 #include "stage_runtime/stage_machine.h"
 #include "transport/key_ring.h"
@@ -814,7 +814,7 @@ Result<void> ClusterSession::commit(double learning_rate, double gradient_scale)
     return {};
 }
 
-Result<LossSum> ClusterSession::evaluate(const Dataset& data, int batch) {
+Result<LossSum> ClusterSession::evaluate(const Dataset& data, int batch, int readers) {
     LossSum loss;
     ECOPIPE_ASSIGN_OR_RETURN(const bool committed,
                              pump_or_recover([&] { return machine_.all_committed(); },
@@ -823,19 +823,13 @@ Result<LossSum> ClusterSession::evaluate(const Dataset& data, int batch) {
     done_.reset();
     begin_ = {};
     begin_.mode = StepMode::kEvaluate;
-    for (std::int64_t at = 0; at < data.size(); at += batch)
-        begin_.micro_batch_samples.push_back(
-            static_cast<std::uint32_t>(std::min<std::int64_t>(batch, data.size() - at)));
+    EvaluationReader reader(data, batch, readers);
+    for (std::uint64_t m = 0; m < reader.count(); ++m)
+        begin_.micro_batch_samples.push_back(static_cast<std::uint32_t>(reader.samples(m)));
     step_ = state_step_;  // an evaluation's tensors are of the step that comes next
     ECOPIPE_RETURN_IF_ERROR(absorb(machine_.on(session_event::BeginWanted{step_, true})));
-    std::vector<std::int64_t> indices;
-    std::int64_t next = 0;
-    const auto samples = begin_.micro_batch_samples;
-    for (std::size_t m = 0; m < samples.size() && !machine_.broken(); ++m) {
-        indices.resize(samples[m]);
-        std::iota(indices.begin(), indices.end(), next);
-        next += static_cast<std::int64_t>(indices.size());
-        ECOPIPE_ASSIGN_OR_RETURN(Batch part, data.batch(indices));
+    for (std::uint64_t m = 0; m < reader.count() && !machine_.broken(); ++m) {
+        ECOPIPE_ASSIGN_OR_RETURN(Batch part, reader.take());
         const auto id = static_cast<std::uint32_t>(m);
         ECOPIPE_RETURN_IF_ERROR(send_when_room(plan_.stages.back().device,
                                                address(TensorKind::kEvalLabel, step_, id),

@@ -87,7 +87,7 @@ class ClusterSession : public TrainingEngine {
                             double loss_divisor, bool trace) override;
     Result<StepOutcome> finish_step() override;
     Result<void> commit(double learning_rate, double gradient_scale) override;
-    Result<LossSum> evaluate(const Dataset& data, int batch) override;
+    Result<LossSum> evaluate(const Dataset& data, int batch, int readers) override;
     Result<TensorMap> state(bool optimizer_state) override;
     std::optional<std::uint64_t> take_rewind() override;
     std::vector<ClusterEvent> take_events() override;

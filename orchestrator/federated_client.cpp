@@ -26,8 +26,9 @@ Result<std::vector<KeyValue>> FederatedClient::join(const Dataset& train) {
         if (const std::int64_t label = train.label(i); label >= 0)
             ++counts[static_cast<std::size_t>(label)];
     hello.label_counts = label_report(std::move(counts), options_.report_labels);
-    ECOPIPE_ASSIGN_OR_RETURN(const ClusterWelcome welcome,
-                             link_.join(options_.server, options_.server_name, hello, options_.timeout_s));
+    ECOPIPE_ASSIGN_OR_RETURN(
+        const ClusterWelcome welcome,
+        link_.join(options_.server, options_.server_name, hello, options_.timeout_s));
     link_.set_patience(options_.reconnect_timeout_s);
     log_info("cluster {} joined the federation of {}", options_.cluster, options_.server.text());
     return welcome.client;
@@ -91,7 +92,8 @@ Result<std::optional<LossSum>> FederatedClient::evaluate(TrainingEngine& engine,
     const int batch =
         (trainer_options.batch + trainer_options.micro_batches - 1) / trainer_options.micro_batches;
     for (;;) {
-        ECOPIPE_ASSIGN_OR_RETURN(const LossSum sum, engine.evaluate(*data.test, batch));
+        ECOPIPE_ASSIGN_OR_RETURN(const LossSum sum,
+                                 engine.evaluate(*data.test, batch, trainer_options.readers));
         if (!engine.take_rewind()) return std::optional(sum);
         ECOPIPE_RETURN_IF_ERROR(engine.load(model, key));
     }

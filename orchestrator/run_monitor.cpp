@@ -6,6 +6,7 @@
 
 #include "core/files.h"
 #include "core/log.h"
+#include "core/wall_clock.h"
 #include "orchestrator/status_file.h"
 #include "orchestrator/view_document.h"
 #include "transport/web_page.h"

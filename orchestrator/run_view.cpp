@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 
 #include "core/log.h"
 
@@ -53,12 +52,6 @@ const char* run_state_text(RunState state) {
             return "failed";
     }
     return "unknown";
-}
-
-std::int64_t unix_ms_now() {
-    return std::chrono::duration_cast<std::chrono::milliseconds>(
-               std::chrono::system_clock::now().time_since_epoch())
-        .count();
 }
 
 RunView::RunView(std::function<std::int64_t()> unix_ms) : unix_ms_(std::move(unix_ms)) {

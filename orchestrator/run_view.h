@@ -139,7 +139,4 @@ class RunView : public SessionObserver {
     std::map<std::pair<std::string, std::string>, std::pair<double, double>> links_;
 };
 
-// The real time, for everything but tests.
-[[nodiscard]] std::int64_t unix_ms_now();
-
 }  // namespace ecopipe

@@ -2,11 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <numeric>
-
 #include "core/clock.h"
 #include "core/step_number.h"
 #include "core/tensor_memory.h"
+#include "orchestrator/evaluation_reader.h"
 
 namespace ecopipe {
 namespace {
@@ -56,14 +55,11 @@ class SingleEngine : public TrainingEngine {
         return {};
     }
 
-    Result<LossSum> evaluate(const Dataset& data, int batch) override {
+    Result<LossSum> evaluate(const Dataset& data, int batch, int readers) override {
         LossTotals totals;
-        std::vector<std::int64_t> indices;
-        for (std::int64_t begin = 0; begin < data.size(); begin += batch) {
-            indices.resize(
-                static_cast<std::size_t>(std::min<std::int64_t>(batch, data.size() - begin)));
-            std::iota(indices.begin(), indices.end(), begin);
-            ECOPIPE_ASSIGN_OR_RETURN(const Batch part, data.batch(indices));
+        EvaluationReader reader(data, batch, readers);
+        for (std::uint64_t i = 0; i < reader.count(); ++i) {
+            ECOPIPE_ASSIGN_OR_RETURN(const Batch part, reader.take());
             ECOPIPE_RETURN_IF_ERROR(process_.evaluate(part, totals));
         }
         return sums(totals);

@@ -7,6 +7,7 @@
 #include <ctime>
 
 #include "core/command_line.h"
+#include "core/wall_clock.h"
 #include "orchestrator/live_table.h"
 #include "orchestrator/status_file.h"
 #include "orchestrator/view_document.h"

@@ -11,6 +11,7 @@
 
 #include "core/files.h"
 #include "core/log.h"
+#include "core/wall_clock.h"
 #include "orchestrator/live_table.h"
 #include "orchestrator/view_document.h"
 

@@ -221,7 +221,8 @@ Result<void> Trainer::train(const Stretch& stretch, TrainResult& result) {
 Result<std::optional<LossSum>> Trainer::evaluate(const Dataset& data, const std::string& split,
                                                  double epoch) {
     const int batch_size = (options_.batch + options_.micro_batches - 1) / options_.micro_batches;
-    ECOPIPE_ASSIGN_OR_RETURN(const LossSum loss, engine_.evaluate(data, batch_size));
+    ECOPIPE_ASSIGN_OR_RETURN(const LossSum loss,
+                             engine_.evaluate(data, batch_size, options_.readers));
     if (const auto back = engine_.take_rewind()) {
         went_back_to_ = back;
         return std::optional<LossSum>();

@@ -62,8 +62,9 @@ class TrainingEngine {
                                                   double loss_divisor, bool trace) = 0;
     [[nodiscard]] virtual Result<StepOutcome> finish_step() = 0;
     [[nodiscard]] virtual Result<void> commit(double learning_rate, double gradient_scale) = 0;
-    // Streams a split through the model in batches of `batch` samples.
-    [[nodiscard]] virtual Result<LossSum> evaluate(const Dataset& data, int batch) = 0;
+    // Streams a split through the model in batches of `batch` samples, which `readers` threads read
+    // ahead.
+    [[nodiscard]] virtual Result<LossSum> evaluate(const Dataset& data, int batch, int readers) = 0;
     [[nodiscard]] virtual Result<TensorMap> state(
         bool optimizer_state) = 0;  // in the model's order
     // After any of the above: the step that all have gone back to, when something failed and was

@@ -207,7 +207,8 @@ OrderedJson alternatives_json(const Plan& plan) {
     OrderedJson out = OrderedJson::object();
     if (plan.single_device) {
         out["single_device_ms"] = plan.single_device->step_ms;
-        out["single_device"] = plan.single_device->device;
+        // Plans of before this was said have no name.
+        if (!plan.single_device->device.empty()) out["single_device"] = plan.single_device->device;
         out["single_device_threads"] = plan.single_device->threads;
     }
     for (const WhatIf& row : plan.what_if) {

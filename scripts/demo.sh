@@ -2,16 +2,28 @@
 # From nothing to a trained pipeline and a short federation on this machine alone, in under ten minutes on two cores:
 # installs, builds, profiles, plans, trains over emulated unequal devices on Fashion-MNIST, federates two clusters.
 # Results lie in run/demo; a second call keeps what is built and trains afresh.
+#
+#   demo.sh [--small]    (--small trains for seconds only, with the programs that are built already: a test does so)
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+samples=12000 home_samples=3000 rounds=4 small=no
+if [ $# -eq 1 ] && [ "$1" = --small ]; then
+    small=yes samples=640 home_samples=200 rounds=2
+elif [ $# -ne 0 ]; then
+    echo "demo.sh: expected --small or nothing" >&2
+    exit 2
+fi
 
 say() { printf '\n== %s\n' "$*"; }
 started=$SECONDS
 out=run/demo
 bin=build/bin
 
-say "building (the first time takes some minutes)"
-scripts/build.sh >/dev/null
+if [ $small = no ]; then
+    say "building (the first time takes some minutes)"
+    scripts/build.sh >/dev/null
+fi
 rm -rf "$out"
 mkdir -p "$out"
 
@@ -34,7 +46,7 @@ $bin/ecopipe-plan --cluster "$out/cluster.yaml" --profile "$out/profile.json" --
 
 say "training a pipeline over the emulated devices"
 $bin/ecopipe-train --local --cluster "$out/cluster.yaml" --plan "$out/plan.json" --model fashion_cnn --data fashion-mnist \
-    --data-limit 12000 --epochs 1 --out "$out/pipeline"
+    --data-limit "$samples" --epochs 1 --out "$out/pipeline"
 
 say "federating two clusters, each with half of the classes"
 pids=()
@@ -47,14 +59,14 @@ cat >"$out/server.yaml" <<'YAML'
 client: {epochs: 1, batch: 32, micro_batches: 4, lr: 0.02}
 YAML
 port=$((20000 + RANDOM % 20000))
-$bin/ecopipe-fl-server --bind "tcp://127.0.0.1:$port" --model lenet5 --state "$out/server" --rounds 4 \
+$bin/ecopipe-fl-server --bind "tcp://127.0.0.1:$port" --model lenet5 --state "$out/server" --rounds "$rounds" \
     --eval-data fashion-mnist --config "$out/server.yaml" >"$out/server.log" 2>&1 &
 pids+=($!)
 server=$!
 clients=()
 for half in 0,1,2,3,4 5,6,7,8,9; do
     name=home-${half%%,*}
-    $bin/ecopipe-train --single --model lenet5 --data fashion-mnist --classes "$half" --data-limit 3000 \
+    $bin/ecopipe-train --single --model lenet5 --data fashion-mnist --classes "$half" --data-limit "$home_samples" \
         --federated "tcp://127.0.0.1:$port" --cluster-name "$name" --out "$out/$name" --quiet >"$out/$name.log" 2>&1 &
     pids+=($!)
     clients+=($!)

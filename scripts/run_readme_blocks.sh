@@ -36,6 +36,8 @@ groups=() names=()
 
 cleanup() {
     for group in "${groups[@]}"; do kill -KILL -- "-$group" 2>/dev/null || true; done
+    # Also what a block started over ssh.
+    for machine in hub pi; do ip netns pids "$space-$machine" 2>/dev/null | xargs -r kill -KILL 2>/dev/null || true; done
     wait 2>/dev/null || true
     ip netns del "$space-hub" 2>/dev/null || true
     ip netns del "$space-pi" 2>/dev/null || true
@@ -76,6 +78,19 @@ extract() {
 # A reader has cloned the repository and built it on both machines; here both see one working directory.
 mkdir "$work/ecopipe"
 ln -s "$root/build" "$root/scripts" "$root/examples" "$work/ecopipe/"
+# ssh between them: who logs in lands beside that directory, on the machine with that address.
+mkdir "$work/programs"
+cat >"$work/programs/ssh" <<STUB
+#!/usr/bin/env bash
+while [[ \$1 == -* ]]; do if [[ \$1 == -[oF] ]]; then shift 2; else shift; fi; done
+case \$1 in
+    user@192.168.1.10) machine=hub ;;
+    user@192.168.1.21) machine=pi ;;
+    *) echo "ssh: \$1 is no machine here" >&2; exit 255 ;;
+esac
+cd "$work" && exec ip netns exec "$space-\$machine" sh -c "\${*:2}"
+STUB
+chmod +x "$work/programs/ssh"
 
 started=$SECONDS
 await_all() {
@@ -106,7 +121,7 @@ while read -r number machine name beside; do
     echo "== on $machine: $name"
     (
         cd "$work/ecopipe"
-        exec setsid ip netns exec "$space-$machine" bash -euo pipefail "$work/$number.sh" >"$work/$number-$name.log" 2>&1 </dev/null
+        PATH=$work/programs:$PATH exec setsid ip netns exec "$space-$machine" bash -euo pipefail "$work/$number.sh" >"$work/$number-$name.log" 2>&1 </dev/null
     ) &
     groups+=($!) names+=("$machine $name")
     [ "$beside" = '&' ] || await_all

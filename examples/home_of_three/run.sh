@@ -2,7 +2,7 @@
 # Trains fashion_cnn as a pipeline over three unequal devices, emulated on this machine, then once more in one process, and
 # compares the two models byte for byte: where a layer runs changes nothing but the time.
 #
-#   run.sh [--samples 6400] [--out run/home_of_three]
+#   run.sh [--samples 6400] [--out run/home_of_three] [-- FLAG...]    (flags for both trainings)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=examples/home_of_three
@@ -13,7 +13,7 @@ die() {
     echo "run.sh: $2" >&2
     exit "$1"
 }
-while [ $# -gt 0 ]; do
+while [ $# -gt 0 ] && [ "$1" != -- ]; do
     [ $# -ge 2 ] || die 2 "$1: expected a value, found none"
     case "$1" in
         --samples) samples=$2 ;;
@@ -26,7 +26,7 @@ done
 rm -rf "$out/pipeline" "$out/single"
 
 # The same for both: model, data, seed, batch and micro-batch count decide every bit of the result.
-common=(--model fashion_cnn --data fashion-mnist --data-limit "$samples" --batch 64 --micro-batches 8 --seed 1)
+common=(--model fashion_cnn --data fashion-mnist --data-limit "$samples" --batch 64 --micro-batches 8 --seed 1 "${@:2}")
 
 echo "== a pipeline over hub, laptop and pi"
 $bin/ecopipe-train --local --cluster $here/cluster.yaml "${common[@]}" --out "$out/pipeline"

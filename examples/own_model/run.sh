@@ -4,22 +4,29 @@
 # random here, since nothing is downloaded; with a state dict of your own, give export_sequential.py --state-dict FILE.
 # Needs the Debian packages python3-torchvision and dataset-fashion-mnist.
 #
-#   run.sh [--out run/own_model]
+#   run.sh [--pictures 1200] [--epochs 3] [--out run/own_model]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=examples/own_model
 bin=build/bin
-out=run/own_model
-if [ $# -eq 2 ] && [ "$1" = --out ]; then
-    out=$2
-elif [ $# -ne 0 ]; then
-    echo "run.sh: expected --out DIR or nothing" >&2
-    exit 2
-fi
-[ -x $bin/ecopipe-train ] || {
-    echo "run.sh: $bin/ecopipe-train is not there; run scripts/build.sh first" >&2
-    exit 2
+pictures=1200 epochs=3 out=run/own_model
+
+die() {
+    echo "run.sh: $2" >&2
+    exit "$1"
 }
+while [ $# -gt 0 ]; do
+    [ $# -ge 2 ] || die 2 "$1: expected a value, found none"
+    case "$1" in
+        --pictures) pictures=$2 ;;
+        --epochs) epochs=$2 ;;
+        --out) out=$2 ;;
+        *) die 2 "expected --pictures, --epochs or --out, found '$1'" ;;
+    esac
+    shift 2
+done
+[[ $pictures =~ ^[0-9]{3,5}$ ]] || die 2 "--pictures: expected 100 to 60000, found '$pictures'"
+[ -x $bin/ecopipe-train ] || die 2 "$bin/ecopipe-train is not there; run scripts/build.sh first"
 # Debian's python3-torchvision belongs to Debian's python3, which need not be the first in the PATH.
 python=/usr/bin/python3
 [ -x $python ] || python=python3
@@ -27,7 +34,7 @@ mkdir -p "$out"
 rm -rf "$out/pictures" "$out/tuned" "$out/reference"
 
 echo "== a folder of pictures"
-$python $here/make_pictures.py "$out/pictures" 1200 200
+$python $here/make_pictures.py "$out/pictures" "$pictures" $((pictures / 6))
 ls "$out/pictures/train"
 
 echo "== the model from Python"
@@ -46,7 +53,7 @@ JSON
 learn=(--model "$out/resnet18.pt" --data "folder:$out/pictures" --resize 32x32
     --normalize 0.485,0.456,0.406/0.229,0.224,0.225 --augment flip,crop --freeze 'conv1.*,bn1.*,layer1*,layer2*,layer3*'
     --optimizer adamw --lr 0.002 --weight-decay 0.01 --lr-schedule cosine --warmup-steps 5 --clip-norm 1
-    --validation-fraction 0.1 --early-stop 2 --epochs 3)
+    --validation-fraction 0.1 --early-stop 2 --epochs "$epochs")
 
 echo "== fine-tuning on three devices"
 $bin/ecopipe-train --local --cluster $here/cluster.yaml --plan "$out/plan.json" "${learn[@]}" --out "$out/tuned"

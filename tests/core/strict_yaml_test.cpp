@@ -41,6 +41,8 @@ TEST(ParseYaml, RefusesDuplicatesAliasesTagsAndDepth) {
 TEST(StrictYaml, OtherTextThanUtf8IsRefused) {
     EXPECT_TRUE(parse_yaml("name: caf\xc3\xa9\n", "f"));
     EXPECT_FALSE(parse_yaml("name: caf\xe9\n", "f"));
+    using namespace std::string_view_literals;
+    EXPECT_EQ(problem(parse_yaml("a: x\0 y\n"sv, "f")), "f: line 1: a text is not UTF-8");
 }
 
 }  // namespace

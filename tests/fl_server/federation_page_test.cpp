@@ -61,10 +61,25 @@ TEST(FederationPage, TellsWhatChangedSinceTheViewBefore) {
     EXPECT_EQ(page.document(5000)["events"].size(), 7U) << "nothing is told twice";
 }
 
+TEST(FederationPage, KnowsTheRoundOfAServerThatWasStartedAgain) {
+    FederationPage page("a federation", 1000);
+    FederationView view = of_two();
+    view.version = 7;  // its rounds were told by the process before
+    page.update(view, 2000);
+    EXPECT_EQ(page.document(2000)["round"], 7);
+    EXPECT_EQ(page.document(2000)["rounds"].size(), 0U);
+    view.version = 8;
+    view.recent.push_back({8, 5, 0, 2, 200, 0.75, 0.5, 0});
+    page.update(view, 3000);
+    EXPECT_EQ(page.document(3000)["round"], 8);
+    EXPECT_EQ(page.document(3000)["rounds"][0]["clusters"], 2);
+}
+
 TEST(FederationPage, StaysSmallOverAHundredThousandRounds) {
     FederationPage page("a federation", 0);
     FederationView view = of_two();
     for (std::uint64_t round = 1; round <= 100000; ++round) {
+        view.version = round;
         view.recent = {{round, 0, 0, 2, 200, 0.5, 1.5, 0}};
         ++view.sites[0].rejections;
         page.update(view, static_cast<std::int64_t>(round));

@@ -7,7 +7,7 @@
 #include <limits>
 #include <thread>
 
-#include "orchestrator/batch_reader.h"
+#include "orchestrator/evaluation_reader.h"
 #include "orchestrator/lr_schedule.h"
 #include "orchestrator/validation_history.h"
 #include "stage_runtime/engine/clip_scale.h"
@@ -113,6 +113,53 @@ TEST(BatchReader, HandsOnWhatWentWrong) {
     EXPECT_TRUE(reader.take(0));
     EXPECT_EQ(reader.take(1).error().message, "a.jpg: is no whole JPEG");
     EXPECT_EQ(reader.take(2).error().message, "reading the batch of step 3: thrown");
+}
+
+// Its inputs are the indices that were asked for; index 5 is damaged.
+class Numbered : public Dataset {
+  public:
+    explicit Numbered(std::int64_t size) : size_(size) {}
+    std::int64_t size() const override { return size_; }
+    Shape sample_shape() const override { return {1}; }
+    int num_classes() const override { return 1; }
+    std::int64_t label(std::int64_t) const override { return 0; }
+    Result<Batch> batch(std::span<const std::int64_t> indices) const override {
+        const auto n = static_cast<std::int64_t>(indices.size());
+        Batch out{HostTensor::allocate(DType::kI64, {n}), HostTensor::allocate(DType::kI64, {n})};
+        for (std::size_t i = 0; i < indices.size(); ++i) {
+            if (indices[i] == 5) return fail(ExitCode::kBadFile, "5.png: is damaged");
+            out.inputs.as<std::int64_t>()[i] = indices[i];
+        }
+        return out;
+    }
+
+  private:
+    std::int64_t size_;
+};
+
+TEST(EvaluationReader, ReadsEverySampleOnceInOrder) {
+    const Numbered data(5);
+    EvaluationReader reader(data, 2, 3);
+    ASSERT_EQ(reader.count(), 3U);
+    std::vector<std::int64_t> seen;
+    for (std::uint64_t i = 0; i < reader.count(); ++i) {
+        const auto batch = reader.take();
+        ASSERT_TRUE(batch);
+        EXPECT_EQ(batch->labels.elements(), reader.samples(i));
+        for (const std::int64_t index : batch->inputs.as<std::int64_t>()) seen.push_back(index);
+    }
+    EXPECT_EQ(seen, (std::vector<std::int64_t>{0, 1, 2, 3, 4}));
+    const Numbered empty(0);
+    EXPECT_EQ(EvaluationReader(empty, 2, 1).count(), 0U);
+}
+
+TEST(EvaluationReader, HandsOnADamagedSampleAndMayBeLeftInTheMiddle) {
+    const Numbered data(100);
+    EvaluationReader reader(data, 4, 2);
+    EXPECT_TRUE(reader.take());
+    const auto damaged = reader.take();
+    ASSERT_FALSE(damaged);
+    EXPECT_EQ(damaged.error().message, "5.png: is damaged");
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "core/files.h"
+#include "core/wall_clock.h"
 #include "tests/support/process.h"
 
 namespace ecopipe {

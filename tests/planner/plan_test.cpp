@@ -32,6 +32,17 @@ TEST(Plan, AHandWrittenOneNeedsNoPrediction) {
     EXPECT_EQ(plan_text(*parse_plan(plan_text(*plan), "again")), plan_text(*plan));
 }
 
+TEST(Plan, OneThatNamesNoSingleDeviceIsWrittenAsItWasRead) {
+    Json json = small();
+    json["alternatives"] = {{"single_device_ms", 5420.5}};
+    const auto plan = parse_plan(json.dump(), "plan.json");
+    ASSERT_TRUE(plan) << plan.error().message;
+    const auto again = parse_plan(plan_text(*plan), "again");
+    ASSERT_TRUE(again) << again.error().message;
+    EXPECT_EQ(plan_text(*again), plan_text(*plan));
+    EXPECT_EQ(again->single_device->step_ms, 5420.5);
+}
+
 TEST(Plan, RefusesWhatWouldNotRunNamingThePlace) {
     EXPECT_EQ(refusal([](Json&) {}), "accepted");
     EXPECT_EQ(refusal([](Json& j) { j["stages"][1]["in_flight"] = 4; }),

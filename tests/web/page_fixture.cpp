@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "core/wall_clock.h"
 #include "fl_server/federation_page.h"
 #include "orchestrator/run_view.h"
 #include "orchestrator/view_document.h"
@@ -63,6 +64,7 @@ int serve_federation() {
     page.update(view, unix_ms_now());
     for (std::uint64_t round = 1; round <= 12; ++round) {
         const auto x = static_cast<double>(round);
+        view.version = round;
         view.recent = {{round, x, 0, 3, 3000, 1 - std::exp(-x / 4), std::exp(-x / 4), 0}};
         if (round == 6) view.sites[1].group = -1;
         if (round == 8) {

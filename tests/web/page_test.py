@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""The page in headless Chromium: a running training with a device killed under it, a run of 100,000 steps, and what an
-attacker's text in it can do. Needs Debian's chromium, chromium-driver and python3-selenium.
+"""The page in headless Chromium: a running training with a device killed under it, a running federation with a site that
+is refused, a run of 100,000 steps, and what an attacker's text in it can do. Needs Debian's chromium, chromium-driver and python3-selenium.
 
 Usage: page_test.py BIN_DIR [--screenshots DIR]     (takes docs' pictures anew)"""
 
@@ -187,7 +187,64 @@ def long_run(driver, bin_dir):
         check(fixture.wait(timeout=10) == 0, "the fixture ends with its input")
 
 
-def federation(driver, bin_dir, screenshots):
+def running_federation(driver, bin_dir, work, screenshots):
+    """A server and three sites, one of which trains so fast that its updates are refused."""
+    (work / "server.yaml").write_text("strategy: {name: eco-fl, groups: 2}\nclient: {epochs: 1, batch: 32}\n"
+                                      "limits: {norm_max: 2, quarantine_after: 1}\n")
+    state = work / "federation"
+    processes = []
+
+    def start(program, log, *arguments):
+        errors = open(work / f"{log}.txt", "w")
+        processes.append(subprocess.Popen([bin_dir / program, *map(str, arguments)], stderr=errors, stdout=subprocess.DEVNULL))
+        return processes[-1]
+
+    said = lambda: (work / "server.txt").read_text()
+    refused = subprocess.run([bin_dir / "ecopipe-fl-server", "--bind", "tcp://127.0.0.1:0", "--model", "lenet5", "--state", work / "refused",
+                              "--web", "0.0.0.0:0"], capture_output=True, text=True, timeout=60)
+    check(refused.returncode == 2 and "needs --insecure" in refused.stderr, f"a page for everybody: {refused.stderr}")
+    try:
+        server = start("ecopipe-fl-server", "server", "--bind", "tcp://127.0.0.1:0", "--model", "lenet5", "--state", state, "--rounds", 0,
+                       "--min-clusters", 2, "--config", work / "server.yaml", "--eval-data", "fashion-mnist", "--web", "127.0.0.1:0",
+                       "--peer-timeout-s", 3)
+        url = wait_for("the page's address", lambda: re.search(r"page: (http://\S+)", said()), 30).group(1)
+        portal = wait_for("the server's address", lambda: re.search(r"listening on (tcp://[\d.:]+)", said()), 30).group(1)
+        driver.get(url)
+        wait_for("an empty federation", lambda: text_of(driver, "state") == "running", 10)
+        for site, classes, lr in (("north", "0,1,2,3,4", 0.01), ("south", "5,6,7,8,9", 0.01), ("reckless", "0,1,2,3,4,5", 0.2)):
+            start("ecopipe-train", site, "--federated", portal, "--cluster-name", site, "--single", "--model", "lenet5", "--data",
+                  "fashion-mnist", "--classes", classes, "--data-limit", 640, "--lr", lr, "--out", work / site, "--quiet")
+        wait_for("six rounds", lambda: re.search(r"round(\d+)", text_of(driver, "facts")) and driver.execute_script(
+            "return document.querySelectorAll('#rounds tr').length") >= 6, 90)
+        wait_for("the rejections", lambda: "reckless: its change has norm" in text_of(driver, "rejections"), 30)
+        wait_for("the quarantine", lambda: "reckless is in quarantine" in text_of(driver, "events"), 30)
+        for part, expected in (("sites", "north"), ("sites", "south"), ("sites", "quarantined"), ("groups", "group 0"), ("facts", "eco-fl"),
+                               ("facts", "accuracy"), ("events", "north joined")):
+            check(expected in text_of(driver, part), f"{part}: expected {expected}, found {text_of(driver, part)}")
+        check(driver.execute_script("return document.querySelectorAll('#curve-accuracy path, #curve-loss path').length") == 2, "two curves")
+        no_complaints(driver)
+        if screenshots:
+            window(driver, 1180, 900)
+            screenshot(driver, screenshots / "page-federation.png")
+            window(driver, 1180, 900)
+        left = time.monotonic()
+        processes[2].terminate()
+        wait_for("a site that left", lambda: "south is gone" in text_of(driver, "events"), 30)
+        print(f"a site that left is on the page after {time.monotonic() - left:.2f} s")
+        server.terminate()
+        check(server.wait(timeout=60) == 143, "a signal ends the server, its page too")
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in processes:
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def federation(driver, bin_dir):
     """What a site calls itself, or is refused for, is text and stays text."""
     fixture = subprocess.Popen([bin_dir / "page_fixture", "federation"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -200,9 +257,6 @@ def federation(driver, bin_dir, screenshots):
             check(said in text_of(driver, part), f"{part}: expected {said}, found {text_of(driver, part)}")
         check(driver.execute_script("return document.querySelectorAll('#curve-accuracy path, #curve-loss path').length") == 2, "two curves")
         no_complaints(driver)
-        if screenshots:
-            screenshot(driver, screenshots / "page-federation.png")
-            window(driver, 1180, 900)
     finally:
         fixture.stdin.close()
         check(fixture.wait(timeout=10) == 0, "the fixture ends with its input")
@@ -224,7 +278,8 @@ def main():
         try:
             driver.execute_cdp_cmd("Performance.enable", {})
             training_with_a_failure(driver, given.bin_dir.resolve(), work, given.screenshots)
-            federation(driver, given.bin_dir.resolve(), given.screenshots)
+            running_federation(driver, given.bin_dir.resolve(), work, given.screenshots)
+            federation(driver, given.bin_dir.resolve())
             long_run(driver, given.bin_dir.resolve())
         finally:
             driver.quit()
