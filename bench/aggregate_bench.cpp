@@ -1,5 +1,5 @@
 // ecopipe-bench aggregate: how fast updates fold into the server's sums, beside a plain float axpy
-// of the same size. One thread, memory to memory, the best of several turns, A B A B.
+// of the same size. One thread, memory to memory, medians of turns A B A B.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -31,22 +31,26 @@ std::shared_ptr<const std::string> draw(std::size_t elements, std::uint64_t seed
     return std::make_shared<const std::string>(std::move(bytes));
 }
 
+double median(std::vector<double> times) {
+    std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2),
+                     times.end());
+    return times[times.size() / 2];
+}
+
 }  // namespace
 
 Result<ExitCode> bench_aggregate(int argc, const char* const* argv) {
     CommandLine line("ecopipe-bench aggregate", "folding updates against a plain float axpy");
     line.integer("parameters", "of the model", {1, 1LL << 32}, 1200000);
-    line.integer("turns", "of each", {1, 1000000}, 50);
+    line.integer("turns", "of each", {1, 1000000}, 51);
     line.flag("json", "as JSON");
     ECOPIPE_ASSIGN_OR_RETURN(const auto leave, line.parse(argc, argv));
     if (leave) return *leave;
     const auto elements = static_cast<std::size_t>(line.get_integer("parameters"));
-    ECOPIPE_ASSIGN_OR_RETURN(const ModelLayout layout,
-                             ModelLayout::create({{"w",
-                                                   DType::kF32,
-                                                   {static_cast<std::int64_t>(elements)},
-                                                   StateKind::kParameter,
-                                                   0}}));
+    ECOPIPE_ASSIGN_OR_RETURN(
+        const ModelLayout layout,
+        ModelLayout::create(
+            {{"w", DType::kF32, {static_cast<std::int64_t>(elements)}, StateKind::kParameter, 0}}));
     const auto base = draw(elements, 1);
     CheckedUpdate update{memory_source(draw(elements, 2)), 0, {}};
     ECOPIPE_ASSIGN_OR_RETURN(update.measure,
@@ -56,8 +60,8 @@ Result<ExitCode> bench_aggregate(int argc, const char* const* argv) {
     Aggregator aggregator(layout, std::move(start), {}, {0, 1, false});
     std::vector<float> sums(elements, 0.0F);
     const auto x = draw(elements, 3);
-    double axpy_s = 1e30;
-    double fold_s = 1e30;
+    std::vector<double> axpy_times;
+    std::vector<double> fold_times;
     const std::int64_t turns = line.get_integer("turns");
     for (std::int64_t turn = 0; turn < turns; ++turn) {
         const Instant a = monotonic_now();
@@ -65,9 +69,11 @@ Result<ExitCode> bench_aggregate(int argc, const char* const* argv) {
         const Instant b = monotonic_now();
         ECOPIPE_RETURN_IF_ERROR(aggregator.fold({"c", 1, 0, 100}, update));
         const Instant c = monotonic_now();
-        axpy_s = std::min(axpy_s, to_ms(b - a) / 1000);
-        fold_s = std::min(fold_s, to_ms(c - b) / 1000);
+        axpy_times.push_back(to_ms(b - a) / 1000);
+        fold_times.push_back(to_ms(c - b) / 1000);
     }
+    const double axpy_s = median(std::move(axpy_times));
+    const double fold_s = median(std::move(fold_times));
     const double bytes = static_cast<double>(elements) * sizeof(float);
     const double checksum = static_cast<double>(sums[elements / 2]);
     if (line.get_flag("json"))

@@ -25,6 +25,8 @@ constexpr std::array kSubcommands{
                bench_pipeline},
     Subcommand{"transport", "GB/s of tensors between two devices on this machine", bench_transport},
     Subcommand{"aggregate", "GB/s of updates that a federation's server adds up", bench_aggregate},
+    Subcommand{"federation", "a round of many clusters against a federation's server",
+               bench_federation},
 };
 
 Result<ExitCode> run(int argc, const char* const* argv) {

@@ -17,4 +17,7 @@ namespace ecopipe {
 // Folds updates into the federation server's sums, and compares with a plain float axpy.
 [[nodiscard]] Result<ExitCode> bench_aggregate(int argc, const char* const* argv);
 
+// Many clusters in one process against a federation's server, which is measured.
+[[nodiscard]] Result<ExitCode> bench_federation(int argc, const char* const* argv);
+
 }  // namespace ecopipe

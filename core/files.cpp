@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sodium.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,7 +11,7 @@
 #include <filesystem>
 #include <utility>
 
-#include "core/check.h"
+#include "core/sha256.h"
 
 namespace ecopipe {
 namespace {
@@ -152,13 +151,9 @@ Result<void> make_directories(const std::string& path) {
 }
 
 std::string sha256_hex(std::string_view bytes) {
-    ECOPIPE_CHECK(sodium_init() >= 0);
-    std::array<unsigned char, crypto_hash_sha256_BYTES> digest{};
-    crypto_hash_sha256(digest.data(), reinterpret_cast<const unsigned char*>(bytes.data()),
-                       bytes.size());
-    std::string hex;
-    for (const unsigned char byte : digest) hex += fmt::format("{:02x}", byte);
-    return hex;
+    Sha256 hash;
+    hash.update(std::as_bytes(std::span(bytes)));
+    return hash.hex();
 }
 
 }  // namespace ecopipe

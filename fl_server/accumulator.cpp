@@ -1,5 +1,7 @@
 #include "fl_server/accumulator.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -14,6 +16,7 @@ namespace ecopipe {
 namespace {
 
 constexpr std::size_t kCacheLine = 64;
+constexpr std::size_t kLargePage = 2U << 20;
 constexpr double kUnit = 0x1p40;
 static_assert(kFixedPointBits == 40);
 // Adding 1.5 * 2^52 rounds a double below 2^51 to an integer, to nearest even like rint, and leaves
@@ -55,9 +58,13 @@ void divide(const T* sums, std::size_t n, double divisor, double* out) {
 template <class T>
 AlignedArray<T>::AlignedArray(std::size_t size) : size_(size) {
     if (size == 0) return;
-    const std::size_t bytes = (size * sizeof(T) + kCacheLine - 1) / kCacheLine * kCacheLine;
-    data_.reset(static_cast<T*>(std::aligned_alloc(kCacheLine, bytes)));
+    // Only whole large pages are one: what is smaller lies like any other memory.
+    const std::size_t alignment = size * sizeof(T) >= kLargePage ? kLargePage : kCacheLine;
+    const std::size_t bytes = (size * sizeof(T) + alignment - 1) / alignment * alignment;
+    data_.reset(static_cast<T*>(std::aligned_alloc(alignment, bytes)));
     if (!data_) throw std::bad_alloc();
+    // Without them it is only slower.
+    if (alignment == kLargePage) ::madvise(data_.get(), bytes, MADV_HUGEPAGE);
     clear();
 }
 template <class T>

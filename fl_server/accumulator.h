@@ -34,7 +34,8 @@ inline constexpr double kDeltaMax = 0x1p30;      // of one element, checked at a
 inline constexpr double kNarrowSumMax = 0x1p22;  // in units of weight * delta
 inline constexpr std::uint64_t kFoldsMax = 1U << 16;
 
-// Zeroed memory on a cache line's boundary, touched once so that later passes take no page fault.
+// Zeroed memory on a cache line's boundary, in large pages where the system has them, touched once
+// so that later passes take no page fault.
 template <class T>
 class AlignedArray {
   public:

@@ -61,7 +61,8 @@ bool Federation::finished() const {
 }
 
 bool Federation::disk_is_low() const {
-    return spool_.free_bytes() < (options_.limits.free_space_mib << 20U) + layout_.bytes();
+    return spool_.free_bytes() <
+           (options_.limits.free_space_mib << 20U) + layout_.bytes() + intake_.bytes_to_come();
 }
 
 // ---- turns
@@ -239,7 +240,10 @@ Result<Federation::Taken> Federation::chunk(const std::string& cluster, const Up
     taken.known = true;
     taken.left = progress.left;
     bytes_in_ += bytes.size();
-    if (!progress.reason.empty()) {
+    if (progress.no_room) {
+        taken.no_room = true;
+        intake_.abandon(chunk.sequence);
+    } else if (!progress.reason.empty()) {
         taken.over = true;
         UpdateSlice slice;
         slice.sequence = chunk.sequence;

@@ -89,6 +89,7 @@ class Federation {
     struct Taken {
         bool known = false;    // false: the cluster must announce the slice again
         bool over = false;     // a verdict follows
+        bool no_room = false;  // the disk is full: the update must be announced again
         std::size_t left = 0;  // bytes of the slice still to come
     };
     [[nodiscard]] Result<Taken> chunk(const std::string& cluster, const UpdateChunk& chunk,
@@ -103,6 +104,7 @@ class Federation {
     [[nodiscard]] Result<void> admit(const std::string& cluster);
 
     [[nodiscard]] bool finished() const;
+    // Another update would leave less free than `free_space_mib`, those under way counted.
     [[nodiscard]] bool disk_is_low() const;
     [[nodiscard]] std::uint64_t version() const { return aggregator_->state().version; }
     // A version's flat bytes, while a task still starts from it.

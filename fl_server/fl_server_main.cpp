@@ -1,12 +1,13 @@
 // ecopipe-fl-server: the federation's server, and what its operator asks of it.
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 
 #include "core/command_line.h"
 #include "core/files.h"
 #include "core/log.h"
+#include "core/open_files.h"
+#include "core/startup_memory.h"
 #include "fl_server/evaluator.h"
 #include "fl_server/operator_commands.h"
 #include "fl_server/server.h"
@@ -161,14 +162,6 @@ Result<void> configure(const CommandLine& line, ServerOptions& options) {
                          "--metrics-bind");
 }
 
-// A thousand clusters are a thousand sockets, and as many spool files while a round is open.
-void raise_open_files() {
-    rlimit limit{};
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-    limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 Result<ExitCode> run(int argc, const char* const* argv) {
     CommandLine line("ecopipe-fl-server", "the server of a federation of clusters");
     declare(line);
@@ -205,7 +198,7 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     ECOPIPE_RETURN_IF_ERROR(allow_address(options.bind, security, "--bind"));
     options.keys = security.keys;
     ECOPIPE_RETURN_IF_ERROR(configure(line, options));
-    raise_open_files();
+    raise_open_files();  // a thousand clusters are a thousand sockets
     configure_torch(static_cast<int>(line.get_integer("threads")));
     warn_without_fast_blas();
     ECOPIPE_ASSIGN_OR_RETURN(const Model model, load_model(line));
@@ -223,6 +216,9 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     } else {
         options.federation.client.push_back({"evaluate", "1"});
     }
+    // The chunks of a thousand clusters; an evaluation would pay for it at every layer.
+    if (!model.eval_data) return_large_memory();
+    release_startup_memory();
     watch_signals();
     return run_server(std::move(options), *model.layout, model.initial);
 }

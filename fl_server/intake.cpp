@@ -96,9 +96,9 @@ Result<Intake::Announced> Intake::announce(const ExpectedUpdate& expected,
     }
     const auto [begin, end] = range_of(layout_, slice.first_layer, slice.last_layer);
     ECOPIPE_ASSIGN_OR_RETURN(
-        auto writer,
-        SpoolWriter::create(spool_.path(Spool::file_name(expected.task, slice.slice)),
-                            UpdateCheck(layout_, expected.base, begin, end), slice.bytes));
+        auto writer, SpoolWriter::create(spool_.path(Spool::file_name(expected.task, slice.slice)),
+                                         UpdateCheck(layout_, expected.base, begin, end, scratch_),
+                                         slice.bytes));
     slices[slice.slice] = {slice, std::move(writer), {}};
     return Announced{"", 0, slice.bytes};
 }
@@ -121,11 +121,16 @@ Result<Intake::Progress> Intake::chunk(std::uint64_t task, std::uint16_t index, 
         progress.reason = error.message;
         return progress;
     };
-    if (const auto taken = writer.append(bytes); !taken) return reject(taken.error());
+    const auto taken = writer.append(bytes);
+    if (!taken) return reject(taken.error());
+    progress.no_room = !*taken;
+    if (progress.no_room) return progress;
     progress.left = writer.expected() - writer.received();
     if (progress.left > 0) return progress;
-    if (const auto whole = writer.finish(slice->second.announced.sha256); !whole)
-        return reject(whole.error());
+    const auto whole = writer.finish(slice->second.announced.sha256);
+    if (!whole) return reject(whole.error());
+    progress.no_room = !*whole;
+    if (progress.no_room) return progress;
     slice->second.measure = writer.measure();
     slice->second.writer.reset();
     if (slices.size() < slice->second.announced.slices) return progress;
@@ -151,6 +156,14 @@ Result<Intake::Progress> Intake::chunk(std::uint64_t task, std::uint16_t index, 
     tasks_.erase(found);
     progress.complete = std::move(complete);
     return progress;
+}
+
+std::size_t Intake::bytes_to_come() const {
+    std::size_t bytes = 0;
+    for (const auto& [task, slices] : tasks_)
+        for (const auto& [index, slice] : slices)
+            if (slice.writer) bytes += slice.writer->expected() - slice.writer->received();
+    return bytes;
 }
 
 void Intake::abandon(std::uint64_t task) {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "fl_server/aggregator.h"
 #include "fl_server/limits.h"
@@ -54,6 +55,7 @@ class Intake {
     struct Progress {
         bool known = false;    // the chunk was the next of a slice under way
         std::string reason;    // to reject the whole update
+        bool no_room = false;  // the disk is full: what is there of the update is best abandoned
         std::size_t left = 0;  // bytes of the slice still to come
         std::optional<CompleteUpdate> complete;
     };
@@ -62,6 +64,8 @@ class Intake {
     // Forgets a task's slices and deletes their files.
     void abandon(std::uint64_t task);
     [[nodiscard]] std::size_t under_way() const { return tasks_.size(); }
+    // That slices under way will still take of the disk.
+    [[nodiscard]] std::size_t bytes_to_come() const;
 
   private:
     struct Slice {
@@ -78,6 +82,7 @@ class Intake {
     const ModelLayout& layout_;
     const Spool& spool_;
     const ServerLimits& limits_;
+    std::vector<std::byte> scratch_ = std::vector<std::byte>(kBlockBytesMax);
     std::map<std::uint64_t, Slices> tasks_;
 };
 

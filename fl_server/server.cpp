@@ -27,10 +27,18 @@ constexpr auto kTurn = std::chrono::milliseconds(20);  // messages of one transa
 constexpr auto kEndLinger = std::chrono::milliseconds(500);
 constexpr auto kViewEvery = std::chrono::milliseconds(500);
 constexpr auto kUploadPatience = std::chrono::seconds(10);
+constexpr auto kDownloadPatience = std::chrono::seconds(30);
 constexpr auto kLowDiskEvery = std::chrono::seconds(1);
 constexpr std::size_t kModelChunkMax = 1U << 20;
 constexpr std::size_t kTurnMessages = 256;
 constexpr double kCommandTimeoutS = 30;
+
+// As many connections as clusters, and some that have not said who they are.
+ConnectionLimits connection_limits(const ServerLimits& limits) {
+    return {limits.clusters_max + limits.silent_connections, limits.connections_per_address,
+            limits.silent_connections, static_cast<double>(limits.connections_per_address),
+            static_cast<double>(limits.connections_per_s)};
+}
 
 struct Member {
     std::string routing_id;
@@ -74,6 +82,8 @@ class Server {
     Result<void> watch_members();
     Result<void> serve_orders();
     static void answer(Order& order, const Result<void>& done);
+    void note_disk(bool low);
+    void turn_away(const std::string& cluster, std::uint64_t task, std::uint16_t slice);
     Result<void> move_bytes();
     void send_part(const Transfers::Part& part, const BlockSourcePtr& source);
     void send_outgoing();
@@ -102,6 +112,8 @@ class Server {
     Instant next_view_{};
     Instant next_disk_check_{};
     bool disk_is_low_ = false;
+    // All that has come was handled: only then is a silence a cluster's own.
+    bool caught_up_ = true;
     bool returned_ = false;  // those who did not come back after a restart were given up
     std::uint64_t bytes_in_ = 0;
     std::uint64_t bytes_out_ = 0;
@@ -133,7 +145,7 @@ Result<void> Server::open(const std::string& initial) {
                 if (error.code == ExitCode::kMismatch)
                     static_cast<void>(socket_->send(from, {}, Refuse{5, "another protocol"}));
             },
-            "federation");
+            "federation", connection_limits(options_.federation.limits));
         if (!socket) return tl::unexpected<Error>(socket.error());
         socket_ = std::move(*socket);
         return {};
@@ -201,12 +213,16 @@ void Server::finish(ExitCode code, const std::string& reason) {
 Result<void> Server::turn() {
     auto message = inbox_.pop_until(monotonic_now() + kTick);
     const Instant until = monotonic_now() + kTurn;
+    caught_up_ = true;
     ECOPIPE_RETURN_IF_ERROR(federation_->begin_turn(to_ms(monotonic_now() - started_) / 1000));
-    for (std::size_t n = 0; message && n < kTurnMessages; ++n) {
+    for (std::size_t n = 0; message; ++n) {
         ECOPIPE_RETURN_IF_ERROR(handle(*message));
         message.reset();
-        if (monotonic_now() < until && n + 1 < kTurnMessages)
-            message = inbox_.pop_until(monotonic_now());
+        if (monotonic_now() >= until || n + 1 == kTurnMessages) {
+            caught_up_ = false;
+            break;
+        }
+        message = inbox_.pop_until(monotonic_now());
     }
     ECOPIPE_RETURN_IF_ERROR(watch_members());
     ECOPIPE_RETURN_IF_ERROR(serve_orders());
@@ -239,7 +255,7 @@ Result<void> Server::watch_members() {
     next_ping_ = now + silence_max / 10;
     std::vector<std::string> gone;
     for (const auto& [cluster, member] : members_) {
-        if (now - member.last_heard > silence_max) gone.push_back(cluster);
+        if (caught_up_ && now - member.last_heard > silence_max) gone.push_back(cluster);
         send(member.routing_id, Ping{now.time_since_epoch().count()});
     }
     for (const std::string& cluster : gone) {
@@ -274,9 +290,10 @@ Result<void> Server::handle(const Received& message) {
     if (type == MessageType::kModelRequest) {
         if (const auto request = decode<ModelRequest>(body)) {
             if (request->offset >= layout_.bytes())
-                transfers_.received(cluster, request->received);
+                transfers_.received(monotonic_now(), cluster, request->received);
             else
-                transfers_.ask({cluster, request->version, request->offset,
+                transfers_.ask(monotonic_now(),
+                               {cluster, request->version, request->offset,
                                 std::min<std::size_t>({request->bytes, kModelChunkMax,
                                                        layout_.bytes() - request->offset})},
                                request->received);
@@ -335,9 +352,9 @@ Result<void> Server::on_hello(const Received& message, const ClusterHello& hello
 }
 
 Result<void> Server::on_slice(const std::string& cluster, const UpdateSlice& slice) {
+    note_disk(federation_->disk_is_low());
     if (disk_is_low_) {
-        send_to(cluster, UploadGrant{slice.sequence, slice.slice, 0, 0,
-                                     "the server's disk is nearly full; it takes no update now"});
+        turn_away(cluster, slice.sequence, slice.slice);
         return {};
     }
     ECOPIPE_ASSIGN_OR_RETURN(const auto announced, federation_->announce(cluster, slice));
@@ -355,24 +372,37 @@ Result<void> Server::on_chunk(const std::string& cluster, const UpdateChunk& chu
     const UploadKey key{cluster, chunk.sequence, chunk.slice};
     transfers_.took(monotonic_now(), key, payload.size());
     if (taken.left == 0 || taken.over) transfers_.end_upload(key);
+    if (taken.no_room) {  // another program has taken it
+        transfers_.end_uploads_of(cluster, chunk.sequence);
+        note_disk(true);
+        turn_away(cluster, chunk.sequence, chunk.slice);
+    }
     return {};
+}
+
+void Server::note_disk(bool low) {
+    if (low && !disk_is_low_) log_warn("the disk is nearly full: no update is taken");
+    if (!low && disk_is_low_) log_warn("the disk has room again: updates are taken");
+    disk_is_low_ = low;
+    next_disk_check_ = monotonic_now() + kLowDiskEvery;
+}
+
+void Server::turn_away(const std::string& cluster, std::uint64_t task, std::uint16_t slice) {
+    send_to(cluster, UploadGrant{task, slice, 0, 0,
+                                 "the server's disk is nearly full; it takes no update now"});
 }
 
 // Hands out what the pool has room for.
 Result<void> Server::move_bytes() {
     const Instant now = monotonic_now();
-    if (now >= next_disk_check_) {
-        next_disk_check_ = now + kLowDiskEvery;
-        const bool low = federation_->disk_is_low();
-        if (low && !disk_is_low_) log_warn("the disk is nearly full: no update is taken");
-        if (!low && disk_is_low_) log_warn("the disk has room again: updates are taken");
-        disk_is_low_ = low;
-    }
-    while (const auto stalled = transfers_.take_stalled(now, kUploadPatience)) {
+    if (now >= next_disk_check_) note_disk(federation_->disk_is_low());
+    while (const auto stalled =
+               caught_up_ ? transfers_.take_stalled(now, kUploadPatience) : std::nullopt) {
         log_warn("cluster {} has stopped in the middle of its update", stalled->cluster);
         federation_->abandon_upload(stalled->task);
         transfers_.end_uploads_of(stalled->cluster, stalled->task);
     }
+    if (caught_up_) transfers_.forget_stalled(now, kDownloadPatience);
     while (const auto grant = transfers_.next_grant())
         send_to(grant->key.cluster,
                 UploadGrant{grant->key.task, grant->key.slice, grant->offset, grant->until, ""});

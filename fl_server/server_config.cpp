@@ -79,6 +79,9 @@ void read_limits(Fields fields, ServerLimits& limits) {
     integer("staleness_max", 0, 1'000'000'000, limits.staleness_max);
     integer("quarantine_after", 0, 1'000'000, limits.quarantine_after);
     integer("clusters_max", 1, 100'000, limits.clusters_max);
+    integer("connections_per_address", 1, 100'000, limits.connections_per_address);
+    integer("connections_per_s", 1, 100'000, limits.connections_per_s);
+    integer("silent_connections", 1, 4096, limits.silent_connections);
     integer("credit_mib", 1, 65'536, limits.credit_mib);
     integer("free_space_mib", 0, 1 << 30, limits.free_space_mib);
     integer("slices_max", 1, 1024, limits.slices_max);
@@ -191,6 +194,9 @@ Result<std::string> config_text(const ServerConfig& config, const std::vector<st
                       {"staleness_max", limits.staleness_max},
                       {"quarantine_after", limits.quarantine_after},
                       {"clusters_max", limits.clusters_max},
+                      {"connections_per_address", limits.connections_per_address},
+                      {"connections_per_s", limits.connections_per_s},
+                      {"silent_connections", limits.silent_connections},
                       {"credit_mib", limits.credit_mib},
                       {"free_space_mib", limits.free_space_mib},
                       {"slices_max", limits.slices_max}};

@@ -19,6 +19,8 @@ tl::unexpected<Error> system_error(const std::string& path, const char* doing) {
                 fmt::format("{}: cannot {}: {}", path, doing, std::strerror(errno)));
 }
 
+bool disk_is_full() { return errno == ENOSPC || errno == EDQUOT; }
+
 }  // namespace
 
 SpoolWriter::SpoolWriter(int descriptor, std::string path, UpdateCheck check, std::size_t bytes)
@@ -36,25 +38,32 @@ Result<std::unique_ptr<SpoolWriter>> SpoolWriter::create(const std::string& path
     return std::unique_ptr<SpoolWriter>(new SpoolWriter(fd, path, std::move(check), bytes));
 }
 
-Result<void> SpoolWriter::append(std::span<const std::byte> bytes) {
+Result<bool> SpoolWriter::append(std::span<const std::byte> bytes) {
     ECOPIPE_RETURN_IF_ERROR(check_.feed(bytes));
     hash_.update(bytes);
     for (std::size_t done = 0; done < bytes.size();) {
         const ssize_t n = ::write(descriptor_, bytes.data() + done, bytes.size() - done);
         if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && disk_is_full()) return false;
         if (n < 0) return system_error(path_, "write");
         done += static_cast<std::size_t>(n);
     }
+    // On its way to the disk while the rest comes, so that the sync at the end has little to wait
+    // for. Where it fails, that one waits longer.
+    ::sync_file_range(descriptor_, 0, 0, SYNC_FILE_RANGE_WRITE);
     received_ += bytes.size();
-    return {};
+    return true;
 }
 
-Result<void> SpoolWriter::finish(const std::string& sha256) {
+Result<bool> SpoolWriter::finish(const std::string& sha256) {
     if (hash_.hex() != sha256)
         return fail(ExitCode::kBadFile, "its bytes do not have the hash announced");
-    if (::fdatasync(descriptor_) != 0) return system_error(path_, "sync");
+    if (::fdatasync(descriptor_) != 0) {
+        if (disk_is_full()) return false;
+        return system_error(path_, "sync");
+    }
     finished_ = true;
-    return {};
+    return true;
 }
 
 Result<Spool> Spool::open(const std::string& directory) {

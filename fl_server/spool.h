@@ -21,13 +21,13 @@ class SpoolWriter {
     SpoolWriter(const SpoolWriter&) = delete;
     SpoolWriter& operator=(const SpoolWriter&) = delete;
 
-    // The next bytes. Errors: kBadFile with a reason to reject the update; kRunFailed when the disk
-    // fails.
-    [[nodiscard]] Result<void> append(std::span<const std::byte> bytes);
+    // The next bytes; false when the disk has no room for them. Errors: kBadFile with a reason to
+    // reject the update; kRunFailed when the disk fails.
+    [[nodiscard]] Result<bool> append(std::span<const std::byte> bytes);
     [[nodiscard]] std::size_t received() const { return received_; }
     [[nodiscard]] std::size_t expected() const { return expected_; }
-    // All bytes are there: compares the hash and fsyncs. Errors as above.
-    [[nodiscard]] Result<void> finish(const std::string& sha256);
+    // All bytes are there: compares the hash and fsyncs. As above.
+    [[nodiscard]] Result<bool> finish(const std::string& sha256);
     [[nodiscard]] const UpdateMeasure& measure() const { return check_.measure(); }
 
   private:

@@ -52,7 +52,7 @@ struct Failed {
 struct Committed {
     std::uint64_t version = 0;
     double accuracy = -1;
-};               // a Commit is durable
+};  // a Commit is durable
 struct Tick {};  // the instant asked for by Wake has come
 }  // namespace strategy_event
 using StrategyEvent =

@@ -5,25 +5,35 @@
 namespace ecopipe {
 namespace {
 
-constexpr std::size_t kGrant = 1U << 20;         // bytes at a time
-constexpr std::size_t kUploadWindow = 4U << 20;  // of one upload
-constexpr std::size_t kAskedMax = 16;            // requests of one cluster that wait
+constexpr std::size_t kGrant = 512U << 10;         // bytes at a time
+constexpr std::size_t kUploadWindow = 2U << 20;    // of one upload
+constexpr std::size_t kDownloadWindow = 4U << 20;  // of one cluster
+constexpr std::size_t kAskedMax = 16;              // requests of one cluster that wait
 
 }  // namespace
+
+// ---- updates on their way in
 
 void Transfers::wait(const UploadKey& key, Upload& upload) {
     if (upload.waiting || upload.until == upload.total ||
         upload.until - upload.have + kGrant > kUploadWindow)
         return;
     upload.waiting = true;
-    waiting_.push_back(key);
+    (upload.begun ? waiting_uploads_.begun : waiting_uploads_.fresh).push_back(key);
 }
 
 void Transfers::start_upload(Instant now, const UploadKey& key, std::size_t have,
                              std::size_t total) {
-    end_upload(key);
+    const auto found = uploads_.find(key);
+    if (found != uploads_.end()) {
+        Upload& known = found->second;
+        // Announced again on the same connection, which loses nothing: it keeps its place, and what
+        // is under way keeps its credit.
+        if (known.have == have && known.total == total) return;
+        drop(found);
+    }
     Upload& upload = uploads_[key];
-    upload = {have, have, total, false, now};
+    upload = {have, have, total, false, false, now};
     wait(key, upload);
 }
 
@@ -33,115 +43,138 @@ void Transfers::took(Instant now, const UploadKey& key, std::size_t bytes) {
     Upload& upload = found->second;
     const std::size_t known = std::min(bytes, upload.until - upload.have);
     used_ -= known;
+    used_by_uploads_ -= known;
     upload.have = std::min(upload.have + bytes, upload.total);
     upload.until = std::max(upload.until, upload.have);  // sent on an earlier grant
     upload.last = now;
     wait(key, upload);
 }
 
-void Transfers::drop(std::map<UploadKey, Upload>::iterator upload) {
+void Transfers::drop(Uploads::iterator upload) {
     used_ -= upload->second.until - upload->second.have;
-    uploads_.erase(upload);  // its place in the queue is skipped when it comes up
+    used_by_uploads_ -= upload->second.until - upload->second.have;
+    if (upload->second.waiting) waiting_uploads_.erase(upload->first);
+    uploads_.erase(upload);
+}
+
+void Transfers::drop_from(Uploads::iterator upload, const std::string& cluster,
+                          std::optional<std::uint64_t> task) {
+    while (upload != uploads_.end() && upload->first.cluster == cluster &&
+           (!task || upload->first.task == *task))
+        drop(upload++);
 }
 
 void Transfers::end_upload(const UploadKey& key) {
-    const auto found = uploads_.find(key);
-    if (found == uploads_.end()) return;
-    if (found->second.waiting) std::erase(waiting_, key);
-    drop(found);
+    if (const auto found = uploads_.find(key); found != uploads_.end()) drop(found);
 }
 
 void Transfers::end_uploads_of(const std::string& cluster, std::uint64_t task) {
-    for (auto it = uploads_.lower_bound({cluster, task, 0});
-         it != uploads_.end() && it->first.cluster == cluster && it->first.task == task;) {
-        const auto next = std::next(it);
-        if (it->second.waiting) std::erase(waiting_, it->first);
-        drop(it);
-        it = next;
-    }
+    drop_from(uploads_.lower_bound({cluster, task, 0}), cluster, task);
 }
 
 std::optional<Transfers::Grant> Transfers::next_grant() {
-    while (!waiting_.empty()) {
-        const UploadKey key = waiting_.front();
-        const auto found = uploads_.find(key);
-        if (found == uploads_.end()) {
-            waiting_.pop_front();
-            continue;
-        }
-        Upload& upload = found->second;
-        const std::size_t more = std::min(kGrant, upload.total - upload.until);
-        if (used_ + more > max_) return std::nullopt;
-        waiting_.pop_front();
-        upload.waiting = false;
-        used_ += more;
-        upload.until += more;
-        wait(key, upload);
-        return Grant{key, upload.have, upload.until};
-    }
-    return std::nullopt;
+    auto& queue = waiting_uploads_.begun.empty() ? waiting_uploads_.fresh : waiting_uploads_.begun;
+    if (queue.empty()) return std::nullopt;
+    const UploadKey key = queue.front();
+    Upload& upload = uploads_.at(key);
+    const std::size_t more = std::min(kGrant, upload.total - upload.until);
+    if (used_ + more > max_ || used_by_uploads_ + more > max_ / 2) return std::nullopt;
+    queue.pop_front();
+    upload.waiting = false;
+    upload.begun = true;
+    used_ += more;
+    used_by_uploads_ += more;
+    upload.until += more;
+    wait(key, upload);
+    return Grant{key, upload.until - more, upload.until};
 }
 
 std::optional<UploadKey> Transfers::take_stalled(Instant now, Duration patience) {
     for (auto it = uploads_.begin(); it != uploads_.end(); ++it) {
         if (it->second.until == it->second.have || now - it->second.last <= patience) continue;
         const UploadKey key = it->first;
-        if (it->second.waiting) std::erase(waiting_, key);
         drop(it);
         return key;
     }
     return std::nullopt;
 }
 
-void Transfers::received(const std::string& cluster, std::size_t received) {
+// ---- the model on its way out
+
+void Transfers::wait(const std::string& cluster, Download& download) {
+    if (download.waiting || download.asked.empty()) return;
+    download.waiting = true;
+    (download.begun ? waiting_downloads_.begun : waiting_downloads_.fresh).push_back(cluster);
+}
+
+void Transfers::received(Instant now, const std::string& cluster, std::size_t received) {
     const auto found = downloads_.find(cluster);
     if (found == downloads_.end()) return;
     Download& download = found->second;
-    const std::size_t now = std::clamp(received, download.received, download.sent);
-    used_ -= now - download.received;
-    download.received = now;
+    const std::size_t here = std::clamp(received, download.received, download.sent);
+    if (here > download.received) download.last = now;
+    used_ -= here - download.received;
+    download.received = here;
 }
 
-void Transfers::ask(const Part& part, std::size_t received) {
-    this->received(part.cluster, received);
-    const auto mine = std::count_if(asked_.begin(), asked_.end(),
-                                    [&](const Part& p) { return p.cluster == part.cluster; });
-    if (static_cast<std::size_t>(mine) >= kAskedMax) return;
+void Transfers::ask(Instant now, const Part& part, std::size_t received) {
+    this->received(now, part.cluster, received);
     Download& download = downloads_[part.cluster];
+    const auto same = [&](const Part& p) {
+        return p.version == part.version && p.offset == part.offset && p.bytes == part.bytes;
+    };
+    if (download.asked.size() >= kAskedMax ||
+        part.offset + part.bytes > received + kDownloadWindow ||
+        std::any_of(download.asked.begin(), download.asked.end(), same))
+        return;
     // A cluster that goes back has lost what was under way.
     if (download.version != part.version || part.offset < download.sent) {
         used_ -= download.sent - download.received;
-        download = {part.version, received, received};
+        if (download.version != part.version) download.asked.clear();
+        download.version = part.version;
+        download.sent = download.received = received;
+        download.begun = false;
+        download.last = now;
     }
-    asked_.push_back(part);
+    download.asked.push_back(part);
+    wait(part.cluster, download);
 }
 
 std::optional<Transfers::Part> Transfers::next_part() {
-    if (asked_.empty()) return std::nullopt;
-    const Part part = asked_.front();
-    Download& download = downloads_[part.cluster];
+    auto& queue =
+        waiting_downloads_.begun.empty() ? waiting_downloads_.fresh : waiting_downloads_.begun;
+    if (queue.empty()) return std::nullopt;
+    const std::string cluster = queue.front();
+    Download& download = downloads_.at(cluster);
+    const Part part = download.asked.front();
     // One part always fits when nothing else is under way, or nobody would ever get any.
     if (used_ > 0 && used_ + part.bytes > max_) return std::nullopt;
-    asked_.pop_front();
+    queue.pop_front();
+    download.asked.pop_front();
+    download.waiting = false;
+    download.begun = true;
     const std::size_t end = std::max(download.sent, part.offset + part.bytes);
     used_ += end - download.sent;
     download.sent = end;
+    wait(cluster, download);
     return part;
 }
 
+void Transfers::forget_stalled(Instant now, Duration patience) {
+    for (auto& [cluster, download] : downloads_) {
+        if (download.sent == download.received || now - download.last <= patience) continue;
+        used_ -= download.sent - download.received;
+        download.received = download.sent;
+    }
+}
+
 void Transfers::forget(const std::string& cluster) {
-    for (auto it = uploads_.lower_bound({cluster, 0, 0});
-         it != uploads_.end() && it->first.cluster == cluster;) {
-        const auto next = std::next(it);
-        if (it->second.waiting) std::erase(waiting_, it->first);
-        drop(it);
-        it = next;
-    }
-    if (const auto found = downloads_.find(cluster); found != downloads_.end()) {
-        used_ -= found->second.sent - found->second.received;
-        downloads_.erase(found);
-    }
-    std::erase_if(asked_, [&](const Part& part) { return part.cluster == cluster; });
+    drop_from(uploads_.lower_bound({cluster, 0, 0}), cluster, {});
+    const auto found = downloads_.find(cluster);
+    if (found == downloads_.end()) return;
+    used_ -= found->second.sent - found->second.received;
+    if (found->second.waiting) waiting_downloads_.erase(cluster);
+    downloads_.erase(found);
 }
 
 }  // namespace ecopipe

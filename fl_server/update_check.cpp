@@ -69,15 +69,14 @@ void UpdateMeasure::add(const UpdateMeasure& other) {
 }
 
 UpdateCheck::UpdateCheck(const ModelLayout& layout, BlockSourcePtr base, std::size_t begin,
-                         std::size_t end)
-    : layout_(layout), base_(std::move(base)), end_(end), at_(begin) {
+                         std::size_t end, std::span<std::byte> scratch)
+    : layout_(layout), base_(std::move(base)), end_(end), at_(begin), scratch_(scratch) {
     const auto& blocks = layout_.blocks();
     while (next_block_ < blocks.size() && blocks[next_block_].offset < begin) ++next_block_;
 }
 
 Result<void> UpdateCheck::check(const Block& block, const std::byte* update) {
     if (layout_.kind(block) == StateKind::kInteger) return {};
-    scratch_.resize(kBlockBytesMax);
     const DType dtype = layout_.dtype(block);
     auto base = base_->read(block.offset, block.bytes, dtype_bytes(dtype), scratch_);
     if (!base) return fail(ExitCode::kRunFailed, base.error().message);
@@ -117,7 +116,7 @@ Result<void> UpdateCheck::feed(std::span<const std::byte> bytes) {
             ++next_block_;
             continue;
         }
-        pending_.reserve(kBlockBytesMax);
+        pending_.reserve(block.bytes);
         const std::size_t part = std::min(bytes.size(), block.bytes - pending_.size());
         pending_.insert(pending_.end(), bytes.begin(),
                         bytes.begin() + static_cast<std::ptrdiff_t>(part));
@@ -133,7 +132,8 @@ Result<void> UpdateCheck::feed(std::span<const std::byte> bytes) {
 
 Result<UpdateMeasure> measure_update(const ModelLayout& layout, const BlockSource& update,
                                      BlockSourcePtr base) {
-    UpdateCheck check(layout, std::move(base), 0, layout.bytes());
+    std::vector<std::byte> base_scratch(kBlockBytesMax);
+    UpdateCheck check(layout, std::move(base), 0, layout.bytes(), base_scratch);
     std::vector<std::byte> scratch(kBlockBytesMax);
     for (const Block& block : layout.blocks()) {
         ECOPIPE_ASSIGN_OR_RETURN(const auto bytes,

@@ -24,8 +24,10 @@ struct UpdateMeasure {
 
 class UpdateCheck {
   public:
-    // The flat bytes [begin, end) of a model; `begin` is a tensor's first byte.
-    UpdateCheck(const ModelLayout& layout, BlockSourcePtr base, std::size_t begin, std::size_t end);
+    // The flat bytes [begin, end) of a model; `begin` is a tensor's first byte. `scratch` outlives
+    // it, has kBlockBytesMax, and may serve any number of checks: it holds nothing between calls.
+    UpdateCheck(const ModelLayout& layout, BlockSourcePtr base, std::size_t begin, std::size_t end,
+                std::span<std::byte> scratch);
 
     // The next bytes, in order, cut anywhere. Errors: kBadFile with the reason for a rejection
     // (naming the tensor), which ends the check; kRunFailed when the base cannot be read.
@@ -42,7 +44,7 @@ class UpdateCheck {
     std::size_t at_;              // bytes before this are checked or in pending_
     std::size_t next_block_ = 0;  // index of the block that at_ is in
     std::vector<std::byte> pending_;
-    std::vector<std::byte> scratch_;
+    std::span<std::byte> scratch_;
     UpdateMeasure measure_;
 };
 

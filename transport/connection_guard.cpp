@@ -57,13 +57,15 @@ std::uint64_t received_bytes(int descriptor) {
 }  // namespace
 
 ConnectionGuard::ConnectionGuard(NetLoop& loop, zmq::socket_ref socket, std::string name,
-                                 bool listening, std::function<void(HandshakeFailure)> failed)
+                                 bool listening, std::function<void(HandshakeFailure)> failed,
+                                 const ConnectionLimits& limits)
     : loop_(loop),
       socket_(socket),
       events_(loop.context(), zmq::socket_type::pair),
       name_(std::move(name)),
       listening_(listening),
-      failed_(std::move(failed)) {
+      failed_(std::move(failed)),
+      table_(limits) {
     const std::string channel = fmt::format("inproc://monitor-{}", fmt::ptr(this));
     ECOPIPE_CHECK(zmq_socket_monitor(socket_.handle(), channel.c_str(), kEvents) == 0);
     events_.connect(channel);

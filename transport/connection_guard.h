@@ -31,7 +31,8 @@ class ConnectionGuard {
     // `name` is told in logs ("control port"). A dialling socket has no limits on connections, for
     // it chose its peer. `failed` is told each handshake that failed.
     ConnectionGuard(NetLoop& loop, zmq::socket_ref socket, std::string name, bool listening,
-                    std::function<void(HandshakeFailure)> failed);
+                    std::function<void(HandshakeFailure)> failed,
+                    const ConnectionLimits& limits = {});
     ~ConnectionGuard();
     ConnectionGuard(const ConnectionGuard&) = delete;
     ConnectionGuard& operator=(const ConnectionGuard&) = delete;

@@ -23,7 +23,7 @@ bool ConnectionTable::take_token(const std::string& address, Instant now) {
         rates_.erase(std::min_element(rates_.begin(), rates_.end(), [](auto& a, auto& b) {
             return a.second.last_taken() < b.second.last_taken();
         }));
-    return rates_.emplace(address, TokenBucket(kHandshakeBurst, kHandshakesPerSecond))
+    return rates_.emplace(address, TokenBucket(limits_.burst, limits_.per_second))
         .first->second.take(now);
 }
 
@@ -55,18 +55,18 @@ std::optional<ConnectionTable::Rejection> ConnectionTable::accepted(int descript
     const std::size_t here = ++count_[address];
     if (!take_token(address, now))
         return Rejection{descriptor, address,
-                         fmt::format("more than {} connections a second", kHandshakesPerSecond)};
-    if (here > kConnectionsPerAddress)
+                         fmt::format("more than {} connections a second", limits_.per_second)};
+    if (here > limits_.per_address)
         return Rejection{descriptor, address,
-                         fmt::format("more than {} connections", kConnectionsPerAddress)};
-    if (connections_.size() > kConnectionsMax)
-        return Rejection{descriptor, address,
-                         fmt::format("more than {} connections of all addresses", kConnectionsMax)};
-    if (silent_ <= kSilentConnectionsMax) return std::nullopt;
+                         fmt::format("more than {} connections", limits_.per_address)};
+    if (connections_.size() > limits_.connections)
+        return Rejection{
+            descriptor, address,
+            fmt::format("more than {} connections of all addresses", limits_.connections)};
+    if (silent_ <= limits_.silent) return std::nullopt;
     const int goes = most_crowding();
-    return Rejection{
-        goes, connections_.at(goes).address,
-        fmt::format("more than {} connections that say nothing", kSilentConnectionsMax)};
+    return Rejection{goes, connections_.at(goes).address,
+                     fmt::format("more than {} connections that say nothing", limits_.silent)};
 }
 
 std::string ConnectionTable::closed(int descriptor) {

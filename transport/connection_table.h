@@ -29,8 +29,19 @@ class TokenBucket {
     Instant last_{};
 };
 
+// Of one listening socket; what a server of many clusters sets otherwise is in its `limits:`.
+struct ConnectionLimits {
+    std::size_t connections = kConnectionsMax;
+    std::size_t per_address = kConnectionsPerAddress;
+    std::size_t silent = kSilentConnectionsMax;
+    double burst = kHandshakeBurst;
+    double per_second = kHandshakesPerSecond;
+};
+
 class ConnectionTable {
   public:
+    explicit ConnectionTable(const ConnectionLimits& limits = {}) : limits_(limits) {}
+
     struct Rejection {
         int descriptor = -1;  // to be shut down
         std::string address;
@@ -65,6 +76,7 @@ class ConnectionTable {
     [[nodiscard]] int most_crowding() const;
     bool take_token(const std::string& address, Instant now);
 
+    ConnectionLimits limits_;
     std::map<int, Connection> connections_;
     std::map<std::string, std::size_t> count_;  // by address
     std::map<std::string, TokenBucket> rates_;  // by address

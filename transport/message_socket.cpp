@@ -152,22 +152,23 @@ Result<void> MessageSocket::use_keys(const std::string& port, const std::string&
     return {};
 }
 
-void MessageSocket::watch(std::string_view name) {
+void MessageSocket::watch(std::string_view name, const ConnectionLimits& limits) {
     guard_ = std::make_unique<ConnectionGuard>(
         loop_, socket_, std::string(name), router_,
-        [this](HandshakeFailure failure) { on_handshake_failed(failure); });
+        [this](HandshakeFailure failure) { on_handshake_failed(failure); }, limits);
     loop_.watch(socket_, [this] { read_some(); });
     loop_.on_revoked(this, [this](const auto& users) { on_revoked(users); });
 }
 
 Result<std::unique_ptr<MessageSocket>> MessageSocket::bind(NetLoop& loop, const Endpoint& endpoint,
                                                            Handler handler, BadHandler bad,
-                                                           std::string_view port) {
+                                                           std::string_view port,
+                                                           const ConnectionLimits& limits) {
     std::unique_ptr<MessageSocket> socket(
         new MessageSocket(loop, true, std::move(handler), std::move(bad)));
     try {
         ECOPIPE_RETURN_IF_ERROR(socket->use_keys(std::string(port), {}));
-        socket->watch(fmt::format("{} port", port));
+        socket->watch(fmt::format("{} port", port), limits);
         const std::string wanted =
             endpoint.port == 0 ? fmt::format("tcp://{}:*", endpoint.host) : endpoint.text();
         socket->socket_.bind(wanted);

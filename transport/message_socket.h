@@ -51,11 +51,9 @@ class MessageSocket {
 
     // Network thread only, as all of this class. `port` names it: "control", "data", "federation".
     // Errors: kUnreachable when the address cannot be bound.
-    [[nodiscard]] static Result<std::unique_ptr<MessageSocket>> bind(NetLoop& loop,
-                                                                     const Endpoint& endpoint,
-                                                                     Handler handler,
-                                                                     BadHandler bad,
-                                                                     std::string_view port);
+    [[nodiscard]] static Result<std::unique_ptr<MessageSocket>> bind(
+        NetLoop& loop, const Endpoint& endpoint, Handler handler, BadHandler bad,
+        std::string_view port, const ConnectionLimits& limits = {});
     // `peer`: whose key the other end must have; without keys it only names it. Errors: kMismatch
     // when no key of that name is known.
     [[nodiscard]] static Result<std::unique_ptr<MessageSocket>> dial(NetLoop& loop,
@@ -83,7 +81,7 @@ class MessageSocket {
   private:
     MessageSocket(NetLoop& loop, bool router, Handler handler, BadHandler bad);
     Result<void> use_keys(const std::string& port, const std::string& peer);
-    void watch(std::string_view name);
+    void watch(std::string_view name, const ConnectionLimits& limits = {});
     void read_some();
     void handle(std::string_view routing_id, std::span<zmq::message_t> frames, bool too_many);
     void on_handshake_failed(HandshakeFailure failure);

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "core/sha256.h"
+#include "core/strict_json.h"
 #include "fl_server/replay.h"
 #include "fl_server/strategies/registry.h"
 #include "tests/fl_server/toy_federation.h"
@@ -366,6 +367,115 @@ TEST_F(FederationRun, SlicesMakeAnUpdateOnlyWhenAllAreThere) {
         else
             whole = *federation_->global();
     }
+}
+
+TEST_F(FederationRun, ADiskWithoutRoomCostsNoUpdate) {
+    options_.rounds = 1;
+    ASSERT_TRUE(open());
+    all_say_hello();
+    run_to_end();
+    const std::string expected = *federation_->global();
+    fs::remove_all(directory_);
+    tasks_.clear();
+    verdicts_.clear();
+    ASSERT_TRUE(open());
+    all_say_hello();
+    answer("a");
+    const Task task = tasks_.at("b");
+    const std::string bytes = trained("b", 0);
+    const fs::path file =
+        fs::path(options_.state_directory) / "spool" / (std::to_string(task.sequence) + ".0");
+    fs::create_symlink("/dev/full", file);
+    turn([&] {
+        const auto announced = federation_->announce("b", announcement(task, bytes));
+        ASSERT_TRUE(announced && *announced);
+        const auto taken = federation_->chunk("b", {task.sequence, 0, 0},
+                                              std::as_bytes(std::span(bytes)).first(40000));
+        ASSERT_TRUE(taken) << taken.error().message;
+        EXPECT_TRUE(taken->no_room);
+    });
+    EXPECT_FALSE(fs::is_symlink(file));  // no half of it stays
+    EXPECT_TRUE(verdicts_["b"].empty());
+    EXPECT_TRUE(verdicts_["a"][0].accepted);
+    run_to_end();  // b announces again
+    EXPECT_TRUE(*federation_->global() == expected);
+    EXPECT_EQ(parse_json(rounds(), "rounds.jsonl")->at("rejected").size(), 0U);
+}
+
+TEST_F(FederationRun, ALowDiskCountsWhatIsStillToCome) {
+    ASSERT_TRUE(open());
+    all_say_hello();
+    EXPECT_FALSE(federation_->disk_is_low());
+    options_.limits.free_space_mib = std::uint64_t{1} << 40;
+    ASSERT_TRUE(open());
+    EXPECT_TRUE(federation_->disk_is_low());
+    EXPECT_EQ(federation_->view().phase, "disk full");
+}
+
+TEST_F(FederationRun, TheBestModelByTheServersOwnDataStays) {
+    std::vector<std::string> models;
+    const std::vector<double> accuracies{0.5, 0.75, 0.25};
+    options_.evaluate = [&](const std::string& flat) -> Result<Evaluation> {
+        models.push_back(flat);
+        return Evaluation{1, accuracies.at(models.size() - 1)};
+    };
+    ASSERT_TRUE(open());
+    all_say_hello();
+    run_to_end();
+    ASSERT_EQ(models.size(), 3U);
+    const std::string best =
+        read_file(options_.state_directory + "/best.safetensors", 1U << 30U).value();
+    EXPECT_TRUE(best.ends_with(models[1]));
+    EXPECT_EQ(federation_->view().best_version, 2U);
+    EXPECT_EQ(federation_->view().best_score, 0.75);
+    EXPECT_NE(rounds().find("\"accuracy\":0.75"), std::string::npos) << rounds();
+}
+
+// Clusters test the version that they receive: a round's line tells of the version before it.
+TEST_F(FederationRun, TheBestModelByTheClustersDataStays) {
+    clusters_ = {"a", "b"};
+    parameters_["min_clients"] = 2;
+    ASSERT_TRUE(open());
+    all_say_hello();
+    std::vector<std::string> models;
+    while (!federation_->finished()) {
+        models.push_back(*federation_->global());
+        const double accuracy = models.size() == 2 ? 0.5 : 0.25;
+        for (const std::string name : {"a", "b"}) {
+            const Task task = tasks_.at(name);
+            tasks_.erase(name);
+            const std::string bytes = trained(name, task.base_version);
+            UpdateSlice slice = announcement(task, bytes);
+            slice.eval_samples = name == "a" ? 30 : 10;
+            slice.eval_accuracy = name == "a" ? accuracy : 1;
+            slice.eval_loss = 2;
+            upload(name, slice, bytes);
+        }
+    }
+    const std::string best =
+        read_file(options_.state_directory + "/best.safetensors", 1U << 30U).value();
+    EXPECT_TRUE(best.ends_with(models[1]));
+    EXPECT_EQ(federation_->view().best_version, 1U);
+    const std::string text = rounds();
+    const auto first = parse_json(text.substr(0, text.find('\n')), "rounds.jsonl");
+    EXPECT_EQ(first->at("client_accuracy"), (30 * 0.25 + 10) / 40);
+    EXPECT_EQ(first->at("client_loss"), 2);
+    EXPECT_EQ(first->at("clients").at("b").at("accuracy"), 1);
+    EXPECT_EQ(first->at("clients").at("a").at("version"), 0);
+}
+
+TEST_F(FederationRun, WithoutANumberOfRoundsItGoesOnUntilToldToFinish) {
+    options_.rounds = 0;
+    ASSERT_TRUE(open());
+    all_say_hello();
+    for (int i = 0; i < 7 * 4; ++i) answer(tasks_.begin()->first);
+    EXPECT_EQ(federation_->version(), 7U);
+    EXPECT_FALSE(federation_->finished());
+    answer(tasks_.begin()->first);
+    turn([&] { federation_->finish(); });
+    EXPECT_FALSE(federation_->finished());  // the round at hand is open
+    run_to_end();
+    EXPECT_EQ(federation_->version(), 8U);
 }
 
 TEST_F(FederationRun, ReplayReproducesEveryHashOfAnAsynchronousRun) {

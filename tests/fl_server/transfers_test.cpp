@@ -9,34 +9,40 @@ namespace {
 
 constexpr std::size_t kMiB = 1U << 20;
 
-TEST(Transfers, UploadsShareThePoolInTheOrderOfWaiting) {
-    Transfers pool(2 * kMiB);
+TEST(Transfers, UploadsBeginInTurnAndWhoHasBegunComesFirst) {
+    Transfers pool(4 * kMiB);
     const Instant now{};
     for (const char* cluster : {"a", "b", "c"})
         pool.start_upload(now, {cluster, 1, 0}, 0, 3 * kMiB);
-    const auto first = pool.next_grant();
-    const auto second = pool.next_grant();
-    ASSERT_TRUE(first && second);
-    EXPECT_EQ(first->key.cluster, "a");
-    EXPECT_EQ(first->until, kMiB);
-    EXPECT_EQ(second->key.cluster, "b");
-    EXPECT_FALSE(pool.next_grant());
-    pool.took(now, first->key, kMiB);
-    EXPECT_EQ(pool.next_grant()->key.cluster, "c");
-    pool.forget("b");
+    // The first one's window is all that the pool has for updates.
+    std::size_t until = 0;
+    while (const auto grant = pool.next_grant()) {
+        EXPECT_EQ(grant->key.cluster, "a");
+        until = grant->until;
+    }
+    EXPECT_EQ(until, 2 * kMiB);
+    // Announced again, b keeps its place before c.
+    pool.start_upload(now, {"b", 1, 0}, 0, 3 * kMiB);
+    pool.took(now, {"a", 1, 0}, kMiB);
     EXPECT_EQ(pool.next_grant()->key.cluster, "a");
+    EXPECT_EQ(pool.next_grant()->until, 3 * kMiB);
+    pool.took(now, {"a", 1, 0}, kMiB);
+    EXPECT_EQ(pool.next_grant()->key.cluster, "b");
+    EXPECT_EQ(pool.next_grant()->key.cluster, "b");
+    EXPECT_FALSE(pool.next_grant());
+    pool.forget("b");
+    EXPECT_EQ(pool.next_grant()->key.cluster, "c");
     pool.forget("a");
     pool.forget("c");
     EXPECT_EQ(pool.used(), 0U);
 }
 
 TEST(Transfers, AStalledUploadLosesItsCredit) {
-    Transfers pool(kMiB);
+    Transfers pool(2 * kMiB);
     Instant now{};
     pool.start_upload(now, {"dead", 1, 0}, 0, kMiB);
     pool.start_upload(now, {"alive", 2, 0}, 0, kMiB);
-    ASSERT_TRUE(pool.next_grant());
-    EXPECT_FALSE(pool.next_grant());
+    while (const auto grant = pool.next_grant()) EXPECT_EQ(grant->key.cluster, "dead");
     now += std::chrono::seconds(11);
     EXPECT_EQ(pool.take_stalled(now, std::chrono::seconds(10))->cluster, "dead");
     EXPECT_EQ(pool.next_grant()->key.cluster, "alive");
@@ -45,15 +51,52 @@ TEST(Transfers, AStalledUploadLosesItsCredit) {
 
 TEST(Transfers, DownloadsWaitForRoomAndGiveBackWhatArrived) {
     Transfers pool(2 * kMiB);
-    pool.ask({"a", 0, 0, kMiB}, 0);
-    pool.ask({"b", 0, 0, kMiB}, 0);
-    pool.ask({"b", 0, kMiB, kMiB}, 0);
-    ASSERT_TRUE(pool.next_part());
-    ASSERT_TRUE(pool.next_part());
+    const Instant now{};
+    pool.ask(now, {"a", 0, 0, kMiB}, 0);
+    pool.ask(now, {"b", 0, 0, kMiB}, 0);
+    pool.ask(now, {"b", 0, 0, kMiB}, 0);  // asked again: not sent twice
+    pool.ask(now, {"b", 0, kMiB, kMiB}, 0);
+    EXPECT_EQ(pool.next_part()->cluster, "a");
+    EXPECT_EQ(pool.next_part()->cluster, "b");
     EXPECT_FALSE(pool.next_part());
-    pool.received("a", kMiB);
+    pool.received(now, "a", kMiB);
     EXPECT_EQ(pool.next_part()->offset, kMiB);
-    pool.received("b", 2 * kMiB);
+    pool.received(now, "b", 2 * kMiB);
+    EXPECT_EQ(pool.used(), 0U);
+}
+
+TEST(Transfers, WhoHasBegunToReceiveComesFirst) {
+    Transfers pool(2 * kMiB);
+    const Instant now{};
+    for (const char* cluster : {"a", "b", "c"})
+        for (std::size_t part = 0; part < 3; ++part)
+            pool.ask(now, {cluster, 0, part * kMiB, kMiB}, 0);
+    EXPECT_EQ(pool.next_part()->cluster, "a");
+    EXPECT_EQ(pool.next_part()->cluster, "a");
+    pool.received(now, "a", 2 * kMiB);
+    EXPECT_EQ(pool.next_part()->cluster, "a");
+    EXPECT_EQ(pool.next_part()->cluster, "b");
+    pool.received(now, "a", 3 * kMiB);
+    EXPECT_EQ(pool.next_part()->cluster, "b");
+}
+
+TEST(Transfers, WhoAsksAndReceivesNothingHoldsUpNobody) {
+    Transfers pool(4 * kMiB);
+    Instant now{};
+    for (std::size_t part = 0; part < 20; ++part)  // farther ahead than it may
+        pool.ask(now, {"deaf", 0, part * kMiB, kMiB}, 0);
+    while (pool.next_part()) {
+    }
+    pool.ask(now, {"alive", 0, 0, kMiB}, 0);
+    EXPECT_FALSE(pool.next_part());
+    now += std::chrono::seconds(31);
+    pool.forget_stalled(now, std::chrono::seconds(30));
+    EXPECT_EQ(pool.next_part()->cluster, "alive");
+    EXPECT_EQ(pool.used(), kMiB);
+    pool.ask(now, {"deaf", 0, 0, kMiB}, 0);  // it may begin anew
+    EXPECT_EQ(pool.next_part()->cluster, "deaf");
+    pool.forget("deaf");
+    pool.forget("alive");
     EXPECT_EQ(pool.used(), 0U);
 }
 
@@ -62,13 +105,11 @@ TEST(Transfers, RandomUseKeepsTheAccounts) {
     Rng rng(3);
     Transfers pool(8 * kMiB);
     Instant now{};
-    std::map<std::string, std::size_t> have;
     for (int i = 0; i < 20000; ++i) {
         const std::string cluster(1, static_cast<char>('a' + rng.below(20)));
-        switch (rng.below(7)) {
+        switch (rng.below(8)) {
             case 0:
                 pool.start_upload(now, {cluster, 1, 0}, 0, 5 * kMiB);
-                have[cluster] = 0;
                 break;
             case 1:
                 pool.took(now, {cluster, 1, 0}, rng.below(kMiB));
@@ -77,13 +118,18 @@ TEST(Transfers, RandomUseKeepsTheAccounts) {
                 pool.end_uploads_of(cluster, 1);
                 break;
             case 3:
-                pool.ask({cluster, rng.below(3), rng.below(4) * kMiB, kMiB}, rng.below(4) * kMiB);
+                pool.ask(now, {cluster, rng.below(3), rng.below(4) * kMiB, kMiB},
+                         rng.below(4) * kMiB);
                 break;
             case 4:
                 static_cast<void>(pool.next_part());
                 break;
             case 5:
                 static_cast<void>(pool.next_grant());
+                break;
+            case 6:
+                now += std::chrono::milliseconds(rng.below(100));
+                pool.forget_stalled(now, std::chrono::seconds(1));
                 break;
             default:
                 if (rng.below(5) == 0) pool.forget(cluster);

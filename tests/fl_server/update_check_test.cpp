@@ -23,8 +23,9 @@ TEST(UpdateCheck, CutsOfTheStreamChangeNothing) {
         squares += std::pow(static_cast<double>(update[i]) - static_cast<double>(base[i]), 2);
     }
     std::vector<UpdateMeasure> measures;
+    std::vector<std::byte> scratch(kBlockBytesMax);
     for (const std::size_t chunk : {std::size_t{1} << 30, std::size_t{65536}, std::size_t{7777}}) {
-        UpdateCheck check(layout, memory_source(flat_floats(base)), 0, layout.bytes());
+        UpdateCheck check(layout, memory_source(flat_floats(base)), 0, layout.bytes(), scratch);
         auto bytes = std::as_bytes(std::span(update));
         while (!bytes.empty()) {
             const auto part = bytes.first(std::min(chunk, bytes.size()));

@@ -2,6 +2,8 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 
 #include "core/strict_json.h"
 #include "tests/integration/training_fixture.h"
@@ -63,6 +65,58 @@ TEST_F(Federation, TwoClustersLearnOneModelAndPipelinesChangeNoBit) {
     EXPECT_TRUE(models[0] == models[1]);
 }
 
+// Some 100 samples of each of two classes.
+void expect_rounded_labels(const std::string& state) {
+    Json sites = Json::array();
+    for (int i = 0; i < 100 && sites.empty(); ++i) {
+        const Finished status =
+            run({"ecopipe-fl-server", "status", "--json", "--state", state}, kDeadlineS);
+        if (status.code == 0) sites = Json::parse(status.out).at("sites");
+    }
+    ASSERT_EQ(sites.size(), 1U);
+    const Json& counts = sites[0].at("label_counts");
+    ASSERT_EQ(counts.size(), 10U);
+    for (std::size_t label = 0; label < counts.size(); ++label) {
+        if (label < 2)
+            EXPECT_TRUE(counts[label] == 64 || counts[label] == 128) << counts;
+        else
+            EXPECT_EQ(counts[label], 0) << counts;
+    }
+}
+
+// The float weights of a safetensors file, all tensors in one.
+std::vector<float> weights_of(const std::string& path) {
+    const std::string bytes = read(path);
+    std::uint64_t header = 0;
+    EXPECT_GE(bytes.size(), sizeof header) << path;
+    if (bytes.size() < sizeof header) return {};
+    std::memcpy(&header, bytes.data(), sizeof header);
+    const std::string data = bytes.substr(sizeof header + header);
+    std::vector<float> weights(data.size() / sizeof(float));
+    std::memcpy(weights.data(), data.data(), weights.size() * sizeof(float));
+    return weights;
+}
+
+TEST_F(Federation, TheServersClipBoundsEveryStepOfItsClusters) {
+    // Two rounds of 200 samples in batches of 50: eight steps, each of at most lr * clip.
+    constexpr double kBound = 8 * 0.5 * 0.01;
+    write(directory_ / "server.yaml",
+          "client: {epochs: 1, batch: 50, momentum: 0, lr: 0.5, clip: 0.01}\n");
+    Process server(
+        server_flags("state", {"--config", directory_ / "server.yaml", "--min-clusters", "1"}));
+    Process a(client_flags("a", "0,1", {"--single"}));
+    EXPECT_EQ(server.wait(kDeadlineS).code, 0) << server.err();
+    EXPECT_EQ(a.wait(kDeadlineS).code, 0) << a.err();
+    const auto before = weights_of(directory_ / "state/models/0.safetensors");
+    const auto after = weights_of(directory_ / "state/model.safetensors");
+    ASSERT_EQ(before.size(), after.size());
+    double squares = 0;
+    for (std::size_t i = 0; i < before.size(); ++i)
+        squares += std::pow(static_cast<double>(after[i]) - static_cast<double>(before[i]), 2);
+    EXPECT_GT(std::sqrt(squares), kBound / 8);
+    EXPECT_LT(std::sqrt(squares), kBound * 1.01);
+}
+
 TEST_F(Federation, ContradictionsSecondNamesAndOtherModelsAreRefused) {
     write(directory_ / "server.yaml", "client: {batch: 16}\n");
     Process server(server_flags("state", {"--config", directory_ / "server.yaml"}));
@@ -78,8 +132,9 @@ TEST_F(Federation, ContradictionsSecondNamesAndOtherModelsAreRefused) {
     const Finished model = run(other, kDeadlineS);
     EXPECT_EQ(model.code, 2);
     EXPECT_NE(model.err.find("the federation's model is lenet5"), std::string::npos) << model.err;
-    Process first(client_flags("one", "0,1", {"--single"}));
+    Process first(client_flags("one", "0,1", {"--single", "--report-labels", "rounded"}));
     ASSERT_TRUE(server.wait_for_err("cluster one joined", kDeadlineS));
+    expect_rounded_labels(directory_ / "state");
     auto again = client_flags("one", "0,1", {"--single"});
     *std::find(again.begin(), again.end(), directory_ / "one") = directory_ / "another";
     const Finished second = run(again, kDeadlineS);

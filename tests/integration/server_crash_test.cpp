@@ -10,30 +10,16 @@
 #include <set>
 #include <thread>
 
-#include "core/command_line.h"
-#include "core/files.h"
 #include "core/random.h"
 #include "fl_server/journal.h"
-#include "orchestrator/federation_link.h"
 #include "tests/integration/training_fixture.h"
+#include "tests/support/scripted_cluster.h"
 
 namespace ecopipe::test {
 namespace {
 
 constexpr double kDeadlineS = 250;
 constexpr int kRounds = 10;
-constexpr std::uint64_t kSamples = 100;
-
-// What a cluster "trains": a function of its name and the version.
-std::string formula(const Task& task, const std::string& cluster) {
-    Rng rng(keyed_seed(task.base_version, cluster));
-    std::string bytes(*flat_bytes(task.tensors), '\0');
-    for (std::size_t at = 0; at + 4 <= bytes.size(); at += 4) {
-        const auto value = static_cast<float>(rng.uniform(-0.02, 0.02));
-        std::memcpy(bytes.data() + at, &value, 4);
-    }
-    return bytes;
-}
 
 class ServerCrash : public Training {
   protected:
@@ -42,43 +28,6 @@ class ServerCrash : public Training {
         std::set<std::uint64_t> acknowledged;
         int kills = 0;
     };
-
-    // One cluster's life; the tasks that it got a verdict for.
-    static Result<void> live(const Endpoint& server, const std::string& name, std::mutex& mutex,
-                             std::set<std::uint64_t>& acknowledged) {
-        NetLoop loop;
-        FederationLink link(loop);
-        ClusterHello hello;
-        hello.cluster = name;
-        hello.program_version = kVersion;
-        hello.model = "lenet5";
-        hello.instance = keyed_seed(1, name);
-        hello.samples = kSamples;
-        const auto welcome = link.join(server, "", hello, 60);
-        if (!welcome) return tl::unexpected<Error>(welcome.error());
-        link.set_patience(60);
-        for (;;) {
-            ECOPIPE_ASSIGN_OR_RETURN(const auto task, link.next_task());
-            if (!task) return {};
-            ECOPIPE_ASSIGN_OR_RETURN(const auto model, link.pull_model(*task));
-            if (!model) return {};
-            std::this_thread::sleep_for(std::chrono::milliseconds(100));
-            const auto bytes = std::make_shared<const std::string>(formula(*task, name));
-            OutgoingSlice slice;
-            slice.bytes = bytes->size();
-            slice.announcement.base_version = task->base_version;
-            slice.announcement.sequence = task->sequence;
-            slice.announcement.last_layer = 100;
-            slice.announcement.samples = kSamples;
-            slice.announcement.bytes = bytes->size();
-            slice.announcement.sha256 = sha256_hex(*bytes);
-            ECOPIPE_ASSIGN_OR_RETURN(const Verdict verdict, link.push_update({slice}, bytes));
-            if (verdict.reason == "the federation has ended") return {};
-            if (!verdict.accepted) return fail(ExitCode::kRunFailed, verdict.reason);
-            const std::lock_guard lock(mutex);
-            acknowledged.insert(task->sequence);
-        }
-    }
 
     Outcome run(const std::string& state, int kills, std::uint64_t seed) {
         Outcome outcome;
@@ -102,7 +51,15 @@ class ServerCrash : public Training {
         std::vector<std::thread> threads;
         for (const char* name : {"a", "b", "c", "d"})
             threads.emplace_back([&, name] {
-                const auto lived = live(server, name, mutex, outcome.acknowledged);
+                const auto lived =
+                    live(server, name, [&](FederationLink& link, const Task& task) -> Result<void> {
+                        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+                        ECOPIPE_ASSIGN_OR_RETURN(const bool accepted,
+                                                 answer_honestly(link, task, name));
+                        const std::lock_guard lock(mutex);
+                        if (accepted) outcome.acknowledged.insert(task.sequence);
+                        return {};
+                    });
                 EXPECT_TRUE(lived) << name << ": " << lived.error().message;
             });
         Rng rng(seed);

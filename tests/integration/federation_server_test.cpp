@@ -1,0 +1,271 @@
+// The running server against clusters that lie, a disk that fills up, and a crowd.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+#include <future>
+#include <limits>
+#include <thread>
+
+#include "core/files.h"
+#include "core/strict_json.h"
+#include "tests/integration/training_fixture.h"
+#include "tests/support/scripted_cluster.h"
+
+namespace ecopipe::test {
+namespace {
+
+using Flags = std::vector<std::string>;
+constexpr double kDeadlineS = 60;
+
+std::vector<Json> lines_of(const std::string& text) {
+    std::vector<Json> lines;
+    for (std::size_t at = 0; at < text.size();) {
+        const std::size_t end = std::min(text.find('\n', at), text.size());
+        lines.push_back(Json::parse(text.substr(at, end - at)));
+        at = end + 1;
+    }
+    return lines;
+}
+
+class FederationServer : public Training {
+  protected:
+    Endpoint server_{"127.0.0.1", static_cast<std::uint16_t>(free_port())};
+
+    [[nodiscard]] Flags flags(const std::string& state, const std::string& min_clusters,
+                              const Flags& more) const {
+        Flags flags{"ecopipe-fl-server", "--bind", server_.text(),   "--model",   "lenet5",
+                    "--state",           state,    "--min-clusters", min_clusters};
+        flags.insert(flags.end(), more.begin(), more.end());
+        return flags;
+    }
+    [[nodiscard]] std::thread cluster(const std::string& name, AnswerTask answer) const {
+        return std::thread([server = server_, name, answer = std::move(answer)] {
+            const auto lived = live(server, name, answer);
+            EXPECT_TRUE(lived) << name << ": " << lived.error().message;
+        });
+    }
+    [[nodiscard]] std::thread honest(const std::string& name) const {
+        return cluster(name, [name](FederationLink& link, const Task& task) -> Result<void> {
+            ECOPIPE_RETURN_IF_ERROR(answer_honestly(link, task, name));
+            return {};
+        });
+    }
+    // The global model that so many honest clusters make.
+    std::string calm(const std::vector<std::string>& names, const std::string& rounds) {
+        const std::string state = directory_ / "calm";
+        Process server(flags(state, std::to_string(names.size()), {"--rounds", rounds}));
+        std::vector<std::thread> clusters;
+        for (const std::string& name : names) clusters.push_back(honest(name));
+        const Finished ended = server.wait(kDeadlineS);
+        EXPECT_EQ(ended.code, 0) << ended.err;
+        for (std::thread& one : clusters) one.join();
+        return read(state + "/model.safetensors");
+    }
+};
+
+// ---- clusters that lie
+
+struct Lie {
+    const char* name;
+    const char* reason;  // as rounds.jsonl has it
+    std::function<void(UpdateSlice&, std::string&)> tell;
+};
+
+void set_weight(std::string& bytes, std::size_t at, float value) {
+    std::memcpy(bytes.data() + at, &value, sizeof value);
+}
+
+const std::vector<Lie>& lies() {
+    static const std::vector<Lie> all{
+        {"nan", "has a value that is not finite",
+         [](UpdateSlice& slice, std::string& bytes) {
+             set_weight(bytes, bytes.size() - 4, std::numeric_limits<float>::quiet_NaN());
+             slice.sha256 = sha256_hex(bytes);
+         }},
+        {"huge", "moves a value by 1e+30",
+         [](UpdateSlice& slice, std::string& bytes) {
+             for (std::size_t at = 0; at < bytes.size(); at += 4) set_weight(bytes, at, 1e30F);
+             slice.sha256 = sha256_hex(bytes);
+         }},
+        {"shapes", "bytes, expected",
+         [](UpdateSlice& slice, std::string& bytes) {
+             bytes.resize(bytes.size() - 4);
+             slice.bytes = bytes.size();
+             slice.sha256 = sha256_hex(bytes);
+         }},
+        {"stale", "it starts from version",
+         [](UpdateSlice& slice, std::string&) { slice.base_version ^= 1U; }},
+    };
+    return all;
+}
+
+AnswerTask lying(const Lie& lie) {
+    return [&lie](FederationLink& link, const Task& task) -> Result<void> {
+        std::string bytes = formula(task, lie.name);
+        OutgoingSlice slice = whole_update(task, bytes);
+        lie.tell(slice.announcement, bytes);
+        slice.bytes = bytes.size();
+        ECOPIPE_ASSIGN_OR_RETURN(const Verdict verdict, push(link, slice, bytes));
+        EXPECT_FALSE(verdict.accepted) << lie.name;
+        EXPECT_NE(verdict.reason.find(lie.reason), std::string::npos) << verdict.reason;
+        return {};
+    };
+}
+
+TEST_F(FederationServer, LiarsAreLeftOutOnTimeWithTheirReasons) {
+    const std::vector<std::string> names{"a", "b", "c", "twice"};
+    const std::string expected = calm(names, "2");
+    ASSERT_FALSE(expected.empty());
+    constexpr double kRoundS = 3;
+    const std::string state = directory_ / "lied-to";
+    Process server(
+        flags(state, "10", {"--rounds", "2", "--round-timeout-s", std::to_string(kRoundS)}));
+    std::vector<std::thread> clusters;
+    for (const char* name : {"a", "b", "c"}) clusters.push_back(honest(name));
+    for (const Lie& lie : lies()) clusters.push_back(cluster(lie.name, lying(lie)));
+    // Answered with the same verdict, and counted once.
+    clusters.push_back(cluster("twice", [](FederationLink& link, const Task& task) -> Result<void> {
+        const std::string bytes = formula(task, "twice");
+        for (int time = 0; time < 2; ++time) {
+            ECOPIPE_ASSIGN_OR_RETURN(const Verdict verdict,
+                                     push(link, whole_update(task, bytes), bytes));
+            EXPECT_TRUE(verdict.accepted || verdict.reason == "the federation has ended")
+                << verdict.reason;
+        }
+        return {};
+    }));
+    // Announces all of it, sends the first half, and waits.
+    clusters.push_back(cluster("half", [](FederationLink& link, const Task& task) -> Result<void> {
+        const std::string bytes = formula(task, "half");
+        OutgoingSlice slice = whole_update(task, bytes);
+        slice.bytes = bytes.size() / 2;
+        ECOPIPE_RETURN_IF_ERROR(push(link, slice, bytes));
+        return {};
+    }));
+    clusters.push_back(cluster(
+        "nothing", [](FederationLink&, const Task&) -> Result<void> { return Result<void>(); }));
+    const Finished ended = server.wait(kDeadlineS);
+    EXPECT_EQ(ended.code, 0) << ended.err;
+    for (std::thread& one : clusters) one.join();
+    EXPECT_TRUE(read(state + "/model.safetensors") == expected);
+    const std::vector<Json> rounds = lines_of(read(state + "/rounds.jsonl"));
+    ASSERT_EQ(rounds.size(), 2U);
+    for (const Json& round : rounds) {
+        EXPECT_LT(round["wall_s"].get<double>(), kRoundS + 1.5) << round;
+        EXPECT_EQ(round["clusters"], Json(names)) << round;
+        EXPECT_EQ(round["samples"], 4 * kScriptedSamples) << round;
+        for (const Lie& lie : lies())
+            EXPECT_NE(round["rejected"].value(lie.name, "").find(lie.reason), std::string::npos)
+                << round;
+    }
+    for (const char* name : {"half", "nothing"})
+        EXPECT_EQ(rounds[0]["rejected"].value(name, ""), "no update before the round's deadline")
+            << rounds[0];
+}
+
+// ---- a disk that fills up
+
+// The server's own file system of 16 MiB, reached from here through its process.
+class ServerDisk : public FederationServer {
+  protected:
+    // The descriptor of the mounted directory, which keeps it there when the server has ended.
+    int mounted(const Process& server) {
+        const std::string path =
+            "/proc/" + std::to_string(server.pid()) + "/root" + (directory_ / "mount");
+        return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    }
+    static std::string at(int descriptor) {
+        return "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(descriptor);
+    }
+    // Leaves so many bytes free.
+    static void fill(const std::string& disk, std::uint64_t left) {
+        struct statvfs facts{};
+        ASSERT_EQ(::statvfs(disk.c_str(), &facts), 0);
+        const std::uint64_t free = facts.f_bavail * facts.f_frsize;
+        ASSERT_GT(free, left);
+        write(disk + "/filler", std::string(free - left, '\0'));
+    }
+};
+
+TEST_F(ServerDisk, BelowTheLimitNoUpdateIsTakenAndNothingIsLost) {
+    const std::string expected = calm({"a", "b"}, "2");
+    const std::string mount = directory_ / "mount";
+    write(directory_ / "server.yaml", "limits: {free_space_mib: 4}\n");
+    std::string command =
+        "mkdir -p " + mount + " && mount -t tmpfs -o size=16m none " + mount + " || exit 99\nexec";
+    Flags line =
+        flags(mount + "/state", "2", {"--rounds", "2", "--config", directory_ / "server.yaml"});
+    line[0] = program(line[0]);
+    for (const std::string& word : line) command += " " + word;
+    write(directory_ / "disk.sh", command + "\n");
+    Process server(
+        {"/usr/bin/unshare", "--map-root-user", "--mount", "/bin/sh", directory_ / "disk.sh"});
+    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    const int disk = mounted(server);
+    ASSERT_GE(disk, 0) << std::strerror(errno);
+    // In the second round a's update is acknowledged, then the disk fills up, then b has its own.
+    std::promise<void> acknowledged;
+    std::promise<void> filled;
+    const std::shared_future<void> full = filled.get_future().share();
+    std::thread a = cluster("a", [&](FederationLink& link, const Task& task) -> Result<void> {
+        ECOPIPE_RETURN_IF_ERROR(answer_honestly(link, task, "a"));
+        if (task.base_version == 1) acknowledged.set_value();
+        return {};
+    });
+    std::thread b = cluster("b", [&](FederationLink& link, const Task& task) -> Result<void> {
+        if (task.base_version == 1) full.wait();
+        ECOPIPE_RETURN_IF_ERROR(answer_honestly(link, task, "b"));
+        return {};
+    });
+    acknowledged.get_future().wait();
+    fill(at(disk), 3U << 20);
+    EXPECT_TRUE(server.wait_for_err("the disk is nearly full: no update is taken", kDeadlineS))
+        << server.err();
+    filled.set_value();
+    const Finished status =
+        run({"ecopipe-fl-server", "status", "--json", "--state", at(disk) + "/state"});
+    EXPECT_NE(status.out.find("\"phase\":\"disk full\""), std::string::npos)
+        << status.out << status.err;
+    EXPECT_EQ(lines_of(read(at(disk) + "/state/rounds.jsonl")).size(), 1U);
+    EXPECT_EQ(::unlink((at(disk) + "/filler").c_str()), 0);
+    EXPECT_TRUE(server.wait_for_err("the disk has room again: updates are taken", kDeadlineS))
+        << server.err();
+    const Finished ended = server.wait(kDeadlineS);
+    EXPECT_EQ(ended.code, 0) << ended.err;
+    a.join();
+    b.join();
+    EXPECT_TRUE(read(at(disk) + "/state/model.safetensors") == expected);
+    ::close(disk);
+}
+
+// ---- a crowd
+
+TEST_F(FederationServer, AHundredClustersFitInItsMemory) {
+    constexpr double kModelMib = 4.8;
+    write(directory_ / "server.yaml", "limits: {connections_per_s: 1000}\n");
+    Flags line = flags(directory_ / "state", "100",
+                       {"--rounds", "1", "--config", directory_ / "server.yaml"});
+    *std::find(line.begin(), line.end(), "lenet5") = "fashion_cnn";
+    Process server(line);
+    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    const Finished load =
+        run({"ecopipe-bench", "federation", "--server", server_.text(), "--model", "fashion_cnn",
+             "--clusters", "100", "--server-pid", std::to_string(server.pid()), "--json"},
+            kDeadlineS);
+    ASSERT_EQ(load.code, 0) << load.err << server.err();
+    EXPECT_EQ(server.wait(kDeadlineS).code, 0) << server.err();
+    const Json measured = Json::parse(load.out);
+    EXPECT_EQ(measured["rounds"][0]["accepted"], 100) << measured;
+    EXPECT_EQ(measured["rounds"][0]["rejected"], 0) << measured;
+    EXPECT_GT(measured["server_peak_mib"].get<double>(), 10) << measured;
+    EXPECT_LT(measured["server_peak_mib"].get<double>(), 3 * kModelMib + 200) << measured;
+    std::printf("%s", load.out.c_str());
+}
+
+}  // namespace
+}  // namespace ecopipe::test
