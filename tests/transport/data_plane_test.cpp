@@ -5,8 +5,11 @@
 #include <atomic>
 #include <future>
 #include <thread>
+#include <zmq.hpp>
 
 #include "core/inbox.h"
+#include "transport/limits.h"
+#include "transport/message_socket.h"
 
 namespace ecopipe {
 namespace {
@@ -40,7 +43,32 @@ class DataPlanes : public testing::Test {
         return address;
     }
 
+    void TearDown() override {
+        loop_.call([&] { others_.clear(); });
+    }
+    // One more peer of `right`, from one of two addresses.
+    bool attach_another() {
+        const std::string from = others_.size() % 2 == 0 ? "127.0.0.2" : "127.0.0.3";
+        const Attach attach{"pi-" + std::to_string(others_.size()), 1};
+        FrameHeader header;
+        header.run = 9;
+        loop_.call([&] {
+            others_.push_back(MessageSocket::dial(
+                                  loop_, {from + ":0;127.0.0.1", endpoint_.port},
+                                  [](const Incoming&) {}, [](std::string_view, const Error&) {},
+                                  "right")
+                                  .value());
+        });
+        const Instant end = deadline();
+        while (!loop_.call([&] { return others_.back()->send("", header, attach); })) {
+            if (monotonic_now() > end) return false;
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+        return true;
+    }
+
     NetLoop loop_;
+    std::vector<std::unique_ptr<MessageSocket>> others_;
     Inbox<Delivery> left_in_;
     Inbox<Delivery> right_in_;
     Inbox<std::string> left_attached_;
@@ -146,6 +174,43 @@ TEST_F(DataPlanes, AnEmulatedLinkTakesItsTime) {
     left_.send("right", address(TensorKind::kActivation, 0), numbered(250'000));  // 1 MB: 100 ms
     ASSERT_TRUE(right_in_.pop_until(deadline()));
     EXPECT_GE(to_ms(monotonic_now() - sent), 119.9);
+}
+
+// Peers come from several addresses, each of which may have but so many connections.
+TEST_F(DataPlanes, ADataPortHasSoManyPeersAndNoMore) {
+    for (std::size_t i = 0; i < kDataPeersMax; ++i) {
+        ASSERT_TRUE(attach_another());
+        ASSERT_TRUE(right_attached_.pop_until(deadline())) << i;
+    }
+    ASSERT_TRUE(attach_another());
+    EXPECT_FALSE(right_attached_.pop_until(monotonic_now() + std::chrono::milliseconds(300)));
+}
+
+// What a peer can make us hold while we are busy: the queue and what the kernel buffers.
+TEST(MessageSockets, ABusyReceiverTakesNoMoreThanItsQueue) {
+    constexpr std::size_t kMessageBytes = 512 << 10;
+    constexpr int kKernelMessages = 24;  // of both ends, and one in ZeroMQ's decoder
+    NetLoop loop;
+    std::unique_ptr<MessageSocket> socket = loop.call([&] {
+        return MessageSocket::bind(
+                   loop, {"127.0.0.1", 0}, [](const Incoming&) {},
+                   [](std::string_view, const Error&) {}, "data")
+            .value();
+    });
+    std::promise<void> go_on;
+    loop.post([busy = go_on.get_future().share()] { busy.wait(); });
+    zmq::context_t context;
+    zmq::socket_t sender(context, zmq::socket_type::dealer);
+    sender.set(zmq::sockopt::sndhwm, 1);
+    sender.set(zmq::sockopt::linger, 0);
+    sender.connect("tcp://127.0.0.1:" + std::to_string(socket->port()));
+    sender.set(zmq::sockopt::sndtimeo, 500);
+    int taken = 0;
+    while (sender.send(zmq::message_t(kMessageBytes), zmq::send_flags::none)) ++taken;
+    EXPECT_GE(taken, kReceiveQueueMessages);
+    EXPECT_LE(taken, kReceiveQueueMessages + kKernelMessages);
+    go_on.set_value();
+    loop.call([&] { socket.reset(); });
 }
 
 }  // namespace
