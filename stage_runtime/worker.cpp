@@ -19,12 +19,12 @@
 #include "stage_runtime/engine/executor.h"
 #include "stage_runtime/engine/numeric_class.h"
 #include "stage_runtime/host_facts.h"
-#include "stage_runtime/limits.h"
 #include "stage_runtime/link_probe.h"
 #include "stage_runtime/portal_link.h"
 #include "stage_runtime/slow_switch.h"
 #include "stage_runtime/stage_machine.h"
 #include "stage_runtime/state_exchange.h"
+#include "stage_runtime/waiting_tensors.h"
 #include "stage_runtime/work_clock.h"
 
 namespace ecopipe {
@@ -189,9 +189,7 @@ class Worker {
     Plan plan_;
     Configure work_;  // in force
     Executors executors_;
-    std::map<TensorAddress, Delivery> tensors_;  // arrived, not consumed yet
-    std::vector<Delivery> early_;    // of a generation whose Configure is still under way
-    std::size_t waiting_bytes_ = 0;  // of tensors_ and early_
+    WaitingTensors tensors_;  // early ones: of a generation whose Configure is still under way
     std::map<std::string, std::uint64_t> attached_;  // channels that stand, and with which instance
     bool taken_for_lost_ = false;
     std::optional<Instant> leaving_since_;
@@ -214,8 +212,6 @@ Result<ExitCode> Worker::serve_one_run() {
     machine_ = StageMachine();
     executors_.clear();
     tensors_.clear();
-    early_.clear();
-    waiting_bytes_ = 0;
     attached_.clear();
     configured_ = false;
     work_ = {};
@@ -463,12 +459,8 @@ Result<void> Worker::configure(const FrameHeader& head, const Configure& work) {
                                  parse_endpoint(peer.endpoint, "peer " + peer.device));
         ECOPIPE_RETURN_IF_ERROR(data_.dial(peer.device, endpoint, peer.instance));
     }
-    auto early = std::move(early_);
-    early_.clear();
-    for (Delivery& delivery : early) {
-        waiting_bytes_ -= delivery.tensor.bytes();
+    for (Delivery& delivery : tensors_.take_early())
         ECOPIPE_RETURN_IF_ERROR(deliver(std::move(delivery)));
-    }
     return {};
 }
 
@@ -532,13 +524,10 @@ void Worker::take_snapshot(std::uint64_t step) {
 
 // A streamed tensor that nobody will use gives its room back all the same.
 void Worker::drop_tensor(const TensorAddress& address) {
-    const auto found = tensors_.find(address);
-    if (found == tensors_.end()) return;
-    if (address.kind != TensorKind::kActivation && address.kind != TensorKind::kGradient &&
-        found->second.peer != options_.device)
-        data_.consumed(found->second.peer, found->second.tensor.bytes());
-    waiting_bytes_ -= found->second.tensor.bytes();
-    tensors_.erase(found);
+    const auto found = tensors_.take(address);
+    if (found && address.kind != TensorKind::kActivation && address.kind != TensorKind::kGradient &&
+        found->peer != options_.device)
+        data_.consumed(found->peer, found->tensor.bytes());
 }
 
 Result<void> Worker::probe_link(const ProbeLink& order) {
@@ -608,20 +597,15 @@ Result<void> Worker::deliver(Delivery delivery) {
     const std::size_t bytes = delivery.tensor.bytes();
     const bool early = !configured_ || address.generation > machine_.generation();
     const bool wrong = !early && address.generation == machine_.generation() && !entitled(delivery);
-    if (wrong || tensors_.contains(address) || waiting_bytes_ + bytes > kWaitingBytesMax ||
-        early_.size() > kEarlyTensorsMax) {
-        data_.consumed(delivery.peer, bytes);
-        log_debug("a tensor of {} that is not expected of it is dropped", delivery.peer);
+    const bool state = !early && is_state(address.kind);
+    const std::string peer = delivery.peer;
+    if (wrong || !(state || (early ? tensors_.keep_early(delivery) : tensors_.keep(delivery)))) {
+        data_.consumed(peer, bytes);
+        log_debug("a tensor of {} that is not expected of it is dropped", peer);
         return {};
     }
-    if (early) {
-        waiting_bytes_ += bytes;
-        early_.push_back(std::move(delivery));
-        return {};
-    }
-    if (is_state(address.kind)) return take_state(std::move(delivery));
-    waiting_bytes_ += bytes;
-    tensors_.emplace(address, std::move(delivery));
+    if (early) return {};
+    if (state) return take_state(std::move(delivery));
     return obey(machine_.on(stage_event::TensorArrived{address}));
 }
 
@@ -683,11 +667,9 @@ Result<void> Worker::run_action(const stage_command::Run& run) {
     runnable_since_ = free_since_;
     std::vector<HostTensor> tensors;
     for (const TensorAddress& address : run.tensors) {
-        const auto found = tensors_.find(address);
-        ECOPIPE_CHECK(found != tensors_.end());
-        Delivery delivery = std::move(found->second);
-        waiting_bytes_ -= delivery.tensor.bytes();
-        tensors_.erase(found);
+        std::optional<Delivery> found = tensors_.take(address);
+        ECOPIPE_CHECK(found.has_value());
+        Delivery& delivery = *found;
         runnable_since_ = std::max(runnable_since_, delivery.arrived);
         if (address.kind != TensorKind::kActivation && address.kind != TensorKind::kGradient &&
             delivery.peer != options_.device)
