@@ -48,6 +48,12 @@ struct AggregatorState {
     std::shared_ptr<const std::string> global;  // flat bytes
     std::map<std::string, std::shared_ptr<const std::string>> stored;
     std::shared_ptr<const std::string> moments;  // m then v, F32; null before the first optimiser
+
+    // The kept model kServedModel, else the global one.
+    [[nodiscard]] const std::shared_ptr<const std::string>& served() const {
+        const auto kept = stored.find(kServedModel);
+        return kept == stored.end() ? global : kept->second;
+    }
 };
 
 class Aggregator {

@@ -158,6 +158,7 @@ class Federation {
     [[nodiscard]] Result<std::string> round_line(const strategy_decision::Commit& commit,
                                                  std::uint64_t version, bool from_tick);
     [[nodiscard]] Result<void> after_commit();
+    [[nodiscard]] Result<void> publish();  // what is served now
     [[nodiscard]] Result<void> delete_finished();
     [[nodiscard]] Result<void> reject(const std::string& cluster, const UpdateSlice& slice,
                                       const std::string& reason);

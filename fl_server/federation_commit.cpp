@@ -95,14 +95,21 @@ Result<std::string> Federation::round_line(const strategy_decision::Commit& comm
     return line.dump();
 }
 
+Result<void> Federation::publish() {
+    const AggregatorState& state = aggregator_->state();
+    return state.served() == state.global ? models_.publish(state.version)
+                                          : models_.publish(*state.served());
+}
+
 Result<void> Federation::after_commit() {
     const std::uint64_t version = *awaiting_;
-    ECOPIPE_RETURN_IF_ERROR(models_.publish(version));
+    ECOPIPE_RETURN_IF_ERROR(publish());
     OrderedJson line = OrderedJson::parse(awaiting_line_);
     double accuracy = -1;
     std::string result;
     if (options_.evaluate) {
-        ECOPIPE_ASSIGN_OR_RETURN(const Evaluation evaluation, options_.evaluate(*global()));
+        ECOPIPE_ASSIGN_OR_RETURN(const Evaluation evaluation,
+                                 options_.evaluate(*aggregator_->state().served()));
         accuracy = evaluation.accuracy;
         line["accuracy"] = evaluation.accuracy;
         line["loss"] = evaluation.loss;
@@ -110,7 +117,7 @@ Result<void> Federation::after_commit() {
         if (accuracy > best_score_) {
             best_score_ = accuracy;
             best_version_ = version;
-            ECOPIPE_RETURN_IF_ERROR(models_.publish_best(version));
+            ECOPIPE_RETURN_IF_ERROR(models_.publish_best());
         }
     } else if (line.contains("client_accuracy")) {
         accuracy = line["client_accuracy"];

@@ -205,7 +205,7 @@ Result<void> Federation::restore() {
     log_info("{} goes on after version {}, {} tasks open", options_.state_directory, version(),
              tasks_.size());
     if (awaiting_) return after_commit();
-    return models_.publish(version());
+    return publish();
 }
 
 // rounds.jsonl has a line a version; a crash may have taken the last ones, or cut one short.

@@ -61,11 +61,11 @@ Result<void> ModelStore::write(std::uint64_t version, const std::string& flat) {
     return {};
 }
 
-Result<void> ModelStore::link(std::uint64_t version, const std::string& name) const {
+Result<void> ModelStore::link(const std::string& from, const std::string& name) const {
     const std::string target = directory_ + "/" + name;
     const std::string temporary = target + ".tmp";
     ::unlink(temporary.c_str());
-    if (::link(path(version).c_str(), temporary.c_str()) != 0 ||
+    if (::link(from.c_str(), temporary.c_str()) != 0 ||
         ::rename(temporary.c_str(), target.c_str()) != 0)
         return fail(ExitCode::kRunFailed,
                     fmt::format("{}: cannot link: {}", target, std::strerror(errno)));
@@ -74,10 +74,17 @@ Result<void> ModelStore::link(std::uint64_t version, const std::string& name) co
 }
 
 Result<void> ModelStore::publish(std::uint64_t version) {
-    return link(version, "model.safetensors");
+    return link(path(version), "model.safetensors");
+}
+Result<void> ModelStore::publish(const std::string& flat) {
+    const std::array<std::string_view, 2> parts{header_, flat};
+    return write_file_atomically(directory_ + "/model.safetensors", parts);
 }
 Result<void> ModelStore::publish_best(std::uint64_t version) {
-    return link(version, "best.safetensors");
+    return link(path(version), "best.safetensors");
+}
+Result<void> ModelStore::publish_best() {
+    return link(directory_ + "/model.safetensors", "best.safetensors");
 }
 
 Result<BlockSourcePtr> ModelStore::source(std::uint64_t version) const {

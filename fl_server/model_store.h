@@ -2,9 +2,9 @@
 // The versions of the global model on disk, and what strategies keep beside them. One thread.
 //
 //   STATE/models/VERSION.safetensors   versions that someone still needs, and the newest N
-//   STATE/model.safetensors            the newest, under the name that people look for
-//   STATE/best.safetensors             the one that was best so far
-//   STATE/kept/NAME.VERSION            models that recipes keep, moments of the server optimiser
+//   STATE/model.safetensors            the newest that is served, under the name that people look
+//   for STATE/best.safetensors             the one that was best so far STATE/kept/NAME.VERSION
+//   models that recipes keep, moments of the server optimiser
 
 #include <set>
 #include <string>
@@ -24,7 +24,9 @@ class ModelStore {
     // replaced.
     [[nodiscard]] Result<void> write(std::uint64_t version, const std::string& flat);
     [[nodiscard]] Result<void> publish(std::uint64_t version);  // as model.safetensors
+    [[nodiscard]] Result<void> publish(const std::string& flat);
     [[nodiscard]] Result<void> publish_best(std::uint64_t version);
+    [[nodiscard]] Result<void> publish_best();  // what is published
     [[nodiscard]] Result<BlockSourcePtr> source(std::uint64_t version) const;
     [[nodiscard]] Result<std::shared_ptr<const std::string>> load(std::uint64_t version) const;
     [[nodiscard]] bool has(std::uint64_t version) const { return versions_.contains(version); }
@@ -40,7 +42,7 @@ class ModelStore {
   private:
     ModelStore(std::string directory, const ModelLayout& layout);
     [[nodiscard]] std::string path(std::uint64_t version) const;
-    [[nodiscard]] Result<void> link(std::uint64_t version, const std::string& name) const;
+    [[nodiscard]] Result<void> link(const std::string& from, const std::string& name) const;
 
     std::string directory_;
     std::string header_;  // of the safetensors files, the same for all

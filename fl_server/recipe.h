@@ -15,6 +15,10 @@ namespace ecopipe {
 
 using SlotId = std::uint32_t;
 
+// A model that recipes keep under this name is what people get: it is tested, published and may
+// become the best, in place of the global model, from which clients go on training all the same.
+inline constexpr const char* kServedModel = "served";
+
 // acc[slot] += weight * clip * (w_u - B(v)); weights are finite and > 0. Arrival order is no input.
 struct Fold {
     std::string cluster;

@@ -141,7 +141,7 @@ Result<void> VirtualRun::execute(const strategy_decision::Commit& decision) {
     strategy_event::Committed event{committed.version, -1};
     if (options_.test_commits) {
         const std::uint64_t id = kTestIds + tests_++;
-        ECOPIPE_RETURN_IF_ERROR(pool_.test(id, now_s_, global));
+        ECOPIPE_RETURN_IF_ERROR(pool_.test(id, now_s_, aggregator_->state().served()));
         ECOPIPE_ASSIGN_OR_RETURN(const Tested tested, pool_.tested(id));
         event.accuracy = tested.accuracy;
     }
@@ -209,7 +209,7 @@ Result<void> VirtualRun::end_task(std::uint64_t id) {
 
 Result<void> VirtualRun::evaluate() {
     const std::uint64_t id = kTestIds + tests_++;
-    ECOPIPE_RETURN_IF_ERROR(pool_.test(id, now_s_, aggregator_->state().global));
+    ECOPIPE_RETURN_IF_ERROR(pool_.test(id, now_s_, aggregator_->state().served()));
     lines_.push_back({{{"virtual_s", rounded(now_s_)},
                        {"event", "evaluation"},
                        {"round", version()},

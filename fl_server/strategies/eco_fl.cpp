@@ -8,6 +8,8 @@
 namespace ecopipe {
 namespace {
 
+constexpr double kYoung = 10;  // versions
+
 struct EcoFlRules {
     StalenessWeight weight;
     double alpha = 0.6;
@@ -16,6 +18,7 @@ struct EcoFlRules {
     double pool = 3;
     bool regroup = true;
     double profile_every_s = 60;
+    double average = 0.9;
 };
 
 // Eco-FL (Ye et al., ICPP 2022), RECONSTRUCTED (grouping.h says from what): clients in groups by
@@ -30,7 +33,10 @@ struct EcoFlRules {
 // with share a, move it by a / (1 + a (G - 1)) of a round's change instead of a. (2) A round
 // asks members whose labels together are nearest to those of all (`selection: balanced`), so that
 // the distribution term acts on the few that train as it does on the group. (3) A client in the
-// drop-out group gets a task every `profile_every_s` whose update is dropped: it is profiled.
+// drop-out group gets a task every `profile_every_s` whose update is dropped: it is profiled. (4)
+// What is served is an exponential average of the versions (`average`; Polyak and Juditsky 1992):
+// a version leans to the labels of the group that made it, their average does not. Clients train
+// from the newest version, so that the average costs no speed.
 class EcoFl : public GroupedRounds {
   public:
     EcoFl(GroupRules rules, GroupingRules grouping, EcoFlRules own)
@@ -140,7 +146,19 @@ class EcoFl : public GroupedRounds {
             recipe.next.push_back(Term{Term::Source::kBase, round.base_version, 0, "", share});
         }
         recipe.next.insert(recipe.next.begin(), Term{Term::Source::kGlobal, 0, 0, "", kept});
+        if (own_.average > 0) recipe.keep.push_back(served(recipe.next));
         return recipe;
+    }
+
+    // Young averages forget faster, or they would remember the beginning for long.
+    [[nodiscard]] Recipe::Keep served(const std::vector<Term>& next) const {
+        const auto before = static_cast<double>(version());
+        const double memory = std::min(own_.average, before / (before + kYoung));
+        Recipe::Keep keep{kServedModel, next};
+        for (Term& term : keep.terms) term.coefficient *= 1 - memory;
+        if (memory > 0)
+            keep.terms.push_back(Term{Term::Source::kStored, 0, 0, kServedModel, memory});
+        return keep;
     }
 
     void save_more(Json& state) const override {
@@ -182,7 +200,9 @@ ParameterRules own_rules() {
             number_rule("alpha", 1e-6, 10, 0.6, "mixing weight of a group's round"),
             word_rule("selection", {"balanced", "random"}, "balanced", "whom a group's round asks"),
             number_rule("pool", 1, 1000, 3, "balanced: times the candidates it chooses from"),
-            number_rule("profile_every_s", 0.1, 1e9, 60, "of clients in the drop-out group")};
+            number_rule("profile_every_s", 0.1, 1e9, 60, "of clients in the drop-out group"),
+            number_rule("average", 0, 0.999, 0.9,
+                        "memory of the average of versions that is served; 0: the newest is")};
 }
 
 }  // namespace
@@ -206,9 +226,9 @@ StrategyKind eco_fl() {
             grouping.slack = p.number("slack");
             grouping.return_margin = p.number("return_margin");
             EcoFlRules own{
-                StalenessWeight::from(p),          p.number("alpha"), p.word("mixing") == "model",
-                p.word("selection") == "balanced", p.number("pool"),  p.word("regroup") == "on",
-                p.number("profile_every_s")};
+                StalenessWeight::from(p),          p.number("alpha"),  p.word("mixing") == "model",
+                p.word("selection") == "balanced", p.number("pool"),   p.word("regroup") == "on",
+                p.number("profile_every_s"),       p.number("average")};
             return std::make_unique<EcoFl>(
                 GroupRules{RoundRules::from(p), p.integer("groups"),
                            p.word("between") == "synchronous", s.robust, s.seed},

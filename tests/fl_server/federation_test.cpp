@@ -514,6 +514,31 @@ TEST_F(FederationRun, ReplayReproducesEveryHashOfAnAsynchronousRun) {
     }
 }
 
+TEST_F(FederationRun, WhatAStrategyServesIsTestedAndPublishedInPlaceOfTheGlobalModel) {
+    strategy_ = "eco-fl";
+    options_.rounds = 6;
+    std::vector<std::string> tested;
+    options_.evaluate = [&](const std::string& flat) -> Result<Evaluation> {
+        tested.push_back(flat);
+        return Evaluation{1.0, tested.size() == 4 ? 0.9 : 0.1};
+    };
+    const auto published = [&](const char* name) {
+        const std::string file =
+            read_file(options_.state_directory + "/" + name + ".safetensors", 1U << 30U).value();
+        return file.substr(file.size() - kElements * sizeof(float));
+    };
+    ASSERT_TRUE(open());
+    all_say_hello();
+    run_to_end();
+    ASSERT_GE(tested.size(), 6U);
+    EXPECT_NE(tested.back(), *federation_->global());
+    EXPECT_EQ(published("model"), tested.back());
+    EXPECT_EQ(published("best"), tested[3]);
+    fs::remove(options_.state_directory + "/model.safetensors");
+    ASSERT_TRUE(open());
+    EXPECT_EQ(published("model"), tested.back());
+}
+
 TEST_F(FederationRun, AThousandRoundsDoNotFillTheDisk) {
     options_.rounds = 1000;
     options_.keep_models = 2;

@@ -186,6 +186,28 @@ TEST(EcoFl, MixingModelsPullsBackToTheBase) {
     EXPECT_FLOAT_EQ(desk.global(), 0.5F * 4 + 0.5F * 2);
 }
 
+TEST(EcoFl, ServesAnAverageOfItsVersionsAndTrainsFromTheNewest) {
+    for (const double memory : {0.0, 0.15}) {
+        Desk desk(settings(
+            "eco-fl", {{"min_clients", 4}, {"groups", 1}, {"alpha", 1.0}, {"average", memory}}));
+        for (int i = 0; i < 4; ++i) desk.join("c" + std::to_string(i), 1, 10);
+        const auto round = [&](float change) {
+            for (int i = 0; i < 4; ++i) desk.deliver("c" + std::to_string(i), change);
+        };
+        round(8);
+        EXPECT_FLOAT_EQ(desk.served(), 8);
+        round(-4);
+        EXPECT_FLOAT_EQ(desk.global(), 4);
+        // Of version 1 a young average remembers 1 / (1 + 10), of version 2 it would 2 / (2 + 10).
+        const double second = memory > 0 ? 8.0 / 11 + 4 * 10.0 / 11 : 4;
+        EXPECT_NEAR(desk.served(), second, 1e-6);
+        desk.restart();
+        round(6);
+        EXPECT_FLOAT_EQ(desk.global(), 10);
+        EXPECT_NEAR(desk.served(), memory * second + (1 - memory) * 10, 1e-6);
+    }
+}
+
 TEST(EcoFl, SynchronousBetweenGroupsIsOneCommit) {
     Desk desk(settings("eco-fl", {{"min_clients", 8},
                                   {"groups", 2},

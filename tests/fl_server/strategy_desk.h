@@ -65,6 +65,7 @@ class Desk {
     }
 
     [[nodiscard]] float global() const { return floats_of(*aggregator_->state().global)[0]; }
+    [[nodiscard]] float served() const { return floats_of(*aggregator_->state().served())[0]; }
     [[nodiscard]] std::uint64_t version() const { return aggregator_->state().version; }
     [[nodiscard]] Strategy& strategy() { return *strategy_; }
 
