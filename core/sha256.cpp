@@ -42,7 +42,7 @@ bool has_sha_instructions() {
            (b & kSha) != 0;
 }
 
-// libsodium computes it in portable C, at a seventh of the speed of the processor's instructions
+// libsodium computes it in portable C, at a fifth of the speed of the processor's instructions
 // (Gulley et al., "Intel SHA Extensions", 2013, whose order of words in the registers this has).
 __attribute__((target("sha,sse4.1"))) void compress(std::uint32_t* state, const std::byte* data,
                                                     std::size_t blocks) {

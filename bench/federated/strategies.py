@@ -35,6 +35,7 @@ ABLATIONS = {
     "synchronous between groups": {"between": "synchronous"},
     "random selection inside a group": {"selection": "random"},
     "mixing models": {"mixing": "model"},
+    "newest version served": {"average": 0},
 }
 
 
