@@ -4,7 +4,8 @@ set(CMAKE_SKIP_INSTALL_ALL_DEPENDENCY ON)  # what is not built cannot be packed,
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-install(TARGETS ecopipe-keygen ecopipe-train ecopipe-stage ecopipe-plan ecopipe-profile ecopipe-fl-server ecopipe-fl-sim ecopipe-bench
+install(TARGETS ecopipe-keygen ecopipe-train ecopipe-stage ecopipe-plan ecopipe-profile ecopipe-fl-model ecopipe-fl-server ecopipe-fl-sim
+    ecopipe-bench
     RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT programs)
 install(PROGRAMS scripts/launch_stages.sh DESTINATION ${CMAKE_INSTALL_BINDIR} RENAME ecopipe-launch-stages COMPONENT programs)
 install(PROGRAMS scripts/compare_runs.sh DESTINATION ${CMAKE_INSTALL_BINDIR} RENAME ecopipe-compare-runs COMPONENT programs)

@@ -69,7 +69,7 @@ class Federation {
     // federation. Errors: kMismatch for a newer journal; kUsage when the state is of another
     // federation, naming what differs; kBadFile for what is damaged.
     [[nodiscard]] static Result<std::unique_ptr<Federation>> open(
-        FederationOptions options, const ModelLayout& layout, const std::string& initial,
+        FederationOptions options, const ModelLayout& layout, std::string initial,
         std::unique_ptr<Strategy> strategy);
 
     // `now_s` of any clock that never goes back within this process.
@@ -140,7 +140,7 @@ class Federation {
 
     Federation(FederationOptions options, const ModelLayout& layout, Journal journal, Spool spool,
                ModelStore models, std::unique_ptr<Strategy> strategy);
-    [[nodiscard]] Result<void> start(const std::string& initial);
+    [[nodiscard]] Result<void> start(std::string initial);
     [[nodiscard]] Result<void> restore();
     [[nodiscard]] Result<void> restore_snapshot(const Json& snapshot, AggregatorState& state);
     [[nodiscard]] Result<void> check_identity();

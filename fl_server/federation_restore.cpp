@@ -17,8 +17,7 @@ constexpr std::size_t kRoundsBytesMax = std::size_t{1} << 32;
 }  // namespace
 
 Result<std::unique_ptr<Federation>> Federation::open(FederationOptions options,
-                                                     const ModelLayout& layout,
-                                                     const std::string& initial,
+                                                     const ModelLayout& layout, std::string initial,
                                                      std::unique_ptr<Strategy> strategy) {
     const std::string directory = options.state_directory;
     ECOPIPE_RETURN_IF_ERROR(make_directories(directory));
@@ -34,7 +33,7 @@ Result<std::unique_ptr<Federation>> Federation::open(FederationOptions options,
     std::unique_ptr<Federation> federation(new Federation(std::move(options), layout,
                                                           std::move(journal), std::move(spool),
                                                           std::move(models), std::move(strategy)));
-    ECOPIPE_RETURN_IF_ERROR(federation->start(initial));
+    ECOPIPE_RETURN_IF_ERROR(federation->start(std::move(initial)));
     return federation;
 }
 
@@ -54,7 +53,7 @@ Result<void> Federation::check_identity() {
     return {};
 }
 
-Result<void> Federation::start(const std::string& initial) {
+Result<void> Federation::start(std::string initial) {
     ECOPIPE_ASSIGN_OR_RETURN(const auto snapshot, journal_.snapshot());
     ECOPIPE_RETURN_IF_ERROR(check_identity());
     AggregatorState state;
@@ -63,7 +62,7 @@ Result<void> Federation::start(const std::string& initial) {
     } else {
         ECOPIPE_RETURN_IF_ERROR(models_.write(0, initial));
         ECOPIPE_RETURN_IF_ERROR(models_.publish(0));
-        state.global = std::make_shared<const std::string>(initial);
+        state.global = std::make_shared<const std::string>(std::move(initial));
     }
     global_sha256_ = sha256_hex(*state.global);
     base_sha256_[state.version] = global_sha256_;

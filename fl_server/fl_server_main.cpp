@@ -5,16 +5,14 @@
 
 #include "core/command_line.h"
 #include "core/files.h"
+#include "core/large_memory.h"
 #include "core/log.h"
 #include "core/open_files.h"
-#include "core/startup_memory.h"
-#include "fl_server/evaluator.h"
+#include "fl_server/model_process.h"
 #include "fl_server/operator_commands.h"
 #include "fl_server/server.h"
 #include "fl_server/server_config.h"
 #include "fl_server/strategies/registry.h"
-#include "stage_runtime/model/safetensors.h"
-#include "stage_runtime/torch_compat.h"
 #include "transport/security.h"
 #include "transport/web_server.h"
 
@@ -57,58 +55,18 @@ void declare(CommandLine& line) {
     declare_security(line);
 }
 
-struct Model {
-    ModelSpec spec;
-    std::unique_ptr<Dataset> eval_data;
-    std::optional<ModelLayout> layout;
-    std::string initial;  // flat
-};
-
-// Tensors are in layer order, each a parameter, a floating buffer or a counter.
-Result<ModelLayout> layout_of(const ModelInfo& info, const TensorMap& weights) {
-    std::vector<LayoutTensor> tensors;
-    for (const NamedTensor& weight : weights) {
-        LayoutTensor tensor{weight.name, weight.tensor.dtype(), weight.tensor.shape(),
-                            StateKind::kParameter, 0};
-        for (const TensorInfo& known : info.tensors) {
-            if (known.name != weight.name) continue;
-            tensor.layer = static_cast<std::uint32_t>(known.layer);
-            if (known.buffer) tensor.kind = StateKind::kBuffer;
-        }
-        if (!is_floating(tensor.dtype)) tensor.kind = StateKind::kInteger;
-        tensors.push_back(std::move(tensor));
-    }
-    return ModelLayout::create(std::move(tensors));
-}
-
-Result<Model> load_model(const CommandLine& line) {
-    Model model;
-    ECOPIPE_ASSIGN_OR_RETURN(model.spec, find_model(line.get_text("model")));
-    int classes = 10;
-    const int channels = required_channels(model.spec);
-    ECOPIPE_ASSIGN_OR_RETURN(model.spec.input_shape,
+Result<ModelSetup> model_setup(const CommandLine& line) {
+    ModelSetup request;
+    request.model = line.get_text("model");
+    ECOPIPE_ASSIGN_OR_RETURN(request.input_shape,
                              parse_image_shape(line.get_text("input"), "--input"));
-    if (channels > 1 && model.spec.input_shape[0] == 1) model.spec.input_shape[0] = channels;
-    if (line.has("eval-data")) {
-        ECOPIPE_ASSIGN_OR_RETURN(model.eval_data,
-                                 open_test_data(line.get_text("eval-data"), {{}, 0, channels}));
-        model.spec.input_shape = model.eval_data->sample_shape();
-        classes = model.eval_data->num_classes();
-    }
-    model.spec.num_classes =
-        line.has("num-classes") ? static_cast<int>(line.get_integer("num-classes")) : classes;
-    ECOPIPE_ASSIGN_OR_RETURN(const ModelInfo info, inspect_model(model.spec));
-    ECOPIPE_ASSIGN_OR_RETURN(
-        TensorMap weights,
-        initial_weights(model.spec, static_cast<std::uint64_t>(line.get_integer("seed"))));
-    if (line.has("init")) {
-        const std::string init = line.get_text("init");
-        ECOPIPE_ASSIGN_OR_RETURN(const TensorMap given, read_safetensors(init));
-        ECOPIPE_RETURN_IF_ERROR(adopt_weights(given, init, {}, weights));
-    }
-    ECOPIPE_ASSIGN_OR_RETURN(model.layout, layout_of(info, weights));
-    model.initial = flatten(weights);
-    return model;
+    if (line.has("num-classes"))
+        request.num_classes = static_cast<int>(line.get_integer("num-classes"));
+    if (line.has("eval-data")) request.eval_data = line.get_text("eval-data");
+    if (line.has("init")) request.init = line.get_text("init");
+    request.seed = static_cast<std::uint64_t>(line.get_integer("seed"));
+    request.threads = static_cast<int>(line.get_integer("threads"));
+    return request;
 }
 
 Result<ServerConfig> read_config(const CommandLine& line) {
@@ -199,28 +157,19 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     options.keys = security.keys;
     ECOPIPE_RETURN_IF_ERROR(configure(line, options));
     raise_open_files();  // a thousand clusters are a thousand sockets
-    configure_torch(static_cast<int>(line.get_integer("threads")));
-    warn_without_fast_blas();
-    ECOPIPE_ASSIGN_OR_RETURN(const Model model, load_model(line));
-    options.model_id = model.spec.id();
+    ECOPIPE_ASSIGN_OR_RETURN(const ModelSetup request, model_setup(line));
+    ECOPIPE_ASSIGN_OR_RETURN(ModelProcess model, ModelProcess::start(request));
+    options.model_id = model.model_id();
     options.federation.identity["model"] = options.model_id;
-    std::unique_ptr<Evaluator> evaluator;
-    if (model.eval_data) {
-        ECOPIPE_ASSIGN_OR_RETURN(evaluator, Evaluator::create(model.spec, *model.eval_data));
-        std::vector<TensorEntry> entries;
-        for (const LayoutTensor& t : model.layout->tensors())
-            entries.push_back({t.name, t.dtype, t.shape});
-        options.federation.evaluate = [&evaluator, entries](const std::string& flat) {
-            return evaluator->evaluate(unflatten(entries, flat));
+    if (model.evaluates())
+        options.federation.evaluate = [&model](const std::string& flat) {
+            return model.evaluate(flat);
         };
-    } else {
+    else
         options.federation.client.push_back({"evaluate", "1"});
-    }
-    // The chunks of a thousand clusters; an evaluation would pay for it at every layer.
-    if (!model.eval_data) return_large_memory();
-    release_startup_memory();
+    return_large_memory();  // the chunks of a thousand clusters
     watch_signals();
-    return run_server(std::move(options), *model.layout, model.initial);
+    return run_server(std::move(options), model.layout(), model.take_initial());
 }
 
 }  // namespace

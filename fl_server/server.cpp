@@ -68,10 +68,10 @@ class Server {
           transfers_(options_.federation.limits.credit_mib << 20U),
           page_(options_.title, unix_ms_now()) {}
 
-    Result<ExitCode> run(const std::string& initial);
+    Result<ExitCode> run(std::string initial);
 
   private:
-    Result<void> open(const std::string& initial);
+    Result<void> open(std::string initial);
     Result<void> serve_page();
     Result<void> turn();
     Result<void> handle(const Received& message);
@@ -127,9 +127,10 @@ class Server {
     std::unique_ptr<MessageSocket> socket_;
 };
 
-Result<void> Server::open(const std::string& initial) {
-    ECOPIPE_ASSIGN_OR_RETURN(federation_, Federation::open(options_.federation, layout_, initial,
-                                                           std::move(options_.strategy)));
+Result<void> Server::open(std::string initial) {
+    ECOPIPE_ASSIGN_OR_RETURN(federation_,
+                             Federation::open(options_.federation, layout_, std::move(initial),
+                                              std::move(options_.strategy)));
     loop_.set_keys(options_.keys);
     ECOPIPE_RETURN_IF_ERROR(loop_.call([this]() -> Result<void> {
         auto socket = MessageSocket::bind(
@@ -176,8 +177,8 @@ Result<void> Server::serve_page() {
     return {};
 }
 
-Result<ExitCode> Server::run(const std::string& initial) {
-    ECOPIPE_RETURN_IF_ERROR(open(initial));
+Result<ExitCode> Server::run(std::string initial) {
+    ECOPIPE_RETURN_IF_ERROR(open(std::move(initial)));
     log_info("listening on {}, version {}{}", Endpoint{options_.bind.host, socket_->port()}.text(),
              federation_->version(),
              options_.metrics
@@ -489,9 +490,8 @@ void Server::publish_view() {
 
 }  // namespace
 
-Result<ExitCode> run_server(ServerOptions options, const ModelLayout& layout,
-                            const std::string& initial) {
-    return Server(std::move(options), layout).run(initial);
+Result<ExitCode> run_server(ServerOptions options, const ModelLayout& layout, std::string initial) {
+    return Server(std::move(options), layout).run(std::move(initial));
 }
 
 }  // namespace ecopipe

@@ -28,6 +28,6 @@ struct ServerOptions {
 // cluster. `layout` and `initial` as in Federation::open. Errors: that one's; kUnreachable when an
 // address cannot be bound; kRunFailed when a file cannot be written.
 [[nodiscard]] Result<ExitCode> run_server(ServerOptions options, const ModelLayout& layout,
-                                          const std::string& initial);
+                                          std::string initial);
 
 }  // namespace ecopipe

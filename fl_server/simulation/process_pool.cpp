@@ -1,20 +1,12 @@
 #include "fl_server/simulation/process_pool.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
-#include <spawn.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <cstring>
 
 #include "core/check.h"
-
-extern char** environ;
 
 namespace ecopipe {
 namespace {
@@ -28,53 +20,18 @@ Result<std::unique_ptr<ProcessPool>> ProcessPool::start(const std::string& progr
                                                         std::size_t workers) {
     std::unique_ptr<ProcessPool> pool(new ProcessPool());
     for (std::size_t i = 0; i < workers; ++i) {
-        std::array<int, 2> ends{};
-        if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0)
-            return fail(ExitCode::kRunFailed,
-                        fmt::format("a worker's socket: {}", std::strerror(errno)));
-        posix_spawn_file_actions_t actions;
-        posix_spawn_file_actions_init(&actions);
-        posix_spawn_file_actions_adddup2(&actions, ends[1], STDIN_FILENO);
-        std::string path = program;
-        std::string command = "worker";
-        std::array<char*, 3> arguments{path.data(), command.data(), nullptr};
-        Worker worker;
-        const int error = ::posix_spawn(&worker.process, program.c_str(), &actions, nullptr,
-                                        arguments.data(), environ);
-        posix_spawn_file_actions_destroy(&actions);
-        ::close(ends[1]);
-        worker.descriptor = ends[0];
-        if (error != 0) {
-            ::close(ends[0]);
-            return fail(ExitCode::kRunFailed,
-                        fmt::format("a worker process cannot start: {}", std::strerror(error)));
-        }
-        pool->workers_.push_back(worker);
+        ECOPIPE_ASSIGN_OR_RETURN(WorkerProcess process, WorkerProcess::start(program, "worker"));
+        pool->workers_.push_back({std::move(process)});
     }
     return pool;
-}
-
-ProcessPool::~ProcessPool() {
-    for (const Worker& worker : workers_) ::close(worker.descriptor);
-    for (const Worker& worker : workers_) {
-        // One in the middle of a job would finish it first.
-        ::kill(worker.process, SIGTERM);
-        while (::waitpid(worker.process, nullptr, 0) < 0 && errno == EINTR) {
-        }
-    }
 }
 
 Result<void> ProcessPool::set_up(const Json& setup) {
     forget();
     while (!unheard_.empty()) ECOPIPE_RETURN_IF_ERROR(collect(true));
-    for (Worker& worker : workers_) {
-        ECOPIPE_RETURN_IF_ERROR(
-            send_worker_message(worker.descriptor, WorkerFrame::kSetup, setup, {}));
-        ECOPIPE_ASSIGN_OR_RETURN(const WorkerMessage answer,
-                                 receive_worker_message(worker.descriptor));
-        if (answer.kind == WorkerFrame::kError)
-            return fail(static_cast<ExitCode>(answer.header.at("code").get<int>()),
-                        answer.header.at("message").get<std::string>());
+    for (const Worker& worker : workers_) {
+        ECOPIPE_RETURN_IF_ERROR(worker.process.send(WorkerFrame::kSetup, setup, {}));
+        ECOPIPE_RETURN_IF_ERROR(worker.process.receive());
     }
     return {};
 }
@@ -111,8 +68,8 @@ Result<void> ProcessPool::hand_out() {
         const auto job = jobs_.extract(id);
         worker.busy = true;
         worker.job = id;
-        ECOPIPE_RETURN_IF_ERROR(send_worker_message(worker.descriptor, job.mapped().kind,
-                                                    job.mapped().header, *job.mapped().model));
+        ECOPIPE_RETURN_IF_ERROR(
+            worker.process.send(job.mapped().kind, job.mapped().header, *job.mapped().model));
     }
     return {};
 }
@@ -120,7 +77,8 @@ Result<void> ProcessPool::hand_out() {
 Result<void> ProcessPool::collect(bool wait) {
     std::vector<pollfd> polled;
     for (const Worker& worker : workers_)
-        polled.push_back({worker.descriptor, static_cast<short>(worker.busy ? POLLIN : 0), 0});
+        polled.push_back(
+            {worker.process.descriptor(), static_cast<short>(worker.busy ? POLLIN : 0), 0});
     const int ready = ::poll(polled.data(), polled.size(), wait ? kJobTimeoutMs : 0);
     if (ready < 0 && errno == EINTR) return {};
     if (ready < 0 || (wait && ready == 0))
@@ -128,7 +86,8 @@ Result<void> ProcessPool::collect(bool wait) {
     for (std::size_t i = 0; i < workers_.size(); ++i) {
         if (polled[i].revents == 0) continue;
         Worker& worker = workers_[i];
-        ECOPIPE_ASSIGN_OR_RETURN(WorkerMessage message, receive_worker_message(worker.descriptor));
+        ECOPIPE_ASSIGN_OR_RETURN(WorkerMessage message,
+                                 receive_worker_message(worker.process.descriptor()));
         worker.busy = false;
         if (unheard_.erase(worker.job) == 0) results_[worker.job] = std::move(message);
     }

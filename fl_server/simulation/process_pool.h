@@ -3,14 +3,12 @@
 // and one end of a socket pair as standard input. One job at a time each. A worker that dies ends
 // the run with an error; one whose parent died ends itself.
 
-#include <sys/types.h>
-
 #include <map>
 #include <set>
 #include <vector>
 
 #include "fl_server/simulation/trainer_pool.h"
-#include "fl_server/simulation/worker_frames.h"
+#include "fl_server/worker_process.h"
 
 namespace ecopipe {
 
@@ -19,7 +17,6 @@ class ProcessPool : public TrainerPool {
     // `program`: the path of this program.
     [[nodiscard]] static Result<std::unique_ptr<ProcessPool>> start(const std::string& program,
                                                                     std::size_t workers);
-    ~ProcessPool() override;
 
     // What every later job is trained with; forgets earlier jobs. See run_worker for its keys.
     [[nodiscard]] Result<void> set_up(const Json& setup);
@@ -32,8 +29,7 @@ class ProcessPool : public TrainerPool {
 
   private:
     struct Worker {
-        int descriptor = -1;
-        pid_t process = 0;
+        WorkerProcess process;
         bool busy = false;
         std::uint64_t job = 0;
     };

@@ -1,15 +1,13 @@
 #include "fl_server/simulation/worker.h"
 
 #include <fmt/format.h>
-#include <sys/prctl.h>
 
 #include <algorithm>
 #include <cmath>
-#include <csignal>
 #include <numeric>
 #include <optional>
 
-#include "fl_server/simulation/worker_frames.h"
+#include "fl_server/worker_process.h"
 #include "stage_runtime/data/dataset.h"
 #include "stage_runtime/engine/clip_scale.h"
 #include "stage_runtime/engine/single_process.h"
@@ -91,7 +89,8 @@ class Trainee {
                     return fail(ExitCode::kRunFailed,
                                 "a virtual cluster's loss is no finite number (a lower client: lr "
                                 "may help)");
-                process_->commit(setup_.lr, clip_scale(gradient_norm(totals.squared_gradient_norms), setup_.clip));
+                process_->commit(setup_.lr, clip_scale(gradient_norm(totals.squared_gradient_norms),
+                                                       setup_.clip));
             }
         }
         return std::pair{loss, flatten(process_->state(false))};
@@ -153,20 +152,11 @@ Result<void> answer(int descriptor, Trainee& trainee, const WorkerMessage& messa
 }  // namespace
 
 Result<ExitCode> run_worker(int descriptor) {
-    ::prctl(PR_SET_PDEATHSIG, SIGTERM);
-    // Ctrl-C at the terminal reaches the whole group: the parent decides what becomes of it.
-    std::signal(SIGINT, SIG_IGN);
     configure_torch(1);
     Trainee trainee;
-    for (;;) {
-        const auto message = receive_worker_message(descriptor);
-        if (!message) return ExitCode::kDone;
-        if (const auto done = answer(descriptor, trainee, *message); !done)
-            ECOPIPE_RETURN_IF_ERROR(send_worker_message(
-                descriptor, WorkerFrame::kError,
-                {{"code", static_cast<int>(done.error().code)}, {"message", done.error().message}},
-                {}));
-    }
+    return serve_as_worker(descriptor, [&](const WorkerMessage& message) {
+        return answer(descriptor, trainee, message);
+    });
 }
 
 }  // namespace ecopipe

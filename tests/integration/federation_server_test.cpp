@@ -267,5 +267,33 @@ TEST_F(FederationServer, AHundredClustersFitInItsMemory) {
     std::printf("%s", load.out.c_str());
 }
 
+// ---- the process that tests models
+
+pid_t only_child(pid_t process) {
+    const std::string of = std::to_string(process);
+    return std::stoi(read("/proc/" + of + "/task/" + of + "/children"));
+}
+
+TEST_F(FederationServer, AnEvaluatorThatIsKilledIsStartedAgain) {
+    const std::string state = directory_ / "evaluated";
+    Process server(flags(state, "1", {"--rounds", "3", "--eval-data", "synthetic:1x28x28:10:200"}));
+    std::atomic<pid_t> killed{0};
+    std::thread one = cluster("a", [&](FederationLink& link, const Task& task) -> Result<void> {
+        if (task.base_version == 1) {
+            killed = only_child(server.pid());
+            ::kill(killed, SIGKILL);
+        }
+        ECOPIPE_RETURN_IF_ERROR(answer_honestly(link, task, "a"));
+        return {};
+    });
+    const Finished ended = server.wait(kDeadlineS);
+    one.join();
+    EXPECT_EQ(ended.code, 0) << ended.err;
+    EXPECT_GT(killed, 0);
+    EXPECT_NE(ended.err.find("started again"), std::string::npos) << ended.err;
+    for (const Json& line : lines_of(read(state + "/rounds.jsonl")))
+        EXPECT_TRUE(line.contains("accuracy")) << line;
+}
+
 }  // namespace
 }  // namespace ecopipe::test

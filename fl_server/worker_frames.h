@@ -1,5 +1,5 @@
 #pragma once
-// What the simulator and its worker processes say to each other over a socket pair: a kind, a JSON
+// What a program and its worker processes say to each other over a socket pair: a kind, a JSON
 // header, and bytes. Both ends are one program on one machine: a frame that makes no sense is a
 // bug or a dead peer.
 

@@ -1,4 +1,4 @@
-#include "fl_server/simulation/worker_frames.h"
+#include "fl_server/worker_frames.h"
 
 #include <fmt/format.h>
 #include <sys/socket.h>

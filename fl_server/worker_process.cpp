@@ -1,0 +1,84 @@
+#include "fl_server/worker_process.h"
+
+#include <fmt/format.h>
+#include <spawn.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <utility>
+
+extern char** environ;
+
+namespace ecopipe {
+
+Result<WorkerProcess> WorkerProcess::start(const std::string& program, const std::string& command) {
+    std::array<int, 2> ends{};
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0)
+        return fail(ExitCode::kRunFailed,
+                    fmt::format("a worker's socket: {}", std::strerror(errno)));
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, ends[1], STDIN_FILENO);
+    std::string path = program;
+    std::string argument = command;
+    std::array<char*, 3> arguments{path.data(), argument.data(), nullptr};
+    pid_t process = 0;
+    const int error =
+        ::posix_spawn(&process, program.c_str(), &actions, nullptr, arguments.data(), environ);
+    posix_spawn_file_actions_destroy(&actions);
+    ::close(ends[1]);
+    if (error != 0) {
+        ::close(ends[0]);
+        return fail(ExitCode::kRunFailed,
+                    fmt::format("{} cannot start: {}", program, std::strerror(error)));
+    }
+    return WorkerProcess(ends[0], process);
+}
+
+WorkerProcess::WorkerProcess(WorkerProcess&& other) noexcept
+    : descriptor_(std::exchange(other.descriptor_, -1)),
+      process_(std::exchange(other.process_, 0)) {}
+
+WorkerProcess::~WorkerProcess() {
+    if (process_ == 0) return;
+    ::close(descriptor_);
+    ::kill(process_, SIGTERM);
+    while (::waitpid(process_, nullptr, 0) < 0 && errno == EINTR) {
+    }
+}
+
+Result<void> WorkerProcess::send(WorkerFrame kind, const Json& header,
+                                 std::string_view bytes) const {
+    return send_worker_message(descriptor_, kind, header, bytes);
+}
+
+Result<WorkerMessage> WorkerProcess::receive() const {
+    ECOPIPE_ASSIGN_OR_RETURN(WorkerMessage message, receive_worker_message(descriptor_));
+    if (message.kind == WorkerFrame::kError)
+        return fail(static_cast<ExitCode>(message.header.at("code").get<int>()),
+                    message.header.at("message").get<std::string>());
+    return message;
+}
+
+Result<ExitCode> serve_as_worker(int descriptor,
+                                 const std::function<Result<void>(const WorkerMessage&)>& answer) {
+    ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+    std::signal(SIGINT, SIG_IGN);
+    for (;;) {
+        const auto message = receive_worker_message(descriptor);
+        if (!message) return ExitCode::kDone;
+        if (const auto done = answer(*message); !done)
+            ECOPIPE_RETURN_IF_ERROR(send_worker_message(
+                descriptor, WorkerFrame::kError,
+                {{"code", static_cast<int>(done.error().code)}, {"message", done.error().message}},
+                {}));
+    }
+}
+
+}  // namespace ecopipe
