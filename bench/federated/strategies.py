@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The federated experiments of docs/FEDERATION.md: 300 virtual clusters, lenet5 on Fashion-MNIST.
 
-    bench/federated/strategies.py --out DIR [--seeds 1,2,3] [--only rlg-iid,rlg-niid,...] [--workers N]
+    bench/federated/strategies.py --out DIR [--seeds 1,2,3] [--only rlg-iid,rlg-niid,...] [--variants main,...]
 
 Runs ecopipe-fl-sim for every scenario and variant, then prints the tables. Interrupted, the same command goes on
 where it stopped; what is finished is not run again. --tables prints the tables of what is finished and runs nothing.
@@ -86,8 +86,9 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--only", default="", help="scenarios, comma-separated")
+    parser.add_argument("--variants", default="", help="main and ablations, comma-separated")
     parser.add_argument("--workers", default="0")
-    parser.add_argument("--virtual-seconds", default="1500")
+    parser.add_argument("--virtual-seconds", default="1000")
     parser.add_argument("--bin", type=pathlib.Path, default=HERE.parent.parent / "build" / "bin")
     parser.add_argument("--tables", action="store_true")
     options = parser.parse_args()
@@ -96,6 +97,8 @@ def main():
     for done in range(1, 1 if options.tables else len(seeds) + 1):
         for scenario, variant, strategies, config, flags in plan():
             if options.only and scenario not in options.only.split(","):
+                continue
+            if options.variants and variant not in options.variants.split(","):
                 continue
             directory = options.out / scenario / variant.replace(" ", "-")
             directory.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ constexpr double kYoung = 10;  // versions
 
 struct EcoFlRules {
     StalenessWeight weight;
-    double alpha = 0.6;
+    double alpha = 1;
     bool mix_models = false;
     bool balanced = true;
     double pool = 3;
@@ -187,7 +187,7 @@ class EcoFl : public GroupedRounds {
 };
 
 ParameterRules own_rules() {
-    return {integer_rule("groups", 1, 1000, 5, "at most so many"),
+    return {integer_rule("groups", 1, 1000, 3, "at most so many"),
             number_rule("lambda", 0, 1000, 1, "weight of the label distribution against latency"),
             number_rule("hysteresis", 1e-6, 1000, 0.02, "what a regrouping must gain"),
             number_rule("reach", 0, 1000, 3, "of a group, in mean deviations of latency"),
@@ -197,7 +197,7 @@ ParameterRules own_rules() {
             word_rule("between", {"asynchronous", "synchronous"}, "asynchronous",
                       "whether groups wait for one another"),
             word_rule("mixing", {"delta", "model"}, "delta", "what a group's round is mixed in as"),
-            number_rule("alpha", 1e-6, 10, 0.6, "mixing weight of a group's round"),
+            number_rule("alpha", 1e-6, 10, 1, "mixing weight of a group's round"),
             word_rule("selection", {"balanced", "random"}, "balanced", "whom a group's round asks"),
             number_rule("pool", 1, 1000, 3, "balanced: times the candidates it chooses from"),
             number_rule("profile_every_s", 0.1, 1e9, 60, "of clients in the drop-out group"),
