@@ -71,7 +71,7 @@ set(CPACK_COMPONENT_PROGRAMS_DESCRIPTION "Programs that train one network on sev
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_NAME libecopipe-dev)
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_SECTION libdevel)
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_DEPENDS
-    "libzmq3-dev, libsodium-dev, libfmt-dev, libspdlog-dev, nlohmann-json3-dev, libyaml-cpp-dev, libexpected-dev, libboost-dev, libboost-program-options-dev, libcereal-dev, cppzmq-dev, zlib1g-dev, libjpeg-dev, libpng-dev, pkg-config")
+    "libzmq3-dev, libsodium-dev, libssl-dev, libfmt-dev, libspdlog-dev, nlohmann-json3-dev, libyaml-cpp-dev, libexpected-dev, libboost-dev, libboost-program-options-dev, libcereal-dev, cppzmq-dev, zlib1g-dev, libjpeg-dev, libpng-dev, pkg-config")
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_SUGGESTS "libtorch-dev")
 set(CPACK_COMPONENT_DEVELOPMENT_DESCRIPTION "Headers, static libraries and find_package(ecopipe) of ecopipe.")
 # Files below /etc are the administrator's: an upgrade asks before it replaces one that was edited.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <malloc.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cmath>
@@ -99,6 +100,12 @@ Result<std::optional<ExitCode>> CommandLine::parse(int argc, const char* const* 
             ~(po::command_line_style::allow_guessing | po::command_line_style::allow_short);
         po::store(parser.options(options_).positional(positions_).style(style).run(), values_);
         po::notify(values_);
+    } catch (const po::too_many_positional_options_error&) {
+        const char* const* word =
+            std::find_if(argv + 1, argv + argc, [](const char* one) { return *one != '-'; });
+        return fail(ExitCode::kUsage, fmt::format("expected options (--help lists them), found a "
+                                                  "word too many, such as '{}'",
+                                                  printable(word < argv + argc ? *word : "")));
     } catch (const po::error& error) {
         return fail(ExitCode::kUsage,
                     fmt::format("{} (--help lists the options)", printable(error.what())));
@@ -179,6 +186,14 @@ Result<std::vector<std::int64_t>> parse_separated(const std::string& text, char 
     return values;
 }
 
+Result<std::vector<std::int64_t>> parse_sides(const std::string& text, const std::string& refusal,
+                                              std::size_t count) {
+    ECOPIPE_ASSIGN_OR_RETURN(auto sides, parse_separated(text, 'x', refusal, {1, 65536}));
+    if (sides.size() != count)
+        return fail(ExitCode::kUsage, fmt::format("{}, found '{}'", refusal, printable(text)));
+    return sides;
+}
+
 }  // namespace
 
 Result<std::vector<std::int64_t>> parse_integers(const std::string& text, const std::string& flag,
@@ -191,12 +206,12 @@ Result<std::vector<std::int64_t>> parse_integers(const std::string& text, const 
 
 Result<std::vector<std::int64_t>> parse_image_shape(const std::string& text,
                                                     const std::string& flag) {
-    constexpr Range<std::int64_t> kSide{1, 65536};
-    const std::string refusal = flag + ": expected CxHxW";
-    ECOPIPE_ASSIGN_OR_RETURN(auto shape, parse_separated(text, 'x', refusal, kSide));
-    if (shape.size() != 3)
-        return fail(ExitCode::kUsage, fmt::format("{}, found '{}'", refusal, printable(text)));
-    return shape;
+    return parse_sides(text, flag + ": expected CxHxW", 3);
+}
+
+Result<HeightWidth> parse_height_width(const std::string& text, const std::string& flag) {
+    ECOPIPE_ASSIGN_OR_RETURN(const auto sides, parse_sides(text, flag + ": expected HxW", 2));
+    return HeightWidth{static_cast<int>(sides[0]), static_cast<int>(sides[1])};
 }
 
 int run_program(const char* program, const std::function<Result<ExitCode>()>& body) {

@@ -63,6 +63,13 @@ class CommandLine {
 // "CxHxW": one image's shape, each side 1 to 65536.
 [[nodiscard]] Result<std::vector<std::int64_t>> parse_image_shape(const std::string& text,
                                                                   const std::string& flag);
+// "HxW", likewise.
+struct HeightWidth {
+    int height = 0;
+    int width = 0;
+};
+[[nodiscard]] Result<HeightWidth> parse_height_width(const std::string& text,
+                                                     const std::string& flag);
 
 // The body of every main(): raises malloc's thresholds, runs `body`, prints its error as "program:
 // message" and turns it, and any exception that got out, into an exit code.

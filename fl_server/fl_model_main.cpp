@@ -55,6 +55,10 @@ class ModelService {
             ECOPIPE_ASSIGN_OR_RETURN(data_, open_test_data(request.eval_data, {{}, 0, channels}));
             spec.input_shape = data_->sample_shape();
             classes = data_->num_classes();
+            if (classes == 0)
+                return fail(ExitCode::kUsage,
+                            "--eval-data: expected classes as targets, found numbers; without it "
+                            "the clusters test");
         }
         spec.num_classes = request.num_classes > 0 ? request.num_classes : classes;
         ECOPIPE_ASSIGN_OR_RETURN(const ModelInfo info, inspect_model(spec));

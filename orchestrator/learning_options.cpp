@@ -46,10 +46,10 @@ Result<void> read_data(const CommandLine& line, TrainOptions& options) {
     data.seed = options.trainer.seed;
     data.validation_fraction = line.get_number("validation-fraction");
     if (line.has("resize")) {
-        ECOPIPE_ASSIGN_OR_RETURN(const auto shape,
-                                 parse_image_shape("1x" + line.get_text("resize"), "--resize"));
-        data.height = static_cast<int>(shape[1]);
-        data.width = static_cast<int>(shape[2]);
+        ECOPIPE_ASSIGN_OR_RETURN(const HeightWidth size,
+                                 parse_height_width(line.get_text("resize"), "--resize"));
+        data.height = size.height;
+        data.width = size.width;
     }
     if (line.has("normalize")) {
         ECOPIPE_ASSIGN_OR_RETURN(data.normalize, parse_normalization(line.get_text("normalize")));
@@ -122,6 +122,9 @@ Result<void> read_learning(const CommandLine& line, TrainOptions& options) {
             return fail(ExitCode::kUsage,
                         fmt::format("--federated and --{} exclude each other", flag));
     trainer.readers = static_cast<int>(line.get_integer("readers"));
+    for (const char* flag : {"freeze", "init-except"})
+        if (line.given(flag) && split_patterns(line.get_text(flag)).empty())
+            return fail(ExitCode::kUsage, fmt::format("--{}: expected patterns, found none", flag));
     options.freeze = split_patterns(line.get_text("freeze"));
     options.init = line.get_text("init");
     options.init_except = split_patterns(line.get_text("init-except"));

@@ -107,6 +107,10 @@ Result<void> check_combination(const CommandLine& line) {
         return fail(ExitCode::kUsage,
                     "--federated goes with neither --resume nor --checkpoint-every: a round begins "
                     "from the server's model");
+    for (const char* flag : {"evaluate-only", "init"})
+        if (line.has("federated") && line.given(flag))
+            return fail(ExitCode::kUsage,
+                        fmt::format("--federated and --{} exclude each other", flag));
     if (line.get_flag("evaluate-only") && line.get_flag("resume"))
         return fail(ExitCode::kUsage, "--evaluate-only and --resume exclude each other");
     if (line.has("federated") && line.given("steps"))

@@ -374,6 +374,20 @@ Result<void> begin_record(const Run& run, RunRecord& record) {
     return {};
 }
 
+// run.json as the run to be resumed left it; empty when there is none, or none to be read.
+OrderedJson run_before(const RunRecord& record) {
+    const auto text = read_file(record.path("run.json"), kConfigBytesMax);
+    auto json = text ? OrderedJson::parse(*text, nullptr, false) : OrderedJson();
+    return json.is_object() ? json : OrderedJson::object();
+}
+
+// The run in this directory ended by itself at this step: its results stand.
+bool ended_at(const RunRecord& record, std::uint64_t step) {
+    const OrderedJson results = run_before(record).value("results", OrderedJson());
+    return results.is_object() && results.value("steps", OrderedJson()) == step &&
+           results.value("interrupted", OrderedJson()) == false;
+}
+
 // Where to go on from: the newest checkpoint, or the beginning. `state` is replaced by its own.
 Result<std::uint64_t> resume_point(const Run& run, const RunRecord& record, TensorMap& state,
                                    ValidationHistory& history) {
@@ -392,13 +406,11 @@ Result<std::uint64_t> resume_point(const Run& run, const RunRecord& record, Tens
                      record.path("best.safetensors"), history.best_step());
         return checkpoint->step;
     }
-    const std::string before = record.path("run.json");
-    if (std::filesystem::exists(before)) {
-        ECOPIPE_ASSIGN_OR_RETURN(const std::string text, read_file(before, kConfigBytesMax));
-        const OrderedJson run_json = OrderedJson::parse(text, nullptr, false);
-        if (run_json.is_object() && run_json.contains("training"))
+    if (std::filesystem::exists(record.path("run.json"))) {
+        const OrderedJson before = run_before(record);
+        if (before.contains("training"))
             ECOPIPE_RETURN_IF_ERROR(compare_flags(
-                run_json["training"], run.options.trainer.checkpoint_flags, "run.json"));
+                before["training"], run.options.trainer.checkpoint_flags, "run.json"));
         log_info("no checkpoint in {}: training from the beginning", record.directory());
     }
     return 0;
@@ -442,10 +454,7 @@ Result<void> keep_micro_batches(Run& run, const RunRecord& record) {
     if (!run.options.resume || !run.options.auto_micro_batches) return {};
     const std::string before = record.path("run.json");
     if (!std::filesystem::exists(before)) return {};
-    ECOPIPE_ASSIGN_OR_RETURN(const std::string text, read_file(before, kConfigBytesMax));
-    const OrderedJson run_json = OrderedJson::parse(text, nullptr, false);
-    const auto training =
-        run_json.is_object() ? run_json.value("training", OrderedJson()) : OrderedJson();
+    const auto training = run_before(record).value("training", OrderedJson());
     const auto found =
         training.is_object() ? training.value("micro-batches", OrderedJson()) : OrderedJson();
     if (!found.is_number_integer() || found.get<int>() < 1)
@@ -487,6 +496,19 @@ Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
     if (run.options.resume) {
         ECOPIPE_ASSIGN_OR_RETURN(first, resume_point(run, record, state, history));
     }
+    ECOPIPE_ASSIGN_OR_RETURN(const EpochPlan epochs,
+                             plan_epochs(run.inputs.data.train->size(), run.options.trainer));
+    if (first > epochs.steps)
+        return fail(ExitCode::kUsage,
+                    fmt::format("--resume: {} has done {} steps, the flags ask for {}",
+                                record.directory(), first, epochs.steps));
+    const bool stopped_early = run.options.trainer.early_stop > 0 &&
+                               history.without_improvement() >= run.options.trainer.early_stop;
+    if (first > 0 && (first == epochs.steps || stopped_early) && ended_at(record, first)) {
+        run.ended_with =
+            fmt::format("complete before: {} steps; files in {}", first, record.directory());
+        return ExitCode::kDone;
+    }
     ECOPIPE_RETURN_IF_ERROR(run.engine->load(state, first));
     state.clear();
     tell_replicas(run);
@@ -512,11 +534,12 @@ Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
         ECOPIPE_RETURN_IF_ERROR(record.save_model(run.inputs.spec, result.weights));
         ECOPIPE_RETURN_IF_ERROR(record.save_timeline());
     }
-    record.run["results"] = {{"steps", result.steps},
-                             {"last_loss", result.last_loss},
-                             {"median_step_ms", result.median_step_ms},
-                             {"samples_per_s", result.samples_per_s},
-                             {"interrupted", result.interrupted}};
+    record.run["results"] = {{"steps", result.steps}, {"interrupted", result.interrupted}};
+    if (result.samples_per_s > 0) record.run["results"]["samples_per_s"] = result.samples_per_s;
+    if (result.steps > first) {
+        record.run["results"]["last_loss"] = result.last_loss;
+        record.run["results"]["median_step_ms"] = result.median_step_ms;
+    }
     const std::string tested = record_results(run, result, record.run["results"]);
     ECOPIPE_RETURN_IF_ERROR(record.save_run());
     tell_memory(run, record, result);
@@ -536,9 +559,8 @@ Result<std::unique_ptr<FederatedClient>> join_federation(Run& run) {
     if (options.cluster_name.empty())
         return fail(ExitCode::kUsage, "--cluster-name is missing (--federated needs one)");
     FederatedOptions federated{*options.federated, options.server_name, options.cluster_name,
-                               run.inputs.spec, run.inputs.info,
-                               options.join_timeout_s, options.reconnect_timeout_s,
-                               options.report_labels,
+                               run.inputs.spec, run.inputs.info, options.join_timeout_s,
+                               options.reconnect_timeout_s, options.report_labels,
                                // Each stage's layers are a slice of the update.
                                [&run] {
                                    std::vector<std::pair<int, int>> stages;

@@ -196,8 +196,13 @@ Result<void> Trainer::train(const Stretch& stretch, TrainResult& result) {
         history_.rewind(at);
         result.stopped_early =
             options_.early_stop > 0 && history_.without_improvement() >= options_.early_stop;
-        reader.start(at, stretch.steps);
         bool on = true;
+        // A run that was killed between its last checkpoint and its end.
+        const bool ends_here = at >= stretch.steps || result.stopped_early;
+        if (ends_here && at > 0 && at == stretch.first && stretch.whole_run) {
+            ECOPIPE_ASSIGN_OR_RETURN(on, end_step(stretch, at, result));
+        }
+        reader.start(at, stretch.steps);
         while (on && at < stretch.steps && !result.interrupted && !result.stopped_early) {
             ECOPIPE_ASSIGN_OR_RETURN(std::vector<Batch> batch, reader.take(at));
             ECOPIPE_ASSIGN_OR_RETURN(on, step(stretch, at, std::move(batch), result));

@@ -40,9 +40,12 @@ def lines_of(path):
         if not line.endswith("\n"):
             return
         try:
-            yield json.loads(line)
+            entry = json.loads(line)
         except ValueError:
+            entry = None
+        if not isinstance(entry, dict):
             refuse(3, f"{path}:{number}: expected one JSON object a line")
+        yield entry
 
 
 def number(value, digits=4):
@@ -52,6 +55,13 @@ def number(value, digits=4):
 
 
 def look(directory):
+    try:
+        return results_of(directory)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        refuse(3, f"{directory}: run.json or metrics.jsonl is damaged: {type(error).__name__}: {error}")
+
+
+def results_of(directory):
     if not os.path.isdir(directory):
         refuse(3, f"{directory}: expected the directory of a run, found none")
     run_text = read(os.path.join(directory, "run.json"))
@@ -66,9 +76,13 @@ def look(directory):
     flags = {name: value for name, value in run.get("flags", {}).items() if name not in NOT_COMPARED}
     flags["(model)"] = run.get("model", "-")
     flags["(version)"] = run.get("version", "-")
-    steps, step_ms, loss, events, moved, best = 0, [], None, 0, 0, {}
+    steps, step_ms, loss, events, moved, best, tested = 0, [], None, 0, 0, {}, {}
     for line in lines_of(os.path.join(directory, "metrics.jsonl")):
         if "epoch" in line and "split" in line:
+            # The test's is looked at once, at the end: its best would be a choice made with it.
+            if line["split"] == "test":
+                tested = {f"test_{key}": line[key] for key in ("loss", "accuracy") if key in line}
+                continue
             for key, better in (("accuracy", max), ("loss", min)):
                 if key in line:
                     name = f"best {line['split']} {key}"
@@ -85,8 +99,8 @@ def look(directory):
     for name, value in best.items():
         rows[name] = number(value)
     for name, key in (("test loss", "test_loss"), ("test accuracy", "test_accuracy")):
-        if key in results:
-            rows[name] = number(results[key])
+        if key in results or key in tested:
+            rows[name] = number(results.get(key, tested.get(key)))
     rows["median step ms"] = number(sorted(step_ms)[len(step_ms) // 2], 2) if step_ms else "-"
     rows["samples/s"] = number(results.get("samples_per_s"), 0)
     rows["failures, moves"] = str(events)

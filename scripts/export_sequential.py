@@ -13,8 +13,9 @@ The exported file's tensors have the names that they have in the model's own sta
 --freeze and --init-except speak of 'layer1.0.conv1.weight' as the model does. Before it is written, the scripted model is
 held against the original: equal outputs to the bit, in evaluation and in training mode.
 
---back reads a trained model.safetensors into the original module, runs it and the model.pt beside the file on one input, refuses outputs that
-differ by more than 1e-5 (of their largest), and writes the module's state dict with torch.save.
+--back reads a trained model.safetensors or best.safetensors into the original module, runs it and what ecopipe trained (the
+model.pt beside the file, when it holds the same tensors) on one input, refuses outputs that differ by more than 1e-5 (of
+their largest), and writes the module's state dict with torch.save.
 
 Needs the Debian packages python3-torch and, for its models, python3-torchvision. Nothing is downloaded: weights are random
 (by --seed) or those of --state-dict, a file of torch.save or safetensors."""
@@ -39,9 +40,16 @@ def fail(message):
     sys.exit(f"export_sequential.py: {message}")
 
 
+def one_line(error):
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def read_safetensors(path):
-    with open(path, "rb") as file:
-        raw = file.read()
+    try:
+        with open(path, "rb") as file:
+            raw = file.read()
+    except OSError as error:
+        fail(f"{path}: {error.strerror}")
     try:
         size = struct.unpack("<Q", raw[:8])[0]
         header = json.loads(raw[8:8 + size])
@@ -59,13 +67,21 @@ def read_safetensors(path):
 
 
 def read_state(path):
-    return read_safetensors(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu")
+    if path.endswith(".safetensors"):
+        return read_safetensors(path)
+    try:
+        state = torch.load(path, map_location="cpu")
+    except Exception as error:  # of a damaged file anything, from the unpickler or the archive
+        fail(f"{path}: cannot be read: {one_line(error)}")
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        fail(f"{path}: is no state dict")
+    return state
 
 
 def flattened(name, module):
     """A Sequential's children one by one, under the names that they have in the whole; anything else as it is."""
     if type(module) is nn.Sequential:
-        for child_name, child in module.named_children():
+        for child_name, child in module._modules.items():  # named_children leaves out what stands there twice
             yield from flattened(f"{name}.{child_name}" if name else child_name, child)
     else:
         yield name, module
@@ -104,14 +120,22 @@ def build(arguments):
         spec = importlib.util.spec_from_file_location("exported_model", path)
         module = importlib.util.module_from_spec(spec)
         sys.modules["exported_model"] = module  # torch.jit.script looks up sources there
-        spec.loader.exec_module(module)
-        model = getattr(module, function)()
-        if not isinstance(model, nn.Sequential):
+        try:
+            spec.loader.exec_module(module)
+            model = getattr(module, function)()
+        except Exception as error:  # the user's own code may raise anything
+            fail(f"{name}: {type(error).__name__}: {one_line(error)}")
+        if type(model) is not nn.Sequential:
             fail(f"{name}: expected an nn.Sequential, found {type(model).__name__}")
+        if len(model) == 0:
+            fail(f"{name}: has no layer")
         return model, list(flattened("", model))
-    import torchvision
+    try:
+        import torchvision
+    except ImportError:
+        fail(f"{name}: needs torchvision (apt install python3-torchvision), or give FILE.py:FUNCTION")
     constructor = getattr(torchvision.models, name, None)
-    if constructor is None:
+    if not callable(constructor) or isinstance(constructor, type):
         fail(f"{name}: is no model of torchvision {torchvision.__version__}")
     model = constructor(num_classes=arguments.num_classes)
     return model, list(torchvision_layers(name, model))
@@ -126,15 +150,38 @@ def sequential(layers):
     return top
 
 
+def positive_numbers(text, separator, count, flag, form):
+    parts = text.split(separator)
+    if not all(part.isdecimal() and int(part) > 0 for part in parts) or (count and len(parts) != count):
+        fail(f"{flag}: expected {form}, found '{text}'")
+    return [int(part) for part in parts]
+
+
 def sample(arguments):
     generator = torch.Generator().manual_seed(1)
     if arguments.tokens:
-        length, vocabulary = (int(part) for part in arguments.tokens.split(","))
+        length, vocabulary = positive_numbers(arguments.tokens, ",", 2, "--tokens", "LENGTH,VOCABULARY")
         return torch.randint(0, vocabulary, (4, length), generator=generator)
-    return torch.rand([4] + [int(side) for side in arguments.input.split("x")], generator=generator)
+    return torch.rand([4] + positive_numbers(arguments.input, "x", 0, "--input", "a sample's shape such as 3x64x64"),
+                      generator=generator)
 
 
-def prove_equal(model, scripted, x):
+def scripted_form(model_name, layers):
+    try:
+        return torch.jit.script(sequential(layers).train())
+    except Exception as error:  # TorchScript's compiler raises many kinds
+        fail(f"{model_name}: TorchScript cannot express it: {one_line(error)}")
+
+
+def outputs_of(form, x, model_name):
+    try:
+        with torch.no_grad():
+            return form(x)
+    except Exception as error:  # whatever a layer says of a shape that does not fit
+        fail(f"{model_name}: takes no sample of shape {list(x.shape[1:])} (--input, --tokens): {one_line(error)}")
+
+
+def prove_equal(model, scripted, x, model_name):
     """Outputs of both, bit for bit, in both modes; buffers that training mode changes, which both share, are put back."""
     kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for training in (False, True):
@@ -142,8 +189,7 @@ def prove_equal(model, scripted, x):
         for form in (model, scripted):
             form.train(training)
             torch.manual_seed(2)  # dropout draws the same
-            with torch.no_grad():
-                outputs.append(form(x))
+            outputs.append(outputs_of(form, x, model_name))
             model.load_state_dict(kept)
         if not torch.equal(*outputs):
             worst = (outputs[0] - outputs[1]).abs().max().item()
@@ -169,14 +215,19 @@ def load(model, path, left_out):
 
 
 def export(arguments):
+    x = sample(arguments)
     model, layers = build(arguments)
     if arguments.state_dict:
         load(model, arguments.state_dict, arguments.left_out)
-    top = sequential(layers)
-    if list(top.state_dict()) != list(model.state_dict()):
+    elif arguments.left_out:
+        fail("--except goes with --state-dict")
+    if list(sequential(layers).state_dict()) != list(model.state_dict()):
         fail(f"{arguments.model}: its layers hold other tensors than the model")
-    scripted = torch.jit.script(top.train())
-    shape = prove_equal(model, scripted, sample(arguments))
+    parameters = [parameter for _, layer in layers for parameter in layer.parameters()]
+    if len({id(parameter) for parameter in parameters}) != len(parameters):
+        fail(f"{arguments.model}: two layers share a parameter; layers are trained apart, each with its own")
+    scripted = scripted_form(arguments.model, layers)
+    shape = prove_equal(model, scripted, x, arguments.model)
     scripted.train()
     scripted.save(arguments.out)
     for index, (name, module) in enumerate(layers):
@@ -187,6 +238,7 @@ def export(arguments):
 
 
 def back(arguments):
+    x = sample(arguments)
     model, layers = build(arguments)
     trained = read_safetensors(arguments.back)
     own = model.state_dict()
@@ -196,11 +248,15 @@ def back(arguments):
         if tensor.shape != own[name].shape:
             fail(f"{arguments.back}: {name}: expected shape {list(own[name].shape)}, found {list(tensor.shape)}")
     model.load_state_dict(trained)
-    beside = os.path.join(os.path.dirname(arguments.back), "model.pt")  # what ecopipe-train wrote of the same run
-    scripted = torch.jit.load(beside) if os.path.exists(beside) else torch.jit.script(sequential(layers))
-    x = sample(arguments)
-    with torch.no_grad():
-        ours, theirs = scripted.eval()(x), model.eval()(x)
+    # What ecopipe-train wrote of the same run. It holds the last weights, which best.safetensors need not be.
+    beside = os.path.join(os.path.dirname(arguments.back), "model.pt")
+    scripted = scripted_form(arguments.model, layers)
+    if os.path.exists(beside):
+        written = torch.jit.load(beside)
+        held = written.state_dict()
+        if set(held) == set(trained) and all(torch.equal(held[name], trained[name]) for name in trained):
+            scripted = written
+    ours, theirs = (outputs_of(form.eval(), x, arguments.model) for form in (scripted, model))
     error = (ours - theirs).abs().max().item() / max(theirs.abs().max().item(), 1e-30)
     if not error <= TOLERANCE:
         fail(f"{arguments.back}: outputs differ by {error:.2e} of their largest, more than {TOLERANCE}")
@@ -220,6 +276,11 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--back", help="a trained model.safetensors")
     arguments = parser.parse_args()
+    if arguments.num_classes < 1:
+        fail(f"--num-classes: expected a positive number, found {arguments.num_classes}")
+    folder = os.path.dirname(arguments.out) or "."
+    if not os.path.isdir(folder):
+        fail(f"--out {arguments.out}: there is no directory {folder}")
     torch.set_num_threads(1)
     (back if arguments.back else export)(arguments)
 

@@ -12,7 +12,7 @@ esac
 
 packages=(cmake ninja-build g++ ccache pkg-config libtorch-dev libopenblas0-pthread libzmq3-dev cppzmq-dev libcereal-dev
     libboost-dev libboost-program-options-dev nlohmann-json3-dev libyaml-cpp-dev libspdlog-dev libfmt-dev libexpected-dev
-    libsodium-dev libsqlite3-dev zlib1g-dev libjpeg-dev libpng-dev dataset-fashion-mnist)
+    libsodium-dev libssl-dev libsqlite3-dev zlib1g-dev libjpeg-dev libpng-dev dataset-fashion-mnist)
 if [ "$what" = test ]; then
     packages+=(clang-19 clang-tidy-19 libclang-rt-19-dev libgtest-dev libbenchmark-dev python3 python3-torch python3-torchvision python3-pil python3-numpy python3-yaml iproute2 procps
         chromium chromium-driver python3-selenium python3-pyte debootstrap dpkg-dev)

@@ -34,10 +34,10 @@ Result<void> read_samples(const CommandLine& line, ProfileRequest& request, Data
     DataOptions options;
     options.channels = channels;
     if (line.has("resize")) {
-        ECOPIPE_ASSIGN_OR_RETURN(const auto shape,
-                                 parse_image_shape("1x" + line.get_text("resize"), "--resize"));
-        options.height = static_cast<int>(shape[1]);
-        options.width = static_cast<int>(shape[2]);
+        ECOPIPE_ASSIGN_OR_RETURN(const HeightWidth size,
+                                 parse_height_width(line.get_text("resize"), "--resize"));
+        options.height = size.height;
+        options.width = size.width;
     }
     ECOPIPE_ASSIGN_OR_RETURN(data, open_data(line.get_text("data"), options));
     spec.input_shape = data.train->sample_shape();

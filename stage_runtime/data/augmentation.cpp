@@ -52,6 +52,8 @@ Result<Augmentation> parse_augmentation(const std::string& text, const Normaliza
                                                       printable(word)));
         (word == "flip" ? out.flip : out.crop) = true;
     }
+    if (!out.any())
+        return fail(ExitCode::kUsage, "--augment: expected flip, crop or both, found neither");
     const std::size_t count = std::max(normalize.mean.size(), normalize.deviation.size());
     for (std::size_t c = 0; c < count; ++c) {
         const auto of = [&](const std::vector<float>& list) {

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <fstream>
 
@@ -19,6 +20,7 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kFilesMax = 10'000'000;
 constexpr std::size_t kHeaderBytesMax = 1U << 20;
+constexpr std::array<std::string_view, 3> kSplits{"train", "val", "test"};
 
 struct Sample {
     std::string path;
@@ -113,6 +115,8 @@ Result<Split> list_split(const fs::path& directory) {
             files.back().push_back(file.string());
         }
         most = std::max(most, files.back().size());
+        if (files.back().empty() && directory.filename() == "train")
+            return fail(ExitCode::kBadFile, fmt::format("{}: holds no pictures", one.string()));
     }
     for (std::size_t turn = 0; turn < most; ++turn)
         for (std::size_t c = 0; c < files.size(); ++c)
@@ -121,6 +125,17 @@ Result<Split> list_split(const fs::path& directory) {
     if (split.samples.empty())
         return fail(ExitCode::kBadFile, fmt::format("{}: holds no pictures", directory.string()));
     return split;
+}
+
+// A split under another name would be left out without a word.
+Result<void> check_split_names(const fs::path& directory) {
+    ECOPIPE_ASSIGN_OR_RETURN(const auto found, entries(directory));
+    for (const fs::path& one : found)
+        if (fs::is_directory(one) &&
+            std::find(kSplits.begin(), kSplits.end(), one.filename().string()) == kSplits.end())
+            return fail(ExitCode::kBadFile, fmt::format("{}: expected the directories {}",
+                                                        one.string(), fmt::join(kSplits, ", ")));
+    return {};
 }
 
 Result<PictureSize> size_of_file(const std::string& path) {
@@ -168,9 +183,10 @@ Result<DataSplits> open_folder(const std::string& directory, const DataOptions& 
     const int channels = options.channels == 1 ? 1 : 3;
     PictureSize size{options.height, options.width};
     const bool resized = options.height > 0;
+    ECOPIPE_RETURN_IF_ERROR(check_split_names(directory));
     std::vector<Split> found;
     std::vector<std::string> names;
-    for (const char* name : {"train", "val", "test"}) {
+    for (const std::string_view name : kSplits) {
         const fs::path path = fs::path(directory) / name;
         if (!found.empty() && !fs::exists(path)) continue;
         ECOPIPE_ASSIGN_OR_RETURN(Split split, list_split(path));

@@ -122,7 +122,7 @@ class PngReader {
 template <class Reader>
 tl::unexpected<Error> damaged(const Reader& reader, const char* format, const std::string& path) {
     return fail(ExitCode::kBadFile,
-                fmt::format("{}: is no whole {}: {}", path, format, printable(reader.message())));
+                fmt::format("{}: the {} file is damaged: {}", path, format, printable(reader.message())));
 }
 
 template <class Reader>

@@ -215,6 +215,10 @@ Result<void> try_model(const ModelSpec& spec, const std::string& loss_name,
             values = layers[i]->forward(values, true);
             for (auto& value : values) value = value.contiguous();
         }
+        const std::int64_t outputs = values.front().dim() < 2 ? 1 : values.front().size(-1);
+        if (loss_name == "cross_entropy" && outputs < spec.num_classes)
+            return fail(ExitCode::kUsage, fmt::format("model {}: has {} outputs, for {} classes",
+                                                      spec.id(), outputs, spec.num_classes));
         place = "the loss";
         static_cast<void>(loss->evaluate(values, to_torch(labels)));
     } catch (const std::exception& error) {

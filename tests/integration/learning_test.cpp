@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <sstream>
 #include <thread>
 
+#include "core/strict_json.h"
 #include "tests/integration/training_fixture.h"
 
 namespace ecopipe::test {
@@ -113,10 +115,28 @@ TEST_F(Learning, ARunThatIsResumedStopsAtTheSameEpochWithTheSameBytes) {
     train("resumed", flags + Flags{"--epochs", "12", "--resume"});
     EXPECT_TRUE(file("resumed", "model.safetensors") == file("straight", "model.safetensors"));
     EXPECT_TRUE(file("resumed", "best.safetensors") == file("straight", "best.safetensors"));
-    // Resumed once more it has nothing left to do.
+    // Resumed once more it has nothing left to do, and its results stand.
     const std::string before = file("resumed", "model.safetensors");
+    const std::string record = file("resumed", "run.json");
     train("resumed", flags + Flags{"--epochs", "12", "--resume"});
     EXPECT_TRUE(file("resumed", "model.safetensors") == before);
+    EXPECT_EQ(file("resumed", "run.json"), record);
+    // Killed between its last checkpoint and its end, it is ended by the resumption.
+    OrderedJson without = OrderedJson::parse(record);
+    const OrderedJson results = without["results"];
+    without.erase("results");
+    write(directory_ / "resumed/run.json", without.dump());
+    std::remove((directory_ / "resumed/model.safetensors").c_str());
+    train("resumed", flags + Flags{"--epochs", "12", "--resume"});
+    EXPECT_TRUE(file("resumed", "model.safetensors") == before);
+    const OrderedJson again = OrderedJson::parse(file("resumed", "run.json"))["results"];
+    for (const char* name : {"steps", "test_loss", "test_accuracy", "stopped_early", "best_step"})
+        EXPECT_EQ(again.value(name, OrderedJson()), results.value(name, OrderedJson())) << name;
+    const Finished less = run(Flags{"ecopipe-train", "--quiet", "--resume", "--out",
+                                    directory_ / "resumed", "--epochs", "1"} +
+                              flags);
+    EXPECT_EQ(less.code, 2);
+    EXPECT_NE(less.err.find("the flags ask for"), std::string::npos) << less.err;
 }
 
 TEST_F(Learning, AStageKilledMeanwhileChangesNothing) {

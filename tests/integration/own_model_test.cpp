@@ -1,5 +1,6 @@
 // Models of torchvision, exported, fine-tuned with a frozen body on a folder of pictures by three
 // devices, and taken back.
+#include <algorithm>
 #include <sstream>
 
 #include "core/files.h"
@@ -135,6 +136,64 @@ TEST_F(OwnModel, ABodyIsTakenFromAFileAndTheHeadIsNot) {
     EXPECT_EQ(misspelt.code, 2);
     EXPECT_NE(misspelt.err.find("--init-except: klassifier.* is no tensor"), std::string::npos)
         << misspelt.err;
+}
+
+// A module that stands twice in a Sequential, and weights other than those of the model.pt beside
+// them, as best.safetensors may be.
+TEST_F(OwnModel, ASequentialOfOnesOwnGoesThereAndBack) {
+    write(directory_ / "own.py",
+          "from torch import nn\n"
+          "def twice():\n"
+          "    relu = nn.ReLU()\n"
+          "    return nn.Sequential(nn.Conv2d(3, 4, 3), relu, nn.Conv2d(4, 4, 3), relu,\n"
+          "                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))\n"
+          "def shared():\n"
+          "    layer = nn.Linear(8, 8)\n"
+          "    return nn.Sequential(layer, nn.ReLU(), layer)\n"
+          "def unfit():\n"
+          "    return nn.Linear(8, 8)\n");
+    const auto script = [&](Flags words) {
+        words.insert(words.begin(), {kPython, source("scripts/export_sequential.py")});
+        return run(words);
+    };
+    const std::string model = directory_ / "own.pt";
+    const std::string twice = directory_ / "own.py:twice";
+    const Finished made = script({twice, "--input", "3x32x32", "--out", model});
+    ASSERT_EQ(made.code, 0) << made.err;
+    train("first", {"--single", "--model", model, "--seed", "1"});
+    train("last", {"--single", "--model", model, "--seed", "2"});
+    write(directory_ / "last/best.safetensors", read(directory_ / "first/model.safetensors"));
+    for (const char* name : {"model.safetensors", "best.safetensors"}) {
+        const Finished back =
+            script({twice, "--input", "3x32x32", "--back",
+                    directory_ / (std::string("last/") + name), "--out", directory_ / "own.pth"});
+        EXPECT_EQ(back.code, 0) << name << ": " << back.err;
+    }
+    const std::vector<std::pair<Flags, std::string>> refused{
+        {{twice, "--input", "8"}, "takes no sample of shape [8]"},
+        {{twice, "--input", "3xx"}, "--input: expected a sample's shape"},
+        {{twice, "--tokens", "8"}, "--tokens: expected LENGTH,VOCABULARY"},
+        {{twice, "--except", "0.*"}, "--except goes with --state-dict"},
+        {{twice, "--state-dict", "/nowhere.pth"}, "/nowhere.pth: cannot be read"},
+        {{twice, "--back", "/nowhere.safetensors"}, "/nowhere.safetensors: No such file"},
+        {{directory_ / "own.py:shared", "--input", "8"}, "two layers share a parameter"},
+        {{directory_ / "own.py:unfit", "--input", "8"}, "expected an nn.Sequential, found Linear"},
+        {{directory_ / "own.py:absent"}, "no attribute 'absent'"},
+        {{"resnet"}, "is no model of torchvision"},
+    };
+    for (const auto& [words, line] : refused) {
+        Flags with_out = words;
+        with_out.insert(with_out.end(), {"--out", directory_ / "refused.pt"});
+        const Finished finished = script(with_out);
+        EXPECT_EQ(finished.code, 1) << line;
+        EXPECT_NE(finished.err.find(line), std::string::npos) << finished.err;
+        EXPECT_EQ(std::count(finished.err.begin(), finished.err.end(), '\n'), 1) << finished.err;
+    }
+    // A class more than there are outputs.
+    const Finished few = run({"ecopipe-train", "--quiet", "--single", "--model", model, "--data",
+                              "synthetic:3x32x32:11:40", "--out", directory_ / "few"});
+    EXPECT_EQ(few.code, 2);
+    EXPECT_NE(few.err.find("has 10 outputs, for 11 classes"), std::string::npos) << few.err;
 }
 
 }  // namespace

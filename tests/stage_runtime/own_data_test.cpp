@@ -172,6 +172,12 @@ TEST_F(OwnData, FoldersThatDoNotFitAreRefused) {
     fs::remove_all(root_ / "test/emu");
     put("train/readme.png", png(8, 8, noise(64, 1)));
     expect_refused("folder", "expected a directory for each class");
+    fs::remove(root_ / "train/readme.png");
+    put("validation/cat/1.png", png(8, 8, noise(64, 1)));
+    expect_refused("folder", "validation: expected the directories train, val, test");
+    fs::remove_all(root_ / "validation");
+    for (const char* split : {"train", "test"}) fs::create_directories(root_ / split / "emu");
+    expect_refused("folder", "train/emu: holds no pictures");
 }
 
 // Whatever the bytes are: a picture or one line. (What a PNG lacks of its closing 12 bytes is no
@@ -226,7 +232,8 @@ TEST_F(OwnData, ADamagedPictureIsNamedWhenItIsRead) {
     const std::vector<std::int64_t> last{5};
     const auto batch = splits->train->batch(last);
     ASSERT_FALSE(batch);
-    EXPECT_NE(batch.error().message.find("train/dog/2.png: is no whole PNG"), std::string::npos);
+    EXPECT_NE(batch.error().message.find("train/dog/2.png: the PNG file is damaged"),
+              std::string::npos);
 }
 
 TEST(Resize, IsATriangleFilter) {
