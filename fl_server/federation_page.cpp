@@ -128,11 +128,11 @@ void FederationPage::take_rounds(const FederationView& view, std::int64_t now_un
         if (round.loss >= 0) loss_.add(static_cast<double>(round.round), round.loss);
         rounds_.push_back(round);
         if (rounds_.size() > kRoundsMax) rounds_.pop_front();
-        add_event(
-            now_unix_ms, "round",
-            fmt::format(
-                "round {}: {} sites, {} samples{}", round.round, round.clusters, round.samples,
-                round.rejected > 0 ? fmt::format(", {} rejected", round.rejected) : std::string()));
+        add_event(now_unix_ms, "round",
+                  fmt::format("round {}: {} site{}, {} samples{}", round.round, round.clusters,
+                              round.clusters == 1 ? "" : "s", round.samples,
+                              round.rejected > 0 ? fmt::format(", {} rejected", round.rejected)
+                                                 : std::string()));
     }
 }
 

@@ -48,7 +48,7 @@ WorkerProcess::WorkerProcess(WorkerProcess&& other) noexcept
 WorkerProcess::~WorkerProcess() {
     if (process_ == 0) return;
     ::close(descriptor_);
-    ::kill(process_, SIGTERM);
+    ::kill(process_, SIGKILL);
     while (::waitpid(process_, nullptr, 0) < 0 && errno == EINTR) {
     }
 }
@@ -68,8 +68,9 @@ Result<WorkerMessage> WorkerProcess::receive() const {
 
 Result<ExitCode> serve_as_worker(int descriptor,
                                  const std::function<Result<void>(const WorkerMessage&)>& answer) {
-    ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     std::signal(SIGINT, SIG_IGN);
+    std::signal(SIGTERM, SIG_IGN);
     for (;;) {
         const auto message = receive_worker_message(descriptor);
         if (!message) return ExitCode::kDone;

@@ -38,7 +38,8 @@ class WorkerProcess {
 };
 
 // The other end: serves the socket until it closes. An error of `answer` is sent back, and the next
-// message waited for. Ctrl-C at the terminal, which reaches the whole group, is the parent's alone.
+// message waited for. Ctrl-C at a terminal and systemd's stop reach all processes: what becomes of
+// this one is the parent's decision.
 [[nodiscard]] Result<ExitCode> serve_as_worker(
     int descriptor, const std::function<Result<void>(const WorkerMessage&)>& answer);
 

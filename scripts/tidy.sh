@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # clang-tidy-19 with .clang-tidy over the files that need no torch. Usage: tidy.sh [--quick] [FILE...]   (default: all)
-# --quick: core and transport alone, without the path-sensitive analyzer, which takes nine tenths of the time.
+# --quick: core and transport alone, without the path-sensitive analyzer, which takes half of the time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v clang-tidy-19 >/dev/null || scripts/install_packages.sh test
