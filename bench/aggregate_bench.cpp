@@ -11,6 +11,7 @@
 #include "core/clock.h"
 #include "core/command_line.h"
 #include "core/random.h"
+#include "core/statistics.h"
 #include "fl_server/aggregator.h"
 
 namespace ecopipe {
@@ -29,12 +30,6 @@ std::shared_ptr<const std::string> draw(std::size_t elements, std::uint64_t seed
         std::memcpy(bytes.data() + i * sizeof value, &value, sizeof value);
     }
     return std::make_shared<const std::string>(std::move(bytes));
-}
-
-double median(std::vector<double> times) {
-    std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2),
-                     times.end());
-    return times[times.size() / 2];
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "bench/subcommands.h"
 #include "core/command_line.h"
 #include "core/log.h"
+#include "core/statistics.h"
 #include "orchestrator/cluster_session.h"
 #include "orchestrator/local_launcher.h"
 #include "orchestrator/planning.h"
@@ -40,13 +41,6 @@ struct Setup {
     OptimizerSpec optimizer;
     bool emulate = false;
 };
-
-double median(std::vector<double> values) {
-    if (values.empty()) return 0;
-    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-    std::nth_element(values.begin(), middle, values.end());
-    return *middle;
-}
 
 // The calling thread, while it lives, runs on the first core only: as a pinned stage does.
 class OnFirstCore {

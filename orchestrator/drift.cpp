@@ -3,17 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/statistics.h"
+
 namespace ecopipe {
 namespace {
 
 constexpr double kShorterAtLeast = 0.05;
 constexpr double kGainOverCost = 1.5;
-
-double median(std::vector<double> values) {
-    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-    std::nth_element(values.begin(), middle, values.end());
-    return *middle;
-}
 
 }  // namespace
 

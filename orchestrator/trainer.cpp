@@ -7,21 +7,11 @@
 
 #include "core/command_line.h"
 #include "core/log.h"
+#include "core/statistics.h"
 #include "stage_runtime/engine/clip_scale.h"
 #include "stage_runtime/model/loss_names.h"
 
 namespace ecopipe {
-namespace {
-
-double median(std::vector<double> values) {
-    if (values.empty()) return 0;
-    std::nth_element(values.begin(),
-                     values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
-    return values[values.size() / 2];
-}
-
-}  // namespace
-
 Result<EpochPlan> plan_epochs(std::int64_t samples, const TrainerOptions& options) {
     EpochPlan plan;
     const std::int64_t whole = samples / options.batch;

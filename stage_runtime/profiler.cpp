@@ -12,6 +12,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/random.h"
+#include "core/statistics.h"
 #include "core/tensor_memory.h"
 #include "stage_runtime/data/dataset.h"
 #include "stage_runtime/engine/gradient_norm.h"
@@ -29,12 +30,6 @@ namespace {
 
 constexpr int kRepeatsMin = 5;
 constexpr int kWarmups = 2;
-
-double median(std::vector<double> values) {
-    std::sort(values.begin(), values.end());
-    const std::size_t n = values.size();
-    return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
 
 template <class Work>
 double time_ms(const Work& work) {
