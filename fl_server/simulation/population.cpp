@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "core/check.h"
 #include "core/random.h"
 
 namespace ecopipe {
@@ -59,6 +60,7 @@ std::vector<double> skewed_weights(std::size_t clients, double sigma, std::uint6
 void by_classes(const std::vector<Indices>& of_class, const std::vector<double>& weights,
                 int per_client, std::vector<VirtualClient>& clients) {
     const std::size_t classes = of_class.size();
+    ECOPIPE_CHECK(classes > 0);
     for (std::size_t c = 0; c < classes; ++c) {
         std::vector<std::size_t> owners;
         std::vector<double> shares;
@@ -131,6 +133,8 @@ Result<Population> Population::create(const std::vector<std::int64_t>& labels, i
     if (labels.size() < clients)
         return fail(ExitCode::kUsage, fmt::format("--clients: {} clients, but only {} samples",
                                                   clients, labels.size()));
+    if (classes == 0)
+        return fail(ExitCode::kUsage, "--data: expected classes as targets, found numbers");
     const auto class_count = static_cast<std::size_t>(classes);
     if (settings.split == "classes" && settings.classes_per_client > classes)
         return fail(ExitCode::kUsage,

@@ -29,6 +29,7 @@ TEST(LabelDistribution, VectorsInNats) {
 // 50 clients, two labels each, in five latency bands; tied: a band's clients share their labels.
 Grouping sample(double lambda, bool tied) {
     GroupingRules rules;
+    rules.groups = 5;
     rules.lambda = lambda;
     Grouping grouping(rules);
     const std::vector<double> latency = {3, 6, 11, 16, 28};
