@@ -198,7 +198,8 @@ int CostModel::in_flight_cap(const StageSpan& stage) const {
 }
 
 double CostModel::output_ms(int layer, int from, int to) const {
-    return output_bytes_[static_cast<std::size_t>(layer + 1)] * wire(from, to).ms_per_byte;
+    const int place = layer + 1;  // the first is the input's
+    return output_bytes_[static_cast<std::size_t>(place)] * wire(from, to).ms_per_byte;
 }
 
 double CostModel::latency_ms(int from, int to) const { return wire(from, to).latency_ms; }

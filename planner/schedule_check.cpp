@@ -129,8 +129,9 @@ Result<void> check_list(const ActionList& list, const ScheduleFacts& facts,
                         place, facts.micro_batches, facts.slices, list.size()));
     std::vector<unsigned char> seen(cells, 0);
     for (const Action& action : list) {
-        unsigned char& bits =
-            seen[static_cast<std::size_t>(action.micro_batch * facts.slices + action.slice)];
+        unsigned char& bits = seen[static_cast<std::size_t>(action.micro_batch) *
+                                       static_cast<std::size_t>(facts.slices) +
+                                   static_cast<std::size_t>(action.slice)];
         const unsigned char now = bit(action.kind);
         const auto refused = [&](const char* problem) {
             return fail(ExitCode::kBadFile,

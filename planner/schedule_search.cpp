@@ -66,6 +66,7 @@ Found search_interleaved(const CostModel& model, const Arrangement& start, doubl
     std::uint64_t runs = 0;
     for (const int devices : counts) runs += static_cast<std::uint64_t>(slices_max(devices));
     const std::uint64_t work_max = scaled(kSliced, effort);
+    const std::uint64_t work_each = work_max / std::max<std::uint64_t>(runs, 1);
     std::uint64_t work = 0;
     for (const int devices : counts)
         for (int slices = 1; slices <= slices_max(devices); ++slices) {
@@ -78,7 +79,7 @@ Found search_interleaved(const CostModel& model, const Arrangement& start, doubl
             for (int d = 0; devices == 1 && d < devices_max; ++d) orders.push_back({d});
             if (static_cast<int>(start.stages.size()) == devices) orders.push_back(order_of(start));
             SlicedArrangement found =
-                search_given(model, schedule, orders, work_max / runs, kSeed + runs);
+                search_given(model, schedule, orders, work_each, kSeed + runs);
             work += found.work;
             if (!better(found.arrangement, best.arrangement)) continue;
             best.arrangement = std::move(found.arrangement);

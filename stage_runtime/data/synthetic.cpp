@@ -1,7 +1,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdio>
+#include <array>
+#include <charconv>
+#include <string_view>
 
 #include "core/log.h"
 #include "core/random.h"
@@ -13,16 +15,21 @@ Result<Images> make_synthetic(const std::string& text, bool train) {
     constexpr long kSideMax = 4096;
     constexpr long kCountMax = 100'000'000;
     constexpr std::size_t kBytesMax = 8ULL << 30;
-    long c = 0;
-    long h = 0;
-    long w = 0;
-    long classes = 0;
-    long count = 0;
-    char extra = 0;
-    const int fields =
-        std::sscanf(text.c_str(), "%ldx%ldx%ld:%ld:%ld%c", &c, &h, &w, &classes, &count, &extra);
+    constexpr std::string_view kSeparators = "xx::";
+    std::array<long, 5> numbers{};
+    bool whole = true;
+    const char* at = text.data();
+    const char* const end = at + text.size();
+    for (std::size_t i = 0; whole && i < numbers.size(); ++i) {
+        const auto [stop, error] = std::from_chars(at, end, numbers[i]);
+        const bool last = i == kSeparators.size();
+        whole =
+            error == std::errc() && (last ? stop == end : stop != end && *stop == kSeparators[i]);
+        at = last ? stop : stop + 1;
+    }
+    const auto [c, h, w, classes, count] = numbers;
     const auto within = [](long v, long high) { return v >= 1 && v <= high; };
-    if (fields != 5 || !within(c, kSideMax) || !within(h, kSideMax) || !within(w, kSideMax) ||
+    if (!whole || !within(c, kSideMax) || !within(h, kSideMax) || !within(w, kSideMax) ||
         !within(classes, 255) || !within(count, kCountMax))
         return fail(
             ExitCode::kUsage,
@@ -33,7 +40,7 @@ Result<Images> make_synthetic(const std::string& text, bool train) {
     Images out;
     out.shape = {c, h, w};
     out.num_classes = static_cast<int>(classes);
-    const long samples = train ? count : std::max(1L, count / 5);
+    const long samples = std::max(1L, train ? count : count / 5);
     const std::size_t bytes = out.sample_bytes();
     if (bytes > kBytesMax / static_cast<std::size_t>(samples))
         return fail(ExitCode::kUsage, "--data: synthetic data above 8 GiB");
