@@ -43,8 +43,7 @@ class ModelProcess {
     [[nodiscard]] Result<Evaluation> evaluate(const std::string& flat);
 
   private:
-    ModelProcess(ModelSetup request, std::string model_id, ModelLayout layout,
-                 std::string initial)
+    ModelProcess(ModelSetup request, std::string model_id, ModelLayout layout, std::string initial)
         : request_(std::move(request)),
           model_id_(std::move(model_id)),
           layout_(std::move(layout)),

@@ -121,8 +121,8 @@ class PngReader {
 
 template <class Reader>
 tl::unexpected<Error> damaged(const Reader& reader, const char* format, const std::string& path) {
-    return fail(ExitCode::kBadFile,
-                fmt::format("{}: the {} file is damaged: {}", path, format, printable(reader.message())));
+    return fail(ExitCode::kBadFile, fmt::format("{}: the {} file is damaged: {}", path, format,
+                                                printable(reader.message())));
 }
 
 template <class Reader>
