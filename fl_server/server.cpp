@@ -204,7 +204,9 @@ Result<ExitCode> Server::run(std::string initial) {
 void Server::finish(ExitCode code, const std::string& reason) {
     for (const auto& [cluster, member] : members_)
         send(member.routing_id, FederationEnd{static_cast<std::uint8_t>(code), reason});
-    static_cast<void>(inbox_.pop_until(monotonic_now() + kEndLinger));
+    const Instant until = monotonic_now() + kEndLinger;
+    while (inbox_.pop_until(until)) {  // what still comes does not cut this short
+    }
     control_.reset();
     loop_.call([this] { socket_.reset(); });
 }

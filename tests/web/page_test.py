@@ -122,8 +122,10 @@ def training_with_a_failure(driver, bin_dir, work, screenshots):
         wait_for("the run to go on", lambda: "recovered" in text_of(driver, "events") and text_of(driver, "state") == "running", 30)
         wait_for("an evaluation", lambda: "accuracy" in text_of(driver, "facts"), 60)
 
-        status = json.loads(subprocess.run([bin_dir / "ecopipe-train", "status", "--json", "--out", out], check=True,
-                                           capture_output=True, timeout=20).stdout)
+        looked = subprocess.run([bin_dir / "ecopipe-train", "status", "--json", "--out", out], check=False,
+                                capture_output=True, timeout=20, text=True)
+        check(looked.returncode == 0, f"status left with {looked.returncode}: {looked.stderr}{looked.stdout[:500]}; {said()[-1000:]}")
+        status = json.loads(looked.stdout)
         check(status["state"] == "running" and status["pid"] == train.pid and status["page"] == url, f"status says {status['text']}")
         check(status["step_age_s"] < 5, f"the last step is {status['step_age_s']} s old")
         no_complaints(driver)
@@ -189,8 +191,8 @@ def long_run(driver, bin_dir):
 
 def running_federation(driver, bin_dir, work, screenshots):
     """A server and three sites, one of which trains so fast that its updates are refused."""
-    (work / "server.yaml").write_text("strategy: {name: eco-fl, groups: 2}\nclient: {epochs: 1, batch: 32}\n"
-                                      "limits: {norm_max: 2, quarantine_after: 1}\n")
+    (work / "server.yaml").write_text("strategy: {name: eco-fl, groups: 2, alpha: 0.6}\nclient: {epochs: 1, batch: 32}\n"
+                                      "limits: {norm_max: 3, quarantine_after: 1}\n")
     state = work / "federation"
     processes = []
 
