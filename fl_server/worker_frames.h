@@ -1,6 +1,6 @@
 #pragma once
 // What a program and its worker processes say to each other over a socket pair: a kind, a JSON
-// header, and bytes. Both ends are one program on one machine: a frame that makes no sense is a
+// header, and bytes. Both ends are of one build on one machine: a frame that makes no sense is a
 // bug or a dead peer.
 
 #include <cstdint>
