@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "core/command_line.h"
+#include "core/log.h"
 #include "fl_server/decision_json.h"
 #include "fl_server/evaluator.h"
 #include "fl_server/model_process.h"
@@ -44,6 +45,7 @@ class ModelService {
 
   private:
     Result<void> set_up(const ModelSetup& request) {
+        ECOPIPE_RETURN_IF_ERROR(configure_log("ecopipe-fl-model", request.log_level));
         configure_torch(request.threads);
         ECOPIPE_ASSIGN_OR_RETURN(ModelSpec spec, find_model(request.model));
         spec.input_shape = request.input_shape;

@@ -66,6 +66,7 @@ Result<ModelSetup> model_setup(const CommandLine& line) {
     if (line.has("init")) request.init = line.get_text("init");
     request.seed = static_cast<std::uint64_t>(line.get_integer("seed"));
     request.threads = static_cast<int>(line.get_integer("threads"));
+    request.log_level = line.get_text("log-level");
     return request;
 }
 
@@ -158,7 +159,9 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     ECOPIPE_RETURN_IF_ERROR(configure(line, options));
     raise_open_files();  // a thousand clusters are a thousand sockets
     ECOPIPE_ASSIGN_OR_RETURN(const ModelSetup request, model_setup(line));
-    ECOPIPE_ASSIGN_OR_RETURN(ModelProcess model, ModelProcess::start(request));
+    ECOPIPE_ASSIGN_OR_RETURN(
+        ModelProcess model,
+        ModelProcess::start(request, options.federation.limits.evaluation_timeout_s));
     options.model_id = model.model_id();
     options.federation.identity["model"] = options.model_id;
     if (model.evaluates())

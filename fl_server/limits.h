@@ -19,6 +19,7 @@ struct ServerLimits {
     std::uint64_t credit_mib = 64;       // model and update bytes under way, all clusters together
     std::uint64_t free_space_mib = 256;  // of disk, below which no update is taken
     std::uint64_t slices_max = 64;       // of one update
+    std::uint64_t evaluation_timeout_s = 600;  // for ecopipe-fl-model to answer
 };
 
 }  // namespace ecopipe

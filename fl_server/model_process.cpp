@@ -8,15 +8,16 @@
 namespace ecopipe {
 namespace {
 
-Result<WorkerProcess> start_process() {
+Result<WorkerProcess> start_process(std::uint64_t patience_s) {
     std::error_code error;
     const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
-    return WorkerProcess::start(program.parent_path() / "ecopipe-fl-model", "worker");
+    return WorkerProcess::start(program.parent_path() / "ecopipe-fl-model", "worker", patience_s);
 }
 
 Result<WorkerMessage> set_up(const WorkerProcess& process, const ModelSetup& request) {
     ECOPIPE_RETURN_IF_ERROR(process.send(WorkerFrame::kSetup, to_json(request), {}));
-    return process.receive();
+    ECOPIPE_ASSIGN_OR_RETURN(WorkerMessage answer, process.receive());
+    return success_of(std::move(answer));
 }
 
 }  // namespace
@@ -28,7 +29,8 @@ Json to_json(const ModelSetup& request) {
             {"eval_data", request.eval_data},
             {"init", request.init},
             {"seed", request.seed},
-            {"threads", request.threads}};
+            {"threads", request.threads},
+            {"log_level", request.log_level}};
 }
 
 ModelSetup model_setup(const Json& header) {
@@ -40,34 +42,39 @@ ModelSetup model_setup(const Json& header) {
     request.init = header.at("init").get<std::string>();
     request.seed = header.at("seed").get<std::uint64_t>();
     request.threads = header.at("threads").get<int>();
+    request.log_level = header.at("log_level").get<std::string>();
     return request;
 }
 
-Result<ModelProcess> ModelProcess::start(const ModelSetup& request) {
-    ECOPIPE_ASSIGN_OR_RETURN(WorkerProcess process, start_process());
+Result<ModelProcess> ModelProcess::start(const ModelSetup& request, std::uint64_t patience_s) {
+    ECOPIPE_ASSIGN_OR_RETURN(WorkerProcess process, start_process(patience_s));
     ECOPIPE_ASSIGN_OR_RETURN(WorkerMessage answer, set_up(process, request));
     ECOPIPE_ASSIGN_OR_RETURN(ModelLayout layout, layout_from(answer.header.at("layout")));
-    ModelProcess model(request, answer.header.at("model_id").get<std::string>(), std::move(layout),
-                       std::move(answer.bytes));
+    ModelProcess model(request, patience_s, answer.header.at("model_id").get<std::string>(),
+                       std::move(layout), std::move(answer.bytes));
     if (!request.eval_data.empty()) model.process_.emplace(std::move(process));
     return model;
 }
 
 Result<Evaluation> ModelProcess::evaluate(const std::string& flat) {
-    if (auto done = try_evaluate(flat)) return done;
-    log_warn("the process that tests models has died and is started again");
-    process_.reset();
-    ECOPIPE_ASSIGN_OR_RETURN(WorkerProcess process, start_process());
-    ECOPIPE_RETURN_IF_ERROR(set_up(process, request_));
-    process_.emplace(std::move(process));
-    return try_evaluate(flat);
+    auto answer = ask(flat);
+    if (!answer) {
+        log_warn("{}: the process that tests models is started again", answer.error().message);
+        process_.reset();
+        ECOPIPE_ASSIGN_OR_RETURN(WorkerProcess process, start_process(patience_s_));
+        ECOPIPE_RETURN_IF_ERROR(set_up(process, request_));
+        process_.emplace(std::move(process));
+        answer = ask(flat);
+        if (!answer) return tl::unexpected(answer.error());
+    }
+    ECOPIPE_ASSIGN_OR_RETURN(const WorkerMessage tested, success_of(std::move(*answer)));
+    return Evaluation{tested.header.at("loss").get<double>(),
+                      tested.header.at("accuracy").get<double>()};
 }
 
-Result<Evaluation> ModelProcess::try_evaluate(const std::string& flat) const {
+Result<WorkerMessage> ModelProcess::ask(const std::string& flat) const {
     ECOPIPE_RETURN_IF_ERROR(process_->send(WorkerFrame::kTest, Json::object(), flat));
-    ECOPIPE_ASSIGN_OR_RETURN(const WorkerMessage answer, process_->receive());
-    return Evaluation{answer.header.at("loss").get<double>(),
-                      answer.header.at("accuracy").get<double>()};
+    return process_->receive();
 }
 
 }  // namespace ecopipe

@@ -24,13 +24,15 @@ struct ModelSetup {
     std::string init;       // "": drawn by `seed`
     std::uint64_t seed = 0;
     int threads = 1;
+    std::string log_level = "info";
 };
 
 class ModelProcess {
   public:
-    // Errors: of the model, the data and the weights, as the flags' refusals; kRunFailed when the
-    // program cannot start.
-    [[nodiscard]] static Result<ModelProcess> start(const ModelSetup& request);
+    // `patience_s`: for every answer. Errors: of the model, the data and the weights, as the flags'
+    // refusals; kRunFailed when the program cannot start or gives no answer.
+    [[nodiscard]] static Result<ModelProcess> start(const ModelSetup& request,
+                                                    std::uint64_t patience_s);
 
     [[nodiscard]] const std::string& model_id() const { return model_id_; }
     [[nodiscard]] const ModelLayout& layout() const { return layout_; }
@@ -38,19 +40,22 @@ class ModelProcess {
     [[nodiscard]] std::string take_initial() { return std::move(initial_); }
     // Whether there are evaluation data. Without, the process has ended.
     [[nodiscard]] bool evaluates() const { return process_.has_value(); }
-    // Waits. A process that has died is started again, once. Errors: kRunFailed when that one dies
-    // too; those of `start`.
+    // Waits. A process that has died or gives no answer is ended and started again, once. Errors:
+    // kRunFailed when that one fails too; those of `start`; what the test itself answers.
     [[nodiscard]] Result<Evaluation> evaluate(const std::string& flat);
 
   private:
-    ModelProcess(ModelSetup request, std::string model_id, ModelLayout layout, std::string initial)
+    ModelProcess(ModelSetup request, std::uint64_t patience_s, std::string model_id,
+                 ModelLayout layout, std::string initial)
         : request_(std::move(request)),
+          patience_s_(patience_s),
           model_id_(std::move(model_id)),
           layout_(std::move(layout)),
           initial_(std::move(initial)) {}
-    [[nodiscard]] Result<Evaluation> try_evaluate(const std::string& flat) const;
+    [[nodiscard]] Result<WorkerMessage> ask(const std::string& flat) const;
 
     ModelSetup request_;
+    std::uint64_t patience_s_;
     std::string model_id_;
     ModelLayout layout_;
     std::string initial_;

@@ -85,6 +85,7 @@ void read_limits(Fields fields, ServerLimits& limits) {
     integer("credit_mib", 1, 65'536, limits.credit_mib);
     integer("free_space_mib", 0, 1 << 30, limits.free_space_mib);
     integer("slices_max", 1, 1024, limits.slices_max);
+    integer("evaluation_timeout_s", 1, 1 << 20, limits.evaluation_timeout_s);
     fields.no_others();
 }
 
@@ -199,7 +200,8 @@ Result<std::string> config_text(const ServerConfig& config, const std::vector<st
                       {"silent_connections", limits.silent_connections},
                       {"credit_mib", limits.credit_mib},
                       {"free_space_mib", limits.free_space_mib},
-                      {"slices_max", limits.slices_max}};
+                      {"slices_max", limits.slices_max},
+                      {"evaluation_timeout_s", limits.evaluation_timeout_s}};
     print(rest, 0, out);
     return out;
 }

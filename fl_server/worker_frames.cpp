@@ -20,13 +20,18 @@ struct Prefix {
     std::uint64_t bytes = 0;
 };
 
+// Of a send or recv that moved nothing.
+auto lost(int error) {
+    if (error == EAGAIN) return fail(ExitCode::kRunFailed, "a worker process does not answer");
+    return fail(ExitCode::kRunFailed,
+                fmt::format("a worker process is gone: {}", std::strerror(error)));
+}
+
 Result<void> send_all(int descriptor, const char* data, std::size_t size) {
     while (size > 0) {
         const ssize_t sent = ::send(descriptor, data, size, MSG_NOSIGNAL);
         if (sent < 0 && errno == EINTR) continue;
-        if (sent <= 0)
-            return fail(ExitCode::kRunFailed,
-                        fmt::format("a worker process is gone: {}", std::strerror(errno)));
+        if (sent <= 0) return lost(errno);
         data += sent;
         size -= static_cast<std::size_t>(sent);
     }
@@ -37,7 +42,7 @@ Result<void> receive_all(int descriptor, char* data, std::size_t size) {
     while (size > 0) {
         const ssize_t got = ::recv(descriptor, data, size, 0);
         if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return fail(ExitCode::kRunFailed, "a worker process is gone");
+        if (got <= 0) return lost(got == 0 ? EPIPE : errno);
         data += got;
         size -= static_cast<std::size_t>(got);
     }

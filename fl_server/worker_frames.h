@@ -18,7 +18,7 @@ struct WorkerMessage {
     std::string bytes;
 };
 
-// Whole, blocking. Errors: kRunFailed when the other end is gone.
+// Whole, blocking. Errors: kRunFailed when the other end is gone, or a timeout of the socket ends.
 [[nodiscard]] Result<void> send_worker_message(int descriptor, WorkerFrame kind, const Json& header,
                                                std::string_view bytes);
 [[nodiscard]] Result<WorkerMessage> receive_worker_message(int descriptor);

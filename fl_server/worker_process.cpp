@@ -4,6 +4,7 @@
 #include <spawn.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,7 +18,8 @@ extern char** environ;
 
 namespace ecopipe {
 
-Result<WorkerProcess> WorkerProcess::start(const std::string& program, const std::string& command) {
+Result<WorkerProcess> WorkerProcess::start(const std::string& program, const std::string& command,
+                                           std::uint64_t patience_s) {
     std::array<int, 2> ends{};
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0)
         return fail(ExitCode::kRunFailed,
@@ -38,6 +40,9 @@ Result<WorkerProcess> WorkerProcess::start(const std::string& program, const std
         return fail(ExitCode::kRunFailed,
                     fmt::format("{} cannot start: {}", program, std::strerror(error)));
     }
+    const timeval patience{static_cast<time_t>(patience_s), 0};
+    for (const int way : {SO_RCVTIMEO, SO_SNDTIMEO})
+        ::setsockopt(ends[0], SOL_SOCKET, way, &patience, sizeof patience);
     return WorkerProcess(ends[0], process);
 }
 
@@ -58,12 +63,13 @@ Result<void> WorkerProcess::send(WorkerFrame kind, const Json& header,
     return send_worker_message(descriptor_, kind, header, bytes);
 }
 
-Result<WorkerMessage> WorkerProcess::receive() const {
-    ECOPIPE_ASSIGN_OR_RETURN(WorkerMessage message, receive_worker_message(descriptor_));
-    if (message.kind == WorkerFrame::kError)
-        return fail(static_cast<ExitCode>(message.header.at("code").get<int>()),
-                    message.header.at("message").get<std::string>());
-    return message;
+Result<WorkerMessage> WorkerProcess::receive() const { return receive_worker_message(descriptor_); }
+
+Result<WorkerMessage> success_of(WorkerMessage answer) {
+    if (answer.kind == WorkerFrame::kError)
+        return fail(static_cast<ExitCode>(answer.header.at("code").get<int>()),
+                    answer.header.at("message").get<std::string>());
+    return answer;
 }
 
 Result<ExitCode> serve_as_worker(int descriptor,

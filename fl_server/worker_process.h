@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <functional>
 #include <string>
 
@@ -15,9 +16,11 @@ namespace ecopipe {
 
 class WorkerProcess {
   public:
-    // `program`: its path; `command`: its one argument. Errors: kRunFailed.
+    // `program`: its path; `command`: its one argument; `patience_s`: how long it may neither take
+    // nor give a byte while it is waited for. Errors: kRunFailed.
     [[nodiscard]] static Result<WorkerProcess> start(const std::string& program,
-                                                     const std::string& command);
+                                                     const std::string& command,
+                                                     std::uint64_t patience_s);
     WorkerProcess(WorkerProcess&& other) noexcept;
     WorkerProcess(const WorkerProcess&) = delete;
     WorkerProcess& operator=(const WorkerProcess&) = delete;
@@ -27,7 +30,8 @@ class WorkerProcess {
     [[nodiscard]] int descriptor() const { return descriptor_; }
     [[nodiscard]] Result<void> send(WorkerFrame kind, const Json& header,
                                     std::string_view bytes) const;
-    // Waits. Errors: kRunFailed when it is gone; what it answered with, when that is an error.
+    // Waits. An answered error is a message, too (see `success_of`). Errors: kRunFailed when it is
+    // gone or the patience has ended; then it is of no more use.
     [[nodiscard]] Result<WorkerMessage> receive() const;
 
   private:
@@ -36,6 +40,9 @@ class WorkerProcess {
     int descriptor_ = -1;
     pid_t process_ = 0;
 };
+
+// Errors: what the worker answered with, when that is one.
+[[nodiscard]] Result<WorkerMessage> success_of(WorkerMessage answer);
 
 // The other end: serves the socket until it closes. An error of `answer` is sent back, and the next
 // message waited for. Ctrl-C at a terminal and systemd's stop reach all processes: what becomes of

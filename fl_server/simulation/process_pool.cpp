@@ -12,7 +12,7 @@ namespace ecopipe {
 namespace {
 
 // A job takes seconds; one that takes this long hangs.
-constexpr int kJobTimeoutMs = 3'600'000;
+constexpr int kJobTimeoutS = 3600;
 
 }  // namespace
 
@@ -20,7 +20,8 @@ Result<std::unique_ptr<ProcessPool>> ProcessPool::start(const std::string& progr
                                                         std::size_t workers) {
     std::unique_ptr<ProcessPool> pool(new ProcessPool());
     for (std::size_t i = 0; i < workers; ++i) {
-        ECOPIPE_ASSIGN_OR_RETURN(WorkerProcess process, WorkerProcess::start(program, "worker"));
+        ECOPIPE_ASSIGN_OR_RETURN(WorkerProcess process,
+                                 WorkerProcess::start(program, "worker", kJobTimeoutS));
         pool->workers_.push_back({std::move(process)});
     }
     return pool;
@@ -31,7 +32,8 @@ Result<void> ProcessPool::set_up(const Json& setup) {
     while (!unheard_.empty()) ECOPIPE_RETURN_IF_ERROR(collect(true));
     for (const Worker& worker : workers_) {
         ECOPIPE_RETURN_IF_ERROR(worker.process.send(WorkerFrame::kSetup, setup, {}));
-        ECOPIPE_RETURN_IF_ERROR(worker.process.receive());
+        ECOPIPE_ASSIGN_OR_RETURN(WorkerMessage answer, worker.process.receive());
+        ECOPIPE_RETURN_IF_ERROR(success_of(std::move(answer)));
     }
     return {};
 }
@@ -79,15 +81,14 @@ Result<void> ProcessPool::collect(bool wait) {
     for (const Worker& worker : workers_)
         polled.push_back(
             {worker.process.descriptor(), static_cast<short>(worker.busy ? POLLIN : 0), 0});
-    const int ready = ::poll(polled.data(), polled.size(), wait ? kJobTimeoutMs : 0);
+    const int ready = ::poll(polled.data(), polled.size(), wait ? 1000 * kJobTimeoutS : 0);
     if (ready < 0 && errno == EINTR) return {};
     if (ready < 0 || (wait && ready == 0))
         return fail(ExitCode::kRunFailed, "no worker process answers");
     for (std::size_t i = 0; i < workers_.size(); ++i) {
         if (polled[i].revents == 0) continue;
         Worker& worker = workers_[i];
-        ECOPIPE_ASSIGN_OR_RETURN(WorkerMessage message,
-                                 receive_worker_message(worker.process.descriptor()));
+        ECOPIPE_ASSIGN_OR_RETURN(WorkerMessage message, worker.process.receive());
         worker.busy = false;
         if (unheard_.erase(worker.job) == 0) results_[worker.job] = std::move(message);
     }
@@ -98,11 +99,7 @@ Result<WorkerMessage> ProcessPool::result_of(std::uint64_t id) {
     // Whoever is waited for goes first.
     while (!results_.contains(id)) ECOPIPE_RETURN_IF_ERROR(collect(true));
     auto found = results_.extract(id);
-    WorkerMessage& message = found.mapped();
-    if (message.kind == WorkerFrame::kError)
-        return fail(static_cast<ExitCode>(message.header.at("code").get<int>()),
-                    message.header.at("message").get<std::string>());
-    return std::move(message);
+    return success_of(std::move(found.mapped()));
 }
 
 Result<Trained> ProcessPool::trained(std::uint64_t id) {
