@@ -4,7 +4,6 @@
 #include <signal.h>
 
 #include <atomic>
-#include <cstdlib>
 #include <filesystem>
 #include <mutex>
 #include <set>
@@ -92,7 +91,7 @@ class ServerCrash : public Training {
 };
 
 TEST_F(ServerCrash, KilledAtRandomMomentsItEndsWithTheSameBytes) {
-    const int kills = std::getenv("ECOPIPE_FULL") != nullptr ? 30 : 6;
+    const int kills = full() ? 30 : 6;
     const Outcome calm = run("calm", 0, 1);
     const Outcome killed = run("killed", kills, 2);
     EXPECT_GT(killed.kills, kills / 2);

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <random>
@@ -19,8 +18,6 @@ namespace {
 
 using Flags = std::vector<std::string>;
 constexpr double kDeadlineS = 120;
-
-bool full() { return std::getenv("ECOPIPE_FULL") != nullptr; }
 
 class Survival : public Training {
   protected:

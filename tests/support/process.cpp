@@ -32,6 +32,8 @@ void redirect(const std::string& path, int descriptor) {
 
 }  // namespace
 
+bool full() { return std::getenv("ECOPIPE_FULL") != nullptr; }
+
 std::string program(const std::string& name) { return std::string(ECOPIPE_BIN_DIR) + "/" + name; }
 
 Process::Process(std::vector<std::string> arguments) : directory_(make_temporary_directory()) {

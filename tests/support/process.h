@@ -9,6 +9,9 @@
 
 namespace ecopipe::test {
 
+// Whether to take the time for all cases: ECOPIPE_FULL is set.
+[[nodiscard]] bool full();
+
 struct Finished {
     int code = -1;  // exit code, or 128 + signal; -1 when the deadline passed and it was killed
     std::string out;
