@@ -3,9 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
+#include <functional>
 #include <new>
+#include <thread>
 
+#include "core/clock.h"
 #include "core/inbox.h"
 #include "transport/data_plane.h"
 
@@ -39,17 +43,28 @@ class Channel {
     }
     [[nodiscard]] bool open() const { return open_; }
 
-    // operator new's calls, in the whole process, for a tensor of so many chunks; after warming up.
+    // operator new's calls, in the whole process, for a tensor of so many chunks; after warming up,
+    // and without those that the time alone brings (connections are looked at ever again).
     double news_per_tensor(std::size_t chunks) {
         const HostTensor tensor =
             HostTensor::allocate(DType::kU8, {static_cast<std::int64_t>(chunks * kChunkBytes)});
         send(tensor, 20);
-        const std::uint64_t before = g_news;
-        send(tensor, kTensors);
-        return static_cast<double>(g_news - before) / kTensors;
+        const Count idle = count([] { std::this_thread::sleep_for(std::chrono::seconds(1)); });
+        const Count busy = count([&] { send(tensor, kTensors); });
+        return (busy.news - idle.news / idle.seconds * busy.seconds) / kTensors;
     }
 
   private:
+    struct Count {
+        double news = 0;
+        double seconds = 0;
+    };
+    static Count count(const std::function<void()>& work) {
+        const Instant start = monotonic_now();
+        const std::uint64_t before = g_news;
+        work();
+        return {static_cast<double>(g_news - before), to_ms(monotonic_now() - start) / 1000};
+    }
     void send(const HostTensor& tensor, std::uint64_t count) {
         for (std::uint64_t i = 0; i < count; ++i) {
             const std::uint64_t arrived = arrived_;
