@@ -8,20 +8,22 @@ command -v clang-tidy-19 >/dev/null || {
     echo "tidy.sh: needs clang-tidy-19" >&2
     exit 77
 }
-options=(--quiet -p build-asan-ubsan)
+build=build-tidy
+options=(--quiet -p "$build")
 where='/'
 if [ "${1:-}" = --quick ]; then
     shift
     options+=('--checks=-clang-analyzer-*')
     where='/(core|transport)/'
 fi
-cmake --preset asan-ubsan >/dev/null
+# Without precompiled headers, whose commands clang-tidy would need built.
+cmake -S . -B "$build" -G Ninja -DCMAKE_CXX_COMPILER=clang++-19 -DECOPIPE_TORCH=OFF -DECOPIPE_BUILD_TESTS=OFF >/dev/null
 files=("$@")
 if [ ${#files[@]} -eq 0 ]; then
     mapfile -t files < <(python3 -c '
 import json, re, sys
-for entry in json.load(open("build-asan-ubsan/compile_commands.json")):
-    if not re.search("/(tests|fuzz|build[^/]*)/", entry["file"]) and re.search(sys.argv[1], entry["file"]):
-        print(entry["file"])' "$where" | sort -u)
+for entry in json.load(open(sys.argv[1] + "/compile_commands.json")):
+    if not re.search("/build[^/]*/", entry["file"]) and re.search(sys.argv[2], entry["file"]):
+        print(entry["file"])' "$build" "$where" | sort -u)
 fi
 printf '%s\n' "${files[@]}" | xargs -P "${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}" -n 4 nice -n 5 clang-tidy-19 "${options[@]}"

@@ -1,0 +1,24 @@
+# What nearly every file reads, read once. Tests have it, and the sanitizers' builds (ECOPIPE_PRECOMPILE). The libraries of
+# the plain build do without: there a file or a header that includes too little is found (tests/structure/check_headers.py).
+set(ECOPIPE_OFTEN_INCLUDED
+    <algorithm> <array> <charconv> <chrono> <cmath> <filesystem> <fstream> <functional> <map> <memory> <numeric> <optional> <set>
+    <span> <sstream> <string> <thread> <vector> <fmt/format.h> <fmt/ranges.h> <nlohmann/json.hpp> <tl/expected.hpp>)
+
+# ecopipe_precompiled(NAME [HEADERS ...] [LIBRARIES ...]): what REUSE_FROM names.
+function(ecopipe_precompiled NAME)
+    cmake_parse_arguments(ARG "" "" "HEADERS;LIBRARIES" ${ARGN})
+    file(CONFIGURE OUTPUT ${NAME}.cpp CONTENT "")
+    add_library(${NAME} OBJECT EXCLUDE_FROM_ALL ${CMAKE_CURRENT_BINARY_DIR}/${NAME}.cpp)
+    target_link_libraries(${NAME} PRIVATE ecopipe_flags fmt::fmt nlohmann_json::nlohmann_json tl::expected ${ARG_LIBRARIES})
+    target_precompile_headers(${NAME} PRIVATE ${ECOPIPE_OFTEN_INCLUDED} ${ARG_HEADERS})
+endfunction()
+
+if(ECOPIPE_PRECOMPILE)
+    ecopipe_precompiled(ecopipe_precompiled)
+    foreach(directory core planner transport stage_runtime orchestrator fl_server)
+        get_property(targets DIRECTORY ${CMAKE_SOURCE_DIR}/${directory} PROPERTY BUILDSYSTEM_TARGETS)
+        foreach(target IN LISTS targets)
+            target_precompile_headers(${target} REUSE_FROM ecopipe_precompiled)
+        endforeach()
+    endforeach()
+endif()
