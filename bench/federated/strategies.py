@@ -5,8 +5,11 @@
 
 Runs ecopipe-fl-sim for every scenario and variant, then prints the tables. Interrupted, the same command goes on
 where it stopped; what is finished is not run again. --tables prints the tables of what is finished and runs nothing.
+--record FILE.csv: runs that are in it count as finished, and those that are finished are put into it, a line each:
+scenario, variant, strategy, seed, seconds between two evaluations, accuracies.
 """
 import argparse
+import csv
 import json
 import pathlib
 import statistics
@@ -65,6 +68,31 @@ def evaluations(directory):
     return runs
 
 
+def directory_of(out, scenario, variant):
+    return out / scenario / variant.replace(" ", "-")
+
+
+def restore(record, out):
+    for scenario, variant, strategy, seed, interval, *accuracies in csv.reader(record.read_text().splitlines()):
+        path = directory_of(out, scenario, variant) / f"{strategy}-seed{seed}.jsonl"
+        if path.exists():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(
+            json.dumps({"virtual_s": index * float(interval), "event": "evaluation", "round": 0, "tasks": 0,
+                        "accuracy": float(accuracy), "loss": 0}) + "\n" for index, accuracy in enumerate(accuracies)))
+
+
+def keep(record, out):
+    lines = []
+    for scenario, variant, *_ in plan():
+        for strategy, seeds in sorted(evaluations(directory_of(out, scenario, variant)).items()):
+            for seed, points in sorted(seeds.items()):
+                accuracies = [f"{accuracy:g}" for _, accuracy in points]
+                lines.append(",".join([scenario, variant, strategy, str(seed), f"{points[1][0]:g}", *accuracies]) + "\n")
+    record.write_text("".join(lines))
+
+
 def time_to(points, accuracy):
     """The first of three evaluations in a row that reach it."""
     for first in range(len(points) - 2):
@@ -88,7 +116,7 @@ def row(label, seeds):
 def tables(out):
     lines = []
     for scenario in dict.fromkeys(entry[0] for entry in plan()):
-        directory = {variant: out / scenario / variant.replace(" ", "-") for name, variant, *_ in plan() if name == scenario}
+        directory = {variant: directory_of(out, scenario, variant) for name, variant, *_ in plan() if name == scenario}
         main_runs = evaluations(directory["main"])
         rows = [row(strategy, main_runs[strategy]) for strategy in BASELINES + ["eco-fl"] if strategy in main_runs]
         ended = set()
@@ -119,7 +147,10 @@ def main():
     parser.add_argument("--virtual-seconds", default="1000")
     parser.add_argument("--bin", type=pathlib.Path, default=HERE.parent.parent / "build" / "bin")
     parser.add_argument("--tables", action="store_true")
+    parser.add_argument("--record", type=pathlib.Path)
     options = parser.parse_args()
+    if options.record and options.record.exists():
+        restore(options.record, options.out)
     # Seed by seed, so that an early stop leaves whole comparisons.
     seeds = options.seeds.split(",")
     for done in range(1, 1 if options.tables else len(seeds) + 1):
@@ -128,7 +159,7 @@ def main():
                 continue
             if options.variants and variant not in options.variants.split(","):
                 continue
-            directory = options.out / scenario / variant.replace(" ", "-")
+            directory = directory_of(options.out, scenario, variant)
             directory.mkdir(parents=True, exist_ok=True)
             (directory / "server.yaml").write_text(config)
             command = [options.bin / "ecopipe-fl-sim", "--strategy", ",".join(strategies), "--clients", "300",
@@ -139,6 +170,8 @@ def main():
             finished = subprocess.run([str(word) for word in command], stdout=subprocess.DEVNULL, check=False)
             if finished.returncode != 0:
                 return finished.returncode
+    if options.record:
+        keep(options.record, options.out)
     print(tables(options.out))
     return 0
 
