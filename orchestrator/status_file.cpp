@@ -32,7 +32,7 @@ std::string first_line(const std::string& path) {
 // Field 22 of /proc/PID/stat, behind a name that may contain anything; 0: no such process, or one
 // that has ended and only waits to be reaped.
 std::uint64_t start_ticks_of(pid_t pid) {
-    constexpr int kFieldsBetween = 20;  // the state is field 3
+    constexpr int kFieldsBetween = 19;  // the state is field 3
     const std::string line = first_line(fmt::format("/proc/{}/stat", pid));
     const std::size_t name_end = line.rfind(')');
     if (name_end == std::string::npos || name_end + 2 >= line.size()) return 0;

@@ -4,6 +4,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <ctime>
+#include <vector>
+
 #include "core/files.h"
 #include "core/wall_clock.h"
 #include "tests/support/process.h"
@@ -35,6 +38,20 @@ TEST_F(StatusFile, TellsARunThatLives) {
               "running (process " + std::to_string(::getpid()) + "), last step 3 s ago");
     EXPECT_EQ(status.page, "http://127.0.0.1:1/");
     EXPECT_EQ(status.run.step, 5U);
+}
+
+// The start is the 22nd field of /proc/PID/stat; its neighbours change while a program runs.
+TEST_F(StatusFile, AProcessThatGrowsStaysTheSame) {
+    const ProcessIdentity before = this_process();
+    timespec now{};
+    ::clock_gettime(CLOCK_BOOTTIME, &now);
+    const double started_s =
+        static_cast<double>(before.start_ticks) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+    EXPECT_LE(started_s, static_cast<double>(now.tv_sec + 1));
+    EXPECT_GT(started_s, static_cast<double>(now.tv_sec) - 3600);
+    const std::vector<char> memory(64U << 20U, 'x');
+    EXPECT_EQ(memory.back(), 'x');
+    EXPECT_TRUE(this_process() == before);
 }
 
 TEST_F(StatusFile, TellsARunThatDiedFromOneThatEnded) {
