@@ -43,9 +43,9 @@ class Identity : public Training {
         std::vector<std::pair<int, std::string>> half;
         for (const int stages : stage_counts)
             for (const std::string& schedule : schedules) {
-                if (all.size() % 4 == (adam ? 1U : 0U) || all.size() % 4 == (adam ? 2U : 3U))
-                    half.emplace_back(stages, schedule);
+                const std::size_t index = all.size();
                 all.emplace_back(stages, schedule);
+                if (((index / 2 + index) % 2 == 1) == adam) half.push_back(all.back());
             }
         return full() || all.size() < 8 ? all : half;
     }
