@@ -128,7 +128,7 @@ TEST_F(Identity, MobileNetSgdAndAdam) {
         const Flags flags{"--data",
                           "synthetic:3x32x32:10:46",
                           "--steps",
-                          "20",
+                          full() ? "20" : "8",
                           "--batch",
                           "18",
                           "--micro-batches",
