@@ -5,7 +5,7 @@
 
 Runs ecopipe-fl-sim for every scenario and variant, then prints the tables. Interrupted, the same command goes on
 where it stopped; what is finished is not run again. --tables prints the tables of what is finished and runs nothing.
---record FILE.csv: runs that are in it count as finished, and those that are finished are put into it, a line each:
+--record FILE.csv: runs that are in it count as finished, whatever their virtual time, and those that are finished are put into it, a line each:
 scenario, variant, strategy, seed, seconds between two evaluations, accuracies.
 """
 import argparse
@@ -119,18 +119,9 @@ def tables(out):
         directory = {variant: directory_of(out, scenario, variant) for name, variant, *_ in plan() if name == scenario}
         main_runs = evaluations(directory["main"])
         rows = [row(strategy, main_runs[strategy]) for strategy in BASELINES + ["eco-fl"] if strategy in main_runs]
-        ended = set()
         for variant in directory:
-            runs = {} if variant == "main" else evaluations(directory[variant])
-            for strategy, seeds in runs.items():
-                # Beside an ablation that ran for less time, the whole strategy up to then.
-                end = min(points[-1][0] for points in seeds.values())
-                whole = main_runs.get(strategy, {})
-                if end not in ended and any(points[-1][0] > end for points in whole.values()):
-                    ended.add(end)
-                    cut = {seed: [point for point in points if point[0] <= end] for seed, points in whole.items()}
-                    rows.append(row(f"{strategy}, its first {end:.0f} s", cut))
-                rows.append(row(f"{strategy}, {variant}", seeds))
+            if variant != "main":
+                rows += [row(f"{strategy}, {variant}", seeds) for strategy, seeds in evaluations(directory[variant]).items()]
         if rows:
             head = " | ".join(f"s to {target} %" for target in TARGETS)
             lines += [f"**{scenario}**", "", f"| strategy | {head} | best | virtual time, seeds |", "|---" * (3 + len(TARGETS)) + "|", *rows, ""]

@@ -5,10 +5,10 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cstring>
 #include <future>
 #include <limits>
+#include <set>
 #include <thread>
 
 #include "core/files.h"

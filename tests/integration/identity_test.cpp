@@ -1,6 +1,7 @@
 // The promise: where a layer runs changes nothing but the time. Weights of --single and of every
 // pipeline, byte for byte.
 #include <algorithm>
+#include <utility>
 
 #include "tests/integration/training_fixture.h"
 
