@@ -108,6 +108,13 @@ Result<std::optional<FederationLink::Message>> FederationLink::next(double wait_
     return std::optional<Message>();
 }
 
+bool FederationLink::keep(Message message) {
+    const bool over = message.type == MessageType::kFederationEnd;
+    if (over) kept_.clear();
+    kept_.push_back(std::move(message));
+    return over;
+}
+
 Result<ClusterWelcome> FederationLink::join(const Endpoint& server, const std::string& peer,
                                             const ClusterHello& hello, double timeout_s) {
     server_ = server;
@@ -140,7 +147,7 @@ Result<ClusterWelcome> FederationLink::join(const Endpoint& server, const std::s
         if (!message) break;
         if (message->type == MessageType::kClusterWelcome)
             return decode_as<ClusterWelcome>(message->body);
-        kept_.push_back(std::move(*message));
+        static_cast<void>(keep(std::move(*message)));
     }
     return fail(ExitCode::kUnreachable,
                 fmt::format("server {} did not answer within {} s", server_.text(), timeout_s));
@@ -188,9 +195,7 @@ Result<std::optional<TensorMap>> FederationLink::pull_model(const Task& task) {
             continue;
         }
         if (message->type != MessageType::kModelChunk) {
-            const bool over = message->type == MessageType::kFederationEnd;
-            kept_.push_back(std::move(*message));
-            if (over) return std::optional<TensorMap>();
+            if (keep(std::move(*message))) return std::optional<TensorMap>();
             continue;
         }
         ECOPIPE_ASSIGN_OR_RETURN(const ModelChunk chunk, decode_as<ModelChunk>(message->body));
@@ -252,9 +257,7 @@ Result<Verdict> FederationLink::push_update(const std::vector<OutgoingSlice>& sl
             work_on(0);
             return verdict;
         } else {
-            const bool over = message->type == MessageType::kFederationEnd;
-            kept_.push_back(std::move(*message));
-            if (over) return Verdict{task, false, "the federation has ended"};
+            if (keep(std::move(*message))) return Verdict{task, false, "the federation has ended"};
         }
     }
 }

@@ -58,6 +58,8 @@ class FederationLink {
     // The next message; nothing after `wait_s`. Errors: a signal, an end, a refusal, a server that
     // has been silent for longer than `patience_s`.
     [[nodiscard]] Result<std::optional<Message>> next(double wait_s, double patience_s);
+    // For `next_task`. Whether it is the end, after which no task that was sent before counts.
+    [[nodiscard]] bool keep(Message message);
     template <class Body>
     void send(const Body& body, Payload payload = {}) {
         loop_.call([&] {
@@ -71,7 +73,7 @@ class FederationLink {
     std::unique_ptr<MessageSocket> socket_;
     Endpoint server_;
     double patience_s_ = 60;
-    std::deque<Message> kept_;    // tasks that came while something else was awaited
+    std::deque<Message> kept_;    // what came while something else was awaited
     std::uint64_t answered_ = 0;  // the newest task with a verdict
     bool told_silence_ = false;
     // Network thread:

@@ -1,0 +1,76 @@
+#include "orchestrator/federation_link.h"
+
+#include <gtest/gtest.h>
+
+#include "core/files.h"
+#include "transport/net_loop.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr double kDeadlineS = 10;
+
+// A server that sends its one task twice, as it does when a Hello comes while the task is under
+// way, and ends instead of taking the update.
+class EndingServer {
+  public:
+    EndingServer() {
+        loop_.call([this] {
+            auto bound = MessageSocket::bind(
+                loop_, {"127.0.0.1", 0}, [this](const Incoming& message) { answer(message); },
+                [](std::string_view, const Error&) {}, "federation");
+            ASSERT_TRUE(bound) << bound.error().message;
+            socket_ = std::move(*bound);
+        });
+    }
+    EndingServer(const EndingServer&) = delete;
+    EndingServer& operator=(const EndingServer&) = delete;
+    ~EndingServer() {
+        loop_.call([this] { socket_.reset(); });
+    }
+    [[nodiscard]] Endpoint address() { return {"127.0.0.1", socket_->port()}; }
+
+  private:
+    void answer(const Incoming& message) {
+        const std::string to(message.from);
+        const auto type = static_cast<MessageType>(message.header.type);
+        if (type == MessageType::kClusterHello) {
+            EXPECT_TRUE(socket_->send(to, {}, ClusterWelcome{1000, 10000, {}}));
+            Task task;
+            task.sequence = 1;
+            task.sha256 = sha256_hex("");
+            for (int time = 0; time < 2; ++time) EXPECT_TRUE(socket_->send(to, {}, task));
+        } else if (type == MessageType::kUpdateSlice) {
+            EXPECT_TRUE(socket_->send(to, {}, FederationEnd{}));
+        }
+    }
+
+    NetLoop loop_;
+    std::unique_ptr<MessageSocket> socket_;
+};
+
+TEST(FederationLink, TheEndComesBeforeTasksThatWaited) {
+    EndingServer server;
+    NetLoop loop;
+    FederationLink link(loop);
+    ClusterHello hello;
+    hello.cluster = "home";
+    const auto welcome = link.join(server.address(), "", hello, kDeadlineS);
+    ASSERT_TRUE(welcome) << welcome.error().message;
+    link.set_patience(kDeadlineS);
+    const auto task = link.next_task();
+    ASSERT_TRUE(task) << task.error().message;
+    ASSERT_TRUE(*task);
+    OutgoingSlice slice;
+    slice.announcement.sequence = (*task)->sequence;
+    slice.announcement.sha256 = sha256_hex("");
+    const auto verdict = link.push_update({slice}, std::make_shared<const std::string>());
+    ASSERT_TRUE(verdict) << verdict.error().message;
+    EXPECT_EQ(verdict->reason, "the federation has ended");
+    const auto next = link.next_task();
+    ASSERT_TRUE(next) << next.error().message;
+    EXPECT_FALSE(*next) << "the task that came twice";
+}
+
+}  // namespace
+}  // namespace ecopipe
