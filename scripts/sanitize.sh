@@ -30,7 +30,7 @@ export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=0 UBSAN_OPTIONS=pri
 export TSAN_OPTIONS="halt_on_error=1 suppressions=$PWD/scripts/tsan.supp" CCACHE_SLOPPINESS=pch_defines,time_macros
 # What is built is told only when it fails.
 build() {
-    nice -n 5 cmake --build "$build" "$@" >"$build/build.log" 2>&1 || {
+    cmake --build "$build" "$@" >"$build/build.log" 2>&1 || {
         tail -n 50 "$build/build.log" >&2
         exit 1
     }

@@ -4,5 +4,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/build.sh --tests
-# Two at a time: those that start programs have a lock (tests/CMakeLists.txt), the others run beside them.
-ctest --test-dir build --parallel 2 --output-on-failure --no-tests=error "$@"
+# Three at a time: of those that wait for programs one (they have a lock, tests/CMakeLists.txt), one that builds under a
+# sanitizer, one of the others; the last two give way.
+ctest --test-dir build --parallel 3 --output-on-failure --no-tests=error "$@"

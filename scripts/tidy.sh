@@ -26,4 +26,4 @@ for entry in json.load(open(sys.argv[1] + "/compile_commands.json")):
     if not re.search("/build[^/]*/", entry["file"]) and re.search(sys.argv[2], entry["file"]):
         print(entry["file"])' "$build" "$where" | sort -u)
 fi
-printf '%s\n' "${files[@]}" | xargs -P "${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}" -n 4 nice -n 5 clang-tidy-19 "${options[@]}"
+printf '%s\n' "${files[@]}" | xargs -P "${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}" -n 4 clang-tidy-19 "${options[@]}"
