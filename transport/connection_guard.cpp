@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include <array>
+#include <atomic>
 #include <cstring>
 
 #include "core/check.h"
@@ -66,7 +67,9 @@ ConnectionGuard::ConnectionGuard(NetLoop& loop, zmq::socket_ref socket, std::str
       listening_(listening),
       failed_(std::move(failed)),
       table_(limits) {
-    const std::string channel = fmt::format("inproc://monitor-{}", fmt::ptr(this));
+    // Never a name twice: ZeroMQ frees one some time after its socket was closed.
+    static std::atomic<std::uint64_t> guards{0};
+    const std::string channel = fmt::format("inproc://monitor-{}", ++guards);
     ECOPIPE_CHECK(zmq_socket_monitor(socket_.handle(), channel.c_str(), kEvents) == 0);
     events_.connect(channel);
     loop_.watch(events_, [this] { read_events(); });

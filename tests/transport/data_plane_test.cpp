@@ -187,6 +187,19 @@ TEST_F(DataPlanes, ADataPortHasSoManyPeersAndNoMore) {
     EXPECT_FALSE(right_attached_.pop_until(monotonic_now() + std::chrono::milliseconds(300)));
 }
 
+// A device that stays dials again as soon as it has closed its socket.
+TEST(MessageSockets, AreClosedAndMadeAgainAtOnce) {
+    NetLoop loop;
+    loop.call([&] {
+        for (int time = 0; time < 200; ++time) {
+            const auto socket = MessageSocket::dial(
+                loop, {"127.0.0.1", 1}, [](const Incoming&) {},
+                [](std::string_view, const Error&) {}, "");
+            ASSERT_TRUE(socket) << socket.error().message;
+        }
+    });
+}
+
 // What a peer can make us hold while we are busy: the queue and what the kernel buffers.
 TEST(MessageSockets, ABusyReceiverTakesNoMoreThanItsQueue) {
     constexpr std::size_t kMessageBytes = 512 << 10;
