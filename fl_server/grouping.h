@@ -33,7 +33,7 @@ namespace ecopipe {
 
 struct GroupingRules {
     std::uint32_t groups = 3;
-    double lambda = 1;         // weight of the label term; 0: latency alone
+    double lambda = 0.02;      // weight of the label term; 0: latency alone
     double hysteresis = 0.02;  // a move must lower N * PHI by more than this
     double reach = 3;
     double slack = 0.5;

@@ -36,6 +36,7 @@ def eco_fl(**parameters):
 # name -> (strategies, parameters of eco-fl)
 ABLATIONS = {
     "no distribution term": {"lambda": 0},
+    "distribution term as strong as latency": {"lambda": 1},
     "synchronous between groups": {"between": "synchronous"},
     "random selection inside a group": {"selection": "random"},
     "mixing models": {"mixing": "model"},

@@ -188,7 +188,7 @@ class EcoFl : public GroupedRounds {
 
 ParameterRules own_rules() {
     return {integer_rule("groups", 1, 1000, 3, "at most so many"),
-            number_rule("lambda", 0, 1000, 1, "weight of the label distribution against latency"),
+            number_rule("lambda", 0, 1000, 0.02, "weight of the label distribution against latency"),
             number_rule("hysteresis", 1e-6, 1000, 0.02, "what a regrouping must gain"),
             number_rule("reach", 0, 1000, 3, "of a group, in mean deviations of latency"),
             number_rule("slack", 0, 1000, 0.5, "of a group's reach, in shares of its latency"),

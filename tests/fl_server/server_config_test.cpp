@@ -18,7 +18,7 @@ TEST(ServerConfig, ReadsWhatIsThereAndKeepsTheRestAtDefaults) {
     const auto eco = config->strategy("eco-fl");
     EXPECT_EQ(eco->parameters.integer("groups"), 3U);
     EXPECT_EQ(eco->parameters.word("mixing"), "model");
-    EXPECT_EQ(eco->parameters.number("lambda"), 1);
+    EXPECT_EQ(eco->parameters.number("lambda"), 0.02);
     EXPECT_EQ(eco->robust.rule, Combine::Rule::kTrimmedMean);
     EXPECT_EQ(config->strategy("fedavg")->parameters.word("late"), "drop");
     EXPECT_EQ(config->limits.norm_clip, 7);

@@ -105,7 +105,7 @@ TEST(Simulation, Refusals) {
     refused({"--config", directory / "bad.yaml", "--out", directory / "a"}, 3, "lamda");
     const Finished printed = run({"ecopipe-fl-sim", "--strategy", "eco-fl", "--print-config"}, 60);
     EXPECT_EQ(printed.code, 0);
-    EXPECT_NE(printed.out.find("lambda: 1"), std::string::npos) << printed.out;
+    EXPECT_NE(printed.out.find("lambda: 0.02"), std::string::npos) << printed.out;
 }
 
 }  // namespace
