@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@
 #include <thread>
 
 #include "core/clock.h"
+#include "core/log.h"
 #include "fl_server/view_text.h"
 
 namespace ecopipe {
@@ -27,11 +29,14 @@ using Local = asio::local::stream_protocol;
 using Tcp = asio::ip::tcp;
 
 constexpr std::size_t kLineMax = 64U << 10;
-constexpr auto kHttpPatience = std::chrono::seconds(10);
+constexpr auto kPatience = std::chrono::seconds(10);  // for a request, and for its answer to go
+constexpr auto kAcceptAgain = std::chrono::milliseconds(100);
+constexpr int kConnectionsMax = 64;  // of both listeners
 
 }  // namespace
 
 struct ControlSocket::Impl {
+    int connections = 0;  // first: who is left at the end is counted down then
     asio::io_context context;
     std::string path;
     Local::acceptor local{context};
@@ -40,6 +45,17 @@ struct ControlSocket::Impl {
     std::mutex mutex;
     std::shared_ptr<const FederationView> view;  // guarded by mutex
     std::thread thread;
+
+    void run() {
+        for (;;) {
+            try {
+                context.run();
+                return;
+            } catch (const std::exception& error) {  // of one request: the others are served
+                log_warn("{}: {}", path, printable(error.what()));
+            }
+        }
+    }
 
     std::shared_ptr<const FederationView> newest() {
         const std::lock_guard lock(mutex);
@@ -52,37 +68,57 @@ struct ControlSocket::Impl {
         return seen ? view_json(*seen).dump() : R"({"error":"not ready yet"})";
     }
 
-    void accept_local() {
-        local.async_accept([this](boost::system::error_code bad, Local::socket socket) {
-            if (bad) return;
-            auto peer = std::make_shared<Local::socket>(std::move(socket));
-            auto text = std::make_shared<std::string>();
-            asio::async_read_until(
-                *peer, asio::dynamic_buffer(*text, kLineMax), '\n',
-                [this, peer, text](boost::system::error_code failed, std::size_t bytes) {
-                    if (failed) return;
-                    *text = answer(text->substr(0, bytes - 1)) + "\n";
-                    asio::async_write(*peer, asio::buffer(*text),
-                                      [peer, text](boost::system::error_code, std::size_t) {});
+    // One connection after the other to `serve`; what cannot be accepted now (no descriptor is
+    // left) is tried again.
+    template <class Acceptor, class Serve>
+    void accept(Acceptor& acceptor, Serve serve) {
+        using Socket = typename Acceptor::protocol_type::socket;
+        acceptor.async_accept([this, &acceptor, serve](boost::system::error_code bad,
+                                                       Socket socket) {
+            if (bad == asio::error::operation_aborted) return;
+            if (bad) {
+                const auto again = std::make_shared<asio::steady_timer>(context, kAcceptAgain);
+                again->async_wait(
+                    [this, &acceptor, serve, again](boost::system::error_code stopped) {
+                        if (!stopped) accept(acceptor, serve);
+                    });
+                return;
+            }
+            if (connections < kConnectionsMax) {
+                using Stream = beast::basic_stream<typename Acceptor::protocol_type>;
+                ++connections;
+                std::shared_ptr<Stream> stream(new Stream(std::move(socket)), [this](Stream* it) {
+                    --connections;
+                    delete it;
                 });
-            accept_local();
+                stream->expires_after(kPatience);
+                serve(stream);
+            }
+            accept(acceptor, serve);
         });
     }
 
-    void accept_tcp() {
-        tcp.async_accept([this](boost::system::error_code bad, Tcp::socket socket) {
-            if (bad) return;
-            auto stream = std::make_shared<beast::tcp_stream>(std::move(socket));
-            auto buffer = std::make_shared<beast::flat_buffer>(kLineMax);
-            auto request = std::make_shared<http::request<http::empty_body>>();
-            stream->expires_after(kHttpPatience);
-            http::async_read(
-                *stream, *buffer, *request,
-                [this, stream, buffer, request](boost::system::error_code failed, std::size_t) {
-                    if (!failed) respond(stream, *request);
-                });
-            accept_tcp();
-        });
+    void serve_line(const std::shared_ptr<beast::basic_stream<Local>>& peer) {
+        auto text = std::make_shared<std::string>();
+        asio::async_read_until(
+            *peer, asio::dynamic_buffer(*text, kLineMax), '\n',
+            [this, peer, text](boost::system::error_code failed, std::size_t bytes) {
+                if (failed) return;
+                *text = answer(text->substr(0, bytes - 1)) + "\n";
+                peer->expires_after(kPatience);
+                asio::async_write(*peer, asio::buffer(*text),
+                                  [peer, text](boost::system::error_code, std::size_t) {});
+            });
+    }
+
+    void serve_metrics(const std::shared_ptr<beast::tcp_stream>& stream) {
+        auto buffer = std::make_shared<beast::flat_buffer>(kLineMax);
+        auto request = std::make_shared<http::request<http::empty_body>>();
+        http::async_read(
+            *stream, *buffer, *request,
+            [this, stream, buffer, request](boost::system::error_code failed, std::size_t) {
+                if (!failed) respond(stream, *request);
+            });
     }
 
     void respond(const std::shared_ptr<beast::tcp_stream>& stream,
@@ -124,8 +160,9 @@ Result<std::unique_ptr<ControlSocket>> ControlSocket::open(const std::string& pa
     try {
         impl->local.open(Local());
         impl->local.bind(Local::endpoint(path));
+        ::chmod(path.c_str(), S_IRUSR | S_IWUSR);  // before anybody can connect
         impl->local.listen();
-        impl->accept_local();
+        impl->accept(impl->local, [it = impl.get()](const auto& peer) { it->serve_line(peer); });
         if (metrics) {
             place = metrics->text();
             const Tcp::endpoint address(asio::ip::make_address(metrics->host), metrics->port);
@@ -133,14 +170,15 @@ Result<std::unique_ptr<ControlSocket>> ControlSocket::open(const std::string& pa
             impl->tcp.set_option(Tcp::acceptor::reuse_address(true));
             impl->tcp.bind(address);
             impl->tcp.listen();
-            impl->accept_tcp();
+            impl->accept(impl->tcp,
+                         [it = impl.get()](const auto& peer) { it->serve_metrics(peer); });
         }
     } catch (const boost::system::system_error& error) {
         return fail(ExitCode::kUnreachable,
                     fmt::format("{}: cannot listen: {}", place, error.what()));
     }
     Impl* raw = impl.get();
-    impl->thread = std::thread([raw] { raw->context.run(); });
+    impl->thread = std::thread([raw] { raw->run(); });
     return std::unique_ptr<ControlSocket>(new ControlSocket(std::move(impl)));
 }
 

@@ -14,6 +14,7 @@
 #include "core/wall_clock.h"
 #include "fl_server/control_socket.h"
 #include "fl_server/federation_page.h"
+#include "fl_server/inbox_bound.h"
 #include "fl_server/transfers.h"
 #include "transport/message_socket.h"
 #include "transport/messages.h"
@@ -51,6 +52,7 @@ struct Received {
     FrameHeader header;
     std::vector<std::byte> body;
     std::vector<std::byte> payload;
+    std::shared_ptr<void> counted;  // against the inbox's bound, until it is handled
 };
 
 struct Order {
@@ -59,13 +61,15 @@ struct Order {
 };
 
 // The protocol runs on the main thread; the network thread only queues. What is queued is bounded
-// by the credits of Transfers and by a few control messages a cluster.
+// by the credits of Transfers and by a few control messages a cluster, and where a client keeps to
+// neither, by InboxBound: what is beyond is dropped, and clients send again what is not answered.
 class Server {
   public:
     Server(ServerOptions options, const ModelLayout& layout)
         : options_(std::move(options)),
           layout_(layout),
           transfers_(options_.federation.limits.credit_mib << 20U),
+          inbox_bound_(transfers_.bytes_max()),
           page_(options_.title, unix_ms_now()) {}
 
     Result<ExitCode> run(std::string initial);
@@ -118,6 +122,7 @@ class Server {
     std::uint64_t bytes_in_ = 0;
     std::uint64_t bytes_out_ = 0;
     Inbox<Received> inbox_;
+    InboxBound inbox_bound_;
     Inbox<Order> orders_;
     std::vector<Order> backups_;
     std::unique_ptr<ControlSocket> control_;
@@ -136,10 +141,18 @@ Result<void> Server::open(std::string initial) {
         auto socket = MessageSocket::bind(
             loop_, options_.bind,
             [this](const Incoming& m) {
+                auto counted =
+                    inbox_bound_.take(std::string(m.from), m.body.size() + m.payload.size());
+                if (!counted) {
+                    loop_.strangers().tell(fmt::format(
+                        "federation port: {} sends more than can be handled", m.address));
+                    return;
+                }
                 inbox_.push({std::string(m.from),
                              m.header,
                              {m.body.begin(), m.body.end()},
-                             {m.payload.begin(), m.payload.end()}});
+                             {m.payload.begin(), m.payload.end()},
+                             std::move(counted)});
             },
             [this](std::string_view from, const Error& error) {
                 log_warn("a bad message: {}", error.message);

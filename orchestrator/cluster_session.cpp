@@ -61,6 +61,7 @@ Result<std::unique_ptr<ClusterSession>> ClusterSession::open(NetLoop& loop,
                                  raw->inbox_.push(portal_event::Attached{peer, instance});
                              }});
     session->data_->set_run(session->run_, session->run_);
+    session->data_->set_security(session->options_.security);
     session->data_->emulate(session->options_.links, EmulatedLink{});
     ECOPIPE_ASSIGN_OR_RETURN(const std::uint16_t port, session->members_->bind());
     session->bound_ = session->options_.bind;

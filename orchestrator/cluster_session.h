@@ -19,6 +19,7 @@
 #include "planner/plan.h"
 #include "stage_runtime/model/model_spec.h"
 #include "stage_runtime/state_keeper.h"
+#include "transport/security.h"
 
 namespace ecopipe {
 
@@ -34,6 +35,7 @@ struct SessionOptions {
         data_address;  // where a device's data port is reached, if the file says
     std::map<std::string, EmulatedLink> links;  // emulated links of the portal's own traffic
     bool shared_machine = false;  // all devices are processes of one machine and share its cores
+    Security security;            // which addresses of data ports may be dialled
     double peer_timeout_s = 5;    // the longest silence before a device is lost
     // Asked at every turn of a wait: an error ends it (a child process died, a signal came).
     std::function<Result<void>()> check;

@@ -173,6 +173,7 @@ Result<void> open_session(Run& run, const Cluster& cluster) {
     const TrainOptions& options = run.options;
     SessionOptions session_options;
     session_options.peer_timeout_s = options.peer_timeout_s;
+    session_options.security = options.security;
     session_options.shared_machine = options.local;
     session_options.observer = &run.monitor.view();
     session_options.bind = options.local

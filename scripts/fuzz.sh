@@ -11,7 +11,7 @@ if [ "${1:-}" = --seconds ]; then
 fi
 targets=("$@")
 if [ ${#targets[@]} -eq 0 ]; then
-    for source in fuzz/*.cpp; do targets+=("$(basename "$source" .cpp)"); done
+    for directory in fuzz/corpus/*/; do targets+=("$(basename "$directory")"); done
 fi
 scripts/install_packages.sh test
 cmake --preset asan-ubsan >/dev/null

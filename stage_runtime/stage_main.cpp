@@ -90,7 +90,7 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     ECOPIPE_ASSIGN_OR_RETURN(const Security security, security_from(line));
     ECOPIPE_RETURN_IF_ERROR(allow_address(options.portal, security, "--join"));
     ECOPIPE_ASSIGN_OR_RETURN(options.portal_name, dialled_peer(line, security, "portal"));
-    options.keys = security.keys;
+    options.security = security;
     options.device = line.get_text("name");
     options.threads = static_cast<int>(line.get_integer("threads"));
     options.models_directory = line.get_text("models");

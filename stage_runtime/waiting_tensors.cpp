@@ -20,14 +20,18 @@ bool WaitingTensors::keep(Delivery& delivery) {
 }
 
 bool WaitingTensors::keep_early(Delivery& delivery) {
-    if (!fits(delivery) || early_.size() >= kEarlyTensorsMax) return false;
-    bytes_ += delivery.tensor.bytes();
+    const std::size_t bytes = delivery.tensor.bytes();
+    if (!fits(delivery) || early_.size() >= kEarlyTensorsMax ||
+        bytes > kEarlyBytesMax - early_bytes_)
+        return false;
+    bytes_ += bytes;
+    early_bytes_ += bytes;
     early_.push_back(std::move(delivery));
     return true;
 }
 
 std::vector<Delivery> WaitingTensors::take_early() {
-    for (const Delivery& delivery : early_) bytes_ -= delivery.tensor.bytes();
+    bytes_ -= std::exchange(early_bytes_, 0);
     return std::exchange(early_, {});
 }
 
@@ -41,7 +45,7 @@ std::optional<Delivery> WaitingTensors::take(const TensorAddress& address) {
 void WaitingTensors::clear() {
     waiting_.clear();
     early_.clear();
-    bytes_ = 0;
+    bytes_ = early_bytes_ = 0;
 }
 
 }  // namespace ecopipe

@@ -31,6 +31,7 @@ class WaitingTensors {
     std::map<TensorAddress, Delivery> waiting_;
     std::vector<Delivery> early_;
     std::size_t bytes_ = 0;  // of both
+    std::size_t early_bytes_ = 0;
 };
 
 }  // namespace ecopipe

@@ -93,7 +93,8 @@ class Worker {
 
     Result<ExitCode> run() {
         ECOPIPE_ASSIGN_OR_RETURN(numeric_class_, measure_numeric_class(options_.threads));
-        loop_.set_keys(options_.keys);
+        loop_.set_keys(options_.security.keys);
+        data_.set_security(options_.security);
         data_.set_portal(options_.portal_name);
         data_.emulate(options_.links, options_.link);
         ECOPIPE_ASSIGN_OR_RETURN(

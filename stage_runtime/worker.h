@@ -3,20 +3,19 @@
 // when asked to.
 
 #include <map>
-#include <memory>
 #include <string>
 
 #include "core/result.h"
 #include "transport/endpoint.h"
-#include "transport/key_ring.h"
 #include "transport/link_shaper.h"
+#include "transport/security.h"
 
 namespace ecopipe {
 
 struct WorkerOptions {
     Endpoint portal;
-    std::string portal_name;        // whose key the portal's is, with keys
-    std::shared_ptr<KeyRing> keys;  // null: without
+    std::string portal_name;  // whose key the portal's is, with keys
+    Security security;
     std::string device;
     int threads = 1;
     std::string models_directory = ".";   // where TorchScript files may be loaded from

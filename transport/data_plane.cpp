@@ -83,6 +83,8 @@ DataPlane::Peer& DataPlane::peer(const std::string& name) {
 Result<void> DataPlane::dial(const std::string& name, const Endpoint& endpoint,
                              std::uint64_t instance) {
     return loop_.call([&]() -> Result<void> {
+        if (!security_.insecure)
+            ECOPIPE_RETURN_IF_ERROR(allow_address(endpoint, security_, "the data port of " + name));
         if (const auto known = peers_.find(name); known != peers_.end() &&
                                                   known->second->endpoint == endpoint.text() &&
                                                   known->second->instance == instance) {
@@ -270,6 +272,11 @@ void DataPlane::on_message(const std::string& from_peer, const Incoming& message
                                                message.address, printable(name)));
             return;
         }
+        if (!from_peer.empty() && from_peer != name) {
+            loop_.strangers().tell(fmt::format("data port: {} says it is {}, it was {} before",
+                                               message.address, printable(name), from_peer));
+            return;
+        }
         if (!peers_.contains(name) && names_by_routing_id_.size() >= kDataPeersMax) {
             loop_.strangers().tell(fmt::format("data port: {} refused: more than {} peers",
                                                message.address, kDataPeersMax));
@@ -316,18 +323,48 @@ void DataPlane::on_message(const std::string& from_peer, const Incoming& message
 }
 
 bool DataPlane::begin_tensor(Peer& from, Partial& partial, const TensorAddress& address) {
-    const std::size_t total = *checked_bytes(from.chunk.dtype, from.chunk.shape);
+    const TensorChunk& chunk = from.chunk;
+    const std::size_t total = std::max(
+        *checked_bytes(chunk.dtype, chunk.shape),
+        *checked_bytes(chunk.codec == TensorCodec::kNone ? chunk.dtype : DType::kF32, chunk.shape));
+    partial = {};
     if (total > kTensorBytesMax) {
         loop_.strangers().tell(fmt::format("a tensor of {} bytes is above the limit", total));
         return false;
     }
-    // State comes once: its memory goes with it.
-    partial.tensor = is_state(address.kind)
-                         ? HostTensor::allocate(from.chunk.dtype, from.chunk.shape)
-                         : pool_.take(from.chunk.dtype, from.chunk.shape);
+    try {
+        // State comes once: its memory goes with it.
+        partial.tensor = is_state(address.kind) ? HostTensor::allocate(chunk.dtype, chunk.shape)
+                                                : pool_.take(chunk.dtype, chunk.shape);
+    } catch (const std::bad_alloc&) {
+        loop_.strangers().tell(fmt::format("no memory for a tensor of {} bytes", total));
+        return false;
+    }
     partial.address = address;
-    partial.bytes = 0;
     return true;
+}
+
+void DataPlane::deliver(const std::string& name, const TensorAddress& address,
+                        const EncodedTensor& whole) {
+    HostTensor decoded;
+    try {
+        decoded = decode_tensor(whole);
+    } catch (const std::bad_alloc&) {
+        loop_.strangers().tell(
+            fmt::format("no memory to decode a tensor of {} bytes", whole.tensor.bytes()));
+        return;
+    }
+    const std::size_t bytes = decoded.bytes();
+    if (bytes > kArrivedBytesMax - std::min(arrived_bytes_->load(), kArrivedBytesMax)) {
+        loop_.strangers().tell(fmt::format(
+            "data channel from {}: more than can be handled, a tensor is dropped", name));
+        return;
+    }
+    *arrived_bytes_ += bytes;
+    callbacks_.on_tensor({name, address, std::move(decoded), monotonic_now(),
+                          std::shared_ptr<void>(nullptr, [total = arrived_bytes_, bytes](void*) {
+                              *total -= bytes;
+                          })});
 }
 
 void DataPlane::on_chunk(const std::string& name, const Incoming& message) {
@@ -342,26 +379,34 @@ void DataPlane::on_chunk(const std::string& name, const Incoming& message) {
         message.header.generation, message.header.step, chunk.kind,   message.header.micro_batch,
         message.header.slice,      chunk.producer,      chunk.output, chunk.outputs,
         chunk.gradient_returns,    chunk.name};
+    // A channel that began anew may have two windows under way, for its sender did not know it yet.
+    if (message.payload.size() > 2 * kWindowBytes - from.owed) {
+        loop_.strangers().tell(
+            fmt::format("data channel from {}: a chunk that it had no credit for", name));
+        return;
+    }
+    from.owed += message.payload.size();
+    take_chunk(name, from, address, message.payload);
+    give_credit(from);
+}
+
+void DataPlane::take_chunk(const std::string& name, Peer& from, const TensorAddress& address,
+                           std::span<const std::byte> bytes) {
+    const TensorChunk& chunk = from.chunk;
     Partial& partial = from.partial[in_background(chunk.kind) ? 1 : 0];
     if (chunk.offset == 0 && !begin_tensor(from, partial, address)) return;
     if (!partial.tensor.defined() || partial.address != address ||
         partial.tensor.shape() != chunk.shape || partial.tensor.dtype() != chunk.dtype ||
-        chunk.offset != partial.bytes ||
-        message.payload.size() > partial.tensor.bytes() - chunk.offset) {
+        chunk.offset != partial.bytes || bytes.size() > partial.tensor.bytes() - chunk.offset) {
         loop_.strangers().tell(fmt::format("data channel from {}: a chunk out of place", name));
         return;
     }
     const std::size_t total = partial.tensor.bytes();
-    std::memcpy(partial.tensor.data() + chunk.offset, message.payload.data(),
-                message.payload.size());
-    partial.bytes += message.payload.size();
-    from.owed += message.payload.size();
-    if (partial.bytes == total) {
-        if (streamed(address.kind)) from.unconsumed += total;
-        EncodedTensor whole{std::exchange(partial.tensor, HostTensor()), chunk.codec, chunk.scale};
-        callbacks_.on_tensor({name, address, decode_tensor(whole)});
-    }
-    give_credit(from);
+    std::memcpy(partial.tensor.data() + chunk.offset, bytes.data(), bytes.size());
+    partial.bytes += bytes.size();
+    if (partial.bytes < total) return;
+    if (streamed(address.kind)) from.unconsumed += total;
+    deliver(name, address, {std::exchange(partial.tensor, HostTensor()), chunk.codec, chunk.scale});
 }
 
 void DataPlane::give_credit(Peer& to) {

@@ -10,6 +10,7 @@
 // bounds them.
 
 #include <array>
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -24,6 +25,7 @@
 #include "transport/link_shaper.h"
 #include "transport/message_socket.h"
 #include "transport/messages.h"
+#include "transport/security.h"
 
 namespace ecopipe {
 
@@ -55,6 +57,7 @@ struct Delivery {
     TensorAddress address;
     HostTensor tensor;
     Instant arrived = monotonic_now();
+    std::shared_ptr<void> counted{};  // against kArrivedBytesMax, while it lives
 };
 
 class DataPlane {
@@ -71,6 +74,11 @@ class DataPlane {
     [[nodiscard]] Result<std::uint16_t> bind(const Endpoint& endpoint);
     // `instance`: told to peers when channels are opened.
     void set_run(std::uint64_t run, std::uint64_t instance = 0);
+    // Without keys, and unless it is insecure, only loopback addresses are dialled, whatever a peer
+    // says of its own.
+    void set_security(Security security) {
+        loop_.call([&] { security_ = std::move(security); });
+    }
     // With keys: whose key the portal's is.
     void set_portal(std::string name) {
         loop_.call([&] { portal_ = std::move(name); });
@@ -78,7 +86,7 @@ class DataPlane {
     // Emulated links, for peers known now or later; `otherwise` serves peers not named.
     void emulate(std::map<std::string, EmulatedLink> links, EmulatedLink otherwise);
     // Dials a peer; a channel that stands with the same endpoint and instance is kept, but both
-    // ends make sure that it does.
+    // ends make sure that it does. Errors: kUsage for an address that may not be dialled.
     [[nodiscard]] Result<void> dial(const std::string& peer, const Endpoint& endpoint,
                                     std::uint64_t instance = 0);
     // Forgets peers not in `keep` and everything queued for or from them, and what is queued of
@@ -126,7 +134,7 @@ class DataPlane {
         std::deque<Queued> background;  // replicas: sent while nothing else is to be sent
         std::deque<Late> late;          // in order, before anything else that the link lets through
         std::size_t credit = kWindowBytes;
-        std::size_t owed = 0;            // credit to give back
+        std::size_t owed = 0;            // arrived, and its credit not given back
         std::size_t unconsumed = 0;      // streamed bytes that wait for the compute thread
         TensorChunk chunk;               // the last that arrived
         std::array<Partial, 2> partial;  // of the queue, of the background
@@ -142,6 +150,11 @@ class DataPlane {
     void forget_queue(const Peer& peer);
     void on_message(const std::string& from_peer, const Incoming& message);
     void on_chunk(const std::string& name, const Incoming& message);
+    // A chunk as `from.chunk` describes it; dropped unless it goes on where its tensor is.
+    void take_chunk(const std::string& name, Peer& from, const TensorAddress& address,
+                    std::span<const std::byte> bytes);
+    // What has arrived whole, decoded; nothing when there is no memory for it.
+    void deliver(const std::string& name, const TensorAddress& address, const EncodedTensor& whole);
     void give_credit(Peer& to);
     void change_backlog(std::ptrdiff_t bytes);
     template <class Message>
@@ -155,7 +168,11 @@ class DataPlane {
     std::map<std::string, std::unique_ptr<Peer>> peers_;
     std::map<std::string, std::string, std::less<>> names_by_routing_id_;
     std::string portal_;
+    Security security_;
     BufferPool pool_;
+    // Of deliveries that are alive; theirs too, for they may outlive this.
+    std::shared_ptr<std::atomic<std::size_t>> arrived_bytes_ =
+        std::make_shared<std::atomic<std::size_t>>(0);
     std::map<std::string, EmulatedLink> links_;
     EmulatedLink otherwise_;
     std::uint64_t run_ = 0;

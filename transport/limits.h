@@ -30,6 +30,8 @@ inline constexpr std::size_t kIntroducedMax = 1024;  // devices of one cluster
 
 // ---- tensors
 inline constexpr std::size_t kTensorBytesMax = 2ULL << 30;
+// That have arrived at one data plane and are not used up, of all peers.
+inline constexpr std::size_t kArrivedBytesMax = 4ULL << 30;
 inline constexpr std::size_t kDataPeersMax = 256;  // that dialled one data port
 
 // ---- queues

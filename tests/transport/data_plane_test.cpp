@@ -1,6 +1,7 @@
 #include "transport/data_plane.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <fstream>
@@ -15,14 +16,53 @@
 namespace ecopipe {
 namespace {
 
+constexpr std::uint64_t kRun = 9;
+
+// Says on one connection to a data port what it is told to.
+class Attacker {
+  public:
+    Attacker(NetLoop& loop, const Endpoint& port) : loop_(loop) {
+        loop_.call([&] {
+            socket_ = MessageSocket::dial(
+                          loop_, port, [this](const Incoming&) { answers_.push(true); },
+                          [](std::string_view, const Error&) {}, "")
+                          .value();
+        });
+    }
+    Attacker(const Attacker&) = delete;
+    Attacker& operator=(const Attacker&) = delete;
+    ~Attacker() {
+        loop_.call([this] { socket_.reset(); });
+    }
+    template <class Message>
+    bool send(const Message& message, Payload payload = {}) const {
+        FrameHeader header;
+        header.run = kRun;
+        const Instant end = monotonic_now() + std::chrono::seconds(10);
+        while (!loop_.call([&] { return socket_->send("", header, message, payload); })) {
+            if (monotonic_now() > end) return false;
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+        return true;
+    }
+    [[nodiscard]] bool answered(Instant deadline) {
+        return answers_.pop_until(deadline).has_value();
+    }
+
+  private:
+    NetLoop& loop_;
+    Inbox<bool> answers_;
+    std::unique_ptr<MessageSocket> socket_;
+};
+
 // Two planes over loopback: `left` dials `right`.
 class DataPlanes : public testing::Test {
   protected:
     void SetUp() override {
         const auto port = right_.bind({"127.0.0.1", 0});
         ASSERT_TRUE(port);
-        left_.set_run(9);
-        right_.set_run(9);
+        left_.set_run(kRun);
+        right_.set_run(kRun);
         endpoint_ = {"127.0.0.1", *port};
     }
     void connect() {
@@ -52,7 +92,7 @@ class DataPlanes : public testing::Test {
         const std::string from = others_.size() % 2 == 0 ? "127.0.0.2" : "127.0.0.3";
         const Attach attach{"pi-" + std::to_string(others_.size()), 1};
         FrameHeader header;
-        header.run = 9;
+        header.run = kRun;
         loop_.call([&] {
             others_.push_back(MessageSocket::dial(
                                   loop_, {from + ":0;127.0.0.1", endpoint_.port},
@@ -185,6 +225,71 @@ TEST_F(DataPlanes, ADataPortHasSoManyPeersAndNoMore) {
     }
     ASSERT_TRUE(attach_another());
     EXPECT_FALSE(right_attached_.pop_until(monotonic_now() + std::chrono::milliseconds(300)));
+}
+
+TEST_F(DataPlanes, AConnectionIsOnePeerAndStaysIt) {
+    const Attacker attacker(loop_, endpoint_);
+    ASSERT_TRUE(attacker.send(Attach{"pi", 1}));
+    ASSERT_TRUE(right_attached_.pop_until(deadline()));
+    ASSERT_TRUE(attacker.send(Attach{"another", 1}));
+    EXPECT_FALSE(right_attached_.pop_until(monotonic_now() + std::chrono::milliseconds(300)));
+}
+
+TEST_F(DataPlanes, WhatAPeerSendsBeyondItsCreditIsDropped) {
+    const Attacker attacker(loop_, endpoint_);
+    ASSERT_TRUE(attacker.send(Attach{"pi", 1}));
+    ASSERT_TRUE(right_attached_.pop_until(deadline()));
+    constexpr std::size_t kMib = 1U << 20;
+    const auto bytes = std::make_shared<std::string>(kMib, '\0');
+    TensorChunk chunk;
+    chunk.kind = TensorKind::kInput;  // which counts until it is consumed; nobody does here
+    chunk.dtype = DType::kU8;
+    chunk.shape = {static_cast<std::int64_t>(kMib)};
+    for (int i = 0; i < 64; ++i)
+        ASSERT_TRUE(attacker.send(chunk, {std::as_bytes(std::span(*bytes)), bytes}));
+    std::size_t taken = 0;
+    while (right_in_.pop_until(monotonic_now() + std::chrono::milliseconds(500))) ++taken;
+    EXPECT_GT(taken, kUnconsumedBytes / kMib);
+    EXPECT_LE(taken, (kUnconsumedBytes + 2 * kWindowBytes) / kMib + 1);
+}
+
+// int8 takes four times as much once it is decoded; nothing is reserved before that is known.
+TEST_F(DataPlanes, ATensorMayHaveSoManyBytesOnceDecodedAndNotOneMore) {
+    const auto reserved = [] {
+        std::ifstream statm("/proc/self/statm");
+        std::size_t pages = 0;
+        statm >> pages;
+        return pages * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    };
+    Attacker attacker(loop_, endpoint_);
+    ASSERT_TRUE(attacker.send(Attach{"pi", 1}));
+    ASSERT_TRUE(right_attached_.pop_until(deadline()));
+    ASSERT_TRUE(attacker.answered(deadline()));
+    const auto begin = [&](std::size_t elements) {
+        TensorChunk chunk;
+        chunk.kind = TensorKind::kActivation;
+        chunk.codec = TensorCodec::kInt8;
+        chunk.dtype = encoded_dtype(chunk.codec);
+        chunk.shape = {static_cast<std::int64_t>(elements)};
+        const std::size_t before = reserved();
+        EXPECT_TRUE(attacker.send(chunk));
+        EXPECT_TRUE(attacker.send(Attach{"pi", 1}));  // answered after it
+        EXPECT_TRUE(attacker.answered(deadline()));
+        return reserved() - before;
+    };
+    EXPECT_LT(begin(kTensorBytesMax / 4 + 1), kTensorBytesMax / 8);
+    EXPECT_GE(begin(kTensorBytesMax / 4), kTensorBytesMax / 4);
+}
+
+TEST_F(DataPlanes, WithoutKeysNoPeerIsDialledBeyondThisMachine) {
+    const auto dialled = left_.dial("right", {"192.0.2.1", 5600});
+    ASSERT_FALSE(dialled);
+    EXPECT_EQ(dialled.error().code, ExitCode::kUsage);
+    EXPECT_NE(dialled.error().message.find("192.0.2.1:5600 is not a loopback address"),
+              std::string::npos)
+        << dialled.error().message;
+    left_.set_security({nullptr, true});
+    EXPECT_TRUE(left_.dial("right", {"192.0.2.1", 5600}));
 }
 
 // A device that stays dials again as soon as it has closed its socket.
