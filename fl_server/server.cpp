@@ -18,6 +18,7 @@
 #include "fl_server/transfers.h"
 #include "transport/message_socket.h"
 #include "transport/messages.h"
+#include "transport/stranger_log.h"
 #include "transport/web_page.h"
 
 namespace ecopipe {
@@ -123,6 +124,7 @@ class Server {
     std::uint64_t bytes_out_ = 0;
     Inbox<Received> inbox_;
     InboxBound inbox_bound_;
+    StrangerLog odd_messages_;
     Inbox<Order> orders_;
     std::vector<Order> backups_;
     std::unique_ptr<ControlSocket> control_;
@@ -323,7 +325,8 @@ Result<void> Server::handle(const Received& message) {
         if (const auto status = decode<ClusterStatus>(body))
             return federation_->status(cluster, *status);
     } else if (type != MessageType::kPong) {
-        log_warn("cluster {}: unexpected message {}", cluster, message.header.type);
+        odd_messages_.tell(
+            fmt::format("cluster {}: unexpected message {}", cluster, message.header.type));
     }
     return {};
 }

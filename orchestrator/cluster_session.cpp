@@ -232,7 +232,8 @@ Result<void> ClusterSession::handle_message(portal_event::Message& message) {
             return dismiss(message.device, static_cast<ExitCode>(failed->code), failed->reason);
         }
         default:
-            log_warn("{} sent an unexpected message of type {}", message.device, head.type);
+            odd_messages_.tell(
+                fmt::format("{} sent an unexpected message of type {}", message.device, head.type));
             return {};
     }
     members_->work_due(machine_.work_is_due());

@@ -20,6 +20,7 @@
 #include "stage_runtime/model/model_spec.h"
 #include "stage_runtime/state_keeper.h"
 #include "transport/security.h"
+#include "transport/stranger_log.h"
 
 namespace ecopipe {
 
@@ -143,6 +144,7 @@ class ClusterSession : public TrainingEngine {
     std::unique_ptr<ClusterPlanner> planner_;
     std::uint64_t run_;
     Inbox<PortalEvent> inbox_;
+    StrangerLog odd_messages_;
     NetLoop& loop_;
     std::unique_ptr<Membership> members_;
     std::unique_ptr<DataPlane> data_;

@@ -12,9 +12,11 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <zmq.hpp>
 
 #include "tests/support/process.h"
+#include "transport/limits.h"
 #include "transport/messages.h"
 
 namespace ecopipe::test {
@@ -23,6 +25,22 @@ namespace {
 constexpr std::uint64_t kMessagesPerConnection = 400;
 constexpr std::size_t kOversizeBytes = 2U << 20;
 constexpr int kAnswerMs = 500;
+
+class Handshakes : public zmq::monitor_t {
+  public:
+    explicit Handshakes(zmq::socket_t& socket) {
+        init(socket, "inproc://handshakes", ZMQ_EVENT_HANDSHAKE_SUCCEEDED);
+    }
+    [[nodiscard]] std::uint64_t succeeded() {
+        while (check_event(0)) {
+        }
+        return succeeded_;
+    }
+    void on_event_handshake_succeeded(const zmq_event_t&, const char*) override { ++succeeded_; }
+
+  private:
+    std::uint64_t succeeded_ = 0;
+};
 
 int tcp(int port) {
     const int descriptor = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -115,7 +133,7 @@ Hostile::Seed Hostile::mutated() {
         }
     }
     if (out.header.type == static_cast<std::uint16_t>(MessageType::kTensorChunk) && below(2) == 0)
-        out.payload.assign(below(4096), 'x');
+        out.payload.assign(below(16) == 0 ? kPayloadBytesMax : below(4096), 'x');
     return out;
 }
 
@@ -133,6 +151,8 @@ void Hostile::connection(std::uint64_t messages, const std::optional<Greeting>& 
         socket.set(zmq::sockopt::curve_secretkey, bytes(keys_->own->secret_key.bytes()));
         socket.set(zmq::sockopt::curve_serverkey, bytes(keys_->server.bytes));
     }
+    Handshakes handshakes(socket);
+    const std::shared_ptr<void> count(nullptr, [&](void*) { admitted_ += handshakes.succeeded(); });
     socket.connect(fmt::format("tcp://127.0.0.{}:0;127.0.0.1:{}", 2 + below(250), port_));
     const auto send = [&](const std::vector<std::string_view>& frames) {
         for (std::size_t i = 0; i < frames.size(); ++i)
@@ -154,7 +174,6 @@ void Hostile::connection(std::uint64_t messages, const std::optional<Greeting>& 
         if (first->wait) {
             zmq::message_t frame;
             if (socket.recv(frame)) {
-                ++answered_;
                 FrameHeader answer;
                 if (frame.size() == sizeof answer) {
                     std::memcpy(&answer, frame.data(), sizeof answer);

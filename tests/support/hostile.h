@@ -35,7 +35,8 @@ class Hostile {
     // taken up), silence.
     void attack_raw(int connections);
     [[nodiscard]] std::uint64_t sent() const { return sent_; }
-    [[nodiscard]] std::uint64_t answered() const { return answered_; }
+    // Connections that came past the handshake.
+    [[nodiscard]] std::uint64_t admitted() const { return admitted_; }
     [[nodiscard]] std::uint64_t run() const { return run_; }
 
   private:
@@ -53,7 +54,7 @@ class Hostile {
     const HostileKeys* keys_;
     std::vector<Seed> seeds_;
     std::uint64_t sent_ = 0;
-    std::uint64_t answered_ = 0;
+    std::uint64_t admitted_ = 0;
     std::uint64_t run_ = 0;
 };
 
