@@ -206,6 +206,10 @@ Result<std::optional<Intake::Announced>> Federation::announce(const std::string&
                      known->reason);
         return Answer();
     }
+    if (site(cluster).record.quarantined) {
+        send_verdict(cluster, slice.sequence, false, "the cluster is in quarantine");
+        return Answer();
+    }
     const auto task = tasks_.find(slice.sequence);
     if (task == tasks_.end() || task->second.cluster != cluster) {
         // Of another server's life, or invented: nothing of this federation is touched.
@@ -278,9 +282,9 @@ Result<void> Federation::reject(const std::string& cluster, const UpdateSlice& s
     log_warn("rejected the update of {} for task {}: {}{}", cluster, slice.sequence, reason,
              now_quarantined ? "; the cluster is in quarantine now" : "");
     send_verdict(cluster, slice.sequence, false, reason);
-    ECOPIPE_RETURN_IF_ERROR(feed(strategy_event::Failed{cluster, reason}));
-    if (now_quarantined && s.joined) return feed(strategy_event::Left{cluster});
-    return {};
+    // It leaves before its task goes back, or the strategy would give it the next one.
+    if (now_quarantined && s.joined) ECOPIPE_RETURN_IF_ERROR(feed(strategy_event::Left{cluster}));
+    return feed(strategy_event::Failed{cluster, reason});
 }
 
 Result<void> Federation::admit_update(const std::string& cluster, const CompleteUpdate& update) {
