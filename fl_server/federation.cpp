@@ -78,14 +78,18 @@ Result<void> Federation::begin_turn(double now_s) {
 Result<void> Federation::end_turn() {
     ECOPIPE_CHECK(in_turn_);
     if (std::exchange(new_spool_files_, false)) ECOPIPE_RETURN_IF_ERROR(spool_.sync());
-    if (snapshot_due_ || events_since_snapshot_ > kEventsPerSnapshot) {
-        ECOPIPE_ASSIGN_OR_RETURN(const std::uint64_t fold_through, journal_.last_fold());
-        ECOPIPE_RETURN_IF_ERROR(journal_.set_snapshot(snapshot(fold_through)));
-        events_since_snapshot_ = 0;
-    }
+    if (snapshot_due_ || events_since_snapshot_ > kEventsPerSnapshot)
+        ECOPIPE_RETURN_IF_ERROR(save_snapshot());
     ECOPIPE_RETURN_IF_ERROR(journal_.commit());
     in_turn_ = false;
     if (std::exchange(snapshot_due_, false) && awaiting_) return after_commit();
+    return {};
+}
+
+Result<void> Federation::save_snapshot() {
+    ECOPIPE_ASSIGN_OR_RETURN(const std::uint64_t fold_through, journal_.last_fold());
+    ECOPIPE_RETURN_IF_ERROR(journal_.set_snapshot(snapshot(fold_through)));
+    events_since_snapshot_ = 0;
     return {};
 }
 

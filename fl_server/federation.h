@@ -147,6 +147,7 @@ class Federation {
     [[nodiscard]] Result<void> rewrite_rounds();
     // Folds up to `fold_through` are in it; later ones come from the events after it.
     [[nodiscard]] Json snapshot(std::uint64_t fold_through) const;
+    [[nodiscard]] Result<void> save_snapshot();
 
     // Feeds the strategy and obeys it; journals the event unless it is being replayed.
     [[nodiscard]] Result<void> feed(const StrategyEvent& event);

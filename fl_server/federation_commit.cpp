@@ -107,6 +107,7 @@ Result<void> Federation::after_commit() {
     OrderedJson line = OrderedJson::parse(awaiting_line_);
     double accuracy = -1;
     std::string result;
+    bool is_best = false;
     if (options_.evaluate) {
         ECOPIPE_ASSIGN_OR_RETURN(const Evaluation evaluation,
                                  options_.evaluate(*aggregator_->state().served()));
@@ -114,7 +115,8 @@ Result<void> Federation::after_commit() {
         line["accuracy"] = evaluation.accuracy;
         line["loss"] = evaluation.loss;
         result = fmt::format(", accuracy {:.2f} %", 100 * evaluation.accuracy);
-        if (accuracy > best_score_) {
+        is_best = accuracy > best_score_;
+        if (is_best) {
             best_score_ = accuracy;
             best_version_ = version;
             ECOPIPE_RETURN_IF_ERROR(models_.publish_best());
@@ -129,6 +131,8 @@ Result<void> Federation::after_commit() {
     ECOPIPE_RETURN_IF_ERROR(journal_.set_line(version, text));
     ECOPIPE_RETURN_IF_ERROR(delete_finished());
     if (!finished()) ECOPIPE_RETURN_IF_ERROR(feed(strategy_event::Committed{version, accuracy}));
+    // No event tells it: without it the first version after a restart would be the best.
+    if (is_best) ECOPIPE_RETURN_IF_ERROR(save_snapshot());
     ECOPIPE_RETURN_IF_ERROR(end_turn());
     log_info("round {} done{}", version, result);
     recent_.push_back(

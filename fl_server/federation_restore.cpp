@@ -233,6 +233,9 @@ Result<void> backup_state(Journal& journal, const std::string& state, const std:
         for (const char* part : {"models", "kept", "spool"})
             std::filesystem::copy(fmt::format("{}/{}", state, part),
                                   fmt::format("{}/{}", to, part));
+        // Published when it was made and never again, unlike the newest.
+        if (const std::string best = state + "/best.safetensors"; std::filesystem::exists(best))
+            std::filesystem::copy_file(best, to + "/best.safetensors");
     } catch (const std::filesystem::filesystem_error& error) {
         return fail(ExitCode::kRunFailed, error.what());
     }

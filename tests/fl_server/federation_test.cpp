@@ -321,6 +321,44 @@ TEST_F(FederationRun, ARepeatOffenderIsQuarantinedUntilTheOperatorAdmitsIt) {
     EXPECT_TRUE(tasks_.contains("d"));
 }
 
+// A strategy gives a task as soon as one is free: the one who goes into quarantine must be gone
+// before.
+TEST_F(FederationRun, QuarantineLetsNoOtherTaskThrough) {
+    for (const char* name : {"fedavg", "fedasync"}) {
+        SCOPED_TRACE(name);
+        fs::remove_all(directory_);
+        tasks_.clear();
+        verdicts_.clear();
+        strategy_ = name;
+        clusters_ = {"a", "d"};
+        options_.rounds = 0;
+        options_.limits.quarantine_after = 1;
+        parameters_["min_clients"] = 1;
+        ASSERT_TRUE(open());
+        all_say_hello();
+        UpdateSlice next;
+        for (const std::string offender : {"a", "d"}) {  // the last of their rounds
+            ASSERT_TRUE(tasks_.contains(offender));
+            next.sequence = tasks_.at(offender).sequence + 1;
+            UpdateSlice slice = announcement(tasks_.at(offender), trained(offender, 0));
+            tasks_.erase(offender);
+            slice.samples = 0;
+            upload(offender, slice, "");
+            EXPECT_FALSE(tasks_.contains(offender));
+        }
+        EXPECT_TRUE(tasks_.empty());
+        for (const SiteView& site : federation_->view().sites) EXPECT_EQ(site.task, 0U);
+        upload("d", next, "");
+        EXPECT_EQ(verdicts_["d"].back().reason, "the cluster is in quarantine");
+        turn([&] { ASSERT_TRUE(federation_->admit("d")); });
+        turn();
+        ASSERT_TRUE(tasks_.contains("d"));
+        answer("d");
+        EXPECT_TRUE(verdicts_["d"].back().accepted);
+        EXPECT_EQ(federation_->version(), 1U);
+    }
+}
+
 TEST_F(FederationRun, SlicesMakeAnUpdateOnlyWhenAllAreThere) {
     layout_ = ModelLayout::create({{"x", DType::kF32, {kElements / 2}, StateKind::kParameter, 0},
                                    {"y", DType::kF32, {kElements / 2}, StateKind::kParameter, 2}})
@@ -572,8 +610,20 @@ TEST_F(FederationRun, AThousandRoundsDoNotFillTheDisk) {
 }
 
 TEST_F(FederationRun, ABackupGoesOnAsTheOriginal) {
+    double accuracy = 0.9;  // the first version is the best
+    options_.evaluate = [&](const std::string&) -> Result<Evaluation> {
+        return Evaluation{1, std::exchange(accuracy, 0.1)};
+    };
     ASSERT_TRUE(open());
+    ASSERT_TRUE(federation_->backup_to(directory_ / "empty"));  // there is no best one yet
     all_say_hello();
+    for (const char* name : {"a", "b", "c", "d"}) answer(name);
+    ASSERT_EQ(federation_->version(), 1U);
+    const auto best = [&] {
+        return read_file(options_.state_directory + "/best.safetensors", 1U << 30U).value_or("");
+    };
+    const std::string expected_best = best();
+    ASSERT_FALSE(expected_best.empty());
     answer("a");
     answer("b");
     ASSERT_TRUE(federation_->backup_to(directory_ / "backup"));
@@ -592,6 +642,25 @@ TEST_F(FederationRun, ABackupGoesOnAsTheOriginal) {
     });
     run_to_end();
     EXPECT_TRUE(*federation_->global() == expected);
+    EXPECT_EQ(federation_->view().best_version, 1U);
+    EXPECT_TRUE(best() == expected_best);
+}
+
+TEST_F(FederationRun, ARestartKnowsWhichModelWasTheBest) {
+    double accuracy = 0.9;
+    options_.evaluate = [&](const std::string&) -> Result<Evaluation> {
+        return Evaluation{1, std::exchange(accuracy, 0.1)};
+    };
+    ASSERT_TRUE(open());
+    all_say_hello();
+    for (const char* name : {"a", "b", "c", "d"}) answer(name);
+    ASSERT_EQ(federation_->version(), 1U);
+    ASSERT_TRUE(open());
+    EXPECT_EQ(federation_->view().best_version, 1U);
+    all_say_hello();
+    run_to_end();
+    EXPECT_EQ(federation_->view().best_version, 1U);
+    EXPECT_EQ(federation_->view().best_score, 0.9);
 }
 
 TEST_F(FederationRun, StatesOfOthersAndNewerJournalsAreRefused) {
