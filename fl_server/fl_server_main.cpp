@@ -77,9 +77,21 @@ Result<ServerConfig> read_config(const CommandLine& line) {
     return parse_server_config(text, line.get_text("config"));
 }
 
-std::string strategy_name(const CommandLine& line, const ServerConfig& config) {
+// What the flags say, a flag's default only where server.yaml says nothing.
+Result<StrategySettings> strategy_settings(const CommandLine& line, const ServerConfig& config) {
     const bool named = line.given("strategy") || config.strategies.empty();
-    return named ? line.get_text("strategy") : config.strategies.front().name;
+    ECOPIPE_ASSIGN_OR_RETURN(
+        StrategySettings settings,
+        config.strategy(named ? line.get_text("strategy") : config.strategies.front().name));
+    settings.seed = static_cast<std::uint64_t>(line.get_integer("seed"));
+    const auto flag_wins = [&](const char* flag, const char* key) {
+        return settings.parameters.has(key) && (line.given(flag) || !settings.told.contains(key));
+    };
+    if (flag_wins("min-clusters", "min_clients"))
+        settings.parameters.set("min_clients", line.get_integer("min-clusters"));
+    if (flag_wins("round-timeout-s", "deadline_s"))
+        settings.parameters.set("deadline_s", line.get_number("round-timeout-s"));
+    return settings;
 }
 
 Result<void> configure(const CommandLine& line, ServerOptions& options) {
@@ -90,23 +102,11 @@ Result<void> configure(const CommandLine& line, ServerOptions& options) {
     federation.keep_updates = line.get_flag("keep-updates");
     options.peer_timeout_s = line.get_number("peer-timeout-s");
     ECOPIPE_ASSIGN_OR_RETURN(const ServerConfig config, read_config(line));
-    const std::string name = strategy_name(line, config);
-    ECOPIPE_ASSIGN_OR_RETURN(StrategySettings settings, config.strategy(name));
-    ECOPIPE_ASSIGN_OR_RETURN(const StrategyKind* kind, find_strategy(name));
-    settings.seed = static_cast<std::uint64_t>(line.get_integer("seed"));
-    // What the flags say, a flag's default only where server.yaml says nothing.
-    const auto flag_wins = [&](const char* flag, const char* key) {
-        return settings.parameters.has(key) && (line.given(flag) || !settings.told.contains(key));
-    };
-    if (flag_wins("min-clusters", "min_clients"))
-        settings.parameters.set("min_clients", line.get_integer("min-clusters"));
-    if (flag_wins("round-timeout-s", "deadline_s"))
-        settings.parameters.set("deadline_s", line.get_number("round-timeout-s"));
+    ECOPIPE_ASSIGN_OR_RETURN(const StrategySettings settings, strategy_settings(line, config));
+    ECOPIPE_ASSIGN_OR_RETURN(const StrategyKind* kind, find_strategy(settings.name));
     federation.client = config.client_settings.pairs(kind->client_mu);
     federation.limits = config.limits;
-    federation.identity["strategy"] =
-        fmt::format("{} {} {}", name, settings.parameters.json(kind->rules).dump(), settings.seed);
-    federation.identity["norm_clip"] = fmt::format("{}", federation.limits.norm_clip);
+    ECOPIPE_ASSIGN_OR_RETURN(federation.identity, identity_of(settings, federation.limits));
     ECOPIPE_ASSIGN_OR_RETURN(options.strategy, make_strategy(settings));
     if (line.has("web")) {
         ECOPIPE_ASSIGN_OR_RETURN(
@@ -144,9 +144,10 @@ Result<ExitCode> run(int argc, const char* const* argv) {
         return fail(ExitCode::kUsage,
                     fmt::format("expected the command run, found '{}'", printable(word)));
     if (line.get_flag("print-config")) {
-        ECOPIPE_ASSIGN_OR_RETURN(const ServerConfig config, read_config(line));
-        ECOPIPE_ASSIGN_OR_RETURN(const std::string text,
-                                 config_text(config, {strategy_name(line, config)}));
+        ECOPIPE_ASSIGN_OR_RETURN(ServerConfig config, read_config(line));
+        ECOPIPE_ASSIGN_OR_RETURN(const StrategySettings settings, strategy_settings(line, config));
+        config.strategies = {settings};
+        ECOPIPE_ASSIGN_OR_RETURN(const std::string text, config_text(config, {settings.name}));
         fmt::print("{}", text);
         return ExitCode::kDone;
     }

@@ -141,6 +141,21 @@ Result<StrategySettings> ServerConfig::strategy(const std::string& name) const {
     return settings;
 }
 
+Result<std::map<std::string, std::string>> identity_of(const StrategySettings& settings,
+                                                       const ServerLimits& limits) {
+    ECOPIPE_ASSIGN_OR_RETURN(const StrategyKind* kind, find_strategy(settings.name));
+    const RobustSettings& robust = settings.robust;
+    const bool plain = robust.rule == Combine::Rule::kMean;  // then the rest says nothing
+    return std::map<std::string, std::string>{
+        {"strategy",
+         fmt::format("{} {} {}", settings.name, settings.parameters.json(kind->rules).dump(),
+                     settings.seed)},
+        {"robust", plain ? robust.name()
+                         : fmt::format("{} (trim {}, byzantine {}, keep {})", robust.name(),
+                                       robust.trim, robust.byzantine, robust.keep)},
+        {"norm_clip", fmt::format("{}", limits.norm_clip)}};
+}
+
 Result<ServerConfig> parse_server_config(std::string_view text, const std::string& source,
                                          const ServerConfig& defaults) {
     ECOPIPE_ASSIGN_OR_RETURN(Json json, parse_yaml(text, source));

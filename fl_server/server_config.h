@@ -2,6 +2,7 @@
 // server.yaml: what an operator sets for a federation besides the flags. Strict; every key has a
 // default; `config_text` prints the whole of it.
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -45,6 +46,11 @@ struct ServerConfig {
     // unknown name.
     [[nodiscard]] Result<StrategySettings> strategy(const std::string& name) const;
 };
+
+// What may not change over a federation's restarts, by name, as a person reads it: another rule
+// would combine updates that were collected for this one.
+[[nodiscard]] Result<std::map<std::string, std::string>> identity_of(
+    const StrategySettings& settings, const ServerLimits& limits);
 
 // `defaults`: what stands where the text says nothing.
 [[nodiscard]] Result<ServerConfig> parse_server_config(std::string_view text,

@@ -9,6 +9,7 @@
 #include "core/sha256.h"
 #include "core/strict_json.h"
 #include "fl_server/replay.h"
+#include "fl_server/server_config.h"
 #include "fl_server/strategies/registry.h"
 #include "tests/fl_server/toy_federation.h"
 
@@ -670,6 +671,28 @@ TEST_F(FederationRun, StatesOfOthersAndNewerJournalsAreRefused) {
     ASSERT_FALSE(other);
     EXPECT_EQ(other.error().code, ExitCode::kUsage);
     EXPECT_NE(other.error().message.find("norm_clip is 100, found 5"), std::string::npos);
+    // By the name of whatever differs, the robust rule too.
+    options_.identity["norm_clip"] = "100";
+    fs::remove_all(directory_);
+    StrategySettings settings = default_settings("fedavg").value();
+    const auto open_with = [&](RobustSettings robust) {
+        settings.robust = robust;
+        options_.identity = identity_of(settings, options_.limits).value();
+        const auto opened = open();
+        return opened ? std::string() : opened.error().message;
+    };
+    RobustSettings robust;
+    EXPECT_EQ(open_with(robust), "");
+    robust.rule = Combine::Rule::kCoordinateMedian;
+    EXPECT_NE(open_with(robust).find("its robust is none, found median (trim 0.2, "),
+              std::string::npos);
+    fs::remove_all(directory_);
+    EXPECT_EQ(open_with(robust), "");
+    robust.keep = 7;
+    EXPECT_NE(open_with(robust).find("keep 0), found median (trim 0.2, byzantine 1, keep 7)"),
+              std::string::npos);
+    robust.keep = 0;
+    EXPECT_EQ(open_with(robust), "");
     {
         Database database = Database::open(options_.state_directory + "/journal.sqlite").value();
         ASSERT_TRUE(database.execute("PRAGMA user_version = 99"));
