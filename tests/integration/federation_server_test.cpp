@@ -68,6 +68,29 @@ class FederationServer : public Training {
     }
 };
 
+TEST_F(FederationServer, PrintsTheConfigurationThatTheFlagsMakeOfIt) {
+    write(directory_ / "server.yaml", "strategy: {name: fedasync, min_clients: 3, alpha: 0.5}\n");
+    const auto printed = [&](Flags more) {
+        more.insert(more.begin(), {"ecopipe-fl-server", "--print-config"});
+        const Finished finished = run(more);
+        EXPECT_EQ(finished.code, 0) << finished.err;
+        return finished.out;
+    };
+    const auto expect = [](const std::string& text, const char* part) {
+        EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
+    };
+    const std::string flags = printed({"--round-timeout-s", "5", "--min-clusters", "7"});
+    expect(flags, "name: fedavg ");
+    expect(flags, " deadline_s: 5.0 ");
+    expect(flags, " min_clients: 7 ");
+    const std::string config = printed({"--config", directory_ / "server.yaml"});
+    expect(config, "name: fedasync ");
+    expect(config, " min_clients: 3 ");
+    expect(config, " alpha: 0.5 ");
+    expect(printed({"--config", directory_ / "server.yaml", "--min-clusters", "7"}),
+           " min_clients: 7 ");
+}
+
 // ---- clusters that lie
 
 struct Lie {
