@@ -8,6 +8,7 @@
 #include "core/check.h"
 #include "core/log.h"
 #include "fl_server/decision_json.h"
+#include "fl_server/samples_cap.h"
 
 namespace ecopipe {
 namespace {
@@ -141,7 +142,11 @@ void Federation::note(const StrategyEvent& event) {
 Result<void> Federation::hello(const ClientFacts& facts, std::uint64_t working_on) {
     Site& s = site(facts.cluster);
     s.connected = true;
-    if (s.record.quarantined) return {};
+    if (s.record.quarantined) {
+        s.facts.samples = facts.samples;  // as it joins with, once it is admitted again
+        s.facts.label_counts = facts.label_counts;
+        return {};
+    }
     if (!s.joined) {
         ClientFacts known = facts;
         known.latency_s = s.facts.latency_s;
@@ -229,9 +234,10 @@ Result<std::optional<Intake::Announced>> Federation::announce(const std::string&
         return Answer();
     }
     ECOPIPE_ASSIGN_OR_RETURN(BlockSourcePtr base, model(task->second.base_version));
-    ECOPIPE_ASSIGN_OR_RETURN(
-        Intake::Announced announced,
-        intake_.announce({slice.sequence, task->second.base_version, std::move(base)}, slice));
+    ECOPIPE_ASSIGN_OR_RETURN(Intake::Announced announced,
+                             intake_.announce({slice.sequence, task->second.base_version,
+                                               std::move(base), site(cluster).facts.samples},
+                                              slice));
     if (announced.reason.empty()) return Answer(std::move(announced));
     ECOPIPE_RETURN_IF_ERROR(reject(cluster, slice, announced.reason));
     return Answer();
@@ -291,6 +297,14 @@ Result<void> Federation::reject(const std::string& cluster, const UpdateSlice& s
     return feed(strategy_event::Failed{cluster, reason});
 }
 
+// Of those who take part as the strategy knows it, which a restart does not change.
+std::uint64_t Federation::samples_most() const {
+    std::vector<std::uint64_t> told;
+    for (const auto& [name, s] : sites_)
+        if (s.joined) told.push_back(s.facts.samples);
+    return samples_cap(std::move(told), options_.limits.weight_max);
+}
+
 Result<void> Federation::admit_update(const std::string& cluster, const CompleteUpdate& update) {
     const UpdateSlice& slice = update.first;
     const OpenTask task = tasks_.at(slice.sequence);
@@ -298,7 +312,8 @@ Result<void> Federation::admit_update(const std::string& cluster, const Complete
     row.task = slice.sequence;
     row.cluster = cluster;
     row.base_version = task.base_version;
-    row.samples = slice.samples;
+    // Cut here, once: the journal and the strategy, and so every fold, know this number alone.
+    row.samples = std::min(slice.samples, samples_most());
     row.measure = update.measure;
     row.sha256 = update.sha256;
     row.spool = update.spool;
@@ -316,14 +331,16 @@ Result<void> Federation::admit_update(const std::string& cluster, const Complete
         ECOPIPE_RETURN_IF_ERROR(journal_.set_site(s.record));
     }
     ClientFacts facts = s.facts;
-    facts.samples = slice.samples;
+    facts.samples = row.samples;
     facts.latency_s = clock_s_ - task.assigned_s;
     const std::uint64_t staleness = version() - task.base_version;
     const double norm = std::sqrt(update.measure.squared_norm);
     const double clip = aggregator_->clip_factor(update.measure);
     log_info(
-        "update of {} for task {}: {} samples, loss {:.4f}, {:.1f} s, norm {:.3g}{}, {} behind",
-        cluster, slice.sequence, slice.samples, slice.train_loss, facts.latency_s, norm,
+        "update of {} for task {}: {} samples{}, loss {:.4f}, {:.1f} s, norm {:.3g}{}, {} behind",
+        cluster, slice.sequence, slice.samples,
+        row.samples < slice.samples ? fmt::format(" counted as {}", row.samples) : "",
+        slice.train_loss, facts.latency_s, norm,
         clip < 1 ? fmt::format(" clipped to {:g}", aggregator_->norm_clip()) : "", staleness);
     send_verdict(cluster, slice.sequence, true, "");
     return feed(

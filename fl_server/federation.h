@@ -165,6 +165,8 @@ class Federation {
                                       const std::string& reason);
     [[nodiscard]] Result<void> admit_update(const std::string& cluster,
                                             const CompleteUpdate& update);
+    // The most samples that an update counts for now.
+    [[nodiscard]] std::uint64_t samples_most() const;
     void send_task(std::uint64_t task);
     void send_verdict(const std::string& cluster, std::uint64_t task, bool accepted,
                       const std::string& reason);

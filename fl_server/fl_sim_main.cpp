@@ -65,6 +65,7 @@ void declare(CommandLine& line) {
 Result<void> read_config(const CommandLine& line, Simulation& simulation) {
     ServerConfig& config = simulation.config;
     config.limits.norm_clip = kSimulatorNormClip;
+    config.limits.weight_max = kSimulatorWeightMax;
     if (line.has("config")) {
         const std::string path = line.get_text("config");
         ECOPIPE_ASSIGN_OR_RETURN(const std::string text, read_file(path, kConfigFileBytesMax));
@@ -211,9 +212,12 @@ Result<bool> run_one(const Simulation& simulation, const std::string& name, std:
     std::uint64_t written = checkpoint ? checkpoint->lines_bytes : 0;
     ECOPIPE_RETURN_IF_ERROR(cut_file(partial, written));
     ECOPIPE_ASSIGN_OR_RETURN(LineAppender lines, LineAppender::open(partial));
-    VirtualRunOptions options{simulation.virtual_s, simulation.config.limits.norm_clip,
-                              static_cast<std::uint64_t>(seed), name == "tifl",
-                              simulation.config.simulation};
+    VirtualRunOptions options{simulation.virtual_s,
+                              simulation.config.limits.norm_clip,
+                              static_cast<std::uint64_t>(seed),
+                              name == "tifl",
+                              simulation.config.simulation,
+                              simulation.config.limits.weight_max};
     VirtualRun run(*simulation.layout, std::make_shared<const std::string>(flatten(weights)),
                    std::move(population), *strategy, pool, std::move(options),
                    [&](const std::string& line) {
@@ -274,7 +278,9 @@ Result<void> report(const CommandLine& line, const Simulation& simulation,
                     const OrderedJson& settings) {
     ECOPIPE_ASSIGN_OR_RETURN(const auto runs, finished_runs(simulation));
     OrderedJson summary = settings;
-    summary["norm_clip"] = simulation.config.limits.norm_clip;
+    const ServerLimits& limits = simulation.config.limits;
+    summary["norm_clip"] = limits.norm_clip;
+    summary["weight_max"] = limits.weight_max;
     summary["seeds"] = simulation.seeds;
     summary["strategies"] = summary_json(runs, simulation.config.simulation.targets_percent);
     ECOPIPE_RETURN_IF_ERROR(
@@ -286,10 +292,11 @@ Result<void> report(const CommandLine& line, const Simulation& simulation,
                 runs, fmt::format("{} clusters, labels {} of latency", simulation.clients,
                                   simulation.config.simulation.labels == "tied" ? "tied to the band"
                                                                                 : "independent"))));
-    fmt::print("{}norm clipping: {}\n", summary_table(summary["strategies"]),
-               simulation.config.limits.norm_clip > 0
-                   ? fmt::format("{}", simulation.config.limits.norm_clip)
-                   : "off");
+    const auto shown = [](double limit) {
+        return limit > 0 ? fmt::format("{}", limit) : std::string("off");
+    };
+    fmt::print("{}norm clipping: {}, weight cap: {}\n", summary_table(summary["strategies"]),
+               shown(limits.norm_clip), shown(limits.weight_max));
     return {};
 }
 

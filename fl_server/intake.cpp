@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <sstream>
 
@@ -45,9 +46,11 @@ std::string Intake::problem(const ExpectedUpdate& expected, const UpdateSlice& s
     if (slice.base_version != expected.base_version)
         return fmt::format("it starts from version {}, expected {}", slice.base_version,
                            expected.base_version);
-    if (slice.samples == 0 || slice.samples > limits_.samples_max)
-        return fmt::format("it claims {} samples, expected 1 to {}", slice.samples,
-                           limits_.samples_max);
+    const std::uint64_t most = expected.samples > 0
+                                   ? std::min(expected.samples, limits_.samples_max)
+                                   : limits_.samples_max;
+    if (slice.samples == 0 || slice.samples > most)
+        return fmt::format("it claims {} samples, expected 1 to {}", slice.samples, most);
     if (slice.slices > limits_.slices_max)
         return fmt::format("it comes in {} slices, expected at most {}", slice.slices,
                            limits_.slices_max);

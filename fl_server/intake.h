@@ -21,6 +21,7 @@ struct ExpectedUpdate {
     std::uint64_t task = 0;
     std::uint64_t base_version = 0;
     BlockSourcePtr base;
+    std::uint64_t samples = 0;  // that its cluster has, of which it may claim no more; 0: not told
 };
 
 struct CompleteUpdate {

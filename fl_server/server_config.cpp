@@ -69,6 +69,7 @@ void read_client(Fields fields, ClientSettings& client) {
 
 void read_limits(Fields fields, ServerLimits& limits) {
     limits.norm_clip = fields.number("norm_clip", {0, kNumberMax}, limits.norm_clip);
+    limits.weight_max = fields.number("weight_max", {0, kNumberMax}, limits.weight_max);
     limits.norm_max = fields.number("norm_max", {1e-12, kNumberMax}, limits.norm_max);
     const auto integer = [&](const char* key, std::int64_t low, std::int64_t high,
                              std::uint64_t& target) {
@@ -147,9 +148,8 @@ Result<std::map<std::string, std::string>> identity_of(const StrategySettings& s
     const RobustSettings& robust = settings.robust;
     const bool plain = robust.rule == Combine::Rule::kMean;  // then the rest says nothing
     return std::map<std::string, std::string>{
-        {"strategy",
-         fmt::format("{} {} {}", settings.name, settings.parameters.json(kind->rules).dump(),
-                     settings.seed)},
+        {"strategy", fmt::format("{} {} {}", settings.name,
+                                 settings.parameters.json(kind->rules).dump(), settings.seed)},
         {"robust", plain ? robust.name()
                          : fmt::format("{} (trim {}, byzantine {}, keep {})", robust.name(),
                                        robust.trim, robust.byzantine, robust.keep)},
@@ -206,6 +206,7 @@ Result<std::string> config_text(const ServerConfig& config, const std::vector<st
     rest["simulation"] = simulation_json(config.simulation);
     rest["limits"] = {{"norm_clip", limits.norm_clip},
                       {"norm_max", limits.norm_max},
+                      {"weight_max", limits.weight_max},
                       {"samples_max", limits.samples_max},
                       {"staleness_max", limits.staleness_max},
                       {"quarantine_after", limits.quarantine_after},

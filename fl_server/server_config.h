@@ -33,6 +33,7 @@ struct ClientSettings {
 
 // The simulator's; the server's is ServerLimits' own.
 inline constexpr double kSimulatorNormClip = 0;
+inline constexpr double kSimulatorWeightMax = 0;
 
 struct ServerConfig {
     std::vector<StrategySettings> strategies;  // of `strategy:`, one or a list

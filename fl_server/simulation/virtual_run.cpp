@@ -7,6 +7,7 @@
 
 #include "core/check.h"
 #include "core/random.h"
+#include "fl_server/samples_cap.h"
 
 namespace ecopipe {
 namespace {
@@ -33,8 +34,12 @@ VirtualRun::VirtualRun(const ModelLayout& layout, FlatModel start, Population po
       sink_(std::move(sink)),
       bases_{{0, start}} {
     make_aggregator({0, std::move(start), {}, nullptr});
-    for (std::size_t u = 0; u < population_.clients().size(); ++u)
+    std::vector<std::uint64_t> told;
+    for (std::size_t u = 0; u < population_.clients().size(); ++u) {
         client_index_[population_.clients()[u].name] = u;
+        told.push_back(population_.clients()[u].samples.size());
+    }
+    samples_most_ = samples_cap(std::move(told), options_.weight_max);
 }
 
 void VirtualRun::make_aggregator(AggregatorState state) {
@@ -186,6 +191,7 @@ Result<void> VirtualRun::end_task(std::uint64_t id) {
     running_.erase(id);
     ClientFacts facts = population_.facts(task.client);
     facts.latency_s = task.latency_s;
+    facts.samples = std::min(facts.samples, samples_most_);
     auto trained = pool_.trained(id);
     Rng rng(keyed_seed(options_.seed, {kTaskFails, id}));
     if (rng.uniform() < options_.simulation.failure_share)

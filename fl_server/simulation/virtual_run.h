@@ -27,6 +27,7 @@ struct VirtualRunOptions {
     std::uint64_t seed = 0;
     bool test_commits = false;  // every commit is tested at once: the strategy asks for accuracies
     SimulationSettings simulation;
+    double weight_max = 0;  // as ServerLimits has it
 };
 
 struct EvaluationPoint {
@@ -112,6 +113,7 @@ class VirtualRun {
     VirtualRunOptions options_;
     LineSink sink_;
     std::map<std::string, std::size_t> client_index_;
+    std::uint64_t samples_most_;  // that an update counts for
     std::map<std::uint64_t, FlatModel> bases_;
     std::optional<Aggregator> aggregator_;
     std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;

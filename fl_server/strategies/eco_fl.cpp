@@ -187,22 +187,23 @@ class EcoFl : public GroupedRounds {
 };
 
 ParameterRules own_rules() {
-    return {integer_rule("groups", 1, 1000, 3, "at most so many"),
-            number_rule("lambda", 0, 1000, 0.02, "weight of the label distribution against latency"),
-            number_rule("hysteresis", 1e-6, 1000, 0.02, "what a regrouping must gain"),
-            number_rule("reach", 0, 1000, 3, "of a group, in mean deviations of latency"),
-            number_rule("slack", 0, 1000, 0.5, "of a group's reach, in shares of its latency"),
-            number_rule("return_margin", 0, 100, 0.2, "nearer than the reach, to come back"),
-            word_rule("regroup", {"on", "off"}, "on", "whether changed latencies move clients"),
-            word_rule("between", {"asynchronous", "synchronous"}, "asynchronous",
-                      "whether groups wait for one another"),
-            word_rule("mixing", {"delta", "model"}, "delta", "what a group's round is mixed in as"),
-            number_rule("alpha", 1e-6, 10, 1, "mixing weight of a group's round"),
-            word_rule("selection", {"balanced", "random"}, "balanced", "whom a group's round asks"),
-            number_rule("pool", 1, 1000, 3, "balanced: times the candidates it chooses from"),
-            number_rule("profile_every_s", 0.1, 1e9, 60, "of clients in the drop-out group"),
-            number_rule("average", 0, 0.999, 0.9,
-                        "memory of the average of versions that is served; 0: the newest is")};
+    return {
+        integer_rule("groups", 1, 1000, 3, "at most so many"),
+        number_rule("lambda", 0, 1000, 0.02, "weight of the label distribution against latency"),
+        number_rule("hysteresis", 1e-6, 1000, 0.02, "what a regrouping must gain"),
+        number_rule("reach", 0, 1000, 3, "of a group, in mean deviations of latency"),
+        number_rule("slack", 0, 1000, 0.5, "of a group's reach, in shares of its latency"),
+        number_rule("return_margin", 0, 100, 0.2, "nearer than the reach, to come back"),
+        word_rule("regroup", {"on", "off"}, "on", "whether changed latencies move clients"),
+        word_rule("between", {"asynchronous", "synchronous"}, "asynchronous",
+                  "whether groups wait for one another"),
+        word_rule("mixing", {"delta", "model"}, "delta", "what a group's round is mixed in as"),
+        number_rule("alpha", 1e-6, 10, 1, "mixing weight of a group's round"),
+        word_rule("selection", {"balanced", "random"}, "balanced", "whom a group's round asks"),
+        number_rule("pool", 1, 1000, 3, "balanced: times the candidates it chooses from"),
+        number_rule("profile_every_s", 0.1, 1e9, 60, "of clients in the drop-out group"),
+        number_rule("average", 0, 0.999, 0.9,
+                    "memory of the average of versions that is served; 0: the newest is")};
 }
 
 }  // namespace

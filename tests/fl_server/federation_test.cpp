@@ -9,6 +9,7 @@
 #include "core/sha256.h"
 #include "core/strict_json.h"
 #include "fl_server/replay.h"
+#include "fl_server/samples_cap.h"
 #include "fl_server/server_config.h"
 #include "fl_server/strategies/registry.h"
 #include "tests/fl_server/toy_federation.h"
@@ -358,6 +359,82 @@ TEST_F(FederationRun, QuarantineLetsNoOtherTaskThrough) {
         EXPECT_TRUE(verdicts_["d"].back().accepted);
         EXPECT_EQ(federation_->version(), 1U);
     }
+}
+
+TEST_F(FederationRun, AnUpdateClaimsNoMoreSamplesThanItsClusterHas) {
+    options_.rounds = 1;
+    ASSERT_TRUE(open());
+    all_say_hello();
+    const auto claim = [&](const char* cluster, std::uint64_t samples) {
+        const std::string bytes = trained(cluster, 0);
+        UpdateSlice slice = announcement(tasks_.at(cluster), bytes);
+        tasks_.erase(cluster);
+        slice.samples = samples;
+        upload(cluster, slice, bytes);
+        return verdicts_[cluster].back().reason;
+    };
+    EXPECT_EQ(claim("b", 101), "it claims 101 samples, expected 1 to 100");
+    EXPECT_EQ(claim("c", 100), "");
+    turn([&] { ASSERT_TRUE(federation_->hello({"d", 0, 0, {}}, tasks_.at("d").sequence)); });
+    EXPECT_EQ(claim("d", 101), "");
+}
+
+TEST_F(FederationRun, WhoHasFarMoreThanTheOthersCountsForTenTimesTheMedian) {
+    options_.rounds = 2;
+    options_.keep_updates = true;
+    const auto outcome = [&](std::uint64_t samples, double weight_max, bool restarts = false) {
+        fs::remove_all(directory_);
+        tasks_.clear();
+        options_.limits.weight_max = weight_max;
+        EXPECT_TRUE(open());
+        const auto hello = [&](const std::set<std::string>& names) {
+            turn([&] {
+                for (const std::string& name : names)
+                    ASSERT_TRUE(
+                        federation_->hello({name, 0, name == "d" ? samples : 100, {}},
+                                           tasks_.contains(name) ? tasks_.at(name).sequence : 0));
+            });
+        };
+        hello(clusters_);
+        for (int round = 0; round < 2; ++round)
+            for (const std::string& name : clusters_) {
+                if (restarts) {  // the others have not come back yet
+                    EXPECT_TRUE(open());
+                    hello({name});
+                }
+                const Task task = tasks_.at(name);
+                tasks_.erase(name);
+                const std::string bytes = trained(name, task.base_version);
+                UpdateSlice slice = announcement(task, bytes);
+                if (name == "d") slice.samples = samples;
+                upload(name, slice, bytes);
+                if (restarts) hello(clusters_);
+            }
+        EXPECT_TRUE(federation_->finished());
+        return *federation_->global();
+    };
+    const std::string expected = outcome(1000, 0);
+    EXPECT_TRUE(outcome(1000, 10) == expected);
+    EXPECT_TRUE(outcome(1'000'000, 0) != expected);
+    for (const bool restarts : {false, true}) {
+        EXPECT_TRUE(outcome(1'000'000, 10, restarts) == expected);
+        EXPECT_NE(rounds().find("\"samples\":1300"), std::string::npos) << rounds();
+        const auto replayed = replay_journal(options_.state_directory, directory_ / "replay");
+        ASSERT_TRUE(replayed) << replayed.error().message;
+        EXPECT_EQ(replayed->versions, 2U);
+        EXPECT_EQ(replayed->different, 0U);
+    }
+}
+
+TEST(SamplesCap, IsTimesTheLowerMedianOfWhoTells) {
+    EXPECT_EQ(samples_cap({5, 1000000, 7}, 10), 70U);
+    EXPECT_EQ(samples_cap({5, 1000000}, 10), 50U);
+    EXPECT_EQ(samples_cap({0, 0, 8}, 2.5), 20U);
+    EXPECT_EQ(samples_cap({1}, 0.1), 1U);
+    EXPECT_EQ(samples_cap({0, 0}, 10), UINT64_MAX);
+    EXPECT_EQ(samples_cap({}, 10), UINT64_MAX);
+    EXPECT_EQ(samples_cap({5, 6, 7}, 0), UINT64_MAX);
+    EXPECT_EQ(samples_cap({UINT64_MAX}, 1e15), UINT64_MAX);
 }
 
 TEST_F(FederationRun, SlicesMakeAnUpdateOnlyWhenAllAreThere) {

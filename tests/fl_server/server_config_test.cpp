@@ -12,7 +12,7 @@ TEST(ServerConfig, ReadsWhatIsThereAndKeepsTheRestAtDefaults) {
         "robust: {rule: trimmed_mean, trim: 0.1}\n"
         "client: {epochs: 3, optimizer: adam, lr: 0.001, mu: 0.1, clip: 5}\n"
         "simulation: {bands: [{low_s: 1, high_s: 2}], labels: tied}\n"
-        "limits: {norm_clip: 7}\n",
+        "limits: {norm_clip: 7, weight_max: 3}\n",
         "server.yaml");
     ASSERT_TRUE(config) << config.error().message;
     const auto eco = config->strategy("eco-fl");
@@ -22,6 +22,7 @@ TEST(ServerConfig, ReadsWhatIsThereAndKeepsTheRestAtDefaults) {
     EXPECT_EQ(eco->robust.rule, Combine::Rule::kTrimmedMean);
     EXPECT_EQ(config->strategy("fedavg")->parameters.word("late"), "drop");
     EXPECT_EQ(config->limits.norm_clip, 7);
+    EXPECT_EQ(config->limits.weight_max, 3);
     EXPECT_EQ(config->simulation.bands.size(), 1U);
     EXPECT_EQ(config->client_settings.pairs(0.05).size(), 5U);
 }

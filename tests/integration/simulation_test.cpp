@@ -50,7 +50,7 @@ TEST(Simulation, BytesDependOnTheSeedAlone) {
     const TemporaryDirectory directory;
     const Finished one = run(flags(directory, "one", "1"), kDeadlineS);
     ASSERT_EQ(one.code, 0) << one.err;
-    EXPECT_NE(one.out.find("norm clipping: off"), std::string::npos) << one.out;
+    EXPECT_NE(one.out.find("norm clipping: off, weight cap: off"), std::string::npos) << one.out;
     const Finished three = run(flags(directory, "three", "3"), kDeadlineS);
     ASSERT_EQ(three.code, 0) << three.err;
     for (const std::string& file : kFiles)

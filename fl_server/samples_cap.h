@@ -1,0 +1,15 @@
+#pragma once
+// How much one cluster may count for beside the others. Pure.
+
+#include <cstdint>
+#include <vector>
+
+namespace ecopipe {
+
+// The most samples that one update counts for: `weight_max` times the median of `told`, the samples
+// that each cluster says it has. Of an even number it is the lower of the two in the middle, so
+// that one of two clusters cannot raise it. Who has told nothing (0) is left out; without anybody,
+// or with `weight_max` 0, there is no limit. At least 1.
+[[nodiscard]] std::uint64_t samples_cap(std::vector<std::uint64_t> told, double weight_max);
+
+}  // namespace ecopipe
