@@ -60,6 +60,34 @@ ECOPIPE_VECTOR_CLONES Totals measure_f64(const double* update, const double* bas
     return measure_values(update, base, n);
 }
 
+// A counter counts batches; no task trains so many.
+constexpr std::uint64_t kCountStepMax = std::uint64_t{1} << 40;
+
+std::uint64_t largest_step(const std::byte* update, const std::byte* base, std::size_t n) {
+    std::uint64_t largest = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+        std::int64_t u = 0;
+        std::int64_t b = 0;
+        std::memcpy(&u, update + i * sizeof u, sizeof u);
+        std::memcpy(&b, base + i * sizeof b, sizeof b);
+        const auto step =
+            static_cast<std::uint64_t>(std::max(u, b)) - static_cast<std::uint64_t>(std::min(u, b));
+        largest = std::max(largest, step);
+    }
+    return largest;
+}
+
+// The least value below 0 that training cannot have made, or 0. Batch norm mixes its running
+// variance with variances of batches, so who starts from one that a sum of deltas brought below 0
+// may leave it there, but not lower.
+template <class T>
+double least_variance(const T* update, const T* base, std::size_t n) {
+    T least = 0;
+    for (std::size_t i = 0; i < n; ++i)
+        if (update[i] < base[i]) least = std::min(least, update[i]);
+    return static_cast<double>(least);
+}
+
 }  // namespace
 
 void UpdateMeasure::add(const UpdateMeasure& other) {
@@ -76,17 +104,26 @@ UpdateCheck::UpdateCheck(const ModelLayout& layout, BlockSourcePtr base, std::si
 }
 
 Result<void> UpdateCheck::check(const Block& block, const std::byte* update) {
-    if (layout_.kind(block) == StateKind::kInteger) return {};
     const DType dtype = layout_.dtype(block);
+    const StateKind kind = layout_.kind(block);
+    if (kind == StateKind::kInteger && dtype != DType::kI64) return {};  // too narrow to leap
     auto base = base_->read(block.offset, block.bytes, dtype_bytes(dtype), scratch_);
     if (!base) return fail(ExitCode::kRunFailed, base.error().message);
     const auto* before = base->data();
+    const std::string& tensor = layout_.tensors()[block.tensor].name;
+    const std::string name = printable(tensor);
+    if (kind == StateKind::kInteger) {
+        const std::uint64_t step = largest_step(update, before, block.elements);
+        if (step <= kCountStepMax) return {};
+        return fail(ExitCode::kBadFile,
+                    fmt::format("tensor {} moves a count by {}, expected at most {}", name, step,
+                                kCountStepMax));
+    }
     const Totals totals = dtype == DType::kF64
                               ? measure_f64(reinterpret_cast<const double*>(update),
                                             reinterpret_cast<const double*>(before), block.elements)
                               : measure_f32(reinterpret_cast<const float*>(update),
                                             reinterpret_cast<const float*>(before), block.elements);
-    const std::string name = printable(layout_.tensors()[block.tensor].name);
     if (std::isnan(totals.largest))
         return fail(ExitCode::kBadFile,
                     fmt::format("tensor {} has a value that is not finite", name));
@@ -94,7 +131,19 @@ Result<void> UpdateCheck::check(const Block& block, const std::byte* update) {
         return fail(ExitCode::kBadFile,
                     fmt::format("tensor {} moves a value by {:g}, expected at most {:g}", name,
                                 totals.largest, kDeltaMax));
-    if (layout_.kind(block) == StateKind::kParameter) {
+    if (kind == StateKind::kBuffer && tensor.ends_with("running_var")) {
+        const double least =
+            dtype == DType::kF64
+                ? least_variance(reinterpret_cast<const double*>(update),
+                                 reinterpret_cast<const double*>(before), block.elements)
+                : least_variance(reinterpret_cast<const float*>(update),
+                                 reinterpret_cast<const float*>(before), block.elements);
+        if (least < 0)
+            return fail(
+                ExitCode::kBadFile,
+                fmt::format("tensor {} has the variance {:g}, expected 0 or more", name, least));
+    }
+    if (kind == StateKind::kParameter) {
         measure_.squared_norm += totals.squares;
         measure_.parameter_max = std::max(measure_.parameter_max, totals.largest);
     } else {

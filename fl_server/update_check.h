@@ -1,6 +1,7 @@
 #pragma once
 // Measures one update against its base while its bytes stream by: every value finite, how far the
-// farthest element moved, the norm of the parameters' delta. Pure.
+// farthest element moved, no variance below 0, no counter that leaps, the norm of the parameters'
+// delta. Pure.
 
 #include <cstddef>
 #include <span>

@@ -64,6 +64,45 @@ TEST(UpdateCheck, RefusesWhatIsNotFiniteOrMovesTooFarWhereverItIs) {
     }
 }
 
+// What is outside the norm is bounded all the same.
+TEST(UpdateCheck, RefusesBuffersAndCountersThatNoTrainingMakes) {
+    const ModelLayout layout =
+        ModelLayout::create({{"bn.running_mean", DType::kF32, {2}, StateKind::kBuffer, 0},
+                             {"bn.running_var", DType::kF64, {2}, StateKind::kBuffer, 0},
+                             {"bn.num_batches_tracked", DType::kI64, {}, StateKind::kInteger, 0}})
+            .value();
+    struct Buffers {
+        float mean[2];
+        double var[2];
+        std::int64_t batches;
+    };
+    static_assert(sizeof(Buffers) == 32);
+    const auto problem = [&](const Buffers& update, const Buffers& base) {
+        const auto bytes = [](const Buffers& b) {
+            return memory_source(
+                std::make_shared<const std::string>(reinterpret_cast<const char*>(&b), sizeof b));
+        };
+        const auto measured = measure_update(layout, *bytes(update), bytes(base));
+        return measured ? std::string() : measured.error().message;
+    };
+    const Buffers base{{0, 1}, {1, 1}, 100};
+    EXPECT_EQ(problem({{0, -1}, {0, 2}, 200}, base), "");
+    EXPECT_EQ(problem({{0, 2e9F}, {1, 1}, 100}, base),
+              "tensor bn.running_mean moves a value by 2e+09, expected at most 1.07374e+09");
+    EXPECT_EQ(problem({{0, 1}, {1, -0.001}, 100}, base),
+              "tensor bn.running_var has the variance -0.001, expected 0 or more");
+    constexpr std::int64_t kJump = std::int64_t{1} << 40;
+    EXPECT_EQ(problem({{0, 1}, {1, 1}, 100 + kJump}, base), "");
+    EXPECT_EQ(problem({{0, 1}, {1, 1}, 101 + kJump}, base),
+              "tensor bn.num_batches_tracked moves a count by 1099511627777, expected at most "
+              "1099511627776");
+    for (const std::int64_t lie : {99 - kJump, INT64_MAX, INT64_MIN})
+        EXPECT_NE(problem({{0, 1}, {1, 1}, lie}, base), "");
+    EXPECT_NE(problem({{0, 1}, {1, 1}, INT64_MAX}, {{0, 1}, {1, 1}, INT64_MIN}), "");
+    // Rounding may have left the base a little below 0: whoever starts there is no liar.
+    EXPECT_EQ(problem({{0, 1}, {-1e-13, 1}, 100}, {{0, 1}, {-1e-12, 1}, 100}), "");
+}
+
 TEST(ModelLayout, RefusesWhatCannotBeAveraged) {
     EXPECT_FALSE(ModelLayout::create({}));
     EXPECT_FALSE(ModelLayout::create({{"h", DType::kF16, {2}, StateKind::kParameter, 0}}));
