@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::size_t kEventsPerSnapshot = 1000;
 constexpr std::size_t kRecentRounds = 100;
+constexpr std::size_t kReasonsMax = 8;  // of one cluster in one line of rounds.jsonl
 
 }  // namespace
 
@@ -104,8 +105,7 @@ Result<void> Federation::feed(const StrategyEvent& event) {
         ++events_since_snapshot_;
     }
     note(event);
-    return obey(strategy_->on(clock_s_, event),
-                std::holds_alternative<strategy_event::Tick>(event));
+    return obey(strategy_->on(clock_s_, event));
 }
 
 void Federation::note(const StrategyEvent& event) {
@@ -130,7 +130,7 @@ void Federation::note(const StrategyEvent& event) {
         ++s.updates;
         close_task(admitted->facts.cluster);
     } else if (const auto* failed = std::get_if<Failed>(&event)) {
-        rejected_[failed->cluster] = failed->reason;
+        note_rejected(failed->cluster, failed->reason);
         close_task(failed->cluster);
     } else if (std::holds_alternative<Committed>(event)) {
         awaiting_.reset();
@@ -221,9 +221,7 @@ Result<std::optional<Intake::Announced>> Federation::announce(const std::string&
     }
     const auto task = tasks_.find(slice.sequence);
     if (task == tasks_.end() || task->second.cluster != cluster) {
-        // Of another server's life, or invented: nothing of this federation is touched.
-        send_verdict(cluster, slice.sequence, false,
-                     fmt::format("task {} is not this cluster's", slice.sequence));
+        ECOPIPE_RETURN_IF_ERROR(refuse_unknown(cluster, slice.sequence));
         return Answer();
     }
     const std::uint64_t staleness = version() - task->second.base_version;
@@ -281,6 +279,30 @@ Result<void> Federation::reject(const std::string& cluster, const UpdateSlice& s
     row.state = UpdateState::kRejected;
     row.reason = reason;
     ECOPIPE_RETURN_IF_ERROR(journal_.add_update(row));
+    ECOPIPE_RETURN_IF_ERROR(count_rejection(cluster, slice.sequence, reason));
+    return feed(strategy_event::Failed{cluster, reason});
+}
+
+// A task of another server's life, or an invented one, whose row in the journal may be another
+// cluster's. The task that the cluster does have stays open unless this puts it in quarantine.
+Result<void> Federation::refuse_unknown(const std::string& cluster, std::uint64_t task) {
+    const std::string reason = fmt::format("task {} is not this cluster's", task);
+    Site& s = site(cluster);
+    if (std::exchange(s.unknown_task, task) == task) {  // another slice of it
+        send_verdict(cluster, task, false, reason);
+        return {};
+    }
+    ECOPIPE_RETURN_IF_ERROR(count_rejection(cluster, task, reason));
+    if (!s.record.quarantined || s.task == 0) {
+        note_rejected(cluster, reason);
+        return {};
+    }
+    intake_.abandon(s.task);
+    return feed(strategy_event::Failed{cluster, reason});
+}
+
+Result<void> Federation::count_rejection(const std::string& cluster, std::uint64_t task,
+                                         const std::string& reason) {
     Site& s = site(cluster);
     ++s.record.rejections;
     ++s.record.in_a_row;
@@ -289,12 +311,25 @@ Result<void> Federation::reject(const std::string& cluster, const UpdateSlice& s
     const bool now_quarantined = after > 0 && s.record.in_a_row >= after && !s.record.quarantined;
     if (now_quarantined) s.record.quarantined = true;
     ECOPIPE_RETURN_IF_ERROR(journal_.set_site(s.record));
-    log_warn("rejected the update of {} for task {}: {}{}", cluster, slice.sequence, reason,
+    log_warn("rejected the update of {} for task {}: {}{}", cluster, task, reason,
              now_quarantined ? "; the cluster is in quarantine now" : "");
-    send_verdict(cluster, slice.sequence, false, reason);
+    send_verdict(cluster, task, false, reason);
     // It leaves before its task goes back, or the strategy would give it the next one.
-    if (now_quarantined && s.joined) ECOPIPE_RETURN_IF_ERROR(feed(strategy_event::Left{cluster}));
-    return feed(strategy_event::Failed{cluster, reason});
+    if (now_quarantined && s.joined) return feed(strategy_event::Left{cluster});
+    return {};
+}
+
+void Federation::note_rejected(const std::string& cluster, const std::string& reason) {
+    constexpr std::string_view kBetween = "; ";
+    std::string& reasons = rejected_[cluster];
+    if (reasons.find(reason) != std::string::npos) return;  // once more says no more
+    std::size_t count = reasons.empty() ? 0 : 1;
+    for (std::size_t at = reasons.find(kBetween); at != std::string::npos;
+         at = reasons.find(kBetween, at + 1))
+        ++count;
+    if (count >= kReasonsMax) return;
+    if (count > 0) reasons += kBetween;
+    reasons += reason;
 }
 
 // Of those who take part as the strategy knows it, which a restart does not change.
@@ -349,7 +384,7 @@ Result<void> Federation::admit_update(const std::string& cluster, const Complete
 
 // ---- what the strategy decides
 
-Result<void> Federation::obey(const StrategyDecisions& decisions, bool from_tick) {
+Result<void> Federation::obey(const StrategyDecisions& decisions) {
     for (const StrategyDecision& decision : decisions) {
         if (const auto* task = std::get_if<strategy_decision::Assign>(&decision)) {
             ECOPIPE_RETURN_IF_ERROR(assign(*task));
@@ -364,7 +399,7 @@ Result<void> Federation::obey(const StrategyDecisions& decisions, bool from_tick
                 log_info("cluster {} goes from group {} to {}", move->cluster, move->from,
                          move->to);
         } else if (const auto* made = std::get_if<strategy_decision::Commit>(&decision)) {
-            ECOPIPE_RETURN_IF_ERROR(commit(*made, from_tick));
+            ECOPIPE_RETURN_IF_ERROR(commit(*made));
         } else if (const auto* wake = std::get_if<strategy_decision::Wake>(&decision)) {
             wake_at_s_ = wake->at_s;
         }

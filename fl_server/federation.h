@@ -130,6 +130,7 @@ class Federation {
         std::uint64_t staleness = 0;  // of its last update
         std::uint64_t updates = 0;    // admitted
         bool degraded = false;
+        std::uint64_t unknown_task = 0;  // the last one it spoke of that is not its own
     };
     struct OpenTask {
         std::string cluster;
@@ -152,17 +153,22 @@ class Federation {
     // Feeds the strategy and obeys it; journals the event unless it is being replayed.
     [[nodiscard]] Result<void> feed(const StrategyEvent& event);
     void note(const StrategyEvent& event);  // what the event itself changes here
-    [[nodiscard]] Result<void> obey(const StrategyDecisions& decisions, bool from_tick);
+    [[nodiscard]] Result<void> obey(const StrategyDecisions& decisions);
     [[nodiscard]] Result<void> assign(const strategy_decision::Assign& assign);
     [[nodiscard]] Result<void> fold(const Fold& fold);
-    [[nodiscard]] Result<void> commit(const strategy_decision::Commit& commit, bool from_tick);
+    [[nodiscard]] Result<void> commit(const strategy_decision::Commit& commit);
     [[nodiscard]] Result<std::string> round_line(const strategy_decision::Commit& commit,
-                                                 std::uint64_t version, bool from_tick);
+                                                 std::uint64_t version);
     [[nodiscard]] Result<void> after_commit();
     [[nodiscard]] Result<void> publish();  // what is served now
     [[nodiscard]] Result<void> delete_finished();
     [[nodiscard]] Result<void> reject(const std::string& cluster, const UpdateSlice& slice,
                                       const std::string& reason);
+    // Tells the cluster and counts it; with too many in a row it leaves for the quarantine.
+    [[nodiscard]] Result<void> count_rejection(const std::string& cluster, std::uint64_t task,
+                                               const std::string& reason);
+    [[nodiscard]] Result<void> refuse_unknown(const std::string& cluster, std::uint64_t task);
+    void note_rejected(const std::string& cluster, const std::string& reason);
     [[nodiscard]] Result<void> admit_update(const std::string& cluster,
                                             const CompleteUpdate& update);
     // The most samples that an update counts for now.
@@ -193,7 +199,7 @@ class Federation {
     std::optional<double> wake_at_s_;
     std::optional<std::uint64_t> awaiting_;  // committed, the strategy not yet told
     std::string awaiting_line_;
-    std::map<std::string, std::string> rejected_;  // since the last commit
+    std::map<std::string, std::string> rejected_;  // since the last commit, reasons joined
     std::map<std::string, std::string> dropped_;
     std::uint64_t bytes_in_ = 0;
     double round_started_s_ = 0;

@@ -9,7 +9,7 @@
 
 namespace ecopipe {
 
-Result<void> Federation::commit(const strategy_decision::Commit& commit, bool from_tick) {
+Result<void> Federation::commit(const strategy_decision::Commit& commit) {
     ECOPIPE_ASSIGN_OR_RETURN(const Aggregator::Committed made, aggregator_->commit(commit.recipe));
     global_sha256_ = made.sha256;
     ECOPIPE_RETURN_IF_ERROR(models_.write(made.version, *global()));
@@ -31,7 +31,7 @@ Result<void> Federation::commit(const strategy_decision::Commit& commit, bool fr
     std::vector<std::uint32_t> slots;
     for (const Recipe::Close& close : commit.recipe.close) slots.push_back(close.slot);
     ECOPIPE_RETURN_IF_ERROR(journal_.close_folds(slots, made.version));
-    ECOPIPE_ASSIGN_OR_RETURN(row.line, round_line(commit, made.version, from_tick));
+    ECOPIPE_ASSIGN_OR_RETURN(row.line, round_line(commit, made.version));
     ECOPIPE_RETURN_IF_ERROR(journal_.add_version(row));
     rejected_.clear();
     dropped_.clear();
@@ -45,7 +45,7 @@ Result<void> Federation::commit(const strategy_decision::Commit& commit, bool fr
 
 // What is known when the version is made; an evaluation on the server's data comes later.
 Result<std::string> Federation::round_line(const strategy_decision::Commit& commit,
-                                           std::uint64_t version, bool from_tick) {
+                                           std::uint64_t version) {
     ECOPIPE_ASSIGN_OR_RETURN(const auto updates, journal_.updates_in(version));
     std::uint64_t samples = 0;
     double weight = 0;
@@ -66,11 +66,8 @@ Result<std::string> Federation::round_line(const strategy_decision::Commit& comm
                                   {"accuracy", update.eval_accuracy},
                                   {"loss", update.eval_loss}};
     }
-    // The deadline ended the round: whoever trains the same version for the same group was late.
-    if (from_tick)
-        for (const auto& [number, task] : tasks_)
-            if (task.group == commit.group && task.base_version + 1 == version)
-                rejected_.emplace(task.cluster, "no update before the round's deadline");
+    for (const std::string& cluster : commit.late)
+        note_rejected(cluster, "no update before the round's deadline");
     OrderedJson line{{"round", version},
                      {"wall_s", clock_s_ - round_started_s_},
                      {"strategy", strategy_->name()},

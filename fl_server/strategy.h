@@ -79,6 +79,7 @@ struct Commit {
     std::uint32_t group = 0;
     std::vector<std::string> clusters;  // that contributed
     Recipe recipe;
+    std::vector<std::string> late;  // owed an update still when a deadline ended their round
 };
 struct Wake {
     double at_s = 0;

@@ -38,7 +38,7 @@ class FedAsync : public AlwaysBusy {
         recipe.next = {Term{Term::Source::kGlobal, 0, 0, "", 1 - share},
                        Term{Term::Source::kBase, update.base_version, 0, "", share},
                        Term{Term::Source::kDelta, 0, 0, "", share}};
-        commit({0, {update.cluster}, std::move(recipe)});
+        commit({0, {update.cluster}, std::move(recipe), {}});
     }
 
     void save_more(Json& state) const override {

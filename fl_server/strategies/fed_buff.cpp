@@ -34,7 +34,7 @@ class FedBuff : public AlwaysBusy {
         Recipe recipe;
         recipe.close = {*close};
         recipe.next = {Term{}, Term{Term::Source::kDelta, 0, 0, "", lr_}};
-        commit({0, std::move(clusters), std::move(recipe)});
+        commit({0, std::move(clusters), std::move(recipe), {}});
     }
 
     void save_more(Json& state) const override {

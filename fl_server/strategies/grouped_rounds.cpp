@@ -79,8 +79,10 @@ void GroupedRounds::start_round(std::uint32_t g) {
 }
 
 bool GroupedRounds::close_round(std::uint32_t g, std::vector<ClosedRound>& closed,
-                                std::vector<std::string>& clusters) {
+                                strategy_decision::Commit& commit) {
     Group& group = groups_[g];
+    const std::vector<std::string> late = group.round.late(now());
+    commit.late.insert(commit.late.end(), late.begin(), late.end());
     group.round.close();
     const double samples = std::exchange(group.samples, 0);
     if (group.slot.count() == 0) return false;
@@ -90,18 +92,24 @@ bool GroupedRounds::close_round(std::uint32_t g, std::vector<ClosedRound>& close
     if (!close) return false;
     const std::uint64_t base = group.round.version();
     closed.push_back({g, *close, base, version() - base, samples});
-    clusters.insert(clusters.end(), names.begin(), names.end());
+    commit.clusters.insert(commit.clusters.end(), names.begin(), names.end());
     return true;
+}
+
+void GroupedRounds::finish(strategy_decision::Commit made, const std::vector<ClosedRound>& closed) {
+    made.group = closed.front().group;
+    std::sort(made.clusters.begin(), made.clusters.end());
+    made.recipe = recipe(closed);
+    commit(std::move(made));
 }
 
 void GroupedRounds::close_each() {
     for (std::uint32_t g = 0; g < groups_.size(); ++g) {
         if (!groups_[g].round.over(now())) continue;
         std::vector<ClosedRound> closed;
-        std::vector<std::string> clusters;
-        if (!close_round(g, closed, clusters)) continue;
-        std::sort(clusters.begin(), clusters.end());
-        commit({g, std::move(clusters), recipe(closed)});
+        strategy_decision::Commit made;
+        if (!close_round(g, closed, made)) continue;
+        finish(std::move(made), closed);
         return;
     }
 }
@@ -112,12 +120,10 @@ void GroupedRounds::close_together() {
     });
     if (running) return;
     std::vector<ClosedRound> closed;
-    std::vector<std::string> clusters;
+    strategy_decision::Commit made;
     for (std::uint32_t g = 0; g < groups_.size(); ++g)
-        if (groups_[g].round.open()) close_round(g, closed, clusters);
-    if (closed.empty()) return;
-    std::sort(clusters.begin(), clusters.end());
-    commit({closed.front().group, std::move(clusters), recipe(closed)});
+        if (groups_[g].round.open()) close_round(g, closed, made);
+    if (!closed.empty()) finish(std::move(made), closed);
 }
 
 void GroupedRounds::advance() {

@@ -56,8 +56,10 @@ class GroupedRounds : public SerialStrategy {
     };
     [[nodiscard]] std::size_t share(std::uint32_t group, std::size_t idle) const;
     void start_round(std::uint32_t group);
+    // Adds it to the commit unless it has no update to use.
     bool close_round(std::uint32_t group, std::vector<ClosedRound>& closed,
-                     std::vector<std::string>& clusters);
+                     strategy_decision::Commit& commit);
+    void finish(strategy_decision::Commit made, const std::vector<ClosedRound>& closed);
     void close_each();
     void close_together();
 

@@ -53,6 +53,11 @@ bool SyncRound::over(double now_s) const {
     return open_ && (answered_ >= target_ || owed_.empty() || now_s >= deadline_s_);
 }
 
+std::vector<std::string> SyncRound::late(double now_s) const {
+    if (!open_ || now_s < deadline_s_ || answered_ >= target_) return {};
+    return {owed_.begin(), owed_.end()};
+}
+
 std::optional<double> SyncRound::deadline() const {
     return open_ ? std::optional(deadline_s_) : std::nullopt;
 }

@@ -34,6 +34,8 @@ class SyncRound {
     bool answer(const std::string& cluster, std::uint64_t base_version);
     void give_up(const std::string& cluster) { owed_.erase(cluster); }
     [[nodiscard]] bool over(double now_s) const;
+    // Who owes an update still although its deadline has come, in name order.
+    [[nodiscard]] std::vector<std::string> late(double now_s) const;
     void close() { open_ = false; }
 
     [[nodiscard]] std::uint64_t version() const { return version_; }  // that it trains from

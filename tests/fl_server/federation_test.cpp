@@ -1,5 +1,6 @@
 #include "fl_server/federation.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -265,6 +266,70 @@ TEST_F(FederationRun, HalfAnUpdateOrNoneIsLeftOutAtTheDeadline) {
                   std::string::npos)
             << rounds();
     }
+}
+
+// An update that comes just after the deadline ends the round as well as the tick does.
+TEST_F(FederationRun, WhoIsLateIsNamedHoweverTheRoundEnds) {
+    options_.rounds = 1;
+    ASSERT_TRUE(open());
+    all_say_hello();
+    answer("a");
+    now_s_ += 10;
+    answer("b");
+    ASSERT_TRUE(federation_->finished());
+    const auto line = parse_json(rounds(), "rounds.jsonl");
+    EXPECT_EQ(line->at("clusters"), Json::array({"a", "b"}));
+    const char* late = "no update before the round's deadline";
+    EXPECT_EQ(line->at("rejected"), Json({{"c", late}, {"d", late}}));
+}
+
+TEST_F(FederationRun, EveryReasonOfARoundIsInItsLine) {
+    strategy_ = "fedasync";
+    options_.rounds = 1;
+    options_.limits.quarantine_after = 0;
+    ASSERT_TRUE(open());
+    all_say_hello();
+    for (std::uint64_t lie = 0; lie < 20; ++lie) {
+        UpdateSlice slice = announcement(tasks_.at("d"), trained("d", 0));
+        tasks_.erase("d");
+        if (lie % 2 == 0)
+            slice.samples = 0;
+        else
+            slice.base_version = lie;
+        upload("d", slice, "");
+    }
+    answer("a");
+    std::string expected = "it claims 0 samples, expected 1 to 100";
+    for (const int version : {1, 3, 5, 7, 9, 11, 13})
+        expected += fmt::format("; it starts from version {}, expected 0", version);
+    EXPECT_EQ(parse_json(rounds(), "rounds.jsonl")->at("rejected"), Json({{"d", expected}}));
+}
+
+TEST_F(FederationRun, ATaskOfAnotherIsCountedAgainstWhoSpeaksOfIt) {
+    options_.rounds = 1;
+    options_.limits.quarantine_after = 3;
+    ASSERT_TRUE(open());
+    all_say_hello();
+    const auto speak = [&](std::uint64_t task) {
+        UpdateSlice slice = announcement(tasks_.at("d"), trained("d", 0));
+        slice.sequence = task;
+        upload("d", slice, "");
+        return federation_->view().sites[3];
+    };
+    const std::uint64_t others = tasks_.at("a").sequence;
+    EXPECT_EQ(speak(others).rejections, 1U);
+    EXPECT_EQ(speak(others).rejections, 1U) << "another slice of the same update";
+    EXPECT_EQ(speak(1000).rejections, 2U);
+    const SiteView third = speak(1001);
+    EXPECT_TRUE(third.quarantined);
+    EXPECT_EQ(third.task, 0U) << "the round waits for it";
+    tasks_.erase("d");
+    for (const char* name : {"a", "b", "c"}) answer(name);
+    ASSERT_TRUE(federation_->finished());
+    EXPECT_EQ(parse_json(rounds(), "rounds.jsonl")->at("rejected").at("d"),
+              fmt::format("task {} is not this cluster's; task 1000 is not this cluster's; "
+                          "task 1001 is not this cluster's",
+                          others));
 }
 
 TEST_F(FederationRun, TheSameUpdateTwiceCountsOnce) {

@@ -208,6 +208,24 @@ TEST(FedAt, RecombinesStoredTiersWithMirroredCounts) {
     EXPECT_FLOAT_EQ(desk.global(), (1.0F / 3) * 2 + (2.0F / 3) * 6);
 }
 
+TEST(FedAt, TheDeadlineOfATierNamesItsLateAfterOthersHaveCommitted) {
+    Desk desk(settings("fedat", {{"tiers", 2}, {"min_clients", 4}, {"deadline_s", 10}}));
+    desk.join("fast-1", 1);
+    desk.join("fast-2", 1);
+    desk.join("slow-1", 10);
+    desk.join("slow-2", 10);
+    desk.deliver("fast-1", 1);
+    desk.now_s = 1;
+    desk.deliver("fast-2", 1);
+    ASSERT_EQ(desk.version(), 1U);
+    EXPECT_TRUE(desk.commits.back().late.empty());
+    desk.deliver("slow-1", 1);
+    desk.wait_until(10);  // the fast tier's second round has a second left
+    ASSERT_EQ(desk.version(), 2U);
+    EXPECT_EQ(desk.commits.back().clusters, (std::vector<std::string>{"slow-1"}));
+    EXPECT_EQ(desk.commits.back().late, (std::vector<std::string>{"slow-2"}));
+}
+
 TEST(FedAt, SharesThoseAtWorkAmongTiers) {
     Desk desk(settings("fedat", {{"tiers", 2}, {"min_clients", 8}, {"clients_per_round", 4}}));
     for (int i = 0; i < 8; ++i) desk.join("c" + std::to_string(i), 1 + i);
