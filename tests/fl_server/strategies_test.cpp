@@ -162,6 +162,32 @@ TEST(FedAsync, MixesEachUpdateByItsStaleness) {
     EXPECT_FLOAT_EQ(desk.global(), 0.75F * 2 + 0.25F * 8);
 }
 
+// Each from version 0, mixed in one after another: tau is 0, 1, 2, ...
+TEST(FedAsync, ConstAndHingeThroughTheMix) {
+    const auto after = [](std::map<std::string, Json> values) {
+        values["alpha"] = 0.5;
+        values["min_clients"] = 4;
+        Desk desk(settings("fedasync", values), 0);
+        for (const char* name : {"a", "b", "c", "d"}) desk.join(name);
+        std::vector<float> models;
+        for (const char* name : {"a", "b", "c", "d"}) {
+            EXPECT_EQ(desk.assigned.at(name), 0U);
+            desk.deliver(name, 8);
+            models.push_back(desk.global());
+        }
+        return models;
+    };
+    // a_t = 1/2 always: 4, (4 + 8) / 2, (6 + 8) / 2, (7 + 8) / 2.
+    EXPECT_EQ(after({{"staleness", "const"}}), (std::vector<float>{4, 6, 7, 7.5F}));
+    // Free up to tau = 1, then 1 / (a (tau - b) + 1) with a = 3: 1/4 and 1/7 of alpha.
+    const std::vector<float> hinge =
+        after({{"staleness", "hinge"}, {"staleness_a", 3}, {"staleness_b", 1}});
+    EXPECT_FLOAT_EQ(hinge[0], 4);
+    EXPECT_FLOAT_EQ(hinge[1], 6);
+    EXPECT_FLOAT_EQ(hinge[2], 6 + (8 - 6) / 8.0F);           // 6.25
+    EXPECT_FLOAT_EQ(hinge[3], 6.25F + (8 - 6.25F) / 14.0F);  // 6.375
+}
+
 TEST(FedAsync, KeepsSoManyAtWorkAndDropsTheTooStale) {
     Desk desk(
         settings("fedasync", {{"clients_per_round", 2}, {"max_staleness", 1}, {"min_clients", 4}}));
@@ -206,6 +232,25 @@ TEST(FedAt, RecombinesStoredTiersWithMirroredCounts) {
     EXPECT_FLOAT_EQ(desk.global(), 2);
     desk.deliver("slow", 6);  // from version 0: its tier's model is 6. T = (2, 1)
     EXPECT_FLOAT_EQ(desk.global(), (1.0F / 3) * 2 + (2.0F / 3) * 6);
+}
+
+// Tier 1 of 0, 1, 2 says nothing yet: the mirror runs over tiers 0 and 2.
+TEST(FedAt, ATierThatIsSilentHasNoPartInTheMirror) {
+    Desk desk(settings("fedat", {{"tiers", 3}, {"min_clients", 3}}));
+    desk.join("fast", 1);
+    desk.join("silent", 10);
+    desk.join("slow", 100);
+    for (const auto& [name, tier] :
+         std::map<std::string, std::uint32_t>{{"fast", 0}, {"silent", 1}, {"slow", 2}})
+        ASSERT_EQ(desk.group.at(name), tier) << name;
+    for (int i = 0; i < 3; ++i) desk.deliver("fast", 2);
+    EXPECT_FLOAT_EQ(desk.global(), 6);
+    desk.deliver("slow", 10);  // T = (3, 0, 1): 1/4 of w_0 = 6, 3/4 of w_2 = 10
+    EXPECT_FLOAT_EQ(desk.global(), 9);
+    desk.deliver("fast", 3);  // w_0 = 6 + 3, from before slow came; T = (4, 0, 1)
+    EXPECT_FLOAT_EQ(desk.global(), (1.0F / 5) * 9 + (4.0F / 5) * 10);
+    desk.deliver("silent", 20);  // from version 0: T = (4, 1, 1), mirrored (1, 1, 4)
+    EXPECT_FLOAT_EQ(desk.global(), (9 + 20 + 4 * 10) / 6.0F);
 }
 
 TEST(FedAt, TheDeadlineOfATierNamesItsLateAfterOthersHaveCommitted) {
@@ -255,6 +300,22 @@ TEST(Tifl, TrainsOneTierARoundAndPrefersTheWorse) {
     }
     // p of the better tier is 1/3.
     EXPECT_NEAR(fast, 133, 35);
+}
+
+TEST(Tifl, ARoundIsTheWeightedMeanOfOneTier) {
+    Desk desk(settings("tifl", {{"tiers", 2}, {"min_clients", 4}}), 1);
+    desk.join("fast-1", 1, 100);
+    desk.join("fast-2", 1, 300);
+    desk.join("slow-1", 10, 200);
+    desk.join("slow-2", 10, 200);
+    ASSERT_EQ(desk.assigned.size(), 2U);
+    const bool fast = desk.assigned.contains("fast-1");
+    ASSERT_TRUE(desk.assigned.contains(fast ? "fast-2" : "slow-2"));
+    desk.deliver(fast ? "fast-1" : "slow-1", 4);
+    EXPECT_EQ(desk.version(), 0U);
+    desk.deliver(fast ? "fast-2" : "slow-2", 8);
+    EXPECT_EQ(desk.version(), 1U);
+    EXPECT_FLOAT_EQ(desk.global(), 1 + (fast ? (4.0F * 100 + 8 * 300) / 400 : 6));
 }
 
 TEST(Robust, MedianAndTrimmedMeanAndKrumBearALiar) {
