@@ -84,8 +84,8 @@ Accumulator::Accumulator(const ModelLayout& layout)
 
 void Accumulator::reset() {
     if (widened()) {
+        narrow_ = AlignedArray<std::int64_t>(widened_.size());
         widened_ = {};
-        narrow_ = AlignedArray<std::int64_t>(narrow_.size());
     } else {
         narrow_.clear();
     }
@@ -108,6 +108,7 @@ void Accumulator::begin(double weight, double clip, const Reach& reach) {
     if (bound_ <= kNarrowSumMax || widened()) return;
     widened_ = AlignedArray<Int128>(narrow_.size());
     std::copy_n(narrow_.data(), narrow_.size(), widened_.data());
+    narrow_ = {};
 }
 
 void Accumulator::add(const Block& block, StateKind kind, DType dtype, const std::byte* update,

@@ -81,8 +81,8 @@ class Accumulator {
     [[nodiscard]] std::size_t memory_bytes() const;
 
   private:
-    AlignedArray<std::int64_t> narrow_;
-    AlignedArray<Int128> widened_;  // takes the narrow lane's place once it is not empty
+    AlignedArray<std::int64_t> narrow_;  // empty while widened_ is not, which takes its place
+    AlignedArray<Int128> widened_;
     AlignedArray<Int128> wide_;
     std::uint64_t folds_ = 0;
     Int128 weights_ = 0;  // multiples of 2^-64

@@ -14,7 +14,6 @@ namespace ecopipe {
 namespace {
 
 constexpr std::size_t kEventsPerSnapshot = 1000;
-constexpr std::size_t kRecentRounds = 100;
 constexpr std::size_t kReasonsMax = 8;  // of one cluster in one line of rounds.jsonl
 
 }  // namespace
@@ -477,8 +476,7 @@ FederationView Federation::view() const {
                               s.updates, s.record.rejections, s.record.quarantined, s.degraded,
                               s.record.reason});
     }
-    const std::size_t skip = recent_.size() > kRecentRounds ? recent_.size() - kRecentRounds : 0;
-    view.recent.assign(recent_.begin() + static_cast<std::ptrdiff_t>(skip), recent_.end());
+    view.recent.assign(recent_.begin(), recent_.end());
     return view;
 }
 

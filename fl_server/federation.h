@@ -10,6 +10,7 @@
 // Over a restart everyone counts as connected, tasks stay open under their numbers, and the
 // federation's clock stands still while nobody runs it.
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -48,7 +49,8 @@ struct FederationOptions {
     std::vector<KeyValue> client;  // the configuration that every task carries
     std::uint64_t keep_models = 3;
     bool keep_updates = false;
-    EvaluateModel evaluate;  // none: clusters evaluate
+    bool keep_sources = true;  // AggregatorOptions'; only robust rules need it
+    EvaluateModel evaluate;    // none: clusters evaluate
 };
 
 namespace outgoing {
@@ -206,7 +208,7 @@ class Federation {
     double best_score_ = -1;
     std::uint64_t best_version_ = 0;
     std::map<std::string, std::string> kept_files_;  // by name; "" holds the optimiser's moments
-    std::vector<RoundView> recent_;
+    std::deque<RoundView> recent_;
     std::uint64_t snapshot_fold_ = 0;  // of the snapshot that was restored
     std::size_t events_since_snapshot_ = 0;
     bool new_spool_files_ = false;

@@ -8,6 +8,11 @@
 #include "fl_server/federation.h"
 
 namespace ecopipe {
+namespace {
+
+constexpr std::size_t kRecentRounds = 100;  // that a view shows
+
+}  // namespace
 
 Result<void> Federation::commit(const strategy_decision::Commit& commit) {
     ECOPIPE_ASSIGN_OR_RETURN(const Aggregator::Committed made, aggregator_->commit(commit.recipe));
@@ -135,6 +140,7 @@ Result<void> Federation::after_commit() {
     recent_.push_back(
         {version, line["wall_s"], line["group"], line["clusters"].size(), line["samples"], accuracy,
          line.value("loss", line.value("client_loss", -1.0)), line["rejected"].size()});
+    if (recent_.size() > kRecentRounds) recent_.pop_front();
     return rounds_->append(text);
 }
 

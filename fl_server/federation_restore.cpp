@@ -68,7 +68,7 @@ Result<void> Federation::start(std::string initial) {
     base_sha256_[state.version] = global_sha256_;
     aggregator_ = std::make_unique<Aggregator>(
         layout_, std::move(state), [this](std::uint64_t v) { return models_.source(v); },
-        AggregatorOptions{options_.limits.norm_clip, 1, true});
+        AggregatorOptions{options_.limits.norm_clip, 1, options_.keep_sources});
     if (snapshot) return restore();
     ECOPIPE_RETURN_IF_ERROR(journal_.begin());
     for (const auto& [key, value] : options_.identity)

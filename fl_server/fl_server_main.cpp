@@ -106,6 +106,7 @@ Result<void> configure(const CommandLine& line, ServerOptions& options) {
     ECOPIPE_ASSIGN_OR_RETURN(const StrategyKind* kind, find_strategy(settings.name));
     federation.client = config.client_settings.pairs(kind->client_mu);
     federation.limits = config.limits;
+    federation.keep_sources = settings.robust.rule != Combine::Rule::kMean;
     ECOPIPE_ASSIGN_OR_RETURN(federation.identity, identity_of(settings, federation.limits));
     ECOPIPE_ASSIGN_OR_RETURN(options.strategy, make_strategy(settings));
     if (line.has("web")) {

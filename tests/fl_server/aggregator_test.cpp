@@ -133,8 +133,10 @@ TEST(Accumulator, WideningChangesNoBit) {
     Accumulator late(layout);
     add(late, small, 3);
     EXPECT_FALSE(late.widened());
+    const std::size_t narrow_bytes = late.memory_bytes();
     add(late, large, 3);
     EXPECT_TRUE(late.widened());
+    EXPECT_EQ(late.memory_bytes(), 2 * narrow_bytes) << "the narrow sums are still there";
     std::array<double, 4> a{};
     std::array<double, 4> b{};
     early.mean(layout.blocks()[0], 6, a.data());
@@ -150,6 +152,10 @@ TEST(Accumulator, WideningChangesNoBit) {
     EXPECT_EQ(a[1], -0x1p30);
     full.reset();
     EXPECT_FALSE(full.widened());
+    EXPECT_EQ(full.memory_bytes(), narrow_bytes);
+    add(full, small, 3);
+    full.mean(layout.blocks()[0], 3, a.data());
+    EXPECT_NEAR(a[2], 7, 1e-9) << "the sums begin at 0 again";
 }
 
 TEST(Accumulator, TheErrorStaysWithinItsBound) {

@@ -550,6 +550,29 @@ TEST_F(FederationRun, SlicesMakeAnUpdateOnlyWhenAllAreThere) {
     }
 }
 
+// A thousand clusters would be a thousand open files.
+TEST_F(FederationRun, UpdatesAreClosedOnceTheyAreFoldedUnlessARobustRuleNeedsThem) {
+    const auto open_updates = [&](bool keep_sources) {
+        options_.keep_sources = keep_sources;
+        fs::remove_all(directory_);
+        tasks_.clear();
+        EXPECT_TRUE(open());
+        all_say_hello();
+        for (const char* name : {"a", "b", "c"}) answer(name);
+        std::size_t count = 0;
+        for (const auto& entry : fs::directory_iterator("/proc/self/fd")) {
+            std::error_code gone;  // the iterator's own descriptor
+            const std::string target = fs::read_symlink(entry.path(), gone).string();
+            if (target.starts_with(options_.state_directory + "/spool/")) ++count;
+        }
+        return count;
+    };
+    EXPECT_EQ(open_updates(true), 3U);
+    EXPECT_EQ(open_updates(false), 0U);
+    answer("d");
+    EXPECT_EQ(federation_->version(), 1U);
+}
+
 TEST_F(FederationRun, ADiskWithoutRoomCostsNoUpdate) {
     options_.rounds = 1;
     ASSERT_TRUE(open());
@@ -743,6 +766,10 @@ TEST_F(FederationRun, AThousandRoundsDoNotFillTheDisk) {
             journal_at_500 = fs::file_size(options_.state_directory + "/journal.sqlite");
     }
     ASSERT_TRUE(federation_->finished());
+    const std::vector<RoundView> recent = federation_->view().recent;
+    ASSERT_EQ(recent.size(), 100U);
+    EXPECT_EQ(recent.front().round, 901U);
+    EXPECT_EQ(recent.back().round, 1000U);
     const auto model = static_cast<std::uintmax_t>(kElements) * 4;
     EXPECT_LE(used("models"), 4 * (model + 1000));
     EXPECT_EQ(used("spool"), 0U);
