@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "core/log.h"
@@ -402,7 +401,7 @@ void DataPlane::take_chunk(const std::string& name, Peer& from, const TensorAddr
         return;
     }
     const std::size_t total = partial.tensor.bytes();
-    std::memcpy(partial.tensor.data() + chunk.offset, bytes.data(), bytes.size());
+    std::copy(bytes.begin(), bytes.end(), partial.tensor.data() + chunk.offset);
     partial.bytes += bytes.size();
     if (partial.bytes < total) return;
     if (streamed(address.kind)) from.unconsumed += total;

@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "tests/integration/training_fixture.h"
 
@@ -246,6 +247,23 @@ TEST_F(Refusal, AStageThatStaysServesRunAfterRun) {
     }
     d0.signal(SIGTERM);
     EXPECT_EQ(d0.wait(kDeadlineS).code, 143) << d0.err();
+}
+
+// A TorchScript file is code: the portal names it by its hash, and a stage takes it from one
+// directory.
+TEST_F(Refusal, ATorchScriptFileIsLoadedFromTheModelsDirectoryAlone) {
+    const ModelCase model = torchscript("strided", 12);
+    write(directory_ / "plan.json", hand_plan(model, 1, "1f1b", 32, 4));
+    const std::string models = directory_ / "models";
+    std::filesystem::create_directory(models);
+    std::filesystem::create_directory(models + "/below");
+    std::filesystem::copy_file(model.model, models + "/below/model.pt");
+    const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
+    Process d0({"ecopipe-stage", "--join", portal, "--name", "d0", "--models", models});
+    expect_refused(
+        with({"--model", model.model, "--plan", directory_ / "plan.json", "--bind", portal}), 3,
+        "is not in " + models + "; copy it there");
+    EXPECT_EQ(d0.wait(kDeadlineS).code, 3) << d0.err();
 }
 
 TEST_F(Refusal, ADataPortThatCannotBeReachedIsNamedWithItsAddress) {
