@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/types.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <optional>
@@ -29,21 +30,23 @@ constexpr std::size_t kSliceInputsMax = 64;  // as on the wire
 
 struct MicroBatchStash {
     Tensors slice_inputs;  // recomputation only
+    Tensors buffers;       // the same: the stateful buffers that the first pass began with
     std::vector<LayerStash> layers;
     at::Tensor loss;
 };
 
 struct Parameter {
-    std::size_t layer;  // within the slice
-    std::string name;
+    std::size_t layer;  // within the slice; of several with the same tensor, the first
+    std::vector<std::string> names;  // the first names its optimiser state
     at::Tensor value;
     at::Tensor gradient;  // undefined until the step's first backward
     OptimizerState state;
 };
 
 struct Buffer {
-    std::string name;
-    at::Tensor value;
+    std::size_t layer;  // within the slice
+    std::size_t index;  // of the layer's tensors
+    bool stateful;      // the layer replaces or writes it by itself
     at::Tensor before_step;
 };
 
@@ -65,6 +68,7 @@ struct Executor::Impl {
     std::vector<Parameter> parameters;
     std::vector<std::vector<std::size_t>> parameters_of_layer;
     std::vector<Buffer> buffers;
+    bool some_stateful = false;
     std::vector<std::pair<std::string, at::Tensor>> frozen;  // parameters that are never updated
 
     std::uint64_t step = 0;
@@ -98,23 +102,54 @@ struct Executor::Impl {
 
     void index_tensors() {
         parameters_of_layer.resize(layers.size());
+        std::map<std::string, std::size_t> by_first_name;
         for (std::size_t i = 0; i < layers.size(); ++i) {
-            for (LayerTensor& tensor : layers[i]->tensors) {
+            for (std::size_t k = 0; k < layers[i]->tensors.size(); ++k) {
+                LayerTensor& tensor = layers[i]->tensors[k];
                 if (tensor.buffer) {
-                    buffers.push_back({tensor.name, tensor.tensor, {}});
-                } else if (tensor.trainable) {
+                    const auto& own = layers[i]->stateful;
+                    const bool stateful = std::find(own.begin(), own.end(), k) != own.end();
+                    some_stateful = some_stateful || stateful;
+                    buffers.push_back({i, k, stateful, {}});
+                } else if (!tensor.trainable) {
+                    frozen.emplace_back(tensor.name, tensor.tensor);
+                } else if (const auto [it, fresh] =
+                               by_first_name.emplace(tensor.first_name(), parameters.size());
+                           fresh) {
                     tensor.tensor.requires_grad_(true);
-                    parameters_of_layer[i].push_back(parameters.size());
                     parameters.push_back({i,
-                                          tensor.name,
+                                          {tensor.name},
                                           tensor.tensor,
                                           {},
                                           optimizer->fresh_state(tensor.tensor.detach())});
                 } else {
-                    frozen.emplace_back(tensor.name, tensor.tensor);
+                    parameters[it->second].names.push_back(tensor.name);
                 }
             }
+            for (const LayerTensor* tensor : distinct_trainable(*layers[i]))
+                parameters_of_layer[i].push_back(by_first_name.at(tensor->first_name()));
         }
+    }
+
+    [[nodiscard]] at::Tensor& value_of(const Buffer& buffer) const {
+        return layers[buffer.layer]->tensors[buffer.index].tensor;
+    }
+    // Before buffers are read or written from outside the layers.
+    void sync_buffers() const {
+        if (!some_stateful) return;
+        for (const auto& layer : layers) layer->sync();
+    }
+    [[nodiscard]] Tensors stateful_values() const {
+        sync_buffers();
+        Tensors values;
+        for (const Buffer& buffer : buffers)
+            if (buffer.stateful) values.push_back(value_of(buffer));
+        return values;
+    }
+    void put_stateful(const Tensors& values) const {
+        auto value = values.begin();
+        for (const Buffer& buffer : buffers)
+            if (buffer.stateful) layers[buffer.layer]->put_buffer(buffer.index, *value++);
     }
 
     Tensors run_layer(std::size_t i, const Tensors& values, std::uint32_t micro_batch,
@@ -139,13 +174,18 @@ struct Executor::Impl {
     // Runs the slice forward again for its graphs; the statistics already counted this micro-batch.
     void recompute(MicroBatchStash& entry, std::uint32_t micro_batch, std::size_t& at_layer) {
         const at::NoGradGuard no_grad;
-        std::vector<at::Tensor> kept_buffers;
-        for (const Buffer& buffer : buffers) kept_buffers.push_back(buffer.value.clone());
+        const Tensors held = stateful_values();
+        put_stateful(entry.buffers);
+        Tensors kept_buffers;  // undefined where stateful
+        for (const Buffer& buffer : buffers)
+            kept_buffers.push_back(buffer.stateful ? at::Tensor() : value_of(buffer).clone());
         static_cast<void>(run_slice(entry.slice_inputs, micro_batch, &entry.layers, at_layer));
+        put_stateful(held);
         // Past autograd's version counter: the graphs just made saved these buffers, and their
         // backward does not read them.
         for (std::size_t i = 0; i < buffers.size(); ++i)
-            buffers[i].value.variable_data().copy_(kept_buffers[i]);
+            if (kept_buffers[i].defined())
+                value_of(buffers[i]).variable_data().copy_(kept_buffers[i]);
     }
 
     void add_gradient(Parameter& parameter, const at::Tensor& gradient) {
@@ -290,13 +330,17 @@ Result<void> Executor::load_state(const std::string& name, const HostTensor& val
     };
     constexpr std::string_view kOptimizer = "optimizer/";
     for (Parameter& parameter : impl_->parameters) {
-        if (name == parameter.name) return copy_into(parameter.value.detach());
+        if (std::find(parameter.names.begin(), parameter.names.end(), name) !=
+            parameter.names.end())
+            return copy_into(parameter.value.detach());
         for (auto& [slot, tensor] : parameter.state)
-            if (name == fmt::format("{}{}/{}", kOptimizer, slot, parameter.name))
+            if (name == fmt::format("{}{}/{}", kOptimizer, slot, parameter.names.front()))
                 return copy_into(tensor);
     }
-    for (Buffer& buffer : impl_->buffers)
-        if (name == buffer.name) return copy_into(buffer.value);
+    impl_->sync_buffers();
+    for (const Buffer& buffer : impl_->buffers)
+        if (name == impl_->layers[buffer.layer]->tensors[buffer.index].name)
+            return copy_into(impl_->value_of(buffer));
     for (auto& [frozen_name, tensor] : impl_->frozen)
         if (name == frozen_name) return copy_into(tensor);
     return fail(ExitCode::kBadFile, fmt::format("tensor {} is not of this model", printable(name)));
@@ -310,6 +354,7 @@ void Executor::reset_optimizer() {
 
 TensorMap Executor::state(bool optimizer_state) const {
     TensorMap out;
+    impl_->sync_buffers();
     for (const auto& layer : impl_->layers)
         for (const LayerTensor& tensor : layer->tensors)
             out.push_back(
@@ -318,7 +363,8 @@ TensorMap Executor::state(bool optimizer_state) const {
     for (const Parameter& parameter : impl_->parameters)
         for (const auto& [slot, tensor] : parameter.state)
             out.push_back(
-                {fmt::format("optimizer/{}/{}", slot, parameter.name), to_host(tensor.clone())});
+                {fmt::format("optimizer/{}/{}", slot, parameter.names.front()),
+                 to_host(tensor.clone())});
     for (const auto& [i, feedback] : impl_->feedback)
         if (feedback.residual().defined())
             out.push_back({impl_->residual_name(i), feedback.residual().clone()});
@@ -329,7 +375,8 @@ void Executor::begin_step(std::uint64_t step, double loss_divisor) {
     discard();
     impl_->step = step;
     impl_->loss_divisor = loss_divisor;
-    for (Buffer& buffer : impl_->buffers) buffer.before_step = buffer.value.clone();
+    impl_->sync_buffers();
+    for (Buffer& buffer : impl_->buffers) buffer.before_step = impl_->value_of(buffer).clone();
     impl_->buffers_saved = true;
 }
 
@@ -348,6 +395,8 @@ Result<std::vector<HostTensor>> Executor::forward(std::uint32_t micro_batch,
         if (self.options.recompute) {
             entry.slice_inputs = values;
             const at::NoGradGuard no_grad;
+            for (const at::Tensor& value : self.stateful_values())
+                entry.buffers.push_back(value.clone());
             values = self.run_slice(values, micro_batch, nullptr, at_layer);
         } else {
             values = self.run_slice(values, micro_batch, kept, at_layer);
@@ -453,8 +502,9 @@ void Executor::discard() {
     for (auto& [i, feedback] : self.feedback) feedback.discard();
     self.totals = {};
     for (Parameter& parameter : self.parameters) parameter.gradient = at::Tensor();
+    self.sync_buffers();
     for (Buffer& buffer : self.buffers) {
-        if (self.buffers_saved) buffer.value.copy_(buffer.before_step);
+        if (self.buffers_saved) self.value_of(buffer).copy_(buffer.before_step);
         buffer.before_step = at::Tensor();
     }
     self.buffers_saved = false;

@@ -21,8 +21,7 @@ PendingWeightGradient roots_of(const LayerStash& kept, const Tensors& output_gra
 
 Tensors trainable_tensors(const Layer& layer) {
     Tensors tensors;
-    for (const LayerTensor& tensor : layer.tensors)
-        if (tensor.trainable) tensors.push_back(tensor.tensor);
+    for (const LayerTensor* tensor : distinct_trainable(layer)) tensors.push_back(tensor->tensor);
     return tensors;
 }
 

@@ -25,7 +25,7 @@ struct LayerStash {
 
 struct LayerGradients {
     Tensors inputs;      // one an input; undefined where none was asked for
-    Tensors parameters;  // one a trainable tensor, in the layer's order; undefined where unused
+    Tensors parameters;  // one for each of distinct_trainable(layer); undefined where unused
 };
 
 // One gradient an output, undefined where none came back. Consumes the graph.
@@ -44,7 +44,7 @@ struct PendingWeightGradient {
 [[nodiscard]] Tensors input_gradients_of(const Layer& layer, LayerStash kept,
                                          const Tensors& output_gradients,
                                          std::optional<PendingWeightGradient>& pending);
-// The second half: one gradient a trainable tensor. Consumes the graph.
+// The second half: one gradient for each of distinct_trainable(layer). Consumes the graph.
 [[nodiscard]] Tensors weight_gradients_of(const Layer& layer, PendingWeightGradient pending);
 
 }  // namespace ecopipe

@@ -30,15 +30,20 @@ at::Tensor to_torch(const HostTensor& tensor) {
         data, tensor.shape(), [owner = tensor.owner()](void*) {}, at::TensorOptions(type));
 }
 
+std::optional<DType> dtype_of(const at::Tensor& tensor) {
+    for (const auto& [ours, theirs] : kTypes)
+        if (theirs == tensor.scalar_type()) return ours;
+    return std::nullopt;
+}
+
 HostTensor to_host(const at::Tensor& tensor) {
+    const auto dtype = dtype_of(tensor);
+    TORCH_CHECK(dtype, "a tensor of the element type ", tensor.scalar_type(),
+                ", which ecopipe does not know");
     auto owner = std::make_shared<at::Tensor>(tensor.detach().contiguous());
-    for (const auto& [ours, theirs] : kTypes) {
-        if (theirs != owner->scalar_type()) continue;
-        auto* data = static_cast<std::byte*>(owner->data_ptr());
-        Shape shape(owner->sizes().begin(), owner->sizes().end());
-        return HostTensor::wrap(ours, std::move(shape), data, std::move(owner));
-    }
-    TORCH_CHECK(false, "a tensor of an element type that ecopipe does not know");
+    auto* data = static_cast<std::byte*>(owner->data_ptr());
+    Shape shape(owner->sizes().begin(), owner->sizes().end());
+    return HostTensor::wrap(*dtype, std::move(shape), data, std::move(owner));
 }
 
 }  // namespace ecopipe

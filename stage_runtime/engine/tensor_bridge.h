@@ -3,12 +3,16 @@
 
 #include <ATen/ATen.h>
 
+#include <optional>
+
 #include "core/host_tensor.h"
 
 namespace ecopipe {
 
 // Shares memory; the result keeps the buffer alive.
 [[nodiscard]] at::Tensor to_torch(const HostTensor& tensor);
+// Nothing for an element type that only torch knows, such as complex numbers.
+[[nodiscard]] std::optional<DType> dtype_of(const at::Tensor& tensor);
 // Shares memory of a contiguous tensor, or of a contiguous copy of it.
 [[nodiscard]] HostTensor to_host(const at::Tensor& tensor);
 

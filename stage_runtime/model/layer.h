@@ -15,13 +15,16 @@ namespace ecopipe {
 
 using Tensors = std::vector<at::Tensor>;
 
-// A parameter or buffer under its state-dict name.
+// A parameter or buffer under its state-dict name. One that the model has under several names (tied
+// weights, a module that stands twice) has one entry a name, all with the same at::Tensor.
 struct LayerTensor {
     std::string name;
     at::Tensor tensor;
     bool trainable = false;
     bool buffer = false;
     std::function<void(at::Tensor&, Rng&)> initialise;  // zoo models only
+    std::string same_as{};  // the first name of this very tensor; "" when `name` is it
+    [[nodiscard]] const std::string& first_name() const { return same_as.empty() ? name : same_as; }
 };
 
 class Layer {
@@ -31,14 +34,28 @@ class Layer {
     // training mode random draws come from torch's default CPU generator, which the engine has
     // keyed for this layer, step and micro-batch.
     [[nodiscard]] virtual Tensors forward(const Tensors& inputs, bool training) = 0;
+    // For the buffers in `stateful`: brings `tensors` up to date with what the layer holds, since
+    // its own forward, or that of another layer with the same module, may have replaced them.
+    virtual void sync() {}
+    // The layer holds `value` in place of the buffer `tensors[index]`, one of `stateful`.
+    virtual void put_buffer(std::size_t index, const at::Tensor& value) {
+        tensors[index].tensor = value;
+    }
 
     std::string name;
     std::string kind;
     std::vector<LayerTensor> tensors;
+    // Indices into `tensors` of buffers that a training-mode forward reads and changes by itself,
+    // so that what it computes depends on them. What batch norm does to its statistics is not that.
+    std::vector<std::size_t> stateful;
+    std::string fixed_mode;  // what does not follow training and evaluation mode, for people; or ""
     bool writes_input = false;  // computes in place on its input: the engine hands it a copy
     bool draws = false;         // uses the random generator in training mode
 };
 
 using Layers = std::vector<std::unique_ptr<Layer>>;
+
+// The layer's trainable tensors in order, each once: what gradients are taken for.
+[[nodiscard]] std::vector<const LayerTensor*> distinct_trainable(const Layer& layer);
 
 }  // namespace ecopipe

@@ -58,7 +58,7 @@ void mark_joined(const Layers& layers, ModelInfo& info) {
     std::map<const void*, int> first_layer_of;
     for (std::size_t i = 0; i < layers.size(); ++i) {
         for (const LayerTensor& tensor : layers[i]->tensors) {
-            if (tensor.tensor.numel() == 0) continue;
+            if (tensor.tensor.numel() == 0 || !tensor.tensor.has_storage()) continue;
             const auto [it, fresh] =
                 first_layer_of.emplace(tensor.tensor.storage().data(), static_cast<int>(i));
             if (fresh) continue;
@@ -68,19 +68,24 @@ void mark_joined(const Layers& layers, ModelInfo& info) {
     }
 }
 
-ModelInfo describe(const Layers& layers) {
+Result<ModelInfo> describe(const Layers& layers) {
     ModelInfo info;
     info.first_trainable_layer = static_cast<int>(layers.size());
     for (std::size_t i = 0; i < layers.size(); ++i) {
         const Layer& layer = *layers[i];
         const int index = static_cast<int>(i);
-        info.layers.push_back({layer.name, layer.kind, false});
+        info.layers.push_back({layer.name, layer.kind, false, layer.fixed_mode});
         for (const LayerTensor& tensor : layer.tensors) {
-            const HostTensor host = to_host(tensor.tensor);
-            info.tensors.push_back(
-                {tensor.name, host.dtype(), host.shape(), index, tensor.trainable, tensor.buffer});
-            if (info.input_channels == 0 && host.shape().size() == 4)
-                info.input_channels = static_cast<int>(host.shape()[1]);
+            const auto dtype = dtype_of(tensor.tensor);
+            if (!dtype)
+                return fail(ExitCode::kBadFile,
+                            fmt::format("tensor {}: {} is no element type that ecopipe knows",
+                                        tensor.name, c10::toString(tensor.tensor.scalar_type())));
+            Shape shape = tensor.tensor.sizes().vec();
+            const bool channels = info.input_channels == 0 && shape.size() == 4;
+            if (channels) info.input_channels = static_cast<int>(shape[1]);
+            info.tensors.push_back({tensor.name, *dtype, std::move(shape), index, tensor.trainable,
+                                    tensor.buffer, tensor.same_as});
             if (tensor.trainable)
                 info.first_trainable_layer = std::min(info.first_trainable_layer, index);
         }
@@ -89,18 +94,24 @@ ModelInfo describe(const Layers& layers) {
     return info;
 }
 
-// Parameters that a pattern names are not trained, as if requires_grad were off in Python.
+// Parameters that a pattern names are not trained, as if requires_grad were off in Python; one with
+// several names goes by any of them.
 Result<void> freeze_layers(const Layers& layers, const std::vector<std::string>& patterns) {
     if (patterns.empty()) return {};
     std::set<std::string> unused(patterns.begin(), patterns.end());
+    std::set<std::string> frozen;  // first names
     std::string first;
-    bool some_left = false;
     for (const auto& layer : layers)
-        for (LayerTensor& tensor : layer->tensors) {
+        for (const LayerTensor& tensor : layer->tensors) {
             if (tensor.buffer) continue;
             if (first.empty()) first = tensor.name;
             std::erase_if(unused, [&](const auto& p) { return matches_any({p}, tensor.name); });
-            if (tensor.trainable && matches_any(patterns, tensor.name)) {
+            if (matches_any(patterns, tensor.name)) frozen.insert(tensor.first_name());
+        }
+    bool some_left = false;
+    for (const auto& layer : layers)
+        for (LayerTensor& tensor : layer->tensors) {
+            if (tensor.trainable && frozen.contains(tensor.first_name())) {
                 tensor.tensor.requires_grad_(false);
                 tensor.trainable = false;
             }
@@ -133,6 +144,17 @@ std::string remedy(const std::string& message, std::int64_t samples) {
 
 }  // namespace
 
+std::vector<const LayerTensor*> distinct_trainable(const Layer& layer) {
+    std::vector<const LayerTensor*> found;
+    for (const LayerTensor& tensor : layer.tensors)
+        if (tensor.trainable &&
+            std::none_of(found.begin(), found.end(), [&](const LayerTensor* earlier) {
+                return earlier->first_name() == tensor.first_name();
+            }))
+            found.push_back(&tensor);
+    return found;
+}
+
 std::vector<std::string> zoo_names() {
     std::vector<std::string> names;
     for (const ZooEntry& entry : kZoo) names.emplace_back(entry.name);
@@ -159,7 +181,7 @@ Result<ModelSpec> find_model(const std::string& name_or_path) {
 Result<LayerSequence> load_layers(const ModelSpec& spec, const LayerRange* range) {
     ECOPIPE_ASSIGN_OR_RETURN(Layers layers, load_all(spec));
     LayerSequence sequence;
-    sequence.info = describe(layers);
+    ECOPIPE_ASSIGN_OR_RETURN(sequence.info, describe(layers));
     if (range == nullptr) {
         sequence.layers = std::move(layers);
         return sequence;

@@ -35,12 +35,16 @@ struct TensorInfo {
     int layer = 0;
     bool trainable = false;  // a parameter that the optimiser updates
     bool buffer = false;     // state that forward passes change, such as running means
+    // The first name of the same tensor when the model has it under several (tied weights): it has
+    // one gradient, one optimiser slot and one place in memory, and is saved under every name.
+    std::string same_as{};
 };
 
 struct LayerInfo {
     std::string name;
     std::string kind;
     bool joined_to_previous = false;  // shares a storage with an earlier layer: no cut in between
+    std::string fixed_mode{};         // what stays in one mode, training or evaluation; or ""
 };
 
 struct ModelInfo {
