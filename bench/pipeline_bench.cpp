@@ -234,7 +234,7 @@ Result<Contender> open_pipeline(const Setup& setup, const TensorMap& weights, Ne
     ECOPIPE_RETURN_IF_ERROR(session->wait_for({wanted.begin(), wanted.end()},
                                               monotonic_now() + from_ms(kJoinTimeoutS * 1000),
                                               [](const std::vector<std::string>&) {}));
-    session->set_plan(setup.plan, {setup.spec, 0, setup.optimizer, "cross_entropy"}, setup.info);
+    session->set_plan(setup.plan, {setup.spec, 0, setup.optimizer, {}}, setup.info);
     Contender contender;
     contender.engine = std::move(session);
     ECOPIPE_RETURN_IF_ERROR(contender.engine->load(weights));

@@ -49,21 +49,9 @@ std::vector<double> peaks(const Row& row) {
 Result<std::vector<double>> numbers(const CommandLine& line, const char* flag, int count,
                                     double otherwise) {
     if (!line.has(flag)) return std::vector<double>(static_cast<std::size_t>(count), otherwise);
-    const std::string text = line.get_text(flag);
-    std::vector<double> out;
-    for (std::size_t start = 0; start <= text.size();) {
-        const std::size_t comma = std::min(text.find(',', start), text.size());
-        double value = 0;
-        const auto [stop, error] = std::from_chars(text.data() + start, text.data() + comma, value);
-        if (error != std::errc() || stop != text.data() + comma || !std::isfinite(value) ||
-            value < 0 || value > 1e9)
-            return fail(
-                ExitCode::kUsage,
-                fmt::format("--{}: expected numbers from 0 to 1e9 apart by commas, found '{}'",
-                            flag, printable(text)));
-        out.push_back(value);
-        start = comma + 1;
-    }
+    ECOPIPE_ASSIGN_OR_RETURN(
+        std::vector<double> out,
+        parse_numbers(line.get_text(flag), fmt::format("--{}", flag), {0, 1e9}));
     if (out.size() == 1) out.resize(static_cast<std::size_t>(count), out.front());
     if (out.size() != static_cast<std::size_t>(count))
         return fail(ExitCode::kUsage, fmt::format("--{}: expected one number or {}, found {}", flag,

@@ -169,16 +169,17 @@ OrderedJson CommandLine::effective() const {
 
 namespace {
 
-Result<std::vector<std::int64_t>> parse_separated(const std::string& text, char separator,
-                                                  const std::string& refusal,
-                                                  Range<std::int64_t> range) {
-    std::vector<std::int64_t> values;
+template <class Number>
+Result<std::vector<Number>> parse_separated(const std::string& text, char separator,
+                                            const std::string& refusal, Range<Number> range) {
+    std::vector<Number> values;
     std::size_t begin = 0;
     while (begin <= text.size()) {
         const std::size_t end = std::min(text.find(separator, begin), text.size());
-        std::int64_t value = 0;
-        if (!parse_whole(text.substr(begin, end - begin), value) || value < range.low ||
-            value > range.high)
+        Number value = 0;
+        // Written so that NaN is refused.
+        if (!parse_whole(text.substr(begin, end - begin), value) ||
+            !(value >= range.low && value <= range.high))
             return fail(ExitCode::kUsage, fmt::format("{}, found '{}'", refusal, printable(text)));
         values.push_back(value);
         begin = end + 1;
@@ -188,7 +189,8 @@ Result<std::vector<std::int64_t>> parse_separated(const std::string& text, char 
 
 Result<std::vector<std::int64_t>> parse_sides(const std::string& text, const std::string& refusal,
                                               std::size_t count) {
-    ECOPIPE_ASSIGN_OR_RETURN(auto sides, parse_separated(text, 'x', refusal, {1, 65536}));
+    ECOPIPE_ASSIGN_OR_RETURN(auto sides,
+                             parse_separated<std::int64_t>(text, 'x', refusal, {1, 65536}));
     if (sides.size() != count)
         return fail(ExitCode::kUsage, fmt::format("{}, found '{}'", refusal, printable(text)));
     return sides;
@@ -202,6 +204,14 @@ Result<std::vector<std::int64_t>> parse_integers(const std::string& text, const 
         text, ',',
         fmt::format("{}: expected integers from {} to {} like 1,2,4", flag, range.low, range.high),
         range);
+}
+
+Result<std::vector<double>> parse_numbers(const std::string& text, const std::string& flag,
+                                          Range<double> range) {
+    return parse_separated(text, ',',
+                           fmt::format("{}: expected numbers from {} to {:g} like 1,0.5,2", flag,
+                                       range.low, range.high),
+                           range);
 }
 
 Result<std::vector<std::int64_t>> parse_image_shape(const std::string& text,

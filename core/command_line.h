@@ -60,6 +60,10 @@ class CommandLine {
 [[nodiscard]] Result<std::vector<std::int64_t>> parse_integers(const std::string& text,
                                                                const std::string& flag,
                                                                Range<std::int64_t> range);
+// "0.5,2,8": finite numbers within `range`, likewise.
+[[nodiscard]] Result<std::vector<double>> parse_numbers(const std::string& text,
+                                                        const std::string& flag,
+                                                        Range<double> range);
 // "CxHxW": one image's shape, each side 1 to 65536.
 [[nodiscard]] Result<std::vector<std::int64_t>> parse_image_shape(const std::string& text,
                                                                   const std::string& flag);

@@ -9,7 +9,7 @@ import struct
 import sys
 
 HEADER = struct.Struct("<4sHHIIQQQQIIHBBIII")  # docs/WIRE.md, "Header"
-MAGIC, PROTOCOL = b"ECOP", 3
+MAGIC, PROTOCOL = b"ECOP", 4
 
 
 def crc32c(data):
@@ -53,6 +53,8 @@ i64s, u32s, u64s, f64s, texts = map(listing, [i64, u32, u64, f64, text])
 peers = listing(record(text, text, boolean, u64))
 transfers = listing(record(u32, u32, text))
 optimizer = record(text, f64, f64, f64)
+loss = record(text, i64, f64s)
+totals = record(f64, f64, u64, u64, f64)
 actions = listing(record(char, u16, u32, i64, i64))
 pairs = listing(record(text, text))
 entries = listing(record(text, u8, i64s))
@@ -83,7 +85,7 @@ MESSAGES = [
         ("input_shape", "list of i64", i64s, [1, 28, 28]), ("freeze", "list of text", texts, ["features.*"]),
         ("seed", "u64", u64, 0),
         ("optimizer", "name text, momentum f64, weight_decay f64, proximal_mu f64", optimizer, ("sgd", 0.9, 0.0, 0.0)),
-        ("loss", "text", text, "cross_entropy"),
+        ("loss", "name text, ignore_index i64, class_weights list of f64", loss, ("cross_entropy", -100, [1.0, 0.5])),
         ("peers", "list of (device text, endpoint text, dial bool, instance u64)", peers,
          [("hub", "tcp://10.0.0.1:5600", False, 9)]),
         ("restore", "list of (first_layer u32, last_layer u32, peer text)", transfers, [(0, 4, "pi"), (5, 6, "hub")]),
@@ -94,8 +96,8 @@ MESSAGES = [
         ("mode", "u8: 0 train, 1 evaluate", u8, 0), ("micro_batch_samples", "list of u32", u32s, [8, 8, 7]),
         ("loss_divisor", "f64", f64, 23.0), ("recovery_point", "u64", u64, 3), ("trace", "bool", boolean, False)]),
     (9, "Done", "stage to portal", {"run": 7, "generation": 1, "step": 3, "micro_batch": 2}, None, [
-        ("loss_sum", "f64", f64, 46.0), ("labels", "u64", u64, 23), ("correct", "u64", u64, 5),
-        ("absolute_error", "f64", f64, 0.0), ("squared_gradient_norms", "list of f64", f64s, [0.25, 1.5]), ("nonfinite_layer", "i32", i32, -1),
+        ("loss", "sum f64, weight f64, labels u64, correct u64, absolute_error f64", totals, (46.0, 23.0, 23, 5, 0.0)),
+        ("squared_gradient_norms", "list of f64", f64s, [0.25, 1.5]), ("nonfinite_layer", "i32", i32, -1),
         ("busy_ms", "f64", f64, 12.5), ("wait_ms", "f64", f64, 4.0), ("peak_bytes", "u64", u64, 1048576),
         ("sent_bytes", "u64", u64, 4096),
         ("actions", "list of (kind char, slice u16, micro_batch u32, start_ns i64, end_ns i64)", actions,

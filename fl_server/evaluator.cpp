@@ -21,8 +21,7 @@ Result<Evaluation> Evaluator::evaluate(const TensorMap& weights) {
         ECOPIPE_ASSIGN_OR_RETURN(const Batch part, data_.batch(indices));
         ECOPIPE_RETURN_IF_ERROR(process_.evaluate(part, totals));
     }
-    const auto labels = static_cast<double>(std::max<std::uint64_t>(totals.labels, 1));
-    return Evaluation{totals.sum / labels, static_cast<double>(totals.correct) / labels};
+    return Evaluation{totals.loss(), totals.accuracy()};
 }
 
 }  // namespace ecopipe

@@ -64,10 +64,11 @@ class ModelService {
         }
         spec.num_classes = request.num_classes > 0 ? request.num_classes : classes;
         ECOPIPE_ASSIGN_OR_RETURN(const ModelInfo info, inspect_model(spec));
+        ECOPIPE_RETURN_IF_ERROR(expect_trainable(info, spec));
         ECOPIPE_ASSIGN_OR_RETURN(TensorMap weights, initial_weights(spec, request.seed));
         if (!request.init.empty()) {
             ECOPIPE_ASSIGN_OR_RETURN(const TensorMap given, read_safetensors(request.init));
-            ECOPIPE_RETURN_IF_ERROR(adopt_weights(given, request.init, {}, weights));
+            ECOPIPE_RETURN_IF_ERROR(adopt_weights(given, request.init, {}, info, weights));
         }
         if (data_) {
             ECOPIPE_ASSIGN_OR_RETURN(evaluator_, Evaluator::create(spec, *data_));

@@ -111,6 +111,7 @@ Result<void> open_model_and_data(const CommandLine& line, Simulation& simulation
     for (std::int64_t i = 0; i < splits.train->size(); ++i)
         simulation.labels.push_back(splits.train->label(i));
     ECOPIPE_ASSIGN_OR_RETURN(const ModelInfo info, inspect_model(simulation.model));
+    ECOPIPE_RETURN_IF_ERROR(expect_trainable(info, simulation.model));
     std::vector<LayoutTensor> tensors;
     for (const TensorInfo& tensor : info.tensors)
         tensors.push_back({tensor.name, tensor.dtype, tensor.shape,

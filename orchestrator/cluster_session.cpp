@@ -367,7 +367,8 @@ void ClusterSession::set_plan(Plan plan, TrainingSpec spec, ModelInfo info) {
     layer_bytes_.clear();
     std::vector<int> layers;
     for (const TensorInfo& tensor : info_.tensors) {
-        const double copies = tensor.trainable ? 1 + spec_.optimizer.slots() : 1;
+        const bool has_slots = tensor.trainable && tensor.same_as.empty();
+        const double copies = has_slots ? 1 + spec_.optimizer.slots() : 1;
         layer_bytes_[tensor.layer] +=
             copies * static_cast<double>(checked_bytes(tensor.dtype, tensor.shape).value_or(0));
     }
@@ -769,10 +770,7 @@ Result<StepOutcome> ClusterSession::finish_step() {
     if (!finished) return outcome;
     outcome.squared_gradient_norms.assign(info_.layers.size(), 0);
     for (auto& [device, done] : done_->done) {
-        outcome.loss.sum += done.loss_sum;
-        outcome.loss.labels += done.labels;
-        outcome.loss.correct += done.correct;
-        outcome.loss.absolute_error += done.absolute_error;
+        outcome.loss.add(done.loss);
         if (done.nonfinite_layer >= 0 &&
             (outcome.nonfinite_layer < 0 || done.nonfinite_layer < outcome.nonfinite_layer))
             outcome.nonfinite_layer = done.nonfinite_layer;
@@ -816,8 +814,8 @@ Result<void> ClusterSession::commit(double learning_rate, double gradient_scale)
     return {};
 }
 
-Result<LossSum> ClusterSession::evaluate(const Dataset& data, int batch, int readers) {
-    LossSum loss;
+Result<LossTotals> ClusterSession::evaluate(const Dataset& data, int batch, int readers) {
+    LossTotals loss;
     ECOPIPE_ASSIGN_OR_RETURN(const bool committed,
                              pump_or_recover([&] { return machine_.all_committed(); },
                                              monotonic_now() + kLongWait, "commit"));
@@ -844,12 +842,7 @@ Result<LossSum> ClusterSession::evaluate(const Dataset& data, int batch, int rea
                              pump_or_recover([&] { return done_.has_value(); },
                                              monotonic_now() + kLongWait, "evaluation"));
     if (!finished) return loss;
-    for (const auto& [device, done] : done_->done) {
-        loss.sum += done.loss_sum;
-        loss.labels += done.labels;
-        loss.correct += done.correct;
-        loss.absolute_error += done.absolute_error;
-    }
+    for (const auto& [device, done] : done_->done) loss.add(done.loss);
     return loss;
 }
 

@@ -59,7 +59,7 @@ struct TrainingSpec {
     ModelSpec model;
     std::uint64_t seed = 0;
     OptimizerSpec optimizer;
-    std::string loss = "cross_entropy";
+    LossSpec loss;
 };
 
 class ClusterSession : public TrainingEngine {
@@ -90,7 +90,7 @@ class ClusterSession : public TrainingEngine {
                             double loss_divisor, bool trace) override;
     Result<StepOutcome> finish_step() override;
     Result<void> commit(double learning_rate, double gradient_scale) override;
-    Result<LossSum> evaluate(const Dataset& data, int batch, int readers) override;
+    Result<LossTotals> evaluate(const Dataset& data, int batch, int readers) override;
     Result<TensorMap> state(bool optimizer_state) override;
     std::optional<std::uint64_t> take_rewind() override;
     std::vector<ClusterEvent> take_events() override;

@@ -82,17 +82,17 @@ std::vector<OutgoingSlice> FederatedClient::slices_of(const TensorMap& trained,
 }
 
 // The received model on the cluster's own held-out data.
-Result<std::optional<LossSum>> FederatedClient::evaluate(TrainingEngine& engine,
-                                                         const DataSplits& data,
-                                                         const TrainerOptions& trainer_options,
-                                                         const TensorMap& model,
-                                                         std::uint64_t key) {
+Result<std::optional<LossTotals>> FederatedClient::evaluate(TrainingEngine& engine,
+                                                            const DataSplits& data,
+                                                            const TrainerOptions& trainer_options,
+                                                            const TensorMap& model,
+                                                            std::uint64_t key) {
     if (!trainer_options.evaluate_received || !data.test || data.test->size() == 0)
-        return std::optional<LossSum>();
+        return std::optional<LossTotals>();
     const int batch =
         (trainer_options.batch + trainer_options.micro_batches - 1) / trainer_options.micro_batches;
     for (;;) {
-        ECOPIPE_ASSIGN_OR_RETURN(const LossSum sum,
+        ECOPIPE_ASSIGN_OR_RETURN(const LossTotals sum,
                                  engine.evaluate(*data.test, batch, trainer_options.readers));
         if (!engine.take_rewind()) return std::optional(sum);
         ECOPIPE_RETURN_IF_ERROR(engine.load(model, key));
@@ -140,10 +140,9 @@ Result<bool> FederatedClient::run_task(const Task& task, TrainingEngine& engine,
     common.train_loss = result.last_loss;
     common.seconds = to_ms(monotonic_now() - started) / 1000;
     if (tested && tested->labels > 0) {
-        const auto labels = static_cast<double>(tested->labels);
         common.eval_samples = tested->labels;
-        common.eval_loss = tested->sum / labels;
-        common.eval_accuracy = static_cast<double>(tested->correct) / labels;
+        common.eval_loss = tested->loss();
+        common.eval_accuracy = tested->accuracy();
         if (!std::isfinite(common.eval_loss)) common.eval_samples = 0;
         if (!std::isfinite(common.eval_loss)) common.eval_loss = 0;
     }

@@ -48,11 +48,11 @@ class FederatedClient {
                                         const DataSplits& data, Trainer& trainer,
                                         const TrainerOptions& trainer_options, RunRecord& record,
                                         Progress& progress);
-    [[nodiscard]] Result<std::optional<LossSum>> evaluate(TrainingEngine& engine,
-                                                          const DataSplits& data,
-                                                          const TrainerOptions& trainer_options,
-                                                          const TensorMap& model,
-                                                          std::uint64_t key);
+    [[nodiscard]] Result<std::optional<LossTotals>> evaluate(TrainingEngine& engine,
+                                                             const DataSplits& data,
+                                                             const TrainerOptions& trainer_options,
+                                                             const TensorMap& model,
+                                                             std::uint64_t key);
     [[nodiscard]] std::vector<OutgoingSlice> slices_of(const TensorMap& trained,
                                                        const std::string& bytes,
                                                        const UpdateSlice& common) const;

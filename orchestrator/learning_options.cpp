@@ -35,6 +35,26 @@ Result<void> read_schedule(const CommandLine& line, TrainerOptions& trainer) {
     return needs(line, "lr-gamma", schedule.name == "step", "--lr-schedule step");
 }
 
+Result<void> read_loss(const CommandLine& line, TrainOptions& options) {
+    LossSpec& loss = options.trainer.loss;
+    loss.name = line.get_text("loss");
+    if (!is_loss(loss.name))
+        return fail(ExitCode::kUsage,
+                    fmt::format("--loss: expected one of {}, found '{}'",
+                                fmt::join(kLossNames, ", "), printable(loss.name)));
+    const bool classes = loss.name == "cross_entropy";
+    for (const char* flag : {"ignore-index", "class-weights"})
+        ECOPIPE_RETURN_IF_ERROR(needs(line, flag, classes, "--loss cross_entropy"));
+    if (line.has("ignore-index")) loss.ignore_index = line.get_integer("ignore-index");
+    options.data_options.ignored_class = classes ? std::optional(loss.ignore_index) : std::nullopt;
+    if (!line.has("class-weights")) return {};
+    options.balanced_classes = line.get_text("class-weights") == "balanced";
+    if (options.balanced_classes) return {};
+    ECOPIPE_ASSIGN_OR_RETURN(loss.class_weights, parse_numbers(line.get_text("class-weights"),
+                                                               "--class-weights", {0, 1e6}));
+    return {};
+}
+
 Result<void> read_data(const CommandLine& line, TrainOptions& options) {
     DataOptions& data = options.data_options;
     if (line.has("classes")) {
@@ -77,6 +97,12 @@ void declare_learning(CommandLine& line) {
     line.number("clip-norm", "scale a step's gradient down to this norm (default: never)",
                 {1e-12, 1e12});
     line.text("loss", "cross_entropy, mse or bce (on logits)", "cross_entropy");
+    line.integer("ignore-index",
+                 "with cross_entropy: targets of this value do not count (default: -100)",
+                 {INT64_MIN, INT64_MAX});
+    line.text("class-weights",
+              "with cross_entropy: weights of the classes' losses, such as 1,0.5,3, or balanced: "
+              "inversely to how often a class is among the training samples");
     line.text("freeze", "parameters that are not trained, such as 'features.*,stem.*'");
     line.text("init", "safetensors file to start from");
     line.text("init-except", "tensors that are not taken from --init, such as 'classifier.*'");
@@ -108,11 +134,7 @@ Result<void> read_learning(const CommandLine& line, TrainOptions& options) {
     options.optimizer.weight_decay = line.get_number("weight-decay");
     ECOPIPE_RETURN_IF_ERROR(read_schedule(line, trainer));
     trainer.clip_norm = line.has("clip-norm") ? line.get_number("clip-norm") : 0;
-    trainer.loss = line.get_text("loss");
-    if (!is_loss(trainer.loss))
-        return fail(ExitCode::kUsage,
-                    fmt::format("--loss: expected one of {}, found '{}'",
-                                fmt::join(kLossNames, ", "), printable(trainer.loss)));
+    ECOPIPE_RETURN_IF_ERROR(read_loss(line, options));
     trainer.early_stop =
         line.has("early-stop") ? static_cast<std::uint64_t>(line.get_integer("early-stop")) : 0;
     if (trainer.early_stop > 0 && line.get_flag("no-evaluation"))

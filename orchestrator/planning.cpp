@@ -19,8 +19,8 @@ namespace {
 constexpr double kAutoSecondsPerSize = 0.2;  // several sizes are measured, before anything runs
 
 // The least power of two that the model trains on: batch norm needs two values a channel.
-Result<int> smallest_micro_batch(const ModelSpec& spec, const std::string& loss,
-                                 const Dataset& train, int batch) {
+Result<int> smallest_micro_batch(const ModelSpec& spec, const LossSpec& loss, const Dataset& train,
+                                 int batch) {
     int size = 1;
     for (; size < batch; size *= 2) {
         ECOPIPE_ASSIGN_OR_RETURN(const Batch samples, first_samples(train, size));
@@ -33,7 +33,7 @@ Result<int> smallest_micro_batch(const ModelSpec& spec, const std::string& loss,
 std::vector<std::uint64_t> trainable_bytes(const ModelInfo& info) {
     std::vector<std::uint64_t> bytes(info.layers.size(), 0);
     for (const TensorInfo& tensor : info.tensors)
-        if (tensor.trainable)
+        if (tensor.trainable && tensor.same_as.empty())
             bytes[static_cast<std::size_t>(tensor.layer)] +=
                 checked_bytes(tensor.dtype, tensor.shape).value_or(0);
     return bytes;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <numeric>
+
 #include "core/log.h"
 #include "stage_runtime/data/augmentation.h"
 #include "stage_runtime/model/loss_names.h"
@@ -11,7 +13,7 @@ namespace ecopipe {
 namespace {
 
 Result<void> check_splits(const TrainOptions& options, const DataSplits& data) {
-    if (options.trainer.loss == "cross_entropy" && data.train->num_classes() == 0)
+    if (options.trainer.loss.name == "cross_entropy" && data.train->num_classes() == 0)
         return fail(
             ExitCode::kUsage,
             "--loss cross_entropy: expected classes as targets, found numbers (--loss mse?)");
@@ -24,9 +26,44 @@ Result<void> check_splits(const TrainOptions& options, const DataSplits& data) {
     return {};
 }
 
+// n / (classes * count), as scikit-learn has it; 1 for a class without a sample.
+Result<std::vector<double>> balanced_weights(const Dataset& train, int classes,
+                                             std::int64_t ignored) {
+    ECOPIPE_ASSIGN_OR_RETURN(std::vector<std::uint64_t> counts, class_counts(train, ignored));
+    counts.resize(static_cast<std::size_t>(classes), 0);
+    const auto all = static_cast<double>(std::accumulate(counts.begin(), counts.end(), 0ULL));
+    std::vector<double> weights;
+    for (const std::uint64_t count : counts)
+        weights.push_back(count > 0 ? all / (classes * static_cast<double>(count)) : 1);
+    return weights;
+}
+
+Result<void> settle_class_weights(TrainOptions& options, const RunInputs& inputs) {
+    LossSpec& loss = options.trainer.loss;
+    const auto classes = static_cast<std::size_t>(inputs.spec.num_classes);
+    if (options.balanced_classes) {
+        ECOPIPE_ASSIGN_OR_RETURN(
+            loss.class_weights,
+            balanced_weights(*inputs.data.train, inputs.spec.num_classes, loss.ignore_index));
+    }
+    if (!loss.class_weights.empty() && loss.class_weights.size() != classes)
+        return fail(ExitCode::kUsage,
+                    fmt::format("--class-weights: expected one for each of {} classes, found {}",
+                                classes, loss.class_weights.size()));
+    return {};
+}
+
+void tell_fixed_modes(const ModelInfo& info) {
+    for (std::size_t i = 0; i < info.layers.size(); ++i)
+        if (!info.layers[i].fixed_mode.empty())
+            log_warn(
+                "layer {} ({}): {}: the file was traced in one mode (torch.jit.script keeps both)",
+                i, info.layers[i].name, info.layers[i].fixed_mode);
+}
+
 }  // namespace
 
-Result<RunInputs> load_inputs(const TrainOptions& options) {
+Result<RunInputs> load_inputs(TrainOptions& options) {
     RunInputs inputs;
     ECOPIPE_ASSIGN_OR_RETURN(inputs.spec, find_model(options.model));
     inputs.spec.freeze = options.freeze;
@@ -34,19 +71,21 @@ Result<RunInputs> load_inputs(const TrainOptions& options) {
     data_options.channels = required_channels(inputs.spec);
     ECOPIPE_ASSIGN_OR_RETURN(inputs.data, open_data(options.data, data_options));
     ECOPIPE_RETURN_IF_ERROR(check_splits(options, inputs.data));
-    const int outputs = outputs_wanted(*inputs.data.train, options.trainer.loss);
+    const int outputs = outputs_wanted(*inputs.data.train, options.trainer.loss.name);
     inputs.spec.num_classes = options.num_classes > 0 ? options.num_classes : outputs;
     if (inputs.spec.num_classes < outputs)
         return fail(ExitCode::kUsage,
                     fmt::format("--num-classes: the data has {} classes, found {}", outputs,
                                 inputs.spec.num_classes));
     inputs.spec.input_shape = inputs.data.train->sample_shape();
+    ECOPIPE_RETURN_IF_ERROR(settle_class_weights(options, inputs));
     ECOPIPE_ASSIGN_OR_RETURN(inputs.info, inspect_model(inputs.spec));
+    tell_fixed_modes(inputs.info);
     ECOPIPE_ASSIGN_OR_RETURN(inputs.weights, initial_weights(inputs.spec, options.trainer.seed));
     if (options.init.empty()) return inputs;
     ECOPIPE_ASSIGN_OR_RETURN(const TensorMap given, read_safetensors(options.init));
     ECOPIPE_RETURN_IF_ERROR(
-        adopt_weights(given, options.init, options.init_except, inputs.weights));
+        adopt_weights(given, options.init, options.init_except, inputs.info, inputs.weights));
     return inputs;
 }
 
@@ -63,9 +102,10 @@ OrderedJson training_flags(const TrainOptions& options, const ModelSpec& spec) {
                       {"drop-last", trainer.drop_last},
                       {"no-shuffle", !trainer.shuffle},
                       {"num-classes", spec.num_classes}};
-    for (const char* name : {"data", "classes", "data-limit", "init", "init-except", "freeze",
-                             "loss", "lr-schedule", "lr-step-size", "lr-gamma", "warmup-steps",
-                             "clip-norm", "validation-fraction", "resize", "normalize", "augment"})
+    for (const char* name :
+         {"data", "classes", "data-limit", "init", "init-except", "freeze", "loss", "lr-schedule",
+          "lr-step-size", "lr-gamma", "warmup-steps", "clip-norm", "ignore-index", "class-weights",
+          "validation-fraction", "resize", "normalize", "augment"})
         flags[name] = options.effective.value(name, OrderedJson());
     if (trainer.schedule.name == "cosine") {
         flags["steps"] = trainer.has_steps ? OrderedJson(trainer.steps) : OrderedJson();

@@ -16,7 +16,7 @@ struct RunInputs {
 };
 
 // Opens all of it and holds it against the flags. Errors: kUsage, kBadFile.
-[[nodiscard]] Result<RunInputs> load_inputs(const TrainOptions& options);
+[[nodiscard]] Result<RunInputs> load_inputs(TrainOptions& options);
 
 // The flags that the trained bytes depend on: a resumed run must have the same. How long it trains,
 // unless the schedule of its learning rate depends on that, and on which devices, may change.

@@ -80,15 +80,14 @@ Result<void> RunRecord::step(const StepLine& done, const std::vector<DeviceRepor
     return metric(line);
 }
 
-Result<void> RunRecord::evaluation(double epoch, const std::string& split, const LossSum& loss,
+Result<void> RunRecord::evaluation(double epoch, const std::string& split, const LossTotals& loss,
                                    bool regression) {
-    const auto labels = static_cast<double>(std::max<std::uint64_t>(loss.labels, 1));
     recorded_epochs_[split] = epoch;
-    OrderedJson line{{"epoch", epoch}, {"split", split}, {"loss", loss.sum / labels}};
+    OrderedJson line{{"epoch", epoch}, {"split", split}, {"loss", loss.loss()}};
     if (regression) {
-        line["mean_absolute_error"] = loss.absolute_error / labels;
+        line["mean_absolute_error"] = loss.mean_absolute_error();
     } else {
-        line["accuracy"] = static_cast<double>(loss.correct) / labels;
+        line["accuracy"] = loss.accuracy();
     }
     return metric(line);
 }

@@ -51,7 +51,7 @@ class RunRecord {
     }
     // With the accuracy, or in regression with the mean absolute error.
     [[nodiscard]] Result<void> evaluation(double epoch, const std::string& split,
-                                          const LossSum& loss, bool regression);
+                                          const LossTotals& loss, bool regression);
     [[nodiscard]] Result<void> metric(const OrderedJson& line);
     // Keeps the newest steps for timeline.json. Times of the portal's clock, in nanoseconds.
     void trace(std::uint64_t step, const std::vector<DeviceReport>& devices);

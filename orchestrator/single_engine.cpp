@@ -10,10 +10,6 @@
 namespace ecopipe {
 namespace {
 
-LossSum sums(const LossTotals& totals) {
-    return {totals.sum, totals.labels, totals.correct, totals.absolute_error};
-}
-
 class SingleEngine : public TrainingEngine {
   public:
     explicit SingleEngine(SingleProcess process) : process_(std::move(process)) {}
@@ -38,7 +34,7 @@ class SingleEngine : public TrainingEngine {
         auto totals = process_.run_step(step_, micro_batches_, loss_divisor_);
         if (!totals) return fail_in(step_text(step_ + 1), totals.error());
         StepOutcome outcome;
-        outcome.loss = sums(totals->loss);
+        outcome.loss = totals->loss;
         outcome.squared_gradient_norms = totals->squared_gradient_norms;
         outcome.nonfinite_layer = totals->nonfinite_layer;
         DeviceReport report;
@@ -55,14 +51,14 @@ class SingleEngine : public TrainingEngine {
         return {};
     }
 
-    Result<LossSum> evaluate(const Dataset& data, int batch, int readers) override {
+    Result<LossTotals> evaluate(const Dataset& data, int batch, int readers) override {
         LossTotals totals;
         EvaluationReader reader(data, batch, readers);
         for (std::uint64_t i = 0; i < reader.count(); ++i) {
             ECOPIPE_ASSIGN_OR_RETURN(const Batch part, reader.take());
             ECOPIPE_RETURN_IF_ERROR(process_.evaluate(part, totals));
         }
-        return sums(totals);
+        return totals;
     }
 
     Result<TensorMap> state(bool optimizer_state) override {

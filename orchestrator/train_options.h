@@ -33,8 +33,9 @@ struct TrainOptions {
     std::set<std::string> given;  // flags that the user gave, which a file may not contradict
     TrainerOptions trainer;
     OptimizerSpec optimizer;
-    DataOptions data_options;  // but for the channels, which the model decides
-    int num_classes = 0;       // 0: the data set's
+    DataOptions data_options;       // but for the channels, which the model decides
+    int num_classes = 0;            // 0: the data set's
+    bool balanced_classes = false;  // the data decide trainer.loss.class_weights
     std::vector<std::string> freeze;
     std::string init;
     std::vector<std::string> init_except;

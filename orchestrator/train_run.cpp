@@ -51,6 +51,7 @@ Result<void> try_smallest_micro_batch(const Run& run) {
     ECOPIPE_ASSIGN_OR_RETURN(const EpochPlan epochs,
                              plan_epochs(run.inputs.data.train->size(), run.options.trainer));
     if (epochs.steps == 0) return {};
+    ECOPIPE_RETURN_IF_ERROR(expect_trainable(run.inputs.info, run.inputs.spec));
     int smallest =
         micro_batch_sizes(run.options.trainer.batch, run.options.trainer.micro_batches).back();
     const bool reaches_last = epochs.steps >= epochs.steps_per_epoch;
@@ -476,14 +477,13 @@ std::string record_results(const Run& run, const TrainResult& result, OrderedJso
         results["stopped_early"] = result.stopped_early;
     }
     if (result.test.labels == 0) return "";
-    const auto labels = static_cast<double>(result.test.labels);
-    results["test_loss"] = result.test.sum / labels;
-    if (is_regression(run.options.trainer.loss)) {
-        const double error = result.test.absolute_error / labels;
+    results["test_loss"] = result.test.loss();
+    if (is_regression(run.options.trainer.loss.name)) {
+        const double error = result.test.mean_absolute_error();
         results["test_mean_absolute_error"] = error;
         return fmt::format(", test mean absolute error {:.4f}", error);
     }
-    const double accuracy = static_cast<double>(result.test.correct) / labels;
+    const double accuracy = result.test.accuracy();
     results["test_accuracy"] = accuracy;
     return fmt::format(", test accuracy {:.2f} %", 100 * accuracy);
 }
@@ -515,7 +515,7 @@ Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
     tell_replicas(run);
     TrainResult result;
     if (run.options.evaluate_only) {
-        std::optional<LossSum> test;
+        std::optional<LossTotals> test;
         Instant started = monotonic_now();
         while (!test) {
             started = monotonic_now();

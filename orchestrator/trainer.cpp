@@ -10,6 +10,7 @@
 #include "core/statistics.h"
 #include "stage_runtime/engine/clip_scale.h"
 #include "stage_runtime/model/loss_names.h"
+#include "stage_runtime/model/target_weight.h"
 
 namespace ecopipe {
 Result<EpochPlan> plan_epochs(std::int64_t samples, const TrainerOptions& options) {
@@ -52,17 +53,18 @@ Result<void> Trainer::record_step(const StepOutcome& outcome, RunRecord::StepLin
 Result<bool> Trainer::step(const Stretch& stretch, std::uint64_t step, std::vector<Batch> batch,
                            TrainResult& result) {
     const Instant started = monotonic_now();
-    std::int64_t labels = 0;
+    double weight = 0;
     std::int64_t samples = 0;
     for (const Batch& part : batch) {
-        labels += part.labels.elements();
+        weight += target_weight(options_.loss, part.labels);
         samples += part.labels.shape()[0];
     }
-    ECOPIPE_RETURN_IF_ERROR(engine_.start_step(stretch.key + step, std::move(batch),
-                                               static_cast<double>(labels), true));
+    const double divisor = loss_divisor(weight);
+    ECOPIPE_RETURN_IF_ERROR(
+        engine_.start_step(stretch.key + step, std::move(batch), divisor, true));
     ECOPIPE_ASSIGN_OR_RETURN(StepOutcome outcome, engine_.finish_step());
     if (rewound(stretch)) return false;
-    const double loss = outcome.loss.sum / static_cast<double>(labels);
+    const double loss = outcome.loss.sum / divisor;
     if (!std::isfinite(loss))
         return fail(ExitCode::kRunFailed,
                     fmt::format("step {}: the loss is not a finite number; the step was not "
@@ -127,7 +129,7 @@ Result<bool> Trainer::validate(const Stretch& stretch, std::uint64_t done, Train
         static_cast<double>(done) / static_cast<double>(stretch.plan.steps_per_epoch);
     ECOPIPE_ASSIGN_OR_RETURN(const auto found, evaluate(*data_.validation, "validation", epoch));
     if (!found || rewound(stretch)) return false;
-    const double loss = found->sum / static_cast<double>(std::max<std::uint64_t>(found->labels, 1));
+    const double loss = found->loss();
     ValidationHistory history = history_;
     if (history.add(done, loss)) {
         ECOPIPE_ASSIGN_OR_RETURN(const TensorMap best, engine_.state(false));
@@ -213,24 +215,22 @@ Result<void> Trainer::train(const Stretch& stretch, TrainResult& result) {
     return {};
 }
 
-Result<std::optional<LossSum>> Trainer::evaluate(const Dataset& data, const std::string& split,
-                                                 double epoch) {
+Result<std::optional<LossTotals>> Trainer::evaluate(const Dataset& data, const std::string& split,
+                                                    double epoch) {
     const int batch_size = (options_.batch + options_.micro_batches - 1) / options_.micro_batches;
-    ECOPIPE_ASSIGN_OR_RETURN(const LossSum loss,
+    ECOPIPE_ASSIGN_OR_RETURN(const LossTotals loss,
                              engine_.evaluate(data, batch_size, options_.readers));
     if (const auto back = engine_.take_rewind()) {
         went_back_to_ = back;
-        return std::optional<LossSum>();
+        return std::optional<LossTotals>();
     }
-    const bool regression = is_regression(options_.loss);
+    const bool regression = is_regression(options_.loss.name);
     if (epoch > record_.recorded_epochs(split))
         ECOPIPE_RETURN_IF_ERROR(record_.evaluation(epoch, split, loss, regression));
-    const auto labels = static_cast<double>(std::max<std::uint64_t>(loss.labels, 1));
     progress_.note(fmt::format(
-        "epoch {:.2f}: {} loss {:.4f}, {}", epoch, split, loss.sum / labels,
-        regression
-            ? fmt::format("mean absolute error {:.4f}", loss.absolute_error / labels)
-            : fmt::format("accuracy {:.2f} %", 100 * static_cast<double>(loss.correct) / labels)));
+        "epoch {:.2f}: {} loss {:.4f}, {}", epoch, split, loss.loss(),
+        regression ? fmt::format("mean absolute error {:.4f}", loss.mean_absolute_error())
+                   : fmt::format("accuracy {:.2f} %", 100 * loss.accuracy())));
     return std::optional(loss);
 }
 

@@ -32,7 +32,7 @@ struct TrainerOptions {
     double learning_rate = 0.01;
     LearningRateSchedule schedule;
     double clip_norm = 0;  // 0: never
-    std::string loss = "cross_entropy";
+    LossSpec loss;
     Augmentation augmentation;
     std::uint64_t early_stop = 0;  // epochs without a lower validation loss; 0: never
     int readers = 1;               // threads that read batches ahead
@@ -54,7 +54,7 @@ struct TrainResult {
     std::uint64_t steps = 0;  // of the whole run, those before a resumption included
     TensorMap weights;        // at the end
     double last_loss = 0;
-    LossSum test;                  // of the last evaluation
+    LossTotals test;               // of the last evaluation
     ValidationHistory validation;  // empty without a validation split
     bool stopped_early = false;
     double median_step_ms = 0;
@@ -89,7 +89,7 @@ class Trainer {
                                                 double learning_rate);
     void watch_pace(std::function<void(const StepPace&)> watcher) { watcher_ = std::move(watcher); }
     // The test split's. Nothing when the engine went back instead.
-    [[nodiscard]] Result<std::optional<LossSum>> evaluate(double epoch) {
+    [[nodiscard]] Result<std::optional<LossTotals>> evaluate(double epoch) {
         return evaluate(*data_.test, "test", epoch);
     }
 
@@ -104,8 +104,9 @@ class Trainer {
         EpochPlan plan;
     };
     [[nodiscard]] BatchSettings batch_settings() const;
-    [[nodiscard]] Result<std::optional<LossSum>> evaluate(const Dataset& data,
-                                                          const std::string& split, double epoch);
+    [[nodiscard]] Result<std::optional<LossTotals>> evaluate(const Dataset& data,
+                                                             const std::string& split,
+                                                             double epoch);
     // Validates, keeps the best weights, decides whether to stop. False when the engine went back.
     [[nodiscard]] Result<bool> validate(const Stretch& stretch, std::uint64_t done,
                                         TrainResult& result);

@@ -16,13 +16,6 @@
 
 namespace ecopipe {
 
-struct LossSum {
-    double sum = 0;
-    std::uint64_t labels = 0;
-    std::uint64_t correct = 0;
-    double absolute_error = 0;  // regression only
-};
-
 // What one device reports of a step.
 struct DeviceReport {
     std::string device;
@@ -41,7 +34,7 @@ struct ClusterEvent {
 };
 
 struct StepOutcome {
-    LossSum loss;
+    LossTotals loss;
     std::vector<double> squared_gradient_norms;  // one a layer of the model
     int nonfinite_layer = -1;
     std::vector<DeviceReport> devices;
@@ -64,7 +57,8 @@ class TrainingEngine {
     [[nodiscard]] virtual Result<void> commit(double learning_rate, double gradient_scale) = 0;
     // Streams a split through the model in batches of `batch` samples, which `readers` threads read
     // ahead.
-    [[nodiscard]] virtual Result<LossSum> evaluate(const Dataset& data, int batch, int readers) = 0;
+    [[nodiscard]] virtual Result<LossTotals> evaluate(const Dataset& data, int batch,
+                                                      int readers) = 0;
     [[nodiscard]] virtual Result<TensorMap> state(
         bool optimizer_state) = 0;  // in the model's order
     // After any of the above: the step that all have gone back to, when something failed and was

@@ -84,7 +84,7 @@ Result<ExitCode> run(int argc, const char* const* argv) {
         return fail(ExitCode::kUsage,
                     fmt::format("--optimizer: expected sgd, adam or adamw, found '{}'",
                                 printable(request.optimizer.name)));
-    request.loss = line.get_text("loss");
+    request.loss.name = line.get_text("loss");
     request.spec.freeze = split_patterns(line.get_text("freeze"));
     DataSplits data;
     ECOPIPE_RETURN_IF_ERROR(read_samples(line, request, data));

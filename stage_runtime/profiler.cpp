@@ -41,8 +41,9 @@ double time_ms(const Work& work) {
 std::size_t storage_bytes(const Tensors& tensors) {
     std::set<const void*> seen;
     std::size_t bytes = 0;
-    for (const at::Tensor& tensor : tensors)
-        if (seen.insert(tensor.storage().data()).second) bytes += tensor.storage().nbytes();
+    for (const at::Tensor& tensor : tensors)  // undefined: a value that no gradient comes back for
+        if (tensor.defined() && seen.insert(tensor.storage().data()).second)
+            bytes += tensor.storage().nbytes();
     return bytes;
 }
 
@@ -118,9 +119,9 @@ class Profiler {
         std::vector<double> times;
         for (int repeat = 0; repeat < kRepeatsMin; ++repeat) {
             double total = 0;
-            for (LayerTensor& tensor : sequence_.layers[i]->tensors) {
-                if (!tensor.trainable) continue;
-                at::Tensor value = tensor.tensor.detach().clone();
+            for (const LayerTensor* tensor : distinct_trainable(*sequence_.layers[i])) {
+                if (!tensor->same_as.empty()) continue;  // updated where it has its first name
+                at::Tensor value = tensor->tensor.detach().clone();
                 const at::Tensor gradient = at::zeros_like(value);
                 auto state = optimizer->fresh_state(value);
                 total += time_ms([&] {
@@ -306,7 +307,7 @@ ModelProfile empty_profile(const ProfileRequest& request, const ModelInfo& info,
     bool some_frozen = false;
     for (LayerProfile& layer : profile.layers) layer.trainable_parameter_bytes = 0;
     for (const TensorInfo& tensor : info.tensors) {
-        if (tensor.buffer) continue;
+        if (tensor.buffer || !tensor.same_as.empty()) continue;
         LayerProfile& layer = profile.layers[static_cast<std::size_t>(tensor.layer)];
         const std::size_t bytes = *checked_bytes(tensor.dtype, tensor.shape);
         layer.parameter_bytes += bytes;

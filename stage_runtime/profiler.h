@@ -18,7 +18,7 @@ struct ProfileRequest {
     int threads = 1;
     std::vector<int> micro_batches{1, 2, 4, 8, 16};  // ascending
     OptimizerSpec optimizer;
-    std::string loss = "cross_entropy";
+    LossSpec loss;
     // What is measured on: so many samples of the data. Without it random images and classes.
     std::function<Result<Batch>(int samples)> batch;
     double seconds_per_size = 0.5;  // at least this long, and at least kRepeatsMin passes

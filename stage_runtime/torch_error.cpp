@@ -18,8 +18,9 @@ struct NewOperator {
     std::string_view name;
     std::string_view since;
 };
-constexpr std::array<NewOperator, 3> kNewOperators{
-    {{"aten::scaled_dot_product_attention", "2.0"}, {"aten::rms_norm", "2.4"}, {"aten::_safe_softmax", "2.5"}}};
+constexpr std::array<NewOperator, 3> kNewOperators{{{"aten::scaled_dot_product_attention", "2.0"},
+                                                    {"aten::rms_norm", "2.4"},
+                                                    {"aten::_safe_softmax", "2.5"}}};
 
 // What TorchScript says of an operator that it does not know, as the remedy; or nothing.
 std::optional<std::string> unknown_operator(std::string_view message) {

@@ -749,10 +749,7 @@ Result<void> Worker::evaluate_action(const Action& action, std::vector<HostTenso
     LossTotals totals;
     ECOPIPE_ASSIGN_OR_RETURN(
         auto outputs, executors_[index]->evaluate(tensors, slice.last ? &labels : nullptr, totals));
-    done_.loss_sum += totals.sum;
-    done_.labels += totals.labels;
-    done_.correct += totals.correct;
-    done_.absolute_error += totals.absolute_error;
+    done_.loss.add(totals);
     free_since_ = work.slow_down(slowdown());
     if (slice.last) return {};
     // Evaluation streams: a faster stage waits here instead of queueing the whole test split.
@@ -812,10 +809,7 @@ void Worker::report_step() {
     if (machine_.mode() == StepMode::kTrain) {
         for (auto& executor : executors_) {
             const StepTotals totals = executor->finish_step();
-            done_.loss_sum += totals.loss.sum;
-            done_.labels += totals.loss.labels;
-            done_.correct += totals.loss.correct;
-            done_.absolute_error += totals.loss.absolute_error;
+            done_.loss.add(totals.loss);
             done_.squared_gradient_norms.insert(done_.squared_gradient_norms.end(),
                                                 totals.squared_gradient_norms.begin(),
                                                 totals.squared_gradient_norms.end());

@@ -148,6 +148,49 @@ struct OptimizerSpec {
     }
 };
 
+// What is minimised.
+struct LossSpec {
+    std::string name = "cross_entropy";  // of stage_runtime/model/loss_names.h
+    // Of cross_entropy: targets of this value count neither in the sum nor in the divisor.
+    std::int64_t ignore_index = -100;
+    std::vector<double> class_weights;  // of cross_entropy, one a class; empty: 1 each
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(name, ignore_index, class_weights);
+    }
+    friend bool operator==(const LossSpec&, const LossSpec&) = default;
+};
+
+// Sums over samples; those of a batch are the sums of its micro-batches', in their order.
+struct LossTotals {
+    double sum = 0;            // of the labels' losses, each times its class's weight
+    double weight = 0;         // what the loss is that sum over: labels, or their classes' weights
+    std::uint64_t labels = 0;  // without ignored ones
+    std::uint64_t correct = 0;
+    double absolute_error = 0;  // regression only
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(sum, weight, labels, correct, absolute_error);
+    }
+    void add(const LossTotals& other) {
+        sum += other.sum;
+        weight += other.weight;
+        labels += other.labels;
+        correct += other.correct;
+        absolute_error += other.absolute_error;
+    }
+    // 0 where nothing counted.
+    [[nodiscard]] double loss() const { return weight > 0 ? sum / weight : 0; }
+    [[nodiscard]] double accuracy() const {
+        return labels > 0 ? static_cast<double>(correct) / static_cast<double>(labels) : 0;
+    }
+    [[nodiscard]] double mean_absolute_error() const {
+        return labels > 0 ? absolute_error / static_cast<double>(labels) : 0;
+    }
+};
+
 // portal -> stage: the work from now on. The generation is the header's, the step that of the
 // state to start from. State that the receiver lacks follows on the data channels, from the portal
 // or from other devices.
@@ -162,7 +205,7 @@ struct Configure {
     std::vector<std::string> freeze;        // patterns of parameters that are not trained
     std::uint64_t seed = 0;
     OptimizerSpec optimizer;
-    std::string loss = "cross_entropy";
+    LossSpec loss;
     std::vector<PeerAddress> peers;
     std::vector<LayerTransfer> restore;  // every layer of this device that has state: from whom
     std::vector<LayerTransfer> supply;   // what this device gives to others
@@ -197,7 +240,7 @@ struct Begin {
     static constexpr MessageType kType = MessageType::kBegin;
     StepMode mode = StepMode::kTrain;
     std::vector<std::uint32_t> micro_batch_samples;
-    double loss_divisor = 1;           // the batch's label count
+    double loss_divisor = 1;           // the batch's labels, or the sum of their weights
     std::uint64_t recovery_point = 0;  // snapshots of earlier steps may go
     bool trace = false;                // Done carries every action's time
 
@@ -225,10 +268,7 @@ struct ActionTime {
 // stage -> portal: all actions of the step are done; nothing of the step is in the weights yet.
 struct Done {
     static constexpr MessageType kType = MessageType::kDone;
-    double loss_sum = 0;  // summed over labels; last stage only
-    std::uint64_t labels = 0;
-    std::uint64_t correct = 0;
-    double absolute_error = 0;                   // summed over labels; regression only
+    LossTotals loss;                             // last stage only
     std::vector<double> squared_gradient_norms;  // one a layer of this stage, in layer order
     std::int32_t nonfinite_layer = -1;           // first layer with a non-finite gradient, or -1
     double busy_ms = 0;
@@ -239,8 +279,8 @@ struct Done {
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(loss_sum, labels, correct, absolute_error, squared_gradient_norms, nonfinite_layer,
-           busy_ms, wait_ms, peak_bytes, sent_bytes, actions);
+        ar(loss, squared_gradient_norms, nonfinite_layer, busy_ms, wait_ms, peak_bytes, sent_bytes,
+           actions);
     }
     [[nodiscard]] std::string validate() const;
 };

@@ -81,10 +81,10 @@ class Trainee {
                     indices.push_back(samples[static_cast<std::size_t>(order[i])]);
                 ECOPIPE_ASSIGN_OR_RETURN(Batch read, splits_->train->batch(indices));
                 const std::vector<Batch> batch = {std::move(read)};
-                const auto labels = static_cast<double>(indices.size());
+                const double divisor = loss_divisor(target_weight({}, batch[0].labels));
                 ECOPIPE_ASSIGN_OR_RETURN(const StepTotals totals,
-                                         process_->run_step(step++, batch, labels));
-                loss = totals.loss.sum / labels;
+                                         process_->run_step(step++, batch, divisor));
+                loss = totals.loss.sum / divisor;
                 if (!std::isfinite(loss) || totals.nonfinite_layer >= 0)
                     return fail(ExitCode::kRunFailed,
                                 "a virtual cluster's loss is no finite number (a lower client: lr "
@@ -138,10 +138,8 @@ Result<void> answer(int descriptor, Trainee& trainee, const WorkerMessage& messa
         }
         case WorkerFrame::kTest: {
             ECOPIPE_ASSIGN_OR_RETURN(const LossTotals totals, trainee.test(message.bytes));
-            const auto labels = static_cast<double>(std::max<std::uint64_t>(totals.labels, 1));
             return send_worker_message(descriptor, WorkerFrame::kTested,
-                                       {{"accuracy", static_cast<double>(totals.correct) / labels},
-                                        {"loss", totals.sum / labels}},
+                                       {{"accuracy", totals.accuracy()}, {"loss", totals.loss()}},
                                        {});
         }
         default:

@@ -71,7 +71,7 @@ Result<DataSplits> open_splits(const std::string& spec, const DataOptions& optio
     }
     if (options.height > 0) return fail(ExitCode::kUsage, "--resize goes with --data folder:DIR");
     if (format == "tensors" && !rest.empty()) {
-        ECOPIPE_ASSIGN_OR_RETURN(DataSplits splits, open_tensors(rest));
+        ECOPIPE_ASSIGN_OR_RETURN(DataSplits splits, open_tensors(rest, options.ignored_class));
         return selected(std::move(splits), options);
     }
     ECOPIPE_ASSIGN_OR_RETURN(Images train, read_images(spec, true));
@@ -144,6 +144,28 @@ Result<Batch> first_samples(const Dataset& data, int count) {
     std::vector<std::int64_t> indices;
     for (int i = 0; i < count; ++i) indices.push_back(i % data.size());
     return data.batch(indices);
+}
+
+Result<std::vector<std::uint64_t>> class_counts(const Dataset& data, std::int64_t ignored) {
+    constexpr std::int64_t kAtOnce = 256;
+    std::vector<std::uint64_t> counts(static_cast<std::size_t>(data.num_classes()), 0);
+    const auto count = [&](std::int64_t label) {
+        if (label != ignored && label >= 0 && label < data.num_classes())
+            ++counts[static_cast<std::size_t>(label)];
+    };
+    if (data.target_shape().empty()) {
+        for (std::int64_t i = 0; i < data.size(); ++i) count(data.label(i));
+        return counts;
+    }
+    std::vector<std::int64_t> indices;
+    for (std::int64_t begin = 0; begin < data.size(); begin += kAtOnce) {
+        indices.resize(static_cast<std::size_t>(std::min(kAtOnce, data.size() - begin)));
+        std::iota(indices.begin(), indices.end(), begin);
+        ECOPIPE_ASSIGN_OR_RETURN(const Batch batch, data.batch(indices));
+        if (batch.labels.dtype() != DType::kI64) return counts;
+        for (const std::int64_t label : batch.labels.as<std::int64_t>()) count(label);
+    }
+    return counts;
 }
 
 int outputs_wanted(const Dataset& data, const std::string& loss) {

@@ -55,6 +55,8 @@ struct DataOptions {
     Normalization normalize{};
     double validation_fraction = 0;  // of the training split, drawn by `seed`
     std::uint64_t seed = 0;
+    // A target that is no class and does not count; nothing: every integer target is a class.
+    std::optional<std::int64_t> ignored_class = -100;
 };
 
 // fashion-mnist | idx:DIR | cifar10:DIR | folder:DIR | tensors:DIR | synthetic:CxHxW:CLASSES:COUNT.
@@ -69,6 +71,10 @@ struct DataOptions {
 
 // So many samples from the beginning of a split, from its start again when it ends.
 [[nodiscard]] Result<Batch> first_samples(const Dataset& data, int count);
+// How many targets of each class there are, but for `ignored`; each of several targets of a sample
+// counts. Reads every sample whose targets are not told by Dataset::label.
+[[nodiscard]] Result<std::vector<std::uint64_t>> class_counts(const Dataset& data,
+                                                              std::int64_t ignored);
 // How many numbers a head gives for one sample: one a class with cross_entropy, else as many as a
 // target has.
 [[nodiscard]] int outputs_wanted(const Dataset& data, const std::string& loss);

@@ -36,7 +36,8 @@ class TensorDataset : public Dataset {
     int num_classes() const override { return num_classes_; }
     std::int64_t label(std::int64_t index) const override {
         if (num_classes_ == 0 || samples_.targets.shape().size() != 1) return -1;
-        return samples_.targets.as<std::int64_t>()[static_cast<std::size_t>(index)];
+        const auto target = samples_.targets.as<std::int64_t>()[static_cast<std::size_t>(index)];
+        return target >= 0 && target < num_classes_ ? target : -1;  // else ignored
     }
     Result<Batch> batch(std::span<const std::int64_t> indices) const override {
         HostTensor rows = gather(samples_.inputs, indices);
@@ -89,23 +90,27 @@ Result<void> check_finite(const HostTensor& tensor, const std::string& place) {
 }
 
 // Classes as int64, and the highest of them.
-Result<void> take_classes(Samples& samples, const std::string& place) {
+Result<void> take_classes(Samples& samples, const std::string& place,
+                          std::optional<std::int64_t> ignored) {
     if (samples.targets.dtype() == DType::kI32)
         samples.targets = widened<std::int32_t>(samples.targets);
     if (samples.targets.dtype() == DType::kU8)
         samples.targets = widened<std::uint8_t>(samples.targets);
     for (const std::int64_t value : std::as_const(samples.targets).as<std::int64_t>()) {
+        if (value == ignored) continue;
         if (value < 0 || value >= kClassesMax)
-            return fail(ExitCode::kBadFile,
-                        fmt::format("{}: integer targets are classes: expected 0 to {}, found {} "
-                                    "(write numbers as float32)",
-                                    place, kClassesMax - 1, value));
+            return fail(
+                ExitCode::kBadFile,
+                fmt::format("{}: integer targets are classes: expected 0 to {}{}, found {} "
+                            "(write numbers as float32)",
+                            place, kClassesMax - 1,
+                            ignored ? fmt::format(", or {} to ignore one", *ignored) : "", value));
         samples.highest_class = std::max(samples.highest_class, value);
     }
     return {};
 }
 
-Result<Samples> read_samples(const std::string& file) {
+Result<Samples> read_samples(const std::string& file, std::optional<std::int64_t> ignored) {
     ECOPIPE_ASSIGN_OR_RETURN(TensorMap tensors, read_safetensors(file));
     Samples samples;
     samples.file = file;
@@ -141,7 +146,8 @@ Result<Samples> read_samples(const std::string& file) {
     ECOPIPE_RETURN_IF_ERROR(check_finite(samples.inputs, file + ": inputs"));
     ECOPIPE_RETURN_IF_ERROR(check_finite(samples.targets, file + ": targets"));
     if (in == DType::kI32) samples.inputs = widened<std::int32_t>(samples.inputs);
-    if (out != DType::kF32) ECOPIPE_RETURN_IF_ERROR(take_classes(samples, file + ": targets"));
+    if (out != DType::kF32)
+        ECOPIPE_RETURN_IF_ERROR(take_classes(samples, file + ": targets", ignored));
     return samples;
 }
 
@@ -167,16 +173,16 @@ Result<void> check_alike(const Samples& train, const Samples& other) {
 
 }  // namespace
 
-Result<DataSplits> open_tensors(const std::string& directory) {
+Result<DataSplits> open_tensors(const std::string& directory, std::optional<std::int64_t> ignored) {
     const auto file = [&](const char* split) {
         return (std::filesystem::path(directory) / (std::string(split) + ".safetensors")).string();
     };
-    ECOPIPE_ASSIGN_OR_RETURN(Samples train, read_samples(file("train")));
+    ECOPIPE_ASSIGN_OR_RETURN(Samples train, read_samples(file("train"), ignored));
     const int classes = static_cast<int>(train.highest_class + 1);
     DataSplits splits;
     for (const char* name : {"val", "test"}) {
         if (!std::filesystem::exists(file(name))) continue;
-        ECOPIPE_ASSIGN_OR_RETURN(Samples samples, read_samples(file(name)));
+        ECOPIPE_ASSIGN_OR_RETURN(Samples samples, read_samples(file(name), ignored));
         ECOPIPE_RETURN_IF_ERROR(check_alike(train, samples));
         auto data = std::make_unique<TensorDataset>(std::move(samples), classes);
         (*name == 'v' ? splits.validation : splits.test) = std::move(data);

@@ -5,8 +5,10 @@
 
 namespace ecopipe {
 
+// Targets that equal `ignored` are no classes (PyTorch's ignore_index).
 // Inputs are F32, I64 or I32 (such as tokens), or U8 (pixels, scaled to [0, 1]). Targets are I64,
 // I32 or U8: classes from 0; or F32: numbers. Errors: kBadFile naming the file and the tensor.
-[[nodiscard]] Result<DataSplits> open_tensors(const std::string& directory);
+[[nodiscard]] Result<DataSplits> open_tensors(const std::string& directory,
+                                              std::optional<std::int64_t> ignored);
 
 }  // namespace ecopipe

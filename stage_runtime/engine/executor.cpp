@@ -36,7 +36,7 @@ struct MicroBatchStash {
 };
 
 struct Parameter {
-    std::size_t layer;  // within the slice; of several with the same tensor, the first
+    std::size_t layer;               // within the slice; of several with the same tensor, the first
     std::vector<std::string> names;  // the first names its optimiser state
     at::Tensor value;
     at::Tensor gradient;  // undefined until the step's first backward
@@ -362,9 +362,8 @@ TensorMap Executor::state(bool optimizer_state) const {
     if (!optimizer_state) return out;
     for (const Parameter& parameter : impl_->parameters)
         for (const auto& [slot, tensor] : parameter.state)
-            out.push_back(
-                {fmt::format("optimizer/{}/{}", slot, parameter.names.front()),
-                 to_host(tensor.clone())});
+            out.push_back({fmt::format("optimizer/{}/{}", slot, parameter.names.front()),
+                           to_host(tensor.clone())});
     for (const auto& [i, feedback] : impl_->feedback)
         if (feedback.residual().defined())
             out.push_back({impl_->residual_name(i), feedback.residual().clone()});
@@ -415,10 +414,7 @@ Result<std::vector<HostTensor>> Executor::forward(std::uint32_t micro_batch,
             entry.loss = value.sum;
             entry.layers.resize(self.layers.size() + 1);
             entry.layers.back() = {leaves, {}};
-            self.totals.loss.sum += value.sum.detach().item<double>();
-            self.totals.loss.labels += static_cast<std::uint64_t>(value.count);
-            self.totals.loss.correct += static_cast<std::uint64_t>(value.correct);
-            self.totals.loss.absolute_error += value.absolute_error;
+            self.totals.loss.add(totals_of(value));
         } else {
             for (const at::Tensor& value : values) outputs.push_back(to_host(value));
         }
@@ -529,10 +525,7 @@ Result<std::vector<HostTensor>> Executor::evaluate(const std::vector<HostTensor>
         if (self.last()) {
             ECOPIPE_CHECK(labels != nullptr);
             const LossValue value = self.loss->evaluate(values, to_torch(*labels));
-            totals.sum += value.sum.item<double>();
-            totals.labels += static_cast<std::uint64_t>(value.count);
-            totals.correct += static_cast<std::uint64_t>(value.correct);
-            totals.absolute_error += value.absolute_error;
+            totals.add(totals_of(value));
         } else {
             for (const at::Tensor& value : values) outputs.push_back(to_host(value));
         }

@@ -27,16 +27,9 @@ struct ExecutorOptions {
     LayerRange range;
     bool recompute = false;  // keep only the slice's input and run forward again before backward
     OptimizerSpec optimizer;
-    std::string loss = "cross_entropy";
+    LossSpec loss;
     std::uint64_t seed = 0;
     TensorCodec gradient_codec = TensorCodec::kNone;  // of what encode_gradients makes
-};
-
-struct LossTotals {
-    double sum = 0;
-    std::uint64_t labels = 0;
-    std::uint64_t correct = 0;
-    double absolute_error = 0;  // regression only
 };
 
 struct StepTotals {
@@ -67,7 +60,7 @@ class Executor {
     void reset_optimizer();
     [[nodiscard]] TensorMap state(bool optimizer_state) const;  // copies
 
-    // `loss_divisor`: labels of the whole batch.
+    // `loss_divisor`: of the whole batch (model/target_weight.h).
     void begin_step(std::uint64_t step, double loss_divisor);
     // Activations of the slice's last layer; for the last slice the loss is taken too and nothing
     // is returned. Errors: kRunFailed naming the layer.

@@ -142,6 +142,17 @@ std::string remedy(const std::string& message, std::int64_t samples) {
     return message;
 }
 
+// A likely cause of a failure: inputs are float32.
+std::string other_precision(const Layers& layers) {
+    for (const auto& layer : layers)
+        for (const LayerTensor& tensor : layer->tensors)
+            if (tensor.tensor.scalar_type() == at::kDouble)
+                return fmt::format(
+                    "; {} is in float64 (in Python: model.float() before it is saved)",
+                    tensor.name);
+    return "";
+}
+
 }  // namespace
 
 std::vector<const LayerTensor*> distinct_trainable(const Layer& layer) {
@@ -223,10 +234,26 @@ Result<TensorMap> initial_weights(const ModelSpec& spec, std::uint64_t seed) {
     return weights;
 }
 
-Result<void> try_model(const ModelSpec& spec, const std::string& loss_name,
-                       const HostTensor& inputs, const HostTensor& labels) {
+Result<void> expect_trainable(const ModelInfo& info, const ModelSpec& spec) {
+    std::size_t parameters = 0;
+    for (const TensorInfo& tensor : info.tensors) {
+        if (tensor.trainable) return {};
+        if (!tensor.buffer) ++parameters;
+    }
+    if (parameters == 0)
+        return fail(ExitCode::kUsage,
+                    fmt::format("model {}: nothing to train: it has no parameters", spec.id()));
+    return fail(ExitCode::kUsage,
+                fmt::format("model {}: nothing to train: requires_grad is off for all of its {} "
+                            "parameters (in Python: p.requires_grad_(True) before it is saved)",
+                            spec.id(), parameters));
+}
+
+Result<void> try_model(const ModelSpec& spec, const LossSpec& loss_spec, const HostTensor& inputs,
+                       const HostTensor& labels) {
     ECOPIPE_ASSIGN_OR_RETURN(const Layers layers, load_all(spec));
-    ECOPIPE_ASSIGN_OR_RETURN(const auto loss, make_loss(loss_name));
+    ECOPIPE_ASSIGN_OR_RETURN(const auto loss, make_loss(loss_spec));
+    bool trained = false;
     const at::NoGradGuard no_grad;
     Tensors values{to_torch(inputs).clone()};
     const std::int64_t samples = inputs.shape().empty() ? 0 : inputs.shape()[0];
@@ -236,9 +263,16 @@ Result<void> try_model(const ModelSpec& spec, const std::string& loss_name,
             place = fmt::format("layer {} ({})", i, layers[i]->name);
             values = layers[i]->forward(values, true);
             for (auto& value : values) value = value.contiguous();
+            trained = trained || !distinct_trainable(*layers[i]).empty();
+            if (trained && std::none_of(values.begin(), values.end(),
+                                        [](const at::Tensor& v) { return v.is_floating_point(); }))
+                return fail(ExitCode::kUsage,
+                            fmt::format("model {}: {} hands on integers alone, so that no gradient "
+                                        "comes back to what is trained before it (--freeze it)",
+                                        spec.id(), place));
         }
         const std::int64_t outputs = values.front().dim() < 2 ? 1 : values.front().size(-1);
-        if (loss_name == "cross_entropy" && outputs < spec.num_classes)
+        if (loss_spec.name == "cross_entropy" && outputs < spec.num_classes)
             return fail(ExitCode::kUsage, fmt::format("model {}: has {} outputs, for {} classes",
                                                       spec.id(), outputs, spec.num_classes));
         place = "the loss";
@@ -247,7 +281,8 @@ Result<void> try_model(const ModelSpec& spec, const std::string& loss_name,
         return fail(
             ExitCode::kUsage,
             fmt::format("model {}: {} cannot take a micro-batch of {} samples of this data: {}",
-                        spec.id(), place, samples, remedy(torch_message(error), samples)));
+                        spec.id(), place, samples,
+                        remedy(torch_message(error), samples) + other_precision(layers)));
     }
     return {};
 }

@@ -18,12 +18,18 @@ at::Tensor targets_like(const at::Tensor& output, const at::Tensor& labels, cons
     return labels.reshape(output.sizes()).to(output.scalar_type());
 }
 
-Result<std::unique_ptr<Loss>> make_loss(const std::string& name) {
-    if (name == "cross_entropy") return cross_entropy();
-    if (name == "mse") return mean_squared_error();
-    if (name == "bce") return binary_cross_entropy();
+Result<std::unique_ptr<Loss>> make_loss(const LossSpec& spec) {
+    if (spec.name == "cross_entropy") return cross_entropy(spec);
+    if (spec.name == "mse") return mean_squared_error();
+    if (spec.name == "bce") return binary_cross_entropy();
     return fail(ExitCode::kUsage, fmt::format("--loss: expected one of {}, found '{}'",
-                                              fmt::join(kLossNames, ", "), printable(name)));
+                                              fmt::join(kLossNames, ", "), printable(spec.name)));
+}
+
+LossTotals totals_of(const LossValue& value) {
+    return {value.sum.detach().item<double>(), value.weight,
+            static_cast<std::uint64_t>(value.count), static_cast<std::uint64_t>(value.correct),
+            value.absolute_error};
 }
 
 }  // namespace ecopipe

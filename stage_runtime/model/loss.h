@@ -9,13 +9,15 @@
 
 #include "core/result.h"
 #include "stage_runtime/model/layer.h"
+#include "transport/messages.h"
 
 namespace ecopipe {
 
 struct LossValue {
     at::Tensor sum;  // scalar, differentiable; the batch's loss is the total of sums over the total
-                     // of counts
-    std::int64_t count = 0;     // labels
+                     // of weights
+    double weight = 0;          // of the labels that count: their number without class weights
+    std::int64_t count = 0;     // labels that count
     std::int64_t correct = 0;   // classification: predictions equal to the label
     double absolute_error = 0;  // regression: summed over labels
 };
@@ -23,13 +25,16 @@ struct LossValue {
 class Loss {
   public:
     virtual ~Loss() = default;
-    // Every element of `labels` is one label. Throws torch's error when shapes, types or label
-    // values do not fit.
+    // Every element of `labels` is one label; it counts unless the loss ignores its value. Throws
+    // torch's error when shapes, types or label values do not fit.
     [[nodiscard]] virtual LossValue evaluate(const Tensors& outputs,
                                              const at::Tensor& labels) const = 0;
 };
 
-// One of kLossNames. Errors: kUsage for an unknown name.
-[[nodiscard]] Result<std::unique_ptr<Loss>> make_loss(const std::string& name);
+// Errors: kUsage for a name that is not one of kLossNames.
+[[nodiscard]] Result<std::unique_ptr<Loss>> make_loss(const LossSpec& spec);
+
+// What a micro-batch adds to its batch's totals.
+[[nodiscard]] LossTotals totals_of(const LossValue& value);
 
 }  // namespace ecopipe

@@ -7,6 +7,7 @@
 
 #include "core/host_tensor.h"
 #include "core/result.h"
+#include "transport/messages.h"
 
 namespace ecopipe {
 
@@ -71,10 +72,13 @@ struct ModelInfo {
 // TorchScript file's are its own.
 [[nodiscard]] Result<TensorMap> initial_weights(const ModelSpec& spec, std::uint64_t seed);
 
+// Errors: kUsage when the model has nothing that training could change.
+[[nodiscard]] Result<void> expect_trainable(const ModelInfo& info, const ModelSpec& spec);
+
 // Runs one training-mode forward pass of `samples` samples of the given kind through the whole
 // model and the loss, layer by layer, so that a model that does not fit its data, or a micro-batch
 // too small for batch norm, is refused before training, naming the layer and the remedy.
-[[nodiscard]] Result<void> try_model(const ModelSpec& spec, const std::string& loss,
+[[nodiscard]] Result<void> try_model(const ModelSpec& spec, const LossSpec& loss,
                                      const HostTensor& inputs, const HostTensor& labels);
 
 // Writes the TorchScript file at `path` again with these weights in it.

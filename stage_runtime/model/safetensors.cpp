@@ -3,11 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <functional>
+#include <map>
+#include <optional>
 
 #include "core/files.h"
 #include "core/glob.h"
 #include "core/log.h"
+#include "core/narrow_floats.h"
 #include "core/strict_json.h"
 
 namespace ecopipe {
@@ -63,6 +68,84 @@ Result<std::vector<Entry>> parse_entries(std::string_view header, std::size_t da
     return entries;
 }
 
+// Which names are of one tensor.
+class Twins {
+  public:
+    explicit Twins(const ModelInfo& info) {
+        for (const TensorInfo& tensor : info.tensors) {
+            if (tensor.same_as.empty()) continue;
+            first_names_.emplace(tensor.name, tensor.same_as);
+            names_[tensor.same_as].push_back(tensor.name);
+        }
+    }
+    [[nodiscard]] std::string_view first_name(std::string_view name) const {
+        const auto found = first_names_.find(name);
+        return found == first_names_.end() ? name : std::string_view(found->second);
+    }
+    // What stands under another name of the tensor, or null.
+    [[nodiscard]] const HostTensor* elsewhere(
+        std::string_view name, const std::map<std::string_view, const HostTensor*>& offered) const {
+        const std::string_view first = first_name(name);
+        if (const auto found = offered.find(first); found != offered.end()) return found->second;
+        const auto names = names_.find(first);
+        if (names == names_.end()) return nullptr;
+        for (const std::string& other : names->second)
+            if (const auto found = offered.find(other); found != offered.end())
+                return found->second;
+        return nullptr;
+    }
+
+  private:
+    std::map<std::string, std::string, std::less<>> first_names_;
+    std::map<std::string, std::vector<std::string>, std::less<>> names_;  // without the first
+};
+
+bool same_bytes(const HostTensor& a, const HostTensor& b) {
+    return a.dtype() == b.dtype() && a.bytes() == b.bytes() &&
+           std::memcmp(a.data(), b.data(), a.bytes()) == 0;
+}
+
+// A floating-point tensor as float32; nothing when a value does not fit.
+std::optional<HostTensor> as_float32(const HostTensor& from) {
+    HostTensor out = HostTensor::allocate(DType::kF32, from.shape());
+    const auto to = out.as<float>();
+    bool fits = true;
+    for (std::size_t i = 0; i < to.size(); ++i) {
+        if (from.dtype() == DType::kF64) {
+            const double value = from.as<double>()[i];
+            to[i] = static_cast<float>(value);
+            fits = fits && std::isfinite(to[i]) == std::isfinite(value);
+        } else {
+            const std::uint16_t value = from.as<std::uint16_t>()[i];
+            to[i] = from.dtype() == DType::kF16 ? from_half(value) : from_bfloat(value);
+        }
+    }
+    if (!fits) return std::nullopt;
+    return out;
+}
+
+// The tensor as the model has it.
+Result<HostTensor> fitted(const HostTensor& given, const NamedTensor& own,
+                          const std::string& source, std::map<DType, std::size_t>& converted) {
+    const DType dtype = own.tensor.dtype();
+    const bool convertible =
+        dtype == DType::kF32 && is_floating(given.dtype()) && given.dtype() != dtype;
+    if (given.shape() != own.tensor.shape() || (given.dtype() != dtype && !convertible))
+        return fail(ExitCode::kBadFile,
+                    fmt::format("{}: tensor {}: expected {} {}, found {} {}", source, own.name,
+                                dtype_name(dtype), shape_text(own.tensor.shape()),
+                                dtype_name(given.dtype()), shape_text(given.shape())));
+    if (!convertible) return given;
+    auto narrowed = as_float32(given);
+    if (!narrowed)
+        return fail(ExitCode::kBadFile,
+                    fmt::format("{}: tensor {}: expected numbers that float32 can hold, found "
+                                "larger ones",
+                                source, own.name));
+    ++converted[given.dtype()];
+    return *narrowed;
+}
+
 }  // namespace
 
 Result<TensorMap> parse_safetensors(std::string_view bytes, const std::string& source) {
@@ -93,37 +176,45 @@ Result<TensorMap> read_safetensors(const std::string& path) {
 }
 
 Result<void> adopt_weights(const TensorMap& given, const std::string& source,
-                           const std::vector<std::string>& except, TensorMap& weights) {
+                           const std::vector<std::string>& except, const ModelInfo& info,
+                           TensorMap& weights) {
     for (const std::string& pattern : except)
         if (std::none_of(weights.begin(), weights.end(),
                          [&](const NamedTensor& w) { return matches_any({pattern}, w.name); }))
             return fail(ExitCode::kUsage,
                         fmt::format("--init-except: {} is no tensor of the model; its first is {}",
                                     printable(pattern), weights.empty() ? "" : weights[0].name));
+    const Twins twins(info);
+    std::map<std::string_view, const HostTensor*> offered;
+    for (const NamedTensor& entry : given)
+        if (!matches_any(except, entry.name)) offered.emplace(entry.name, &entry.tensor);
     std::size_t adopted = 0;
+    std::map<DType, std::size_t> converted;
+    std::map<std::string_view, const HostTensor*> taken;  // by a tensor's first name
     for (NamedTensor& weight : weights) {
         if (matches_any(except, weight.name)) continue;
-        ++adopted;
-        const auto found = std::find_if(given.begin(), given.end(), [&](const NamedTensor& g) {
-            return g.name == weight.name;
-        });
-        if (found == given.end())
+        const auto found = offered.find(weight.name);
+        const HostTensor* tensor =
+            found != offered.end() ? found->second : twins.elsewhere(weight.name, offered);
+        if (tensor == nullptr)
             return fail(ExitCode::kBadFile,
                         fmt::format("{}: tensor {} is missing", source, weight.name));
-        if (found->tensor.shape() != weight.tensor.shape() ||
-            found->tensor.dtype() != weight.tensor.dtype())
-            return fail(
-                ExitCode::kBadFile,
-                fmt::format("{}: tensor {}: expected shape {}, found {}", source, weight.name,
-                            shape_text(weight.tensor.shape()), shape_text(found->tensor.shape())));
-        weight.tensor = found->tensor;
+        adopted += found != offered.end() ? 1U : 0U;
+        const auto [twin, first] = taken.emplace(twins.first_name(weight.name), tensor);
+        if (!first && !same_bytes(*twin->second, *tensor))
+            return fail(ExitCode::kBadFile,
+                        fmt::format("{}: tensor {}: expected the values of {}, which is the same "
+                                    "tensor of the model, found others",
+                                    source, weight.name, twin->first));
+        ECOPIPE_ASSIGN_OR_RETURN(HostTensor fitting, fitted(*tensor, weight, source, converted));
+        weight.tensor = std::move(fitting);
     }
-    const auto offered = std::count_if(given.begin(), given.end(), [&](const NamedTensor& g) {
-        return !matches_any(except, g.name);
-    });
-    if (static_cast<std::size_t>(offered) != adopted)
+    if (offered.size() != adopted)
         return fail(ExitCode::kBadFile, fmt::format("{}: expected the model's {} tensors, found {}",
-                                                    source, adopted, offered));
+                                                    source, adopted, offered.size()));
+    for (const auto& [dtype, count] : converted)
+        log_info("{}: {} tensor{} converted from {}", source, count, count == 1 ? "" : "s",
+                 dtype_name(dtype));
     return {};
 }
 

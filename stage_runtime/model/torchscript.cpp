@@ -129,9 +129,9 @@ class ScriptLayer : public Layer {
         if (now.is_same(before) && !now.requires_grad()) return;
         const LayerTensor& buffer = tensors[stateful[s]];
         TORCH_CHECK(now.sizes() == before.sizes() && now.scalar_type() == before.scalar_type(),
-                    "forward gives the buffer ", buffer.name, " another shape or type: ",
-                    before.sizes(), " ", before.scalar_type(), " became ", now.sizes(), " ",
-                    now.scalar_type());
+                    "forward gives the buffer ", buffer.name,
+                    " another shape or type: ", before.sizes(), " ", before.scalar_type(),
+                    " became ", now.sizes(), " ", now.scalar_type());
         put_buffer(stateful[s], now.detach().clone(at::MemoryFormat::Contiguous));
     }
 
@@ -184,9 +184,9 @@ Result<void> expect_no_half(const Layers& layers, const std::string& path) {
                 fmt::format("{}: expected a model in float32, found {}{}; in Python: "
                             "model.float() before it is saved",
                             path, fmt::join(found, ", "),
-                            count > found.size()
-                                ? fmt::format(" and {} more in half precision", count - found.size())
-                                : ""));
+                            count > found.size() ? fmt::format(" and {} more in half precision",
+                                                               count - found.size())
+                                                 : ""));
 }
 
 }  // namespace

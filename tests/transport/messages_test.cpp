@@ -18,8 +18,7 @@ Result<Message> decode_text(const std::string& body) {
 
 Done sample_done() {
     Done done;
-    done.loss_sum = 1.5;
-    done.labels = 64;
+    done.loss = {1.5, 64, 64, 3, 0};
     done.squared_gradient_norms = {1, 2, 3};
     done.actions = {{'F', 0, 1, 10, 20}, {'B', 1, 2, 30, 40}};
     return done;

@@ -5,6 +5,11 @@ namespace {
 
 class CrossEntropy : public Loss {
   public:
+    explicit CrossEntropy(const LossSpec& spec) : ignore_index_(spec.ignore_index) {
+        if (!spec.class_weights.empty())
+            class_weights_ = at::tensor(spec.class_weights, at::TensorOptions(at::kDouble));
+    }
+
     LossValue evaluate(const Tensors& outputs, const at::Tensor& labels) const override {
         const at::Tensor& logits = outputs.at(0);
         TORCH_CHECK(labels.scalar_type() == at::kLong,
@@ -19,15 +24,33 @@ class CrossEntropy : public Loss {
         const at::Tensor rows = logits.reshape({-1, classes});
         const at::Tensor flat = labels.reshape({-1});
         LossValue value;
-        value.sum = at::cross_entropy_loss(rows, flat, {}, at::Reduction::Sum);
-        value.count = labels.numel();
-        value.correct = rows.detach().argmax(1).eq(flat).sum().item<std::int64_t>();
+        c10::optional<at::Tensor> weights;
+        if (class_weights_.defined()) {
+            TORCH_CHECK(class_weights_.numel() == classes, "expected a class weight for each of ",
+                        classes, " outputs, found ", class_weights_.numel());
+            weights = class_weights_.to(rows.scalar_type());
+        }
+        value.sum = at::cross_entropy_loss(rows, flat, weights, at::Reduction::Sum, ignore_index_);
+        const at::Tensor counted = flat.ne(ignore_index_);
+        value.count = counted.sum().item<std::int64_t>();
+        value.weight =
+            class_weights_.defined()
+                ? class_weights_.index({flat.masked_select(counted)}).sum().item<double>()
+                : static_cast<double>(value.count);
+        value.correct =
+            rows.detach().argmax(1).eq(flat).logical_and(counted).sum().item<std::int64_t>();
         return value;
     }
+
+  private:
+    std::int64_t ignore_index_;
+    at::Tensor class_weights_;  // undefined: 1 each
 };
 
 }  // namespace
 
-std::unique_ptr<Loss> cross_entropy() { return std::make_unique<CrossEntropy>(); }
+std::unique_ptr<Loss> cross_entropy(const LossSpec& spec) {
+    return std::make_unique<CrossEntropy>(spec);
+}
 
 }  // namespace ecopipe

@@ -5,8 +5,9 @@
 
 namespace ecopipe {
 
-// torch.nn.CrossEntropyLoss: outputs [n, C] for labels [n], or [n, T, C] for labels [n, T].
-[[nodiscard]] std::unique_ptr<Loss> cross_entropy();
+// torch.nn.CrossEntropyLoss with its weight and ignore_index: outputs [n, C] for labels [n], or
+// [n, T, C] for labels [n, T].
+[[nodiscard]] std::unique_ptr<Loss> cross_entropy(const LossSpec& spec);
 // torch.nn.MSELoss: outputs and targets of one shape.
 [[nodiscard]] std::unique_ptr<Loss> mean_squared_error();
 // torch.nn.BCEWithLogitsLoss: outputs are logits, targets lie in [0, 1], of one shape.
