@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to a trained pipeline and a short federation on this machine alone, in under ten minutes on two cores:
-# installs, builds, profiles, plans, trains over emulated unequal devices on Fashion-MNIST, federates two clusters.
-# Results lie in run/demo; a second call keeps what is built and trains afresh.
+# installs, builds, profiles, plans, trains over emulated unequal devices on Fashion-MNIST, compares the weights with those
+# of one process, federates two clusters. Results lie in run/demo; a second call keeps what is built and trains afresh.
 #
 #   demo.sh [--small]    (--small trains for seconds only, with the programs that are built already: a test does so)
 set -euo pipefail
@@ -44,9 +44,19 @@ $bin/ecopipe-profile --model fashion_cnn --micro-batch 2,4,8,16 --seconds 0.3 --
 say "planning for three unequal devices"
 $bin/ecopipe-plan --cluster "$out/cluster.yaml" --profile "$out/profile.json" --batch 64 --micro-batches 8 --out "$out/plan.json"
 
-say "training a pipeline over the emulated devices"
-$bin/ecopipe-train --local --cluster "$out/cluster.yaml" --plan "$out/plan.json" --model fashion_cnn --data fashion-mnist \
-    --data-limit "$samples" --epochs 1 --out "$out/pipeline"
+learning=(--model fashion_cnn --data fashion-mnist --data-limit "$samples" --epochs 1 --optimizer adam --lr 0.002
+    --lr-schedule cosine)
+say "training a pipeline over the emulated devices (the page that is named below shows it while it trains)"
+$bin/ecopipe-train --local --cluster "$out/cluster.yaml" --plan "$out/plan.json" "${learning[@]}" --web 127.0.0.1:0 \
+    --out "$out/pipeline"
+
+say "the same training in one process"
+$bin/ecopipe-train --single --batch 64 --micro-batches 8 "${learning[@]}" --no-evaluation --quiet --out "$out/single"
+cmp "$out/pipeline/model.safetensors" "$out/single/model.safetensors" || {
+    echo "demo.sh: the weights of the pipeline and of one process differ" >&2
+    exit 1
+}
+echo "model.safetensors: the same bytes, over three devices and in one process"
 
 say "federating two clusters, each with half of the classes"
 pids=()
@@ -82,9 +92,10 @@ grep -o 'round [0-9]* done.*' "$out/server.log"
 
 say "done in $((SECONDS - started)) s"
 cat <<END
-pipeline    $out/pipeline/model.safetensors   trained weights, PyTorch's names
+pipeline    $out/pipeline/model.safetensors   trained weights, PyTorch's names, as one process makes them
             $out/pipeline/metrics.jsonl       one line a step
             $out/pipeline/timeline.json       open in https://ui.perfetto.dev
 federation  $out/server/model.safetensors     the global model
             $out/server/rounds.jsonl          one line a round
+page        --web 127.0.0.1:8080 on ecopipe-train or ecopipe-fl-server shows a run: curves, devices, links, timeline
 END

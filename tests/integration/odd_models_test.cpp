@@ -230,7 +230,7 @@ TEST_F(OddModels, IgnoredTargetsAndClassWeightsOverStages) {
 
 TEST_F(OddModels, BalancedClassWeights) {
     const Flags flags = on("plain", "features");
-    expect_same_over_stages("plain", 4, 2, "1f1b", false, flags + Flags{"--class-weights", "balanced"});
+    expect_same_over_stages("plain", 3, 2, "1f1b", false, flags + Flags{"--class-weights", "balanced"});
     EXPECT_NE(read(directory_ / "plain-single/run.json").find("\"class-weights\""),
               std::string::npos);
 }

@@ -16,6 +16,7 @@
 #include "stage_runtime/data/dataset.h"
 #include "stage_runtime/data/picture.h"
 #include "stage_runtime/model/safetensors.h"
+#include "stage_runtime/model/target_weight.h"
 
 namespace ecopipe {
 namespace {
@@ -274,6 +275,36 @@ TEST_F(OwnData, TensorsComeAsTheyAre) {
                    normalized);
 }
 
+TEST_F(OwnData, IgnoredTargetsAreNoClasses) {
+    HostTensor targets = HostTensor::allocate(DType::kI64, {2, 3});
+    const std::vector<std::int64_t> values{4, -100, 0, 4, 255, -100};
+    std::copy(values.begin(), values.end(), targets.as<std::int64_t>().begin());
+    ASSERT_TRUE(write_safetensors((root_ / "train.safetensors").string(),
+                                  {{"inputs", floats({2, 3})}, {"targets", targets}}));
+    const auto splits = open("tensors");
+    ASSERT_TRUE(splits) << splits.error().message;
+    EXPECT_EQ(splits->train->num_classes(), 256);
+    const auto counts = class_counts(*splits->train, 255);
+    ASSERT_TRUE(counts);
+    EXPECT_EQ((*counts)[4], 2U);
+    EXPECT_EQ((*counts)[0], 1U);
+    EXPECT_EQ((*counts)[255], 0U);
+    LossSpec loss;
+    EXPECT_EQ(target_weight(loss, targets), 4);
+    loss.class_weights = {0.5, 1, 1, 1, 2};
+    loss.ignore_index = 255;
+    HostTensor classes = HostTensor::allocate(DType::kI64, {3});
+    const std::vector<std::int64_t> three{0, 4, 255};
+    std::copy(three.begin(), three.end(), classes.as<std::int64_t>().begin());
+    EXPECT_EQ(target_weight(loss, classes), 2.5);
+    loss.name = "mse";
+    EXPECT_EQ(target_weight(loss, floats({2, 3})), 6);
+    EXPECT_EQ(loss_divisor(0), 1);
+    DataOptions every_target_counts;
+    every_target_counts.ignored_class = std::nullopt;
+    expect_refused("tensors", "expected 0 to 999999, found -100", every_target_counts);
+}
+
 TEST_F(OwnData, TensorsThatDoNotFitAreRefused) {
     const auto expect = [&](const TensorMap& train, const std::string& part) {
         ASSERT_TRUE(write_safetensors((root_ / "train.safetensors").string(), train));
@@ -289,7 +320,7 @@ TEST_F(OwnData, TensorsThatDoNotFitAreRefused) {
     expect({{"inputs", floats({3, 3})}, {"targets", targets}}, "one for each of the 3 inputs");
     expect({{"inputs", floats({2})}, {"targets", targets}}, "inputs: expected [samples, ...]");
     expect({{"inputs", inputs}, {"targets", integers({0, -1}, {2})}},
-           "integer targets are classes: expected 0 to 999999, found -1");
+           "integer targets are classes: expected 0 to 999999, or -100 to ignore one, found -1");
     HostTensor infinite = floats({2, 3});
     infinite.as<float>()[4] = std::numeric_limits<float>::infinity();
     expect({{"inputs", infinite}, {"targets", targets}}, "expected finite numbers, found inf at");
