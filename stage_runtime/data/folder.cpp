@@ -138,18 +138,24 @@ Result<void> check_split_names(const fs::path& directory) {
     return {};
 }
 
-Result<PictureSize> size_of_file(const std::string& path) {
+// From the first bytes, unless a header is longer (previews, depth maps) or `exactly` is asked for,
+// which a PNG's orientation behind its pixels decides.
+Result<PictureSize> size_of_file(const std::string& path, bool exactly) {
     std::ifstream file(path, std::ios::binary);
     std::string bytes(kHeaderBytesMax, '\0');
     file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
     bytes.resize(static_cast<std::size_t>(std::max<std::streamsize>(file.gcount(), 0)));
-    return picture_size(bytes, path);
+    const auto size = picture_size(bytes, path);
+    const bool complete = bytes.size() < kHeaderBytesMax;
+    if (complete || (size && (!exactly || size->height == size->width))) return size;
+    ECOPIPE_ASSIGN_OR_RETURN(const std::string all, read_file(path, kPictureFileBytesMax));
+    return picture_size(all, path);
 }
 
 // Reads every header; `size` is filled from the first when it is not given.
 Result<void> check_headers(const Split& split, bool resized, PictureSize& size) {
     for (const Sample& sample : split.samples) {
-        ECOPIPE_ASSIGN_OR_RETURN(const PictureSize found, size_of_file(sample.path));
+        ECOPIPE_ASSIGN_OR_RETURN(const PictureSize found, size_of_file(sample.path, !resized));
         if (resized) continue;
         if (size.height == 0) size = found;
         if (size.height != found.height || size.width != found.width)

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/check.h"
+#include "stage_runtime/data/grey.h"
 
 namespace ecopipe {
 namespace {
@@ -48,6 +49,19 @@ class ImageDataset : public Dataset {
     std::int64_t repeat_;
 };
 
+// Three planes of colour to one of grey, in place.
+void make_grey(Images& images) {
+    const std::size_t plane = images.sample_bytes() / 3;
+    for (std::size_t sample = 0; sample < images.labels.size(); ++sample) {
+        const std::uint8_t* from = images.pixels.data() + sample * plane * 3;
+        std::uint8_t* to = images.pixels.data() + sample * plane;
+        for (std::size_t i = 0; i < plane; ++i)
+            to[i] = grey_of(from[i], from[plane + i], from[2 * plane + i]);
+    }
+    images.pixels.resize(images.labels.size() * plane);
+    images.shape[0] = 1;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Dataset>> make_image_dataset(Images images, const DataOptions& options,
@@ -75,6 +89,7 @@ Result<std::unique_ptr<Dataset>> make_image_dataset(Images images, const DataOpt
     if (kept == 0) return fail(ExitCode::kUsage, "--data: no sample is left to train or test on");
     images.labels.resize(kept);
     images.pixels.resize(kept * bytes);
+    if (options.channels == 1 && images.shape[0] == 3) make_grey(images);
     const std::int64_t repeat = options.channels > 1 && images.shape[0] == 1
                                     ? static_cast<std::int64_t>(options.channels)
                                     : 1;

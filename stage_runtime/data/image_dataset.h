@@ -17,7 +17,7 @@ struct Images {
 };
 
 // Keeps `options.classes`, then the first `options.limit` (when `limited`), and repeats one channel
-// as asked. Errors: kUsage when nothing is left or a class does not exist.
+// or makes three grey, as asked. Errors: kUsage when nothing is left or a class does not exist.
 [[nodiscard]] Result<std::unique_ptr<Dataset>> make_image_dataset(Images images,
                                                                   const DataOptions& options,
                                                                   bool limited);

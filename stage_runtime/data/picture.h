@@ -25,11 +25,13 @@ struct Picture {
     std::vector<std::uint8_t> pixels;  // [height, width, channels]
 };
 
-// From the header alone; `bytes` may end after it. Errors: kBadFile naming `path`: neither JPEG nor
-// PNG, damaged, or above kPicturePixelsMax.
+// The upright size (exif.h), from the header alone; `bytes` may end after it, but the orientation
+// of a PNG may stand at its end. Errors: kBadFile naming `path`: neither JPEG nor PNG, damaged, or
+// above kPicturePixelsMax.
 [[nodiscard]] Result<PictureSize> picture_size(std::string_view bytes, const std::string& path);
-// `channels`: 1 for grey, 3 for red, green, blue. A JPEG that is cut short or damaged is refused
-// rather than filled up. Transparency lies over black. Errors: kBadFile, as above.
+// Upright, and the stored numbers (png_reader.h, grey.h). `channels`: 1 for grey, 3 for red, green,
+// blue. A JPEG that is cut short or damaged is refused rather than filled up. Transparency lies
+// over black. Errors: kBadFile, as above.
 [[nodiscard]] Result<Picture> decode_picture(std::string_view bytes, int channels,
                                              const std::string& path);
 

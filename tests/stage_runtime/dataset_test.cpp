@@ -97,6 +97,13 @@ TEST_F(DataFiles, ReadsCifarAndRefusesBrokenRecords) {
     ASSERT_TRUE(data) << data.error().message;
     EXPECT_EQ(data->train->size(), 5);
     EXPECT_EQ(data->train->label(4), 3);
+    const std::vector<std::int64_t> first{0};
+    write("test_batch.bin",
+          '\2' + std::string(1024, '\0') + std::string(1024, '\x96') + std::string(1024, '\0'));
+    const auto grey = open_data(spec, {{}, 0, 1});
+    ASSERT_TRUE(grey) << grey.error().message;
+    EXPECT_EQ(grey->test->sample_shape(), (Shape{1, 32, 32}));
+    EXPECT_EQ(grey->test->batch(first)->inputs.as<float>()[1023], 88.0F / 255.0F);
     write("test_batch.bin", '\2' + std::string(3071, 'q'));
     EXPECT_FALSE(open_data(spec, {}));
     write("test_batch.bin", '\12' + std::string(3072, 'q'));

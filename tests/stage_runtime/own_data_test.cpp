@@ -1,12 +1,9 @@
 // Folders of pictures and files of tensors: what is read, what is refused, and how it is changed
 // on the way.
 #include <gtest/gtest.h>
-#include <jpeglib.h>
-#include <png.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <filesystem>
 #include <set>
 
@@ -17,60 +14,16 @@
 #include "stage_runtime/data/picture.h"
 #include "stage_runtime/model/safetensors.h"
 #include "stage_runtime/model/target_weight.h"
+#include "tests/stage_runtime/pictures.h"
 
 namespace ecopipe {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::string png(int height, int width, const std::vector<std::uint8_t>& rgb) {
-    png_image image{};
-    image.version = PNG_IMAGE_VERSION;
-    image.height = static_cast<png_uint_32>(height);
-    image.width = static_cast<png_uint_32>(width);
-    image.format = PNG_FORMAT_RGB;
-    png_alloc_size_t size = 0;
-    EXPECT_TRUE(::png_image_write_get_memory_size(image, size, 0, rgb.data(), 0, nullptr));
-    std::string out(size, '\0');
-    EXPECT_TRUE(::png_image_write_to_memory(&image, out.data(), &size, 0, rgb.data(), 0, nullptr));
-    out.resize(size);
-    return out;
-}
-
-std::string jpeg(int height, int width, const std::vector<std::uint8_t>& rgb) {
-    jpeg_compress_struct info{};
-    jpeg_error_mgr errors{};
-    info.err = ::jpeg_std_error(&errors);
-    ::jpeg_create_compress(&info);
-    unsigned char* bytes = nullptr;
-    unsigned long size = 0;
-    ::jpeg_mem_dest(&info, &bytes, &size);
-    info.image_height = static_cast<JDIMENSION>(height);
-    info.image_width = static_cast<JDIMENSION>(width);
-    info.input_components = 3;
-    info.in_color_space = JCS_RGB;
-    ::jpeg_set_defaults(&info);
-    ::jpeg_set_quality(&info, 95, TRUE);
-    ::jpeg_start_compress(&info, TRUE);
-    for (int y = 0; y < height; ++y) {
-        std::vector<std::uint8_t> row(rgb.begin() + y * width * 3,
-                                      rgb.begin() + (y + 1) * width * 3);
-        JSAMPROW at = row.data();
-        ::jpeg_write_scanlines(&info, &at, 1);
-    }
-    ::jpeg_finish_compress(&info);
-    std::string out(reinterpret_cast<char*>(bytes), size);
-    ::jpeg_destroy_compress(&info);
-    std::free(bytes);
-    return out;
-}
-
-std::vector<std::uint8_t> noise(int pixels, std::uint64_t seed) {
-    Rng rng(seed);
-    std::vector<std::uint8_t> out(static_cast<std::size_t>(pixels) * 3);
-    for (auto& value : out) value = static_cast<std::uint8_t>(rng.below(256));
-    return out;
-}
+using pictures::jpeg;
+using pictures::noise;
+using pictures::png;
 
 class OwnData : public testing::Test {
   protected:
@@ -179,6 +132,57 @@ TEST_F(OwnData, FoldersThatDoNotFitAreRefused) {
     fs::remove_all(root_ / "validation");
     for (const char* split : {"train", "test"}) fs::create_directories(root_ / split / "emu");
     expect_refused("folder", "train/emu: holds no pictures");
+}
+
+// Sizes are checked, and taken for the model, as the pictures are seen.
+TEST_F(OwnData, PicturesStoredSidewaysAreOfTheirUprightSize) {
+    using pictures::exif;
+    const auto pixels = noise(6 * 8, 1);
+    put("train/cat/0.jpg", pictures::with_exif(jpeg(8, 6, pixels), exif(6, true)));
+    put("train/cat/1.png", png(6, 8, pixels));
+    put("train/cat/2.png",
+        pictures::with_chunk_behind(png(8, 6, pixels), pictures::chunk("eXIf", exif(8, false))));
+    const auto splits = open("folder");
+    ASSERT_TRUE(splits) << splits.error().message;
+    EXPECT_EQ(splits->train->sample_shape(), (Shape{3, 6, 8}));
+    const std::vector<std::int64_t> all{0, 1, 2};
+    EXPECT_TRUE(splits->train->batch(all));
+    put("train/cat/3.jpg", jpeg(8, 6, pixels));
+    expect_refused("folder", "train/cat/3.jpg: expected 6x8 as the first picture, found 8x6");
+    fs::remove(root_ / "train/cat/3.jpg");
+    // The orientation behind more pixels than are read for a header; a header longer than that.
+    const std::string large = png(500, 900, noise(500 * 900, 2));
+    std::string long_header = jpeg(900, 500, noise(500 * 900, 2));
+    for (int i = 0; i < 20; ++i)
+        long_header = pictures::with_app1(long_header, std::string(65000, 'x'));
+    long_header = pictures::with_exif(long_header, exif(6, true));
+    put("train/cat/0.jpg", long_header);
+    put("train/cat/1.png", large);
+    put("train/cat/2.png", pictures::with_chunk_behind(png(900, 500, noise(500 * 900, 2)),
+                                                       pictures::chunk("eXIf", exif(8, false))));
+    const auto again = open("folder");
+    ASSERT_TRUE(again) << again.error().message;
+    EXPECT_EQ(again->train->sample_shape(), (Shape{3, 500, 900}));
+}
+
+TEST_F(OwnData, AModelOfOneChannelSeesTheSameGreyHoweverItIsStored) {
+    const auto values = pictures::noise_bytes(64, 3);
+    std::vector<std::uint8_t> twice;
+    std::vector<std::uint8_t> thrice;
+    for (const std::uint8_t value : values) {
+        twice.insert(twice.end(), {value, value});  // value * 257
+        thrice.insert(thrice.end(), {value, value, value});
+    }
+    put("train/cat/0.png", pictures::png(8, 8, {8, PNG_COLOR_TYPE_GRAY}, values));
+    put("train/cat/1.png", pictures::png(8, 8, {16, PNG_COLOR_TYPE_GRAY}, twice));
+    put("train/cat/2.png", png(8, 8, thrice));
+    const auto splits = open("folder", {{}, 0, 1});
+    ASSERT_TRUE(splits) << splits.error().message;
+    const std::vector<std::int64_t> all{0, 1, 2};
+    const auto batch = splits->train->batch(all);
+    ASSERT_TRUE(batch);
+    for (std::size_t i = 0; i < 3 * 64; ++i)
+        EXPECT_EQ(batch->inputs.as<float>()[i], static_cast<float>(values[i % 64]) / 255.0F);
 }
 
 // Whatever the bytes are: a picture or one line. (What a PNG lacks of its closing 12 bytes is no
