@@ -165,7 +165,8 @@ Result<std::unique_ptr<ControlSocket>> ControlSocket::open(const std::string& pa
         impl->accept(impl->local, [it = impl.get()](const auto& peer) { it->serve_line(peer); });
         if (metrics) {
             place = metrics->text();
-            const Tcp::endpoint address(asio::ip::make_address(metrics->host), metrics->port);
+            ECOPIPE_ASSIGN_OR_RETURN(const auto hosts, listen_addresses(metrics->host));
+            const Tcp::endpoint address(asio::ip::make_address(hosts.front()), metrics->port);
             impl->tcp.open(address.protocol());
             impl->tcp.set_option(Tcp::acceptor::reuse_address(true));
             impl->tcp.bind(address);

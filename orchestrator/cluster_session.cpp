@@ -110,7 +110,8 @@ Result<bool> ClusterSession::pump_or_recover(const std::function<bool()>& finish
 Result<void> ClusterSession::handle(PortalEvent& event) {
     if (auto* joined = std::get_if<portal_event::Joined>(&event)) {
         const Hello& hello = joined->hello;
-        std::string host = hello.data_address;
+        // What it says of itself is a peer's word: what is no address would be dialled by all.
+        std::string host = parse_host(hello.data_address, "data_address").value_or("");
         if (host.empty()) {
             const auto known = options_.data_address.find(joined->device);
             host = known != options_.data_address.end() ? known->second : joined->address;

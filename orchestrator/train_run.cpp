@@ -74,8 +74,10 @@ ExecutorOptions executor_options(const TrainOptions& options) {
 
 std::string join_command(const Cluster& cluster, const Endpoint& bound, const std::string& device,
                          const Security& security) {
-    const std::string host = cluster.portal_address.empty() ? bound.host : cluster.portal_address;
-    return fmt::format("ecopipe-stage --join tcp://{}:{} --name {}{}", host, bound.port, device,
+    Endpoint portal = bound;
+    if (!cluster.portal_address.empty())
+        portal.host = parse_host(cluster.portal_address, "portal_address").value_or(bound.host);
+    return fmt::format("ecopipe-stage --join {} --name {}{}", portal.text(), device,
                        security.keys       ? " --keys KEYS"
                        : security.insecure ? " --insecure"
                                            : "");
@@ -180,17 +182,29 @@ Result<void> open_session(Run& run, const Cluster& cluster) {
     session_options.bind = options.local
                                ? Endpoint{"127.0.0.1", 0}
                                : Endpoint{"127.0.0.1", static_cast<std::uint16_t>(cluster.port)};
-    if (!options.local && !cluster.portal_address.empty())
-        session_options.bind.host = cluster.portal_address;
-    if (options.bind) session_options.bind = *options.bind;
-    ECOPIPE_RETURN_IF_ERROR(
-        allow_address(session_options.bind, options.security, "portal_address"));
+    if (options.bind) {
+        session_options.bind = *options.bind;
+    } else if (!options.local && !cluster.portal_address.empty()) {
+        const auto host = parse_host(cluster.portal_address, "portal_address");
+        if (!host) return fail_in(options.cluster_file, {ExitCode::kBadFile, host.error().message});
+        session_options.bind.host = *host;
+    } else if (!options.local && !options.cluster_file.empty()) {
+        return fail(ExitCode::kBadFile,
+                    fmt::format("{}: portal_address: expected the address that devices dial, or "
+                                "--bind; found none, which only --local can do without",
+                                options.cluster_file));
+    }
+    ECOPIPE_RETURN_IF_ERROR(allow_address(session_options.bind, options.security,
+                                          options.bind ? "--bind" : "portal_address"));
     if (options.local && !options.cluster_file.empty())
         session_options.links = portal_links(cluster);
     for (const Device& device : cluster.devices) {
         session_options.devices.push_back(device.name);
-        if (!options.local && !device.data_address.empty())
-            session_options.data_address[device.name] = device.data_address;
+        if (options.local || device.data_address.empty()) continue;
+        const auto host =
+            parse_host(device.data_address, fmt::format("data_address of {}", device.name));
+        if (!host) return fail_in(options.cluster_file, {ExitCode::kBadFile, host.error().message});
+        session_options.data_address[device.name] = *host;
     }
     show_cluster(cluster, options, run.monitor.view());
     run.launcher = std::make_unique<LocalLauncher>();

@@ -144,7 +144,7 @@ Result<Cluster> parse_cluster(std::string_view text, const std::string& source) 
     cluster.source = source;
     cluster.name = name(root, "name");
     const std::string portal = root.text("portal");
-    cluster.portal_address = root.text("portal_address");
+    cluster.portal_address = root.text("portal_address", "");
     cluster.port = static_cast<int>(root.integer("port", {1, 65535}, 5599));
     read_devices(root, cluster);
     if (const auto found = cluster.find(portal)) {

@@ -94,13 +94,16 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     options.device = line.get_text("name");
     options.threads = static_cast<int>(line.get_integer("threads"));
     options.models_directory = line.get_text("models");
-    options.data_address = line.get_text("data-address");
+    if (line.has("data-address")) {
+        ECOPIPE_ASSIGN_OR_RETURN(options.data_address,
+                                 parse_host(line.get_text("data-address"), "--data-address"));
+    }
     options.data_port = static_cast<int>(line.get_integer("data-port"));
-    options.data_bind = options.portal.loopback() ? "127.0.0.1" : "0.0.0.0";
+    options.data_bind = options.portal.loopback() ? "localhost" : "*";
     if (!options.data_address.empty() && !Endpoint{options.data_address, 0}.loopback()) {
         ECOPIPE_RETURN_IF_ERROR(
             allow_address({options.data_address, 0}, security, "--data-address"));
-        options.data_bind = "0.0.0.0";
+        options.data_bind = "*";
     }
     options.stay = line.get_flag("stay");
     const std::string orphan = line.get_text("orphan");

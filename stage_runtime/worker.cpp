@@ -100,8 +100,8 @@ class Worker {
         ECOPIPE_ASSIGN_OR_RETURN(
             data_port_,
             data_.bind({options_.data_bind, static_cast<std::uint16_t>(options_.data_port)}));
-        log_debug("{} listens for tensors on {}:{}", options_.device, options_.data_bind,
-                  data_port_);
+        log_debug("{} listens for tensors on {}", options_.device,
+                  Endpoint{options_.data_bind, data_port_}.place());
         for (;;) {
             auto ended = serve_one_run();
             if (std::exchange(taken_for_lost_, false) && signal_received() == 0) {

@@ -19,7 +19,7 @@ struct WorkerOptions {
     std::string device;
     int threads = 1;
     std::string models_directory = ".";   // where TorchScript files may be loaded from
-    std::string data_bind = "127.0.0.1";  // interface to listen on
+    std::string data_bind = "localhost";  // where to listen; "*": everywhere
     std::string
         data_address;  // what peers are told to dial; "" leaves it to the portal's knowledge
     int data_port = 0;

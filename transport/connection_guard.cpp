@@ -17,9 +17,10 @@
 namespace ecopipe {
 namespace {
 
-constexpr int kEvents = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_CONNECTED | ZMQ_EVENT_CLOSED |
-                        ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
-                        ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+constexpr int kEvents = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_CONNECTED | ZMQ_EVENT_CONNECT_RETRIED |
+                        ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED |
+                        ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+                        ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
 
 std::string text_of(const sockaddr_storage& address) {
     std::array<char, INET6_ADDRSTRLEN> text{};
@@ -100,8 +101,12 @@ void ConnectionGuard::on_event(int event, int value) {
         if (failed_) failed_(failure);
     };
     switch (event) {
+        case ZMQ_EVENT_CONNECT_RETRIED:
+            if (connecting_) connecting_(false);
+            break;
         case ZMQ_EVENT_ACCEPTED:
         case ZMQ_EVENT_CONNECTED: {
+            if (event == ZMQ_EVENT_CONNECTED && connecting_) connecting_(true);
             const std::string address = peer_of(value);
             if (address.empty()) return;  // gone by now
             const auto rejection = table_.accepted(value, address, monotonic_now());

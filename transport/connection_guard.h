@@ -37,6 +37,9 @@ class ConnectionGuard {
     ConnectionGuard(const ConnectionGuard&) = delete;
     ConnectionGuard& operator=(const ConnectionGuard&) = delete;
 
+    // Told of a dialling socket: true once it is connected, false at each attempt that failed.
+    void on_connecting(std::function<void(bool connected)> told) { connecting_ = std::move(told); }
+
     void spoke(int descriptor, std::string_view user) { table_.spoke(descriptor, user); }
     // A connection that said what no peer of ours says.
     void drop(int descriptor, std::string_view why);
@@ -58,6 +61,7 @@ class ConnectionGuard {
     std::string name_;
     bool listening_;
     std::function<void(HandshakeFailure)> failed_;
+    std::function<void(bool)> connecting_;
     ConnectionTable table_;
     bool checking_ = false;
     std::string failure_;  // of the handshake whose connection is told to be closed next

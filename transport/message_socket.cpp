@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <mutex>
 #include <vector>
@@ -24,6 +25,9 @@ constexpr std::int64_t kDialFrameBytesMax = std::max(kPayloadBytesMax, kBodyByte
 constexpr int kZapEnforceDomain = 93;
 // A server that knows us closes no handshake for this long; one that expects another key always.
 constexpr auto kKeyPatience = std::chrono::seconds(5);
+constexpr int kAnyPortAttempts = 20;     // to find a port that is free on all addresses of a name
+constexpr int kConnectTimeoutMs = 3000;  // of one address of a name, before its next has its turn
+constexpr auto kNextKindAfter = std::chrono::milliseconds(200);
 
 // `from` as handlers see it: how the sender is authenticated, the size of the routing id, the
 // routing id, the sender's name. The name in it keeps a peer from taking over another's routing id.
@@ -124,6 +128,14 @@ MessageSocket::MessageSocket(NetLoop& loop, bool router, Handler handler, BadHan
     }
 }
 
+// What ZeroMQ is told to dial. localhost is loopback of both kinds, whatever the resolver says.
+std::vector<MessageSocket::Target> MessageSocket::targets_of(const Endpoint& endpoint) {
+    if (!endpoint.named()) return {{endpoint.text(), true}};
+    if (!endpoint.loopback()) return {{endpoint.text(), true}, {endpoint.text(), false}};
+    return {{Endpoint{"127.0.0.1", endpoint.port}.text(), true},
+            {Endpoint{"::1", endpoint.port}.text(), true}};
+}
+
 MessageSocket::~MessageSocket() {
     loop_.forget_revoked(this);
     loop_.unwatch(socket_);
@@ -169,17 +181,50 @@ Result<std::unique_ptr<MessageSocket>> MessageSocket::bind(NetLoop& loop, const 
     try {
         ECOPIPE_RETURN_IF_ERROR(socket->use_keys(std::string(port), {}));
         socket->watch(fmt::format("{} port", port), limits);
-        const std::string wanted =
-            endpoint.port == 0 ? fmt::format("tcp://{}:*", endpoint.host) : endpoint.text();
-        socket->socket_.bind(wanted);
-        const auto bound = parse_endpoint(socket->socket_.get(zmq::sockopt::last_endpoint), "bind");
-        if (!bound) return fail_in(endpoint.text(), bound.error());
-        socket->port_ = bound->port;
+        ECOPIPE_RETURN_IF_ERROR(socket->listen(endpoint));
     } catch (const zmq::error_t& error) {
         return fail(ExitCode::kUnreachable,
                     fmt::format("{}: cannot listen: {}", endpoint.text(), error.what()));
     }
     return socket;
+}
+
+// False for an address that this machine lacks, unless it is needed.
+bool MessageSocket::listen_at(const std::string& address, bool needed) {
+    std::string place = Endpoint{address, port_}.text();
+    if (port_ == 0) place.back() = '*';
+    try {
+        socket_.bind(place);
+    } catch (const zmq::error_t& error) {
+        const bool lacking = error.num() == EADDRNOTAVAIL || error.num() == EAFNOSUPPORT;
+        if (!lacking || needed) throw;
+        return false;
+    }
+    return true;
+}
+
+// On every address of the host, at one port. A name may have addresses that this machine lacks (of
+// the other family, of another network): one that it has is enough.
+Result<void> MessageSocket::listen(const Endpoint& endpoint) {
+    ECOPIPE_ASSIGN_OR_RETURN(const auto addresses, listen_addresses(endpoint.host));
+    for (int attempt = 1;; ++attempt) {
+        port_ = endpoint.port;
+        std::vector<std::string> bound;
+        try {
+            for (const std::string& address : addresses) {
+                if (!listen_at(address, bound.empty() && &address == &addresses.back())) continue;
+                bound.push_back(socket_.get(zmq::sockopt::last_endpoint));
+                ECOPIPE_ASSIGN_OR_RETURN(const Endpoint found,
+                                         parse_endpoint(bound.back(), "bind"));
+                port_ = found.port;
+            }
+            return {};
+        } catch (const zmq::error_t&) {
+            // The port that was free on the first address is another's on the next.
+            if (endpoint.port != 0 || bound.empty() || attempt == kAnyPortAttempts) throw;
+            for (const std::string& place : bound) socket_.unbind(place);
+        }
+    }
 }
 
 Result<std::unique_ptr<MessageSocket>> MessageSocket::dial(NetLoop& loop, const Endpoint& endpoint,
@@ -191,12 +236,41 @@ Result<std::unique_ptr<MessageSocket>> MessageSocket::dial(NetLoop& loop, const 
     try {
         ECOPIPE_RETURN_IF_ERROR(socket->use_keys({}, peer));
         socket->watch(fmt::format("connection to {}", endpoint.text()));
-        socket->socket_.connect(endpoint.text());
+        socket->targets_ = targets_of(endpoint);
+        if (socket->targets_.size() > 1) socket->take_turns();
+        socket->connect();
     } catch (const zmq::error_t& error) {
         return fail(ExitCode::kUnreachable,
                     fmt::format("{}: cannot dial: {}", endpoint.text(), error.what()));
     }
     return socket;
+}
+
+// ZeroMQ dials the first address of a name, IPv6 before IPv4, and that one again and again. Whoever
+// listens may do so on the other kind alone (localhost most of all): so the kinds take turns.
+void MessageSocket::take_turns() {
+    socket_.set(zmq::sockopt::connect_timeout, kConnectTimeoutMs);
+    guard_->on_connecting([this](bool connected) {
+        reached_ = connected;
+        if (connected || turn_due_) return;
+        turn_due_ = true;
+        loop_.at(monotonic_now() + kNextKindAfter, lifeline_, [this] {
+            turn_due_ = false;
+            if (reached_) return;
+            try {
+                socket_.disconnect(targets_.front().place);
+                std::rotate(targets_.begin(), targets_.begin() + 1, targets_.end());
+                connect();
+            } catch (const zmq::error_t& error) {
+                log_debug("{}: cannot dial: {}", targets_.front().place, error.what());
+            }
+        });
+    });
+}
+
+void MessageSocket::connect() {
+    socket_.set(zmq::sockopt::ipv6, targets_.front().ipv6);
+    socket_.connect(targets_.front().place);
 }
 
 void MessageSocket::on_handshake_failed(HandshakeFailure failure) {

@@ -81,6 +81,15 @@ class MessageSocket {
   private:
     MessageSocket(NetLoop& loop, bool router, Handler handler, BadHandler bad);
     Result<void> use_keys(const std::string& port, const std::string& peer);
+    Result<void> listen(const Endpoint& endpoint);
+    bool listen_at(const std::string& address, bool needed);
+    struct Target {
+        std::string place;
+        bool ipv6 = true;  // whether the name's IPv6 addresses are dialled first
+    };
+    [[nodiscard]] static std::vector<Target> targets_of(const Endpoint& endpoint);
+    void take_turns();
+    void connect();
     void watch(std::string_view name, const ConnectionLimits& limits = {});
     void read_some();
     void handle(std::string_view routing_id, std::span<zmq::message_t> frames, bool too_many);
@@ -88,14 +97,18 @@ class MessageSocket {
     void on_revoked(const std::set<std::string>& users);
 
     NetLoop& loop_;
+    Lifeline lifeline_ = make_lifeline();
     bool router_;
     Handler handler_;
     BadHandler bad_;
     zmq::socket_t socket_;
     std::unique_ptr<ConnectionGuard> guard_;
-    std::string peer_;        // that was dialled
-    bool revoked_ = false;    // the dialled peer's key no longer counts
-    bool connected_ = false;  // the dialled peer has said something
+    std::string peer_;             // that was dialled
+    bool revoked_ = false;         // the dialled peer's key no longer counts
+    bool connected_ = false;       // the dialled peer has said something
+    bool reached_ = false;         // a connection to the dialled name stands
+    bool turn_due_ = false;        // to dial the name's other kind of address
+    std::vector<Target> targets_;  // the one being dialled first
     std::optional<Instant> failing_since_;
     std::string from_;  // of the message being handled: its memory is used again
     std::string body_;  // of the message being sent: its memory is used again

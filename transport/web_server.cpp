@@ -166,14 +166,12 @@ class BeastServer : public WebServer {
 
     Result<void> listen(const Endpoint& bind) {
         const auto refused = [&](const beast::error_code& error) {
-            return fail(ExitCode::kUnreachable, fmt::format("--web: cannot listen on {}:{}: {}",
-                                                            bind.host, bind.port, error.message()));
+            return fail(ExitCode::kUnreachable, fmt::format("--web: cannot listen on {}: {}",
+                                                            bind.place(), error.message()));
         };
         beast::error_code error;
         tcp::resolver resolver(context_);
-        const std::string host =
-            bind.host.starts_with('[') ? bind.host.substr(1, bind.host.size() - 2) : bind.host;
-        const auto found = resolver.resolve(host, std::to_string(bind.port), error);
+        const auto found = resolver.resolve(bind.host, std::to_string(bind.port), error);
         if (error) return refused(error);
         const tcp::endpoint endpoint = found.begin()->endpoint();
         acceptor_.open(endpoint.protocol(), error);
@@ -262,12 +260,7 @@ Result<Endpoint> parse_web_address(const std::string& text, bool insecure) {
         return fail(ExitCode::kUsage, fmt::format("--web: expected ADDRESS:PORT (127.0.0.1:8080), "
                                                   "found '{}'",
                                                   printable(text)));
-    std::string host = endpoint->host;
-    if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-    beast::error_code no_address;
-    const auto address = asio::ip::make_address(host, no_address);
-    const bool loopback = no_address ? host == "localhost" : address.is_loopback();
-    if (!loopback && !insecure)
+    if (!endpoint->loopback() && !insecure)
         return fail(ExitCode::kUsage,
                     fmt::format("--web: {} is not a loopback address; anybody there could read "
                                 "the page, so it needs --insecure",
@@ -275,9 +268,7 @@ Result<Endpoint> parse_web_address(const std::string& text, bool insecure) {
     return *endpoint;
 }
 
-std::string WebServer::url() const {
-    return fmt::format("http://{}:{}/", bound().host, bound().port);
-}
+std::string WebServer::url() const { return fmt::format("http://{}/", bound().place()); }
 
 Result<std::unique_ptr<WebServer>> WebServer::start(const Endpoint& bind,
                                                     std::map<std::string, WebRoute> routes,

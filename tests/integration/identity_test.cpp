@@ -194,8 +194,7 @@ TEST_F(Identity, UnequalEmulatedDevicesAndLinksChangeOnlyTheTime) {
     const ModelCase model{"lenet5", "lenet5", 12};
     write(
         directory_ / "cluster.yaml",
-        "name: home\nportal: hub\nportal_address: 127.0.0.1\ndevices:\n  - {name: hub, memory_mib: "
-        "512, speed: 0.5}\n"
+        "name: home\nportal: hub\ndevices:\n  - {name: hub, memory_mib: 512, speed: 0.5}\n"
         "  - {name: pi, memory_mib: 512, speed: 0.25}\ndefault_link: {mbps: 200, latency_ms: 2}\n");
     const Flags flags{"--data",          "fashion-mnist",
                       "--data-limit",    "300",

@@ -88,6 +88,28 @@ TEST_F(Refusal, ClustersThatMakeNoSense) {
                    "none.yaml");
 }
 
+// --local and a plan need no address, devices that dial in do; and it is one that can be dialled.
+TEST_F(Refusal, APortalThatNobodyCouldDial) {
+    const auto with_address = [&](const std::string& address, const Flags& more = {}) {
+        write(directory_ / "cluster.yaml",
+              "name: home\nportal: hub\n" + address +
+                  "devices:\n  - {name: hub, memory_mib: 1000, speed: 1}\n");
+        Flags flags{"--model", "lenet5", "--cluster", directory_ / "cluster.yaml"};
+        flags.insert(flags.end(), more.begin(), more.end());
+        return with(flags);
+    };
+    expect_refused(with_address(""), 3,
+                   "cluster.yaml: portal_address: expected the address that devices dial");
+    expect_refused(with_address("portal_address: 127.0.0.1:5599\n"), 3,
+                   "portal_address: expected a host's name or address, found '127.0.0.1:5599'");
+    expect_refused(with_address("portal_address: \"fd00::1\"\n"), 2,
+                   "portal_address: tcp://[fd00::1]:5599 is not a loopback address");
+    expect_refused(with_address("", {"--bind", "tcp://::1:5599"}), 2,
+                   "--bind: expected tcp://ADDRESS:PORT, found 'tcp://::1:5599'");
+    expect_refused(with_address("portal_address: no-such-host.invalid\n", {"--insecure"}), 4,
+                   "no-such-host.invalid: expected a name that has an address");
+}
+
 TEST_F(Refusal, APlanBeyondADevicesMemory) {
     write(
         directory_ / "small.yaml",

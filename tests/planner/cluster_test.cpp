@@ -113,6 +113,16 @@ TEST(Cluster, ItsTextReadsBackTheSame) {
     EXPECT_EQ(again->devices[0].threads, 2);
 }
 
+// One that is emulated or only planned for is dialled by nobody.
+TEST(Cluster, NeedsNoPortalAddress) {
+    const auto cluster = parse_cluster("name: home\nportal: hub\n" + kTwo + kLink, "c.yaml");
+    ASSERT_TRUE(cluster) << cluster.error().message;
+    EXPECT_EQ(cluster->portal_address, "");
+    const auto again = parse_cluster(cluster_text(*cluster), "again");
+    ASSERT_TRUE(again) << again.error().message;
+    EXPECT_EQ(cluster_text(*again), cluster_text(*cluster));
+}
+
 TEST(Cluster, WithoutADeviceKeepsTheOthersLinks) {
     const auto cluster =
         read_cluster(std::string(ECOPIPE_SOURCE_DIR) + "/tests/planner/data/home.yaml");

@@ -1,6 +1,8 @@
 #include "transport/data_plane.h"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -338,6 +340,63 @@ TEST(MessageSockets, ABusyReceiverTakesNoMoreThanItsQueue) {
     EXPECT_LE(taken, kReceiveQueueMessages + kernel_messages);
     go_on.set_value();
     loop.call([&] { socket.reset(); });
+}
+
+bool has_ipv6() {
+    const int descriptor = ::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in6 address{};
+    address.sin6_family = AF_INET6;
+    address.sin6_addr = IN6ADDR_LOOPBACK_INIT;
+    const bool bound = descriptor >= 0 && ::bind(descriptor, reinterpret_cast<sockaddr*>(&address),
+                                                 sizeof address) == 0;
+    ::close(descriptor);
+    return bound;
+}
+
+// Whatever kind of address the one end listens on, a name finds it; a name listens on all of its.
+TEST(DataPlaneAddresses, NamesAndBothKindsOfAddressesMeet) {
+    if (!has_ipv6()) GTEST_SKIP() << "this machine has no IPv6";
+    const std::pair<const char*, const char*> meetings[] = {{"127.0.0.1", "127.0.0.1"},
+                                                            {"::1", "::1"},
+                                                            {"localhost", "127.0.0.1"},
+                                                            {"localhost", "::1"},
+                                                            {"127.0.0.1", "localhost"},
+                                                            {"::1", "localhost"},
+                                                            {"localhost", "localhost"},
+                                                            {"*", "127.0.0.1"},
+                                                            {"*", "::1"},
+                                                            {"lo", "127.0.0.1"}};
+    for (const auto& [listens, dials] : meetings) {
+        SCOPED_TRACE(testing::Message() << listens << " is dialled as " << dials);
+        NetLoop loop;
+        Inbox<std::string> attached;
+        DataPlane right(loop, "right", {[](Delivery) {}, [](const std::string&, std::uint64_t) {}});
+        DataPlane left(loop, "left",
+                       {[](Delivery) {},
+                        [&](const std::string& peer, std::uint64_t) { attached.push(peer); }});
+        const auto port = right.bind({listens, 0});
+        ASSERT_TRUE(port) << port.error().message;
+        right.set_run(kRun);
+        left.set_run(kRun);
+        ASSERT_TRUE(left.dial("right", {dials, *port}));
+        EXPECT_EQ(attached.pop_until(monotonic_now() + std::chrono::seconds(20)), "right");
+    }
+}
+
+TEST(DataPlaneAddresses, APortThatIsTakenOnOneAddressOfANameIsRefused) {
+    NetLoop loop;
+    const auto nothing =
+        DataPlane::Callbacks{[](Delivery) {}, [](const std::string&, std::uint64_t) {}};
+    DataPlane first(loop, "first", nothing);
+    DataPlane second(loop, "second", nothing);
+    const auto port = first.bind({"127.0.0.1", 0});
+    ASSERT_TRUE(port);
+    const auto again = second.bind({"localhost", *port});
+    ASSERT_FALSE(again);
+    EXPECT_EQ(again.error().code, ExitCode::kUnreachable);
+    EXPECT_NE(again.error().message.find("cannot listen: Address already in use"),
+              std::string::npos)
+        << again.error().message;
 }
 
 }  // namespace
