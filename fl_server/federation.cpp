@@ -167,6 +167,10 @@ Result<void> Federation::left(const std::string& cluster) {
     return feed(strategy_event::Left{cluster});
 }
 
+void Federation::restarted(const std::string& cluster) {
+    if (const Site& s = site(cluster); s.task != 0) intake_.abandon(s.task);
+}
+
 Result<void> Federation::status(const std::string& cluster, const ClusterStatus& status) {
     Site& s = site(cluster);
     s.degraded = status.degraded;

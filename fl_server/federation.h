@@ -84,6 +84,9 @@ class Federation {
     // The rest, within a turn. A cluster said Hello: `working_on` is the task that it has, or 0.
     [[nodiscard]] Result<void> hello(const ClientFacts& facts, std::uint64_t working_on);
     [[nodiscard]] Result<void> left(const std::string& cluster);
+    // Another process speaks for the cluster from now on: what the one before had sent of an update
+    // is not its own. Its open task stays: it gets it again with its Hello.
+    void restarted(const std::string& cluster);
     [[nodiscard]] Result<void> status(const std::string& cluster, const ClusterStatus& status);
     // Nothing when the answer is a verdict, which is among the outgoing.
     [[nodiscard]] Result<std::optional<Intake::Announced>> announce(const std::string& cluster,

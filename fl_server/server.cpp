@@ -15,6 +15,7 @@
 #include "fl_server/control_socket.h"
 #include "fl_server/federation_page.h"
 #include "fl_server/inbox_bound.h"
+#include "fl_server/name_claims.h"
 #include "fl_server/transfers.h"
 #include "transport/message_socket.h"
 #include "transport/messages.h"
@@ -70,6 +71,7 @@ class Server {
         : options_(std::move(options)),
           layout_(layout),
           transfers_(options_.federation.limits.credit_mib << 20U),
+          name_claims_(from_ms(options_.peer_timeout_s * 1000)),
           inbox_bound_(transfers_.bytes_max()),
           page_(options_.title, unix_ms_now()) {}
 
@@ -81,6 +83,8 @@ class Server {
     Result<void> turn();
     Result<void> handle(const Received& message);
     Result<void> on_hello(const Received& message, const ClusterHello& hello);
+    // Its connection is closed, as a killed process leaves it.
+    bool is_cut(const Member& member);
     Result<void> on_slice(const std::string& cluster, const UpdateSlice& slice);
     Result<void> on_chunk(const std::string& cluster, const UpdateChunk& chunk,
                           const std::vector<std::byte>& payload);
@@ -112,6 +116,7 @@ class Server {
     std::unique_ptr<Federation> federation_;
     std::map<std::string, Member> members_;
     std::map<std::string, std::string> names_by_routing_id_;
+    NameClaims name_claims_;
     Instant started_ = monotonic_now();
     Instant next_ping_{};
     Instant next_view_{};
@@ -280,6 +285,7 @@ Result<void> Server::watch_members() {
         log_warn("cluster {} has said nothing for {} s", cluster, options_.peer_timeout_s);
         names_by_routing_id_.erase(members_.at(cluster).routing_id);
         members_.erase(cluster);
+        name_claims_.settle(cluster);
         transfers_.forget(cluster);
         ECOPIPE_RETURN_IF_ERROR(federation_->left(cluster));
     }
@@ -347,14 +353,27 @@ Result<void> Server::on_hello(const Received& message, const ClusterHello& hello
         return refuse(ExitCode::kUsage, fmt::format("the federation's model is {}, not {}",
                                                     options_.model_id, printable(hello.model)));
     const auto known = members_.find(hello.cluster);
-    if (known != members_.end() && known->second.hello.instance != hello.instance)
-        return refuse(ExitCode::kUsage,
-                      fmt::format("a cluster named {} is connected already", hello.cluster));
+    const bool another = known != members_.end() && known->second.hello.instance != hello.instance;
+    if (another && known->second.routing_id != message.from && !is_cut(known->second)) {
+        const Instant now = monotonic_now();
+        // Code 4 is "not now": the client waits.
+        const bool wait = name_claims_.claim(hello.cluster, hello.instance, now,
+                                             known->second.last_heard) == NameClaims::Answer::kWait;
+        return refuse(wait ? ExitCode::kUnreachable : ExitCode::kUsage,
+                      fmt::format("a cluster named {} is connected already{}", hello.cluster,
+                                  wait ? ", unless it is gone and not yet missed"
+                                       : " and goes on answering: give another --cluster-name"));
+    }
+    name_claims_.settle(hello.cluster);
     if (known == members_.end() && members_.size() >= options_.federation.limits.clusters_max)
         return refuse(ExitCode::kUnreachable,
                       fmt::format("{} clusters are connected already", members_.size()));
     if (known != members_.end()) {
         names_by_routing_id_.erase(known->second.routing_id);
+        if (another) {
+            log_info("cluster {} is back as another process", hello.cluster);
+            federation_->restarted(hello.cluster);
+        }
     } else {
         log_info("cluster {} joined with {} samples", hello.cluster, hello.samples);
     }
@@ -368,6 +387,13 @@ Result<void> Server::on_hello(const Received& message, const ClusterHello& hello
          ClusterWelcome{std::max(1U, silence_ms / 10), silence_ms, options_.federation.client});
     return federation_->hello({hello.cluster, 0, hello.samples, hello.label_counts},
                               hello.working_on);
+}
+
+bool Server::is_cut(const Member& member) {
+    return loop_.call([&] {
+        const Ping ping{monotonic_now().time_since_epoch().count()};
+        return !socket_->send(member.routing_id, {}, ping) && socket_->peer_gone();
+    });
 }
 
 Result<void> Server::on_slice(const std::string& cluster, const UpdateSlice& slice) {

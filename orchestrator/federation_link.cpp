@@ -20,6 +20,11 @@ constexpr std::size_t kPullWindow = 4;  // requests under way
 constexpr double kAgainAfterS = 5;      // without an answer, what was sent may be lost
 constexpr double kTellSilenceAfterS = 10;
 
+// Code 4: what is in the way may pass.
+bool is_for_now(const Refuse& refuse) {
+    return static_cast<ExitCode>(refuse.code) == ExitCode::kUnreachable;
+}
+
 template <class Body>
 Result<Body> decode_as(const std::vector<std::byte>& body) {
     auto decoded = decode<Body>(std::span<const std::byte>(body));
@@ -55,8 +60,11 @@ void FederationLink::work_on(std::uint64_t task) {
 }
 
 void FederationLink::on_message(const Incoming& message) {
-    last_heard_ = monotonic_now();
     const auto type = static_cast<MessageType>(message.header.type);
+    // Who is told "not now" waits as for a silent server, and asks again.
+    const auto refuse = type == MessageType::kRefuse ? decode<Refuse>(message.body)
+                                                     : Result<Refuse>(Refuse{});
+    if (!refuse || !is_for_now(*refuse)) last_heard_ = monotonic_now();
     if (type == MessageType::kPing) {
         if (const auto ping = decode<Ping>(message.body))
             static_cast<void>(socket_->send(
@@ -82,8 +90,16 @@ Result<std::optional<FederationLink::Message>> FederationLink::next(double wait_
         auto message = inbox_.pop_until(std::min<Instant>(deadline, monotonic_now() + kTick));
         if (!message) continue;
         told_silence_ = false;
+        if (message->type == MessageType::kClusterWelcome) refused_for_now_.clear();
         if (message->type == MessageType::kRefuse) {
             ECOPIPE_ASSIGN_OR_RETURN(const Refuse refuse, decode_as<Refuse>(message->body));
+            if (is_for_now(refuse)) {
+                const std::string reason = printable(refuse.reason);
+                if (std::exchange(refused_for_now_, reason) != reason)
+                    log_warn("server {} takes this cluster not yet: {}; waiting", server_.text(),
+                             reason);
+                continue;
+            }
             return fail(
                 static_cast<ExitCode>(refuse.code),
                 fmt::format("refused by server {}: {}", server_.text(), printable(refuse.reason)));
@@ -100,12 +116,19 @@ Result<std::optional<FederationLink::Message>> FederationLink::next(double wait_
     // Pings keep a live server from looking silent.
     const double silence_s =
         to_ms(loop_.call([this] { return monotonic_now() - last_heard_; })) / 1000;
+    if (silence_s > patience_s && !refused_for_now_.empty()) return still_refused(silence_s);
     if (silence_s > patience_s)
         return fail(ExitCode::kUnreachable, fmt::format("server {} has said nothing for {:.0f} s",
                                                         server_.text(), silence_s));
     if (silence_s > kTellSilenceAfterS && !std::exchange(told_silence_, true))
         log_warn("server {} is silent; waiting for it", server_.text());
     return std::optional<Message>();
+}
+
+tl::unexpected<Error> FederationLink::still_refused(double waited_s) const {
+    return fail(ExitCode::kUnreachable,
+                fmt::format("server {} has not taken this cluster for {:g} s: {}", server_.text(),
+                            waited_s, refused_for_now_));
 }
 
 bool FederationLink::keep(Message message) {
@@ -149,6 +172,7 @@ Result<ClusterWelcome> FederationLink::join(const Endpoint& server, const std::s
             return decode_as<ClusterWelcome>(message->body);
         static_cast<void>(keep(std::move(*message)));
     }
+    if (!refused_for_now_.empty()) return still_refused(timeout_s);
     return fail(ExitCode::kUnreachable,
                 fmt::format("server {} did not answer within {} s", server_.text(), timeout_s));
 }

@@ -29,8 +29,9 @@ class FederationLink {
     FederationLink(const FederationLink&) = delete;
     FederationLink& operator=(const FederationLink&) = delete;
 
-    // Dials and waits for the welcome. `peer`: whose key the server's is, with keys. Errors:
-    // kUnreachable after `timeout_s`; what the server refuses with.
+    // Dials and waits for the welcome, also while the server has a reason to wait. `peer`: whose
+    // key the server's is, with keys. Errors: kUnreachable after `timeout_s`, with that reason; what
+    // the server refuses with for good.
     [[nodiscard]] Result<ClusterWelcome> join(const Endpoint& server, const std::string& peer,
                                               const ClusterHello& hello, double timeout_s);
     // How long the server may be silent from now on before the calls below give up.
@@ -58,6 +59,7 @@ class FederationLink {
     // The next message; nothing after `wait_s`. Errors: a signal, an end, a refusal, a server that
     // has been silent for longer than `patience_s`.
     [[nodiscard]] Result<std::optional<Message>> next(double wait_s, double patience_s);
+    [[nodiscard]] tl::unexpected<Error> still_refused(double waited_s) const;
     // For `next_task`. Whether it is the end, after which no task that was sent before counts.
     [[nodiscard]] bool keep(Message message);
     template <class Body>
@@ -76,6 +78,7 @@ class FederationLink {
     std::deque<Message> kept_;    // what came while something else was awaited
     std::uint64_t answered_ = 0;  // the newest task with a verdict
     bool told_silence_ = false;
+    std::string refused_for_now_;  // why the server does not take this cluster yet
     // Network thread:
     ClusterHello hello_;
     Instant last_heard_{};

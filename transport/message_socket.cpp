@@ -318,6 +318,7 @@ void MessageSocket::on_revoked(const std::set<std::string>& users) {
 
 bool MessageSocket::send(std::string_view to, FrameHeader header, const std::string& body,
                          Payload payload) {
+    peer_gone_ = false;
     if (revoked_) return false;
     if (router_) to = routing_id_of(to);
     header.sequence = sequence_;
@@ -331,8 +332,9 @@ bool MessageSocket::send(std::string_view to, FrameHeader header, const std::str
         if (!socket_.send(bytes_message(body.data(), body.size()), has_payload ? more : last))
             return false;
         if (has_payload && !socket_.send(payload_message(std::move(payload)), last)) return false;
-    } catch (const zmq::error_t&) {
-        return false;  // host unreachable: the peer is gone
+    } catch (const zmq::error_t& error) {
+        peer_gone_ = error.num() == EHOSTUNREACH;
+        return false;
     }
     ++sequence_;
     return true;

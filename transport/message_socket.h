@@ -76,6 +76,9 @@ class MessageSocket {
         encode_into(message, body_);
         return send(to, header, body_, std::move(payload));
     }
+    // The last `send` failed because the peer's connection is gone, not because it is slow. A
+    // listening socket's only: one that dials does not give its peer up.
+    [[nodiscard]] bool peer_gone() const { return peer_gone_; }
     [[nodiscard]] std::uint16_t port() const { return port_; }
 
   private:
@@ -112,6 +115,7 @@ class MessageSocket {
     std::optional<Instant> failing_since_;
     std::string from_;  // of the message being handled: its memory is used again
     std::string body_;  // of the message being sent: its memory is used again
+    bool peer_gone_ = false;
     std::uint64_t sequence_ = 0;
     std::uint16_t port_ = 0;
 };

@@ -120,7 +120,8 @@ TEST_F(Federation, TheServersClipBoundsEveryStepOfItsClusters) {
 
 TEST_F(Federation, ContradictionsSecondNamesAndOtherModelsAreRefused) {
     write(directory_ / "server.yaml", "client: {batch: 16}\n");
-    Process server(server_flags("state", {"--config", directory_ / "server.yaml"}));
+    Process server(server_flags(
+        "state", {"--config", directory_ / "server.yaml", "--peer-timeout-s", "2"}));
     ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
     const Finished contradicting =
         run(client_flags("x", "0,1", {"--single", "--batch", "32"}), kDeadlineS);
@@ -140,7 +141,8 @@ TEST_F(Federation, ContradictionsSecondNamesAndOtherModelsAreRefused) {
     *std::find(again.begin(), again.end(), directory_ / "one") = directory_ / "another";
     const Finished second = run(again, kDeadlineS);
     EXPECT_EQ(second.code, 2);
-    EXPECT_NE(second.err.find("is connected already"), std::string::npos) << second.err;
+    EXPECT_NE(second.err.find("is connected already and goes on answering"), std::string::npos)
+        << second.err;
     server.signal(SIGTERM);
     EXPECT_EQ(server.wait(kDeadlineS).code, 143);
     EXPECT_EQ(first.wait(kDeadlineS).code, 1);
@@ -156,6 +158,47 @@ TEST_F(Federation, ARoundGoesOnWithoutAClusterThatDied) {
     Process stays(client_flags("stays", "5,6,7,8,9", {"--single"}));
     EXPECT_EQ(server.wait(kDeadlineS).code, 0) << server.err();
     EXPECT_EQ(stays.wait(kDeadlineS).code, 0);
+}
+
+// The server has not missed the first when the second comes: it takes its name and its task.
+TEST_F(Federation, AClusterKilledAndStartedAgainAtOnceTakesPart) {
+    Process server(server_flags("state"));
+    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    Process other(client_flags("other", "5,6,7,8,9", {"--single"}));
+    Process first(client_flags("one", "0,1,2,3,4", {"--single", "--epochs", "100000"}));
+    ASSERT_TRUE(server.wait_for_err("cluster one joined", kDeadlineS)) << server.err();
+    first.signal(SIGKILL);
+    auto again = client_flags("one", "0,1,2,3,4", {"--single"});
+    *std::find(again.begin(), again.end(), directory_ / "one") = directory_ / "again";
+    Process second(again);
+    EXPECT_EQ(server.wait(kDeadlineS).code, 0) << server.err();
+    EXPECT_EQ(second.wait(kDeadlineS).code, 0) << second.err();
+    EXPECT_EQ(other.wait(kDeadlineS).code, 0) << other.err();
+    EXPECT_NE(server.err().find("cluster one is back as another process"), std::string::npos)
+        << server.err();
+    const std::string log = read(directory_ / "state/rounds.jsonl");
+    const auto line = parse_json(log.substr(0, log.find('\n')), "rounds.jsonl");
+    EXPECT_EQ(line->at("clusters"), Json::array({"one", "other"})) << log;
+    EXPECT_EQ(line->at("rejected").size(), 0U) << log;
+}
+
+// As a machine that lost its power leaves it: nothing closes the connection.
+TEST_F(Federation, AClusterWhosePredecessorIsSilentWaitsForItsName) {
+    Process server(server_flags("state", {"--min-clusters", "1"}));
+    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    Process first(client_flags("one", "0,1,2,3,4", {"--single", "--epochs", "100000"}));
+    ASSERT_TRUE(server.wait_for_err("cluster one joined", kDeadlineS)) << server.err();
+    auto again = client_flags("one", "0,1,2,3,4", {"--single"});
+    *std::find(again.begin(), again.end(), directory_ / "one") = directory_ / "again";
+    Process second(again);
+    ASSERT_TRUE(second.wait_for_err("takes this cluster not yet: a cluster named one is connected "
+                                    "already, unless it is gone and not yet missed; waiting",
+                                    kDeadlineS))
+        << second.err();
+    first.signal(SIGSTOP);
+    EXPECT_EQ(server.wait(kDeadlineS).code, 0) << server.err();
+    EXPECT_EQ(second.wait(kDeadlineS).code, 0) << second.err();
+    first.signal(SIGKILL);
 }
 
 TEST_F(Federation, NoServerIsAClearRefusal) {

@@ -72,5 +72,67 @@ TEST(FederationLink, TheEndComesBeforeTasksThatWaited) {
     EXPECT_FALSE(*next) << "the task that came twice";
 }
 
+// A server that says "not now" so many times before its welcome.
+class BusyServer {
+  public:
+    explicit BusyServer(int refusals) : refusals_(refusals) {
+        loop_.call([this] {
+            auto bound = MessageSocket::bind(
+                loop_, {"127.0.0.1", 0}, [this](const Incoming& message) { answer(message); },
+                [](std::string_view, const Error&) {}, "federation");
+            ASSERT_TRUE(bound) << bound.error().message;
+            socket_ = std::move(*bound);
+        });
+    }
+    BusyServer(const BusyServer&) = delete;
+    BusyServer& operator=(const BusyServer&) = delete;
+    ~BusyServer() {
+        loop_.call([this] { socket_.reset(); });
+    }
+    [[nodiscard]] Endpoint address() { return {"127.0.0.1", socket_->port()}; }
+    [[nodiscard]] int refusals() {
+        return loop_.call([this] { return refusals_; });
+    }
+
+  private:
+    void answer(const Incoming& message) {
+        const std::string to(message.from);
+        if (refusals_-- > 0)
+            EXPECT_TRUE(socket_->send(to, {}, Refuse{4, "the name is taken"}));
+        else
+            EXPECT_TRUE(socket_->send(to, {}, ClusterWelcome{1000, 10000, {}}));
+    }
+
+    NetLoop loop_;
+    int refusals_;
+    std::unique_ptr<MessageSocket> socket_;
+};
+
+TEST(FederationLink, WhatIsRefusedForNowIsAskedForAgain) {
+    BusyServer server(2);
+    NetLoop loop;
+    FederationLink link(loop);
+    ClusterHello hello;
+    hello.cluster = "home";
+    const auto welcome = link.join(server.address(), "", hello, kDeadlineS);
+    ASSERT_TRUE(welcome) << welcome.error().message;
+    EXPECT_LT(server.refusals(), 0);
+}
+
+TEST(FederationLink, WhoIsRefusedForNowUntilItsPatienceEndsSaysWhy) {
+    BusyServer server(1'000'000);
+    NetLoop loop;
+    FederationLink link(loop);
+    ClusterHello hello;
+    hello.cluster = "home";
+    const auto welcome = link.join(server.address(), "", hello, 0.1);
+    ASSERT_FALSE(welcome);
+    EXPECT_EQ(welcome.error().code, ExitCode::kUnreachable);
+    EXPECT_NE(welcome.error().message.find("has not taken this cluster for 0.1 s: the name is "
+                                           "taken"),
+              std::string::npos)
+        << welcome.error().message;
+}
+
 }  // namespace
 }  // namespace ecopipe
