@@ -279,6 +279,7 @@ Result<void> Federation::reject(const std::string& cluster, const UpdateSlice& s
     row.cluster = cluster;
     row.base_version = slice.base_version;
     row.samples = std::min(slice.samples, std::uint64_t{INT64_MAX});
+    row.claimed = row.samples;
     row.state = UpdateState::kRejected;
     row.reason = reason;
     ECOPIPE_RETURN_IF_ERROR(journal_.add_update(row));
@@ -352,6 +353,7 @@ Result<void> Federation::admit_update(const std::string& cluster, const Complete
     row.base_version = task.base_version;
     // Cut here, once: the journal and the strategy, and so every fold, know this number alone.
     row.samples = std::min(slice.samples, samples_most());
+    row.claimed = slice.samples;
     row.measure = update.measure;
     row.sha256 = update.sha256;
     row.spool = update.spool;

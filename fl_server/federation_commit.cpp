@@ -58,8 +58,11 @@ Result<std::string> Federation::round_line(const strategy_decision::Commit& comm
     double accuracy = 0;
     std::set<std::uint64_t> bases;
     OrderedJson tested = OrderedJson::object();
+    OrderedJson capped = OrderedJson::object();
     for (const UpdateRow& update : updates) {
         samples += update.samples;
+        if (update.samples < update.claimed)
+            capped[update.cluster] = {{"samples", update.claimed}, {"counted", update.samples}};
         if (update.eval_samples == 0) continue;
         const auto n = static_cast<double>(update.eval_samples);
         weight += n;
@@ -81,6 +84,7 @@ Result<std::string> Federation::round_line(const strategy_decision::Commit& comm
                      {"samples", samples},
                      {"bytes_in", bytes_in_},
                      {"rejected", rejected_}};
+    if (!capped.empty()) line["capped"] = std::move(capped);
     if (!dropped_.empty()) line["dropped"] = dropped_;
     if (weight > 0) {
         line["client_accuracy"] = accuracy / weight;

@@ -10,7 +10,7 @@ CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE versions(version INTEGER PRIMARY KEY, grp INTEGER NOT NULL, sha256 TEXT NOT NULL,
     recipe TEXT NOT NULL, fold_through INTEGER NOT NULL, line TEXT NOT NULL);
 CREATE TABLE updates(task INTEGER PRIMARY KEY, cluster TEXT NOT NULL, base_version INTEGER NOT NULL,
-    samples INTEGER NOT NULL, squared_norm REAL NOT NULL, parameter_max REAL NOT NULL,
+    samples INTEGER NOT NULL, claimed INTEGER NOT NULL, squared_norm REAL NOT NULL, parameter_max REAL NOT NULL,
     buffer_max REAL NOT NULL, sha256 TEXT NOT NULL, spool TEXT NOT NULL, slice_bytes TEXT NOT NULL,
     state INTEGER NOT NULL, reason TEXT NOT NULL, train_loss REAL NOT NULL, seconds REAL NOT NULL,
     eval_samples INTEGER NOT NULL, eval_loss REAL NOT NULL, eval_accuracy REAL NOT NULL);
@@ -26,7 +26,7 @@ CREATE TABLE sites(cluster TEXT PRIMARY KEY, rejections INTEGER NOT NULL, in_a_r
 )";
 
 #define ECOPIPE_UPDATE_COLUMNS                                                                \
-    "task, cluster, base_version, samples, squared_norm, parameter_max, buffer_max, sha256, " \
+    "task, cluster, base_version, samples, claimed, squared_norm, parameter_max, buffer_max, sha256, " \
     "spool, slice_bytes, state, reason, train_loss, seconds, eval_samples, eval_loss, "       \
     "eval_accuracy"
 
@@ -79,11 +79,12 @@ Result<void> Journal::set_meta(const std::string& key, const std::string& value)
 Result<void> Journal::add_update(const UpdateRow& row) {
     return database_
         .statement("INSERT INTO updates(" ECOPIPE_UPDATE_COLUMNS
-                   ") VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+                   ") VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
         .bind(row.task)
         .bind(row.cluster)
         .bind(row.base_version)
         .bind(row.samples)
+        .bind(row.claimed)
         .bind(row.measure.squared_norm)
         .bind(row.measure.parameter_max)
         .bind(row.measure.buffer_max)
@@ -105,17 +106,18 @@ UpdateRow Journal::read_update(const Statement& s) {
             s.text(1),
             s.number(2),
             s.number(3),
-            {s.real(4), s.real(5), s.real(6)},
-            s.text(7),
+            s.number(4),
+            {s.real(5), s.real(6), s.real(7)},
             s.text(8),
             s.text(9),
-            static_cast<UpdateState>(s.integer(10)),
-            s.text(11),
-            s.real(12),
+            s.text(10),
+            static_cast<UpdateState>(s.integer(11)),
+            s.text(12),
             s.real(13),
-            s.number(14),
-            s.real(15),
-            s.real(16)};
+            s.real(14),
+            s.number(15),
+            s.real(16),
+            s.real(17)};
 }
 
 Result<std::optional<UpdateRow>> Journal::update(std::uint64_t task) {

@@ -17,7 +17,7 @@
 
 namespace ecopipe {
 
-inline constexpr int kJournalSchema = 1;
+inline constexpr int kJournalSchema = 2;
 
 enum class UpdateState : std::uint8_t { kAdmitted = 0, kRejected = 1, kDropped = 2 };
 
@@ -25,7 +25,8 @@ struct UpdateRow {
     std::uint64_t task = 0;
     std::string cluster;
     std::uint64_t base_version = 0;
-    std::uint64_t samples = 0;
+    std::uint64_t samples = 0;  // that it counts for
+    std::uint64_t claimed = 0;  // that it claimed
     UpdateMeasure measure;
     std::string sha256;  // of the slices, in layer order, separated by blanks
     std::string spool;   // their files in the spool directory, likewise; "" once they are deleted

@@ -9,8 +9,8 @@ namespace ecopipe {
 struct ServerLimits {
     double norm_clip = 100;  // L2 norm of an update's delta above which it is scaled down; 0: never
     double norm_max = 1e6;   // above which it is rejected
-    double weight_max = 10;  // times the median of the clusters' samples: counts for more than
-                             // that, is cut to it; 0: any
+    double weight_max = 10;  // times the median of the clusters' samples: an update that would
+                             // count for more is cut to it, from five clusters on; 0: any
     std::uint64_t samples_max = 10000000;         // that one update may count for
     std::uint64_t staleness_max = 0;              // versions; 0: any
     std::uint64_t quarantine_after = 3;           // rejections in a row; 0: never

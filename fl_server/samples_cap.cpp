@@ -7,7 +7,7 @@ namespace ecopipe {
 
 std::uint64_t samples_cap(std::vector<std::uint64_t> told, double weight_max) {
     std::erase(told, 0U);
-    if (told.empty() || weight_max <= 0) return UINT64_MAX;
+    if (told.size() < kCapFromClusters || weight_max <= 0) return UINT64_MAX;
     const auto middle = told.begin() + static_cast<std::ptrdiff_t>((told.size() - 1) / 2);
     std::nth_element(told.begin(), middle, told.end());
     const double cap = std::floor(weight_max * static_cast<double>(*middle));

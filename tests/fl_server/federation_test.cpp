@@ -447,6 +447,8 @@ TEST_F(FederationRun, AnUpdateClaimsNoMoreSamplesThanItsClusterHas) {
 TEST_F(FederationRun, WhoHasFarMoreThanTheOthersCountsForTenTimesTheMedian) {
     options_.rounds = 2;
     options_.keep_updates = true;
+    clusters_.insert("e");
+    parameters_["min_clients"] = 5;
     const auto outcome = [&](std::uint64_t samples, double weight_max, bool restarts = false) {
         fs::remove_all(directory_);
         tasks_.clear();
@@ -480,10 +482,15 @@ TEST_F(FederationRun, WhoHasFarMoreThanTheOthersCountsForTenTimesTheMedian) {
     };
     const std::string expected = outcome(1000, 0);
     EXPECT_TRUE(outcome(1000, 10) == expected);
+    EXPECT_EQ(rounds().find("capped"), std::string::npos) << rounds();
     EXPECT_TRUE(outcome(1'000'000, 0) != expected);
+    EXPECT_EQ(rounds().find("capped"), std::string::npos) << rounds();
     for (const bool restarts : {false, true}) {
         EXPECT_TRUE(outcome(1'000'000, 10, restarts) == expected);
-        EXPECT_NE(rounds().find("\"samples\":1300"), std::string::npos) << rounds();
+        EXPECT_NE(rounds().find("\"samples\":1400"), std::string::npos) << rounds();
+        EXPECT_NE(rounds().find(R"("capped":{"d":{"samples":1000000,"counted":1000}})"),
+                  std::string::npos)
+            << rounds();
         const auto replayed = replay_journal(options_.state_directory, directory_ / "replay");
         ASSERT_TRUE(replayed) << replayed.error().message;
         EXPECT_EQ(replayed->versions, 2U);
@@ -491,15 +498,51 @@ TEST_F(FederationRun, WhoHasFarMoreThanTheOthersCountsForTenTimesTheMedian) {
     }
 }
 
+// One site with 320 samples and one with 1: nobody has lied, and nothing is cut.
+TEST_F(FederationRun, FewSitesCountForWhatTheyHave) {
+    options_.rounds = 1;
+    clusters_ = {"a", "b"};
+    parameters_["min_clients"] = 2;
+    ASSERT_TRUE(open());
+    turn([&] {
+        ASSERT_TRUE(federation_->hello({"a", 0, 320, {}}, 0));
+        ASSERT_TRUE(federation_->hello({"b", 0, 1, {}}, 0));
+    });
+    for (const char* name : {"a", "b"}) {
+        const Task task = tasks_.at(name);
+        tasks_.erase(name);
+        const std::string bytes = trained(name, 0);
+        UpdateSlice slice = announcement(task, bytes);
+        slice.samples = *name == 'a' ? 320 : 1;
+        upload(name, slice, bytes);
+    }
+    ASSERT_TRUE(federation_->finished());
+    const auto line = parse_json(rounds(), "rounds.jsonl");
+    EXPECT_EQ(line->at("samples"), 321) << *line;
+    EXPECT_FALSE(line->contains("capped")) << *line;
+    const std::vector<float> a = floats_of(trained("a", 0));
+    const std::vector<float> b = floats_of(trained("b", 0));
+    const std::vector<float> made = floats_of(*federation_->global());
+    for (std::size_t i = 0; i < made.size(); ++i)
+        ASSERT_NEAR(made[i], (320 * a[i] + b[i]) / 321, 1e-6);
+}
+
 TEST(SamplesCap, IsTimesTheLowerMedianOfWhoTells) {
-    EXPECT_EQ(samples_cap({5, 1000000, 7}, 10), 70U);
-    EXPECT_EQ(samples_cap({5, 1000000}, 10), 50U);
-    EXPECT_EQ(samples_cap({0, 0, 8}, 2.5), 20U);
-    EXPECT_EQ(samples_cap({1}, 0.1), 1U);
-    EXPECT_EQ(samples_cap({0, 0}, 10), UINT64_MAX);
+    EXPECT_EQ(samples_cap({5, 1000000, 7, 6, 8}, 10), 70U);
+    EXPECT_EQ(samples_cap({5, 1000000, 6, 1000000, 7, 1000000}, 10), 70U);
+    EXPECT_EQ(samples_cap({0, 0, 8, 8, 8, 8, 8}, 2.5), 20U);
+    EXPECT_EQ(samples_cap({1, 1, 1, 1, 1}, 0.1), 1U);
+    EXPECT_EQ(samples_cap({5, 6, 7, 8, 9}, 0), UINT64_MAX);
+    EXPECT_EQ(samples_cap({UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX}, 1e15),
+              UINT64_MAX);
+}
+
+TEST(SamplesCap, IsNoneBelowFiveClusters) {
     EXPECT_EQ(samples_cap({}, 10), UINT64_MAX);
-    EXPECT_EQ(samples_cap({5, 6, 7}, 0), UINT64_MAX);
-    EXPECT_EQ(samples_cap({UINT64_MAX}, 1e15), UINT64_MAX);
+    EXPECT_EQ(samples_cap({320, 1}, 10), UINT64_MAX);
+    EXPECT_EQ(samples_cap({320, 1, 1, 1}, 10), UINT64_MAX);
+    EXPECT_EQ(samples_cap({320, 1, 1, 1, 0}, 10), UINT64_MAX) << "who tells nothing";
+    EXPECT_EQ(samples_cap({320, 1, 1, 1, 1}, 10), 10U);
 }
 
 TEST_F(FederationRun, SlicesMakeAnUpdateOnlyWhenAllAreThere) {
