@@ -46,6 +46,9 @@ struct FederationOptions {
     // What may not change over a restart: the strategy's settings and the model, as a person reads
     // them.
     std::map<std::string, std::string> identity;
+    // What may, and a strategy under others of these: it is told what came before the restart.
+    std::string changeable;
+    std::function<Result<std::unique_ptr<Strategy>>(const std::string& changeable)> strategy_under;
     std::vector<KeyValue> client;  // the configuration that every task carries
     std::uint64_t keep_models = 3;
     bool keep_updates = false;
@@ -150,6 +153,9 @@ class Federation {
     [[nodiscard]] Result<void> restore();
     [[nodiscard]] Result<void> restore_snapshot(const Json& snapshot, AggregatorState& state);
     [[nodiscard]] Result<void> check_identity();
+    // A strategy under the settings of before the restart, when they have changed; else null.
+    [[nodiscard]] Result<std::unique_ptr<Strategy>> strategy_before();
+    [[nodiscard]] Result<void> change_settings(std::unique_ptr<Strategy> now);
     [[nodiscard]] Result<void> rewrite_rounds();
     // Folds up to `fold_through` are in it; later ones come from the events after it.
     [[nodiscard]] Json snapshot(std::uint64_t fold_through) const;

@@ -53,11 +53,34 @@ Result<void> Federation::check_identity() {
     return {};
 }
 
+Result<std::unique_ptr<Strategy>> Federation::strategy_before() {
+    ECOPIPE_ASSIGN_OR_RETURN(const auto known, journal_.meta("changeable"));
+    if (!known || *known == options_.changeable || !options_.strategy_under)
+        return std::unique_ptr<Strategy>();
+    log_info("{}: its settings go from {} to {}", options_.state_directory, printable(*known),
+             options_.changeable);
+    return options_.strategy_under(*known);
+}
+
+// From here on: what the journal holds of before is in the snapshot.
+Result<void> Federation::change_settings(std::unique_ptr<Strategy> now) {
+    ECOPIPE_RETURN_IF_ERROR(now->restore(strategy_->save()));
+    strategy_ = std::move(now);
+    wake_at_s_ = clock_s_;  // a deadline may have come nearer
+    ECOPIPE_RETURN_IF_ERROR(journal_.begin());
+    ECOPIPE_RETURN_IF_ERROR(save_snapshot());
+    ECOPIPE_RETURN_IF_ERROR(journal_.set_meta("changeable", options_.changeable));
+    return journal_.commit();
+}
+
 Result<void> Federation::start(std::string initial) {
     ECOPIPE_ASSIGN_OR_RETURN(const auto snapshot, journal_.snapshot());
     ECOPIPE_RETURN_IF_ERROR(check_identity());
     AggregatorState state;
+    std::unique_ptr<Strategy> changed;
     if (snapshot) {
+        ECOPIPE_ASSIGN_OR_RETURN(changed, strategy_before());
+        if (changed) std::swap(changed, strategy_);
         ECOPIPE_RETURN_IF_ERROR(restore_snapshot(*snapshot, state));
     } else {
         ECOPIPE_RETURN_IF_ERROR(models_.write(0, initial));
@@ -69,10 +92,14 @@ Result<void> Federation::start(std::string initial) {
     aggregator_ = std::make_unique<Aggregator>(
         layout_, std::move(state), [this](std::uint64_t v) { return models_.source(v); },
         AggregatorOptions{options_.limits.norm_clip, 1, options_.keep_sources});
-    if (snapshot) return restore();
+    if (snapshot) {
+        ECOPIPE_RETURN_IF_ERROR(restore());
+        return changed ? change_settings(std::move(changed)) : Result<void>();
+    }
     ECOPIPE_RETURN_IF_ERROR(journal_.begin());
     for (const auto& [key, value] : options_.identity)
         ECOPIPE_RETURN_IF_ERROR(journal_.set_meta("identity:" + key, value));
+    ECOPIPE_RETURN_IF_ERROR(journal_.set_meta("changeable", options_.changeable));
     ECOPIPE_RETURN_IF_ERROR(journal_.set_meta("layout", layout_json(layout_).dump()));
     ECOPIPE_RETURN_IF_ERROR(journal_.add_version({0, 0, global_sha256_, Json::object(), 0, ""}));
     ECOPIPE_RETURN_IF_ERROR(journal_.set_snapshot(this->snapshot(0)));

@@ -108,6 +108,10 @@ Result<void> configure(const CommandLine& line, ServerOptions& options) {
     federation.limits = config.limits;
     federation.keep_sources = settings.robust.rule != Combine::Rule::kMean;
     ECOPIPE_ASSIGN_OR_RETURN(federation.identity, identity_of(settings, federation.limits));
+    ECOPIPE_ASSIGN_OR_RETURN(federation.changeable, changeable_of(settings));
+    federation.strategy_under = [settings](const std::string& changeable) {
+        return strategy_under(settings, changeable);
+    };
     ECOPIPE_ASSIGN_OR_RETURN(options.strategy, make_strategy(settings));
     if (line.has("web")) {
         ECOPIPE_ASSIGN_OR_RETURN(

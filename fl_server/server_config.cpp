@@ -149,11 +149,33 @@ Result<std::map<std::string, std::string>> identity_of(const StrategySettings& s
     const bool plain = robust.rule == Combine::Rule::kMean;  // then the rest says nothing
     return std::map<std::string, std::string>{
         {"strategy", fmt::format("{} {} {}", settings.name,
-                                 settings.parameters.json(kind->rules).dump(), settings.seed)},
+                                 settings.parameters.json(kind->rules, false).dump(), settings.seed)},
         {"robust", plain ? robust.name()
                          : fmt::format("{} (trim {}, byzantine {}, keep {})", robust.name(),
                                        robust.trim, robust.byzantine, robust.keep)},
         {"norm_clip", fmt::format("{}", limits.norm_clip)}};
+}
+
+Result<std::string> changeable_of(const StrategySettings& settings) {
+    ECOPIPE_ASSIGN_OR_RETURN(const StrategyKind* kind, find_strategy(settings.name));
+    return settings.parameters.json(kind->rules, true).dump();
+}
+
+Result<std::unique_ptr<Strategy>> strategy_under(StrategySettings settings,
+                                                 const std::string& changeable) {
+    ECOPIPE_ASSIGN_OR_RETURN(const StrategyKind* kind, find_strategy(settings.name));
+    ECOPIPE_ASSIGN_OR_RETURN(const Json values, parse_json(changeable, "the journal's settings"));
+    for (const ParameterRule& rule : kind->rules) {
+        if (!rule.may_change || !values.is_object() || !values.contains(rule.key)) continue;
+        const Json& value = values[rule.key];
+        const bool fits = rule.kind == ParameterRule::Kind::kInteger ? value.is_number_integer()
+                                                                     : value.is_number();
+        if (!fits || value.get<double>() < rule.low || value.get<double>() > rule.high)
+            return fail(ExitCode::kBadFile, fmt::format("the journal's settings: {} cannot be {}",
+                                                        rule.key, shown(value)));
+        settings.parameters.set(rule.key, value);
+    }
+    return make_strategy(settings);
 }
 
 Result<ServerConfig> parse_server_config(std::string_view text, const std::string& source,

@@ -3,6 +3,7 @@
 // default; `config_text` prints the whole of it.
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -52,6 +53,12 @@ struct ServerConfig {
 // would combine updates that were collected for this one.
 [[nodiscard]] Result<std::map<std::string, std::string>> identity_of(
     const StrategySettings& settings, const ServerLimits& limits);
+
+// The strategy's settings that may change over restarts, as one text; and the strategy as
+// `settings` say, but with these in place of its own. Errors: kBadFile for a text that is none.
+[[nodiscard]] Result<std::string> changeable_of(const StrategySettings& settings);
+[[nodiscard]] Result<std::unique_ptr<Strategy>> strategy_under(StrategySettings settings,
+                                                               const std::string& changeable);
 
 // `defaults`: what stands where the text says nothing.
 [[nodiscard]] Result<ServerConfig> parse_server_config(std::string_view text,

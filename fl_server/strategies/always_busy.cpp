@@ -8,7 +8,8 @@ namespace ecopipe {
 
 ParameterRules BusyRules::rules() {
     return {integer_rule("clients_per_round", 0, 1000000, 0, "clients that train at once; 0: all"),
-            integer_rule("min_clients", 1, 1000000, 2, "connected, before the first starts"),
+            changeable(
+                integer_rule("min_clients", 1, 1000000, 2, "connected, before the first starts")),
             integer_rule("max_staleness", 0, 1000000000, 0,
                          "an update staler than this is dropped; 0: none is")};
 }

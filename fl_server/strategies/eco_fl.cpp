@@ -201,7 +201,8 @@ ParameterRules own_rules() {
         number_rule("alpha", 1e-6, 10, 1, "mixing weight of a group's round"),
         word_rule("selection", {"balanced", "random"}, "balanced", "whom a group's round asks"),
         number_rule("pool", 1, 1000, 3, "balanced: times the candidates it chooses from"),
-        number_rule("profile_every_s", 0.1, 1e9, 60, "of clients in the drop-out group"),
+        changeable(
+            number_rule("profile_every_s", 0.1, 1e9, 60, "of clients in the drop-out group")),
         number_rule("average", 0, 0.999, 0.9,
                     "memory of the average of versions that is served; 0: the newest is")};
 }

@@ -160,7 +160,7 @@ void GroupedRounds::save_more(Json& state) const {
 void GroupedRounds::restore_more(const Json& state) {
     for (std::size_t g = 0; g < groups_.size(); ++g) {
         const Json& group = state.at("groups").at(g);
-        groups_[g].round.restore(group.at("round"));
+        groups_[g].round.restore(group.at("round"), rules_.round.deadline_s);
         groups_[g].slot.restore(group.at("slot"));
         groups_[g].samples = group.at("samples").get<double>();
     }

@@ -17,19 +17,25 @@ ParameterRule integer_rule(std::string key, std::int64_t low, std::int64_t high,
             static_cast<double>(high),
             {},
             otherwise,
-            std::move(meaning)};
+            std::move(meaning),
+            false};
 }
 
 ParameterRule number_rule(std::string key, double low, double high, double otherwise,
                           std::string meaning) {
     return {std::move(key),    ParameterRule::Kind::kNumber, low, high, {}, otherwise,
-            std::move(meaning)};
+            std::move(meaning), false};
 }
 
 ParameterRule word_rule(std::string key, std::vector<std::string> words, std::string otherwise,
                         std::string meaning) {
     return {std::move(key),       ParameterRule::Kind::kWord, 0, 0, std::move(words),
-            std::move(otherwise), std::move(meaning)};
+            std::move(otherwise), std::move(meaning),           false};
+}
+
+ParameterRule changeable(ParameterRule rule) {
+    rule.may_change = true;
+    return rule;
 }
 
 Parameters::Parameters(const ParameterRules& rules) {
@@ -86,6 +92,13 @@ std::string Parameters::word(const std::string& key) const {
 OrderedJson Parameters::json(const ParameterRules& rules) const {
     OrderedJson out;
     for (const ParameterRule& rule : rules) out[rule.key] = values_.at(rule.key);
+    return out;
+}
+
+OrderedJson Parameters::json(const ParameterRules& rules, bool may_change) const {
+    OrderedJson out = OrderedJson::object();
+    for (const ParameterRule& rule : rules)
+        if (rule.may_change == may_change) out[rule.key] = values_.at(rule.key);
     return out;
 }
 

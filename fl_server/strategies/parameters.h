@@ -20,6 +20,7 @@ struct ParameterRule {
     std::vector<std::string> words;  // kWord: what it may be
     Json otherwise;                  // the default
     std::string meaning;
+    bool may_change = false;  // over a federation's restart
 };
 using ParameterRules = std::vector<ParameterRule>;
 
@@ -29,6 +30,10 @@ using ParameterRules = std::vector<ParameterRule>;
                                         std::string meaning);
 [[nodiscard]] ParameterRule word_rule(std::string key, std::vector<std::string> words,
                                       std::string otherwise, std::string meaning);
+
+// Of a parameter that says when something happens and not what: the same updates make the same bytes
+// whatever it is, and a federation goes on under another value after a restart.
+[[nodiscard]] ParameterRule changeable(ParameterRule rule);
 
 // Every parameter of one strategy with its effective value. Asking for one that was not declared is
 // a bug.
@@ -46,6 +51,8 @@ class Parameters {
     [[nodiscard]] double number(const std::string& key) const;
     [[nodiscard]] std::string word(const std::string& key) const;
     [[nodiscard]] OrderedJson json(const ParameterRules& rules) const;  // in the rules' order
+    // Of those alone that may change over a restart, or may not.
+    [[nodiscard]] OrderedJson json(const ParameterRules& rules, bool may_change) const;
 
   private:
     std::map<std::string, Json> values_;

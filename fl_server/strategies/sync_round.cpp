@@ -13,8 +13,9 @@ ParameterRules RoundRules::rules(std::uint32_t min_clients) {
                      "clients that train at once, over all groups; 0: all"),
         number_rule("over_selection", 1, 10, 1,
                     "so many times more are asked; the first to answer count"),
-        number_rule("deadline_s", 0.1, 1e9, 600, "a round ends then with what it has"),
-        integer_rule("min_clients", 1, 1000000, min_clients, "connected, before a round starts"),
+        changeable(number_rule("deadline_s", 0.1, 1e9, 600, "a round ends then with what it has")),
+        changeable(integer_rule("min_clients", 1, 1000000, min_clients,
+                                "connected, before a round starts")),
         word_rule("late", {"drop", "use"}, "drop",
                   "what becomes of an update whose round is over")};
 }
@@ -37,6 +38,7 @@ void SyncRound::start(double now_s, std::uint64_t version, const std::vector<std
     open_ = true;
     ++number_;
     version_ = version;
+    started_s_ = now_s;
     deadline_s_ = now_s + deadline_s;
     target_ = target;
     answered_ = 0;
@@ -64,16 +66,17 @@ std::optional<double> SyncRound::deadline() const {
 
 Json SyncRound::save() const {
     return {{"open", open_},       {"number", number_},
-            {"version", version_}, {"deadline_s", deadline_s_},
+            {"version", version_}, {"started_s", started_s_},
             {"target", target_},   {"answered", answered_},
             {"owed", owed_}};
 }
 
-void SyncRound::restore(const Json& state) {
+void SyncRound::restore(const Json& state, double deadline_s) {
     open_ = state.at("open").get<bool>();
     number_ = state.at("number").get<std::uint64_t>();
     version_ = state.at("version").get<std::uint64_t>();
-    deadline_s_ = state.at("deadline_s").get<double>();
+    started_s_ = state.at("started_s").get<double>();
+    deadline_s_ = started_s_ + deadline_s;
     target_ = state.at("target").get<std::size_t>();
     answered_ = state.at("answered").get<std::size_t>();
     owed_ = state.at("owed").get<std::set<std::string>>();

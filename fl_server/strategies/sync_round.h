@@ -43,12 +43,13 @@ class SyncRound {
     [[nodiscard]] std::optional<double> deadline() const;
 
     [[nodiscard]] Json save() const;
-    void restore(const Json& state);
+    void restore(const Json& state, double deadline_s);
 
   private:
     bool open_ = false;
     std::uint64_t number_ = 0;
     std::uint64_t version_ = 0;
+    double started_s_ = 0;
     double deadline_s_ = 0;
     std::size_t target_ = 0;
     std::size_t answered_ = 0;

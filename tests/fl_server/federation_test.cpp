@@ -40,17 +40,21 @@ class FederationRun : public ::testing::Test {
     }
     void TearDown() override { fs::remove_all(directory_); }
 
-    std::unique_ptr<Strategy> strategy() const {
+    StrategySettings settings() const {
         StrategySettings settings = default_settings(strategy_).value();
         for (const auto& [key, value] : parameters_)
             if (settings.parameters.has(key)) settings.parameters.set(key, value);
-        return make_strategy(settings).value();
+        return settings;
     }
     Result<void> open() {
         federation_.reset();
+        options_.changeable = changeable_of(settings()).value();
+        options_.strategy_under = [now = settings()](const std::string& changeable) {
+            return strategy_under(now, changeable);
+        };
         auto opened = Federation::open(options_, layout_,
                                        std::string(static_cast<std::size_t>(kElements) * 4, '\0'),
-                                       strategy());
+                                       make_strategy(settings()).value());
         if (!opened) return tl::unexpected<Error>(opened.error());
         federation_ = std::move(*opened);
         base_s_ = now_s_;
@@ -912,6 +916,74 @@ TEST_F(FederationRun, StatesOfOthersAndNewerJournalsAreRefused) {
     const auto newer = open();
     ASSERT_FALSE(newer);
     EXPECT_EQ(newer.error().code, ExitCode::kMismatch);
+}
+
+// The clusters come back after a restart, each with its task.
+TEST_F(FederationRun, ADeadlineThatARestartChangesHoldsForTheRoundAtHand) {
+    options_.rounds = 1;
+    parameters_["deadline_s"] = 1000.0;
+    ASSERT_TRUE(open());
+    all_say_hello();
+    for (const char* name : {"a", "b", "c"}) answer(name);
+    turn();
+    EXPECT_EQ(federation_->version(), 0U);
+    parameters_["deadline_s"] = 0.2;
+    const auto reopened = open();
+    ASSERT_TRUE(reopened) << reopened.error().message;
+    turn();
+    EXPECT_EQ(federation_->version(), 1U);
+    EXPECT_EQ(parse_json(rounds(), "rounds.jsonl")->at("clusters"), Json::array({"a", "b", "c"}));
+}
+
+TEST_F(FederationRun, WhatCameBeforeARestartIsToldToTheSettingsOfBefore) {
+    for (const char* name : {"fedavg", "fedasync", "eco-fl"}) {
+        SCOPED_TRACE(name);
+        fs::remove_all(directory_);
+        tasks_.clear();
+        strategy_ = name;
+        options_.rounds = 0;
+        parameters_["min_clients"] = 4;
+        ASSERT_TRUE(open());
+        all_say_hello();
+        ASSERT_EQ(tasks_.size(), 4U);
+        const auto open_tasks = [&] {
+            std::map<std::string, std::uint64_t> open;
+            for (const SiteView& site : federation_->view().sites) open[site.cluster] = site.task;
+            return open;
+        };
+        const auto before = open_tasks();
+        parameters_["min_clients"] = 100;
+        for (int time = 0; time < 2; ++time) {  // the second with nothing to change any more
+            const auto reopened = open();
+            ASSERT_TRUE(reopened) << reopened.error().message;
+            EXPECT_EQ(open_tasks(), before);
+        }
+        const auto held = tasks_;
+        tasks_.clear();
+        turn([&] {
+            for (const std::string& one : clusters_)
+                ASSERT_TRUE(federation_->hello({one, 0, 100, {}}, held.at(one).sequence));
+        });
+        tasks_ = held;
+        for (const std::string& one : clusters_) answer(one);
+        turn();
+        EXPECT_GE(federation_->version(), 1U);
+        EXPECT_TRUE(tasks_.empty()) << "a round starts with 4 of 100";
+    }
+}
+
+TEST_F(FederationRun, SettingsInTheJournalThatAreNoneAreRefused) {
+    ASSERT_TRUE(open());
+    {
+        Database database = Database::open(options_.state_directory + "/journal.sqlite").value();
+        ASSERT_TRUE(database.execute(
+            R"(UPDATE meta SET value = '{"min_clients": "many"}' WHERE key = 'changeable')"));
+    }
+    const auto reopened = open();
+    ASSERT_FALSE(reopened);
+    EXPECT_EQ(reopened.error().code, ExitCode::kBadFile);
+    EXPECT_NE(reopened.error().message.find("min_clients cannot be \"many\""), std::string::npos)
+        << reopened.error().message;
 }
 
 TEST_F(FederationRun, PausedItGivesNoTasksAndItsDeadlineWaits) {

@@ -91,6 +91,40 @@ TEST_F(FederationServer, PrintsTheConfigurationThatTheFlagsMakeOfIt) {
            " min_clients: 7 ");
 }
 
+// What no byte depends on may be another at a restart; what one does is refused by name.
+TEST_F(FederationServer, ARestartMayChangeWhatNoByteDependsOn) {
+    const std::string state = directory_ / "state";
+    const auto restart = [&](const Flags& more) {
+        Flags line = flags(state, "2", more);
+        Process server(line);
+        const bool listens = server.wait_for_err("listening", kDeadlineS);
+        if (listens) server.signal(SIGTERM);
+        const Finished ended = server.wait(kDeadlineS);
+        EXPECT_EQ(ended.code, listens ? 143 : 2) << ended.err;
+        return listens ? std::string() : ended.err;
+    };
+    EXPECT_EQ(restart({"--round-timeout-s", "5"}), "");
+    write(directory_ / "limits.yaml",
+          "client: {lr: 0.5}\nlimits: {weight_max: 3, samples_max: 5, staleness_max: 2}\n");
+    for (const Flags& more :
+         {Flags{"--round-timeout-s", "7"}, Flags{"--min-clusters", "3"}, Flags{"--rounds", "77"},
+          Flags{"--peer-timeout-s", "3"}, Flags{"--keep-models", "9"}, Flags{"--keep-updates"},
+          Flags{"--metrics-bind", "127.0.0.1:0"}, Flags{"--web", "127.0.0.1:0"},
+          Flags{"--eval-data", "synthetic:1x28x28:10:20"}, Flags{"--threads", "2"},
+          Flags{"--config", directory_ / "limits.yaml"}})
+        EXPECT_EQ(restart(more), "") << more.front();
+    write(directory_ / "clip.yaml", "limits: {norm_clip: 3}\n");
+    write(directory_ / "robust.yaml", "robust: {rule: median}\n");
+    write(directory_ / "fraction.yaml", "strategy: {name: fedavg, clients_per_round: 2}\n");
+    for (const auto& [more, name] : std::vector<std::pair<Flags, std::string>>{
+             {{"--seed", "1"}, "strategy"},
+             {{"--strategy", "fedasync"}, "strategy"},
+             {{"--config", directory_ / "clip.yaml"}, "norm_clip"},
+             {{"--config", directory_ / "robust.yaml"}, "robust"},
+             {{"--config", directory_ / "fraction.yaml"}, "strategy"}})
+        EXPECT_NE(restart(more).find("its " + name + " is "), std::string::npos) << name;
+}
+
 // ---- clusters that lie
 
 struct Lie {
