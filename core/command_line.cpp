@@ -108,7 +108,7 @@ Result<std::optional<ExitCode>> CommandLine::parse(int argc, const char* const* 
                                                   printable(word < argv + argc ? *word : "")));
     } catch (const po::error& error) {
         return fail(ExitCode::kUsage,
-                    fmt::format("{} (--help lists the options)", printable(error.what())));
+                    fmt::format("{} (--help lists the options)", one_line(error.what())));
     }
     if (get_flag("help")) {
         std::ostringstream listing;
@@ -237,7 +237,7 @@ int run_program(const char* program, const std::function<Result<ExitCode>()>& bo
     } catch (const std::bad_alloc&) {
         fmt::print(stderr, "{}: out of memory\n", program);
     } catch (const std::exception& error) {
-        fmt::print(stderr, "{}: {}\n", program, printable(error.what()));
+        fmt::print(stderr, "{}: {}\n", program, one_line(error.what()));
     }
     return static_cast<int>(ExitCode::kRunFailed);
 }

@@ -3,9 +3,10 @@
 #include <spdlog/sinks/base_sink.h>
 #include <spdlog/spdlog.h>
 
-#include "core/utf8.h"
 #include <cstdio>
 #include <mutex>
+
+#include "core/utf8.h"
 
 namespace ecopipe {
 namespace {
@@ -97,6 +98,17 @@ std::string printable(std::string_view text) {
     }
     if (text.size() > kBytesMax) out += "...";
     return out;
+}
+
+std::string one_line(std::string_view text) {
+    std::string joined;
+    for (const char c : text) {
+        const bool space = c == ' ' || c == '\n' || c == '\r' || c == '\t';
+        if (!space) joined += c;
+        if (space && !joined.empty() && joined.back() != ' ') joined += ' ';
+    }
+    while (joined.ends_with(' ')) joined.pop_back();
+    return printable(joined);
 }
 
 }  // namespace ecopipe

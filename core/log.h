@@ -46,5 +46,8 @@ void redirect_log(std::function<void(std::string_view line)> writer);
 
 // Text of a peer or a file made safe for one log line: control bytes escaped, cut at 200 bytes.
 [[nodiscard]] std::string printable(std::string_view text);
+// What a library says, as part of one line: line breaks and tabs become single spaces, the rest as
+// `printable`.
+[[nodiscard]] std::string one_line(std::string_view text);
 
 }  // namespace ecopipe

@@ -59,7 +59,7 @@ Result<Json> parse_json(std::string_view text, const std::string& source) {
                                 line_and_column(text, error.byte > 0 ? error.byte - 1 : 0)));
     } catch (const std::exception& error) {
         return fail(ExitCode::kBadFile,
-                    fmt::format("{}: not valid JSON ({})", source, printable(error.what())));
+                    fmt::format("{}: not valid JSON ({})", source, one_line(error.what())));
     }
 }
 

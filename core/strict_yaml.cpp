@@ -174,7 +174,7 @@ Result<Json> parse_yaml(std::string_view text, const std::string& source) {
                                                     error.mark.line + 1, printable(error.msg)));
     } catch (const std::exception& error) {
         return fail(ExitCode::kBadFile,
-                    fmt::format("{}: not valid YAML ({})", source, printable(error.what())));
+                    fmt::format("{}: not valid YAML ({})", source, one_line(error.what())));
     }
 }
 

@@ -52,7 +52,7 @@ struct ControlSocket::Impl {
                 context.run();
                 return;
             } catch (const std::exception& error) {  // of one request: the others are served
-                log_warn("{}: {}", path, printable(error.what()));
+                log_warn("{}: {}", path, one_line(error.what()));
             }
         }
     }
@@ -176,7 +176,7 @@ Result<std::unique_ptr<ControlSocket>> ControlSocket::open(const std::string& pa
         }
     } catch (const boost::system::system_error& error) {
         return fail(ExitCode::kUnreachable,
-                    fmt::format("{}: cannot listen: {}", place, error.what()));
+                    fmt::format("{}: cannot listen: {}", place, one_line(error.what())));
     }
     Impl* raw = impl.get();
     impl->thread = std::thread([raw] { raw->run(); });

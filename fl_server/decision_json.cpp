@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "core/log.h"
 #include "fl_server/strategies/roster.h"
 
 namespace ecopipe {
@@ -42,7 +43,7 @@ auto guarded(F&& read) -> Result<decltype(read())> {
     try {
         return read();
     } catch (const Json::exception& error) {
-        return fail(ExitCode::kBadFile, fmt::format("journal: {}", error.what()));
+        return fail(ExitCode::kBadFile, fmt::format("journal: {}", one_line(error.what())));
     }
 }
 

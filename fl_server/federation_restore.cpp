@@ -176,8 +176,9 @@ Result<void> Federation::restore_snapshot(const Json& json, AggregatorState& sta
         }
         ECOPIPE_RETURN_IF_ERROR(strategy_->restore(json.at("strategy")));
     } catch (const Json::exception& error) {
-        return fail(ExitCode::kBadFile, fmt::format("{}/journal.sqlite: its snapshot: {}",
-                                                    options_.state_directory, error.what()));
+        return fail(ExitCode::kBadFile,
+                    fmt::format("{}/journal.sqlite: its snapshot: {}", options_.state_directory,
+                                one_line(error.what())));
     }
     ECOPIPE_ASSIGN_OR_RETURN(state.global, models_.load(state.version));
     for (const auto& [name, file] : kept_files_) {
@@ -264,7 +265,7 @@ Result<void> backup_state(Journal& journal, const std::string& state, const std:
         if (const std::string best = state + "/best.safetensors"; std::filesystem::exists(best))
             std::filesystem::copy_file(best, to + "/best.safetensors");
     } catch (const std::filesystem::filesystem_error& error) {
-        return fail(ExitCode::kRunFailed, error.what());
+        return fail(ExitCode::kRunFailed, one_line(error.what()));
     }
     return journal.backup_to(to + "/journal.sqlite");
 }

@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "core/check.h"
+#include "core/log.h"
 
 namespace ecopipe {
 namespace {
@@ -55,8 +56,8 @@ Result<std::vector<Batch>> BatchReader::make(std::uint64_t step) const {
     try {
         return make_(step);
     } catch (const std::exception& error) {  // it may not leave a thread
-        return fail(ExitCode::kRunFailed,
-                    fmt::format("reading the batch of step {}: {}", step + 1, error.what()));
+        return fail(ExitCode::kRunFailed, fmt::format("reading the batch of step {}: {}", step + 1,
+                                                      one_line(error.what())));
     }
 }
 

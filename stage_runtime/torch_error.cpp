@@ -56,8 +56,8 @@ std::string torch_message(const std::exception& error) {
     const auto* of_torch = dynamic_cast<const c10::Error*>(&error);
     const std::string text =
         of_torch != nullptr ? of_torch->what_without_backtrace() : std::string(error.what());
-    if (const auto remedy = unknown_operator(text)) return printable(*remedy);
-    return printable(meaningful_line(text));
+    if (const auto remedy = unknown_operator(text)) return one_line(*remedy);
+    return one_line(meaningful_line(text));
 }
 
 }  // namespace ecopipe

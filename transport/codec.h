@@ -4,6 +4,7 @@
 #include <span>
 #include <string>
 
+#include "core/log.h"
 #include "core/result.h"
 #include "transport/bounded_archive.h"
 #include "transport/frame.h"
@@ -38,7 +39,7 @@ template <class Message>
             return fail(ExitCode::kRunFailed, "expected " + expected);
         return {};
     } catch (const std::exception& error) {
-        return fail(ExitCode::kRunFailed, error.what());
+        return fail(ExitCode::kRunFailed, one_line(error.what()));
     }
 }
 

@@ -184,7 +184,7 @@ Result<std::unique_ptr<MessageSocket>> MessageSocket::bind(NetLoop& loop, const 
         ECOPIPE_RETURN_IF_ERROR(socket->listen(endpoint));
     } catch (const zmq::error_t& error) {
         return fail(ExitCode::kUnreachable,
-                    fmt::format("{}: cannot listen: {}", endpoint.text(), error.what()));
+                    fmt::format("{}: cannot listen: {}", endpoint.text(), one_line(error.what())));
     }
     return socket;
 }
@@ -241,7 +241,7 @@ Result<std::unique_ptr<MessageSocket>> MessageSocket::dial(NetLoop& loop, const 
         socket->connect();
     } catch (const zmq::error_t& error) {
         return fail(ExitCode::kUnreachable,
-                    fmt::format("{}: cannot dial: {}", endpoint.text(), error.what()));
+                    fmt::format("{}: cannot dial: {}", endpoint.text(), one_line(error.what())));
     }
     return socket;
 }
@@ -262,7 +262,7 @@ void MessageSocket::take_turns() {
                 std::rotate(targets_.begin(), targets_.begin() + 1, targets_.end());
                 connect();
             } catch (const zmq::error_t& error) {
-                log_debug("{}: cannot dial: {}", targets_.front().place, error.what());
+                log_debug("{}: cannot dial: {}", targets_.front().place, one_line(error.what()));
             }
         });
     });
@@ -353,7 +353,7 @@ void MessageSocket::read_some() {
             try {
                 if (!socket_.recv(frame, zmq::recv_flags::dontwait)) return;
             } catch (const zmq::error_t& error) {
-                log_debug("receive: {}", error.what());
+                log_debug("receive: {}", one_line(error.what()));
                 return;
             }
             more = frame.more();

@@ -191,7 +191,7 @@ class BeastServer : public WebServer {
                     context_.run();
                     return;
                 } catch (const std::exception& error) {
-                    log_warn("web page: {}", printable(error.what()));
+                    log_warn("web page: {}", one_line(error.what()));
                 }
             }
         });

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/log.h"
 
 namespace ecopipe {
 
@@ -100,7 +101,8 @@ Result<void> SerialStrategy::restore(const nlohmann::json& state) {
         restore_more(state);
         return {};
     } catch (const std::exception& error) {
-        return fail(ExitCode::kBadFile, fmt::format("the strategy's state: {}", error.what()));
+        return fail(ExitCode::kBadFile,
+                    fmt::format("the strategy's state: {}", one_line(error.what())));
     }
 }
 
