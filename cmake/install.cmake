@@ -46,6 +46,7 @@ endforeach()
 configure_package_config_file(cmake/ecopipeConfig.cmake.in ${CMAKE_BINARY_DIR}/ecopipeConfig.cmake INSTALL_DESTINATION ${cmake_directory})
 # Before 1.0 a minor version may change anything.
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/ecopipeConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES cmake/torch.cmake DESTINATION ${cmake_directory} RENAME ecopipeTorch.cmake COMPONENT development)
 install(FILES ${CMAKE_BINARY_DIR}/ecopipeConfig.cmake ${CMAKE_BINARY_DIR}/ecopipeConfigVersion.cmake
     DESTINATION ${cmake_directory} COMPONENT development)
 

@@ -1,6 +1,6 @@
 #pragma once
-// Everything that differs between LibTorch 1.13 and 2.x, and the process-wide switches of torch and
-// its BLAS, in one place. The header is plain.
+// The process-wide switches of torch and its BLAS, and what they say about themselves, in one
+// place. The header is plain. What differs between LibTorch 1.13 and 2.x is in torch_version.h.
 
 #include <string>
 

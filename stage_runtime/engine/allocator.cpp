@@ -1,15 +1,15 @@
 #include "stage_runtime/engine/allocator.h"
 
-#include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 
 #include "core/tensor_memory.h"
+#include "stage_runtime/torch_version.h"
 
 namespace ecopipe {
 namespace {
 
-struct CountingAllocator final : c10::Allocator {
-    c10::DataPtr allocate(std::size_t bytes) const override {
+struct CountingAllocator final : AnyTorchAllocator {
+    c10::DataPtr give(std::size_t bytes) const override {
         void* memory = nullptr;
         if (bytes > 0) {
             memory = allocate_tensor_memory(bytes);

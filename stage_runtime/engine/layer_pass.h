@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/edge.h>
 
 #include <optional>
+#include <vector>
 
 #include "stage_runtime/model/layer.h"
 
@@ -15,7 +16,7 @@ struct LayerStash {
     Tensors inputs;  // leaves, contiguous and row-major
     // The layer's graph, one edge an output, not valid where no gradient flows. The outputs
     // themselves are not kept: the next layer keeps what it needs of them.
-    torch::autograd::edge_list roots;
+    std::vector<torch::autograd::Edge> roots;
 };
 
 // Forward in training mode. `kept` null runs without a graph; `input_gradients`: the layer before
@@ -35,7 +36,7 @@ struct LayerGradients {
 // What is left of a layer between the two halves of a split backward: the graph that holds what the
 // weight gradient needs, and the gradients of the outputs.
 struct PendingWeightGradient {
-    torch::autograd::edge_list roots;
+    std::vector<torch::autograd::Edge> roots;
     Tensors gradients;  // one a root
 };
 

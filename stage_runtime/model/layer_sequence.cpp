@@ -1,5 +1,6 @@
 #include "stage_runtime/model/layer_sequence.h"
 
+#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 

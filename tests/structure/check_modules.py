@@ -19,7 +19,7 @@ MAY_INCLUDE = {
 TORCH = re.compile(r"^(torch|ATen|c10)/")
 # The files that include torch: few, and only .cpp files or headers that say so.
 TORCH_HOME = ("stage_runtime/engine/", "stage_runtime/model/", "stage_runtime/profiler.cpp",
-              "stage_runtime/torch_compat.cpp", "stage_runtime/torch_error.cpp")
+              "stage_runtime/torch_compat.cpp", "stage_runtime/torch_error.cpp", "stage_runtime/torch_version.h")
 WIRE = re.compile(r"^(zmq(\.hpp|\.h|_addon\.hpp)|cereal/)")
 BANNED = re.compile(r"^cereal/(types/memory|types/polymorphic|archives/)")
 INCLUDE = re.compile(r'^\s*#include\s+[<"]([^>"]+)[>"]')
