@@ -106,9 +106,11 @@ const StagePlan* compressing_stage(const Plan& plan) {
 
 void tell_numeric_classes(const ClusterSession& session, const Plan& plan, RunRecord& record) {
     std::map<std::uint64_t, std::vector<std::string>> classes;
+    std::map<std::uint64_t, std::string> summaries;  // of one device each: what computes there
     OrderedJson devices = OrderedJson::object();
     for (const auto& [name, device] : session.joined()) {
         classes[device.hello.numeric_class].push_back(name);
+        summaries.emplace(device.hello.numeric_class, device.hello.numeric_summary);
         devices[name] = {{"cpu", device.hello.cpu},
                          {"cores", device.hello.cores},
                          {"threads", device.hello.threads},
@@ -119,11 +121,13 @@ void tell_numeric_classes(const ClusterSession& session, const Plan& plan, RunRe
     record.run["devices"] = std::move(devices);
     record.run["numeric_classes"] = classes.size();
     if (classes.size() > 1) {
+        std::vector<std::string> who;
+        for (const auto& [hash, names] : classes)
+            who.push_back(fmt::format("{} with {}", fmt::join(names, " and "), summaries[hash]));
         log_warn(
             "the devices are of {} numeric classes: weights equal those of one process to float "
-            "tolerance, not byte "
-            "for byte",
-            classes.size());
+            "tolerance, not byte for byte ({})",
+            classes.size(), fmt::join(who, "; "));
     } else if (const StagePlan* stage = compressing_stage(plan)) {
         log_warn(
             "the plan compresses what {} sends (forward {}, backward {}): weights no longer equal "
