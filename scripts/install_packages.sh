@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian or Ubuntu packages that are missing. Usage: install_packages.sh build|test
+# Installs the Debian or Ubuntu packages that are missing. Usage: install_packages.sh build|test|cross ARCH
 set -euo pipefail
 
 what=${1:-build}
@@ -10,18 +10,40 @@ case "$(uname -m)" in
         ;;
 esac
 
-packages=(cmake ninja-build g++ ccache pkg-config libtorch-dev libopenblas0-pthread libzmq3-dev cppzmq-dev libcereal-dev
-    libboost-dev libboost-program-options-dev nlohmann-json3-dev libyaml-cpp-dev libspdlog-dev libfmt-dev libexpected-dev
-    libsodium-dev libssl-dev libsqlite3-dev zlib1g-dev libjpeg-dev libpng-dev dataset-fashion-mnist)
+# CMAKE_PREFIX_PATH may name another LibTorch than the distribution's.
+torch=(libtorch-dev)
+IFS=: read -ra places <<<"${CMAKE_PREFIX_PATH:-}"
+for place in "${places[@]}"; do
+    for directory in "$place" "$place/torch"; do
+        [ ! -e "$directory/include/torch/csrc/api/include/torch/version.h" ] || torch=()
+    done
+done
+
+tools=(cmake ninja-build ccache pkg-config)
+headers=(cppzmq-dev libcereal-dev nlohmann-json3-dev libexpected-dev libboost-dev)
+libraries=("${torch[@]}" libopenblas0-pthread libzmq3-dev libboost-program-options-dev libyaml-cpp-dev libspdlog-dev libfmt-dev libsodium-dev
+    libssl-dev libsqlite3-dev zlib1g-dev libjpeg-dev libpng-dev)
+if [ "$what" = cross ]; then
+    arch=${2:?expected an architecture, such as arm64, after cross}
+    packages=("${tools[@]}" "crossbuild-essential-$arch" "${headers[@]}" "${libraries[@]/%/:$arch}")
+else
+    packages=("${tools[@]}" g++ "${headers[@]}" "${libraries[@]}" dataset-fashion-mnist)
+fi
+# What only tests need may be absent from a distribution: those tests are then left out.
+optional=()
 if [ "$what" = test ]; then
-    packages+=(clang-19 clang-tidy-19 libclang-rt-19-dev libgtest-dev libbenchmark-dev python3 python3-torch python3-torchvision python3-pil python3-numpy python3-yaml iproute2 procps
+    packages+=(libgtest-dev)
+    optional=(clang-19 clang-tidy-19 libclang-rt-19-dev libbenchmark-dev python3 python3-torch python3-torchvision python3-pil python3-numpy python3-yaml iproute2 procps
         chromium chromium-driver python3-selenium python3-pyte debootstrap dpkg-dev)
 fi
 
-missing=()
-for package in "${packages[@]}"; do
-    dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
-done
+absent() {
+    local package
+    for package in "$@"; do
+        dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || echo "$package"
+    done
+}
+mapfile -t missing < <(absent "${packages[@]}" "${optional[@]}")
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 sudo=()
@@ -33,5 +55,23 @@ if [ "$(id -u)" -ne 0 ]; then
     sudo=(sudo)
 fi
 echo "installing: ${missing[*]}" >&2
+[ "$what" != cross ] || "${sudo[@]}" dpkg --add-architecture "$arch"
 "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+offered() { apt-cache show --no-all-versions "$1" >/dev/null 2>&1; }
+mapfile -t missing < <(absent "${packages[@]}")
+for package in "${missing[@]}"; do
+    offered "$package" && continue
+    remedy=
+    [ "$package" != libtorch-dev ] || remedy=": pip install torch, and name its torch folder (or an unpacked LibTorch) in CMAKE_PREFIX_PATH"
+    echo "install_packages.sh: $package is not in this distribution$remedy" >&2
+    exit 1
+done
+for package in $(absent "${optional[@]}"); do
+    if offered "$package"; then
+        missing+=("$package")
+    else
+        echo "install_packages.sh: $package is not in this distribution; the tests that need it are left out" >&2
+    fi
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
 "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Every refusal in the sources has an entry with a remedy in docs/TROUBLESHOOTING.md, and every entry is of a refusal that exists.
 
-A refusal is the text of fail(ExitCode::..., ...). In the document a refusal stands in a list item between backquotes, with … for
+A refusal is the text of fail(ExitCode::..., ...), or of ecopipe_torch_refuse(...) of the build. In the document a refusal stands in a list item between backquotes, with … for
 what differs; the remedy is the paragraph below the list. Usage: check_refusals.py REPOSITORY [--list]"""
 
 import pathlib
@@ -51,6 +51,13 @@ def refusals(root):
                     yield message, f"{path.relative_to(root)}:{text.count(chr(10), 0, call.start()) + 1}"
 
 
+def build_refusals(root):
+    path = root / "cmake/torch.cmake"
+    text = path.read_text()
+    for call in re.finditer(r'^ *ecopipe_torch_refuse\("(.*)"\)$', text, re.M):
+        yield re.sub(r"\$\{[^{}]*\}", "…", call.group(1)), f"{path.relative_to(root)}:{text.count(chr(10), 0, call.start()) + 1}"
+
+
 def entries(document):
     """(pattern, line, remedy) of each item."""
     items, remedy = [], ""
@@ -71,7 +78,7 @@ def entries(document):
 def main():
     root = pathlib.Path(sys.argv[1])
     found = {}
-    for message, place in refusals(root):
+    for message, place in [*refusals(root), *build_refusals(root)]:
         found.setdefault(message, place)
     known = list(entries((root / "docs/TROUBLESHOOTING.md").read_text()))
     problems, covered = [], set()

@@ -1,0 +1,25 @@
+# Cross-builds for another Debian architecture with its multiarch packages: crossbuild-essential-arm64, libtorch-dev:arm64 and so
+# on (scripts/install_packages.sh cross arm64). cmake --toolchain cmake/debian_cross.cmake -DECOPIPE_ARCH=arm64
+set(ECOPIPE_ARCH arm64 CACHE STRING "Debian's name of the architecture to build for")
+list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES ECOPIPE_ARCH)
+set(processor_arm64 aarch64)
+set(processor_amd64 x86_64)
+if(NOT DEFINED processor_${ECOPIPE_ARCH})
+    message(FATAL_ERROR " ecopipe: expected ECOPIPE_ARCH to be amd64 or arm64, found '${ECOPIPE_ARCH}'")
+endif()
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR ${processor_${ECOPIPE_ARCH}})
+set(triplet ${CMAKE_SYSTEM_PROCESSOR}-linux-gnu)
+set(CMAKE_C_COMPILER ${triplet}-gcc)
+set(CMAKE_CXX_COMPILER ${triplet}-g++)
+set(CMAKE_STRIP ${triplet}-strip CACHE FILEPATH "")
+set(CMAKE_LIBRARY_ARCHITECTURE ${triplet})
+# Libraries and pkg-config files of that architecture alone; headers lie in /usr/include for all.
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_IGNORE_PATH /usr/lib/${CMAKE_HOST_SYSTEM_PROCESSOR}-linux-gnu)
+find_program(PKG_CONFIG_EXECUTABLE ${triplet}-pkg-config)
+if(NOT PKG_CONFIG_EXECUTABLE)
+    set(ENV{PKG_CONFIG_LIBDIR} /usr/lib/${triplet}/pkgconfig:/usr/share/pkgconfig)
+endif()
+# Tests are run, while the build runs too, through binfmt_misc.
+set(CPACK_DEBIAN_PACKAGE_ARCHITECTURE ${ECOPIPE_ARCH} CACHE STRING "")
