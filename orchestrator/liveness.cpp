@@ -127,9 +127,4 @@ std::string Liveness::last_seen_at(const std::string& device) const {
                        activity.micro_batch);
 }
 
-std::optional<Instant> Liveness::last_heard(const std::string& device) const {
-    const auto it = devices_.find(device);
-    return it == devices_.end() ? std::nullopt : std::optional(it->second.last_heard);
-}
-
 }  // namespace ecopipe

@@ -68,7 +68,6 @@ class Liveness {
     [[nodiscard]] std::int64_t clock_offset_ns(const std::string& device) const;
     // What its compute thread was last known to be at, for people; "" before any answer.
     [[nodiscard]] std::string last_seen_at(const std::string& device) const;
-    [[nodiscard]] std::optional<Instant> last_heard(const std::string& device) const;
 
   private:
     struct State {

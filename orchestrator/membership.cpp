@@ -63,6 +63,7 @@ void Membership::lose(const std::string& device, std::string how) {
     names_by_routing_id_.erase(member->second.routing_id);
     members_.erase(member);
     liveness_.left(device);
+    claims_.settled(device);
     inbox_.push(portal_event::Lost{device, std::move(how)});
 }
 
@@ -84,13 +85,24 @@ void Membership::work_due(bool due) {
     loop_.post([this, due] { liveness_.work_due(due, monotonic_now()); });
 }
 
-bool Membership::gone(const std::string& device) {
+bool Membership::may_take_over(const Hello& hello, std::string_view from) {
     const Instant now = monotonic_now();
+    const std::string& device = hello.device;
+    const Member& holder = members_.at(device);
+    if (holder.hello.instance == hello.instance) {  // the same process, over a new connection
+        lose(device, "it dialled again");
+        return true;
+    }
+    const auto verdict = claims_.asked(device, from, now);
     if (!send_now(device, {}, Ping{now.time_since_epoch().count()})) {
         lose(device, "its connection is gone");
         return true;
     }
-    return false;
+    if (verdict == NameClaims::Verdict::kTaken)
+        refuse(from, ExitCode::kUsage,
+               fmt::format("a device named {} has already joined from {}, and answers", device,
+                           holder.address.empty() ? "elsewhere" : holder.address));
+    return false;  // until that is certain the newcomer knocks on
 }
 
 void Membership::close() {
@@ -132,14 +144,7 @@ void Membership::on_hello(const Incoming& message) {
             static_cast<void>(socket_->send(message.from, header, welcome));
             return;
         }
-        if (!gone(device)) {
-            // It answers, so the name is taken; until that is certain the newcomer knocks on.
-            const auto heard = liveness_.last_heard(device);
-            if (heard && monotonic_now() - *heard < 2 * options_.ping_interval)
-                refuse(message.from, ExitCode::kUsage,
-                       fmt::format("a device named {} has already joined", device));
-            return;
-        }
+        if (!may_take_over(*hello, message.from)) return;
     }
     if (!options_.allowed.contains(device)) {
         refuse(message.from, ExitCode::kUsage,
@@ -154,7 +159,8 @@ void Membership::on_hello(const Incoming& message) {
         return;
     }
     if (is_own(message.from)) loop_.keys()->introduce_own(device);
-    members_[device] = {std::string(message.from), *hello};
+    members_[device] = {std::string(message.from), *hello, std::string(message.address)};
+    claims_.settled(device);
     names_by_routing_id_[std::string(message.from)] = device;
     liveness_.joined(device, monotonic_now());
     static_cast<void>(socket_->send(message.from, header, welcome));
@@ -178,10 +184,12 @@ void Membership::on_message(const Incoming& message) {
     const Instant now = monotonic_now();
     liveness_.heard(known->second, now);
     if (type == MessageType::kPong) {
-        if (const auto pong = decode<Pong>(message.body))
+        if (const auto pong = decode<Pong>(message.body)) {
+            claims_.answered(std::string(known->second), Instant(Duration(pong->echo_ns)));
             liveness_.pong(known->second, Instant(Duration(pong->echo_ns)), now, pong->local_ns,
                            {pong->actions_finished, Duration(pong->busy_ns),
                             Duration(pong->longest_ns), pong->step, pong->micro_batch});
+        }
         return;
     }
     Backlog& backlog = *members_.at(known->second).backlog;

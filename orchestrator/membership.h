@@ -12,6 +12,7 @@
 
 #include "core/inbox.h"
 #include "orchestrator/liveness.h"
+#include "orchestrator/name_claims.h"
 #include "transport/data_plane.h"
 #include "transport/message_socket.h"
 #include "transport/messages.h"
@@ -92,6 +93,7 @@ class Membership {
     struct Member {
         std::string routing_id;
         Hello hello;
+        std::string address;
         std::shared_ptr<Backlog> backlog = std::make_shared<Backlog>();
     };
     template <class Body>
@@ -104,8 +106,8 @@ class Membership {
     void on_message(const Incoming& message);
     void on_hello(const Incoming& message);
     void refuse(std::string_view to, ExitCode code, const std::string& reason);
-    // Whether another process may take this name: the one that has it is gone.
-    [[nodiscard]] bool gone(const std::string& device);
+    // The connection `from` says it is a device that another one holds: whether it may be.
+    [[nodiscard]] bool may_take_over(const Hello& hello, std::string_view from);
     void ping();
     void lose(const std::string& device, std::string how);
 
@@ -118,6 +120,7 @@ class Membership {
     std::map<std::string, Member> members_;
     std::map<std::string, std::string, std::less<>> names_by_routing_id_;
     Liveness liveness_;
+    NameClaims claims_;
     std::map<std::string, std::string, std::less<>>
         lost_routing_ids_;  // that may be heard again, and why lost
     bool closed_ = false;
