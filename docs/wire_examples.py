@@ -134,6 +134,8 @@ MESSAGES = [
     (30, "Introduce", "portal to stage", {"run": 7}, None, [
         ("peers", "list of (device text, public_key text)", listing(record(text, text)),
          [("pi", "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7")])]),
+    (31, "Unreached", "stage to portal", {"run": 7, "generation": 1}, None, [
+        ("devices", "list of text", listing(text), ["laptop"])]),
     (40, "ClusterHello", "cluster to server", {}, None, [
         ("cluster", "text", text, "north"), ("program_version", "text", text, "0.1.0"),
         ("model", "text", text, "lenet5"), ("instance", "u64", u64, 0x1122334455667788),

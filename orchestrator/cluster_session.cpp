@@ -19,10 +19,12 @@ namespace {
 constexpr auto kProbeTimeout = std::chrono::seconds(60);  // of one link
 constexpr auto kTick = std::chrono::milliseconds(50);     // how often the caller's check is asked
 constexpr auto kReachTimeout = std::chrono::seconds(15);  // to open the data channels
-constexpr auto kLongWait = std::chrono::minutes(60);      // liveness ends a dead wait far earlier
-constexpr int kBreaksMax = 20;                            // without one step committed in between
-constexpr std::uint64_t kMoveCooldownSteps = 20;          // so that a move shows its worth first
-constexpr double kMoveFixedMs = 150;                      // configure, load, fill the pipeline
+constexpr auto kUnreachedSettle =
+    std::chrono::milliseconds(1500);                  // for all to tell what they miss
+constexpr auto kLongWait = std::chrono::minutes(60);  // liveness ends a dead wait far earlier
+constexpr int kBreaksMax = 20;                        // without one step committed in between
+constexpr std::uint64_t kMoveCooldownSteps = 20;      // so that a move shows its worth first
+constexpr double kMoveFixedMs = 150;                  // configure, load, fill the pipeline
 constexpr auto kEndLinger = std::chrono::milliseconds(300);  // for the last word to leave
 
 std::uint64_t fresh_run_id() {
@@ -87,6 +89,10 @@ Result<bool> ClusterSession::pump(const std::function<bool()>& finished, Instant
         if (machine_.broken()) return false;
         if (finished()) return true;
         const Instant now = monotonic_now();
+        if (unreached_since_ && now - *unreached_since_ >= kUnreachedSettle) {
+            ECOPIPE_RETURN_IF_ERROR(settle_unreached());
+            continue;
+        }
         if (now >= deadline)
             return fail(ExitCode::kUnreachable,
                         fmt::format("{}: waited in vain for {}", doing, machine_.waiting_for()));
@@ -119,6 +125,7 @@ Result<void> ClusterSession::handle(PortalEvent& event) {
         if (host.empty()) host = "127.0.0.1";
         joined_[joined->device] = {hello, Endpoint{host, hello.data_port}.text()};
         attached_.erase(joined->device);
+        forget_unreached(joined->device);
         slowness_.erase(joined->device);
         log_info("{} joined: {}, {} of {} cores, {} MiB free", joined->device, printable(hello.cpu),
                  hello.threads, hello.cores, hello.memory_mib);
@@ -137,6 +144,7 @@ Result<void> ClusterSession::handle(PortalEvent& event) {
     }
     if (auto* lost = std::get_if<portal_event::Lost>(&event)) {
         joined_.erase(lost->device);
+        forget_unreached(lost->device);
         attached_.erase(lost->device);
         leaving_.erase(lost->device);
         log_warn("{} was lost: {}", lost->device, lost->how);
@@ -212,6 +220,17 @@ Result<void> ClusterSession::handle_message(portal_event::Message& message) {
                 message.device, head.generation, fetched->state_tensors}));
             break;
         }
+        case MessageType::kUnreached: {
+            const auto unreached = decode<Unreached>(body);
+            if (!unreached) return bad(unreached.error());
+            if (head.generation != machine_.generation()) return {};
+            for (const std::string& other : unreached->devices)
+                if (joined_.contains(other) && other != message.device)
+                    unreached_.insert(
+                        {std::min(message.device, other), std::max(message.device, other)});
+            if (!unreached_since_ && !unreached_.empty()) unreached_since_ = monotonic_now();
+            return {};
+        }
         case MessageType::kLeave: {
             const auto leave = decode<Leave>(body);
             if (!leave) return bad(leave.error());
@@ -247,11 +266,67 @@ Result<void> ClusterSession::dismiss(const std::string& device, ExitCode code,
         members_->send(device, header(step_), End{static_cast<std::uint8_t>(code), reason}));
     members_->forget(device);
     joined_.erase(device);
+    forget_unreached(device);
     attached_.erase(device);
     leaving_.erase(device);
     observe([&](auto& observer) { observer.device_gone(device, printable(reason)); });
     introduce_all();
     return absorb(machine_.on(session_event::DeviceLost{device, "it left"}));
+}
+
+void ClusterSession::forget_unreached(const std::string& device) {
+    std::erase_if(unreached_, [&](const UnreachedPair& pair) {
+        return pair.from == device || pair.to == device;
+    });
+    if (unreached_.empty()) unreached_since_.reset();
+    std::erase_if(left_out_, [&](const std::string& out) {
+        return std::none_of(unreached_.begin(), unreached_.end(), [&](const UnreachedPair& pair) {
+            return pair.from == out || pair.to == out;
+        });
+    });
+}
+
+Result<void> ClusterSession::settle_unreached() {
+    unreached_since_.reset();
+    if (ready_) {  // all channels have come to stand in the meantime
+        std::erase_if(unreached_, [&](const UnreachedPair& pair) {
+            return !left_out_.contains(pair.from) && !left_out_.contains(pair.to);
+        });
+        return {};
+    }
+    for (const std::string& device : configured_)
+        if (joined_.contains(device) && !attached(device)) unreached_.insert({kPortalPeer, device});
+    const auto step_over = [&](const std::set<std::string>& devices) -> std::optional<double> {
+        const auto plan = planner_->plan(devices, slowness_);
+        if (!plan || !plan->predicted) return std::nullopt;
+        return plan->predicted->step_ms + plan->predicted->control_ms;
+    };
+    std::vector<std::string> pairs;
+    for (const auto& [from, to] : unreached_)
+        if (!left_out_.contains(from) && !left_out_.contains(to))
+            pairs.push_back(fmt::format("{} cannot reach {} at {}",
+                                        from == kPortalPeer ? "the portal" : from, to,
+                                        joined_.at(to).data_endpoint));
+    if (pairs.empty()) return {};
+    std::string problem = fmt::format("{}", fmt::join(pairs, ", "));
+    std::set<std::string> out;
+    if (planner_)
+        out = whom_to_leave_out(unreached_, usable(), {kPortalPeer, options_.portal_device},
+                                step_over);
+    std::vector<std::string> fresh;
+    std::set_difference(out.begin(), out.end(), left_out_.begin(), left_out_.end(),
+                        std::back_inserter(fresh));
+    if (fresh.empty()) return fail(ExitCode::kUnreachable, problem);
+    left_out_.insert(fresh.begin(), fresh.end());
+    return absorb(machine_.on(session_event::Unreachable{
+        fmt::format("{}; the others go on without {}", problem, fmt::join(fresh, ", ")), out}));
+}
+
+bool ClusterSession::attached(const std::string& device) const {
+    const auto joined = joined_.find(device);
+    const auto attached = attached_.find(device);
+    return joined != joined_.end() && attached != attached_.end() &&
+           attached->second == joined->second.hello.instance;
 }
 
 void ClusterSession::introduce_all() {
@@ -470,7 +545,7 @@ void ClusterSession::supply_attached() {
 std::set<std::string> ClusterSession::usable() const {
     std::set<std::string> devices;
     for (const auto& [device, joined] : joined_)
-        if (!leaving_.contains(device)) devices.insert(device);
+        if (!leaving_.contains(device) && !left_out_.contains(device)) devices.insert(device);
     return devices;
 }
 
@@ -481,7 +556,6 @@ bool ClusterSession::has_part(const std::string& device) const {
 }
 
 Result<bool> ClusterSession::configure(Plan plan, const std::string& cause) {
-    const bool first = machine_.generation() == 0;
     plan_ = std::move(plan);
     devices_ = plan_devices(plan_);
     for (const std::string& device : devices_)
@@ -494,6 +568,7 @@ Result<bool> ClusterSession::configure(Plan plan, const std::string& cause) {
     ready_.reset();
     supply_.reset();
     configured_.clear();
+    unreached_since_.reset();
     moved_bytes_ = 0;
     std::vector<std::string> keep;
     for (const auto& [device, joined] : joined_) keep.push_back(device);
@@ -501,13 +576,8 @@ Result<bool> ClusterSession::configure(Plan plan, const std::string& cause) {
     ECOPIPE_RETURN_IF_ERROR(
         absorb(machine_.on(session_event::ConfigureWanted{plan_, replicas_, cause})));
     const auto unattached = [&]() -> std::optional<std::string> {
-        for (const std::string& device : configured_) {
-            const auto joined = joined_.find(device);
-            const auto attached = attached_.find(device);
-            if (joined != joined_.end() &&
-                (attached == attached_.end() || attached->second != joined->second.hello.instance))
-                return device;
-        }
+        for (const std::string& device : configured_)
+            if (joined_.contains(device) && !attached(device)) return device;
         return std::nullopt;
     };
     const auto reached =
@@ -519,8 +589,10 @@ Result<bool> ClusterSession::configure(Plan plan, const std::string& cause) {
         const std::string problem =
             fmt::format("device {} has joined, but its data port cannot be reached at {}", *device,
                         joined_.at(*device).data_endpoint);
-        if (first) return fail(ExitCode::kUnreachable, problem);
-        ECOPIPE_RETURN_IF_ERROR(dismiss(*device, ExitCode::kUnreachable, problem));
+        if (!planner_ || *device == options_.portal_device)
+            return fail(ExitCode::kUnreachable, problem);
+        log_warn("{}", problem);
+        ECOPIPE_RETURN_IF_ERROR(settle_unreached());
         return false;
     }
     if (!*reached) return false;
@@ -562,7 +634,8 @@ Result<Plan> ClusterSession::plan_over_present() {
         // A device that is about to leave is better than none.
         if (!leaving_.empty()) {
             std::set<std::string> all;
-            for (const auto& [device, joined] : joined_) all.insert(device);
+            for (const auto& [device, joined] : joined_)
+                if (!left_out_.contains(device)) all.insert(device);
             if (auto with = planner_->plan(all, slowness_)) return with;
         }
         if (monotonic_now() >= deadline)

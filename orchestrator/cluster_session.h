@@ -13,6 +13,7 @@
 #include "orchestrator/cluster_planner.h"
 #include "orchestrator/drift.h"
 #include "orchestrator/membership.h"
+#include "orchestrator/reachability.h"
 #include "orchestrator/session_machine.h"
 #include "orchestrator/session_observer.h"
 #include "orchestrator/training_engine.h"
@@ -32,6 +33,7 @@ struct LostProcess {
 struct SessionOptions {
     Endpoint bind;
     std::vector<std::string> devices;  // of the cluster: who may join
+    std::string portal_device;         // the portal's own, which is never left out
     std::map<std::string, std::string>
         data_address;  // where a device's data port is reached, if the file says
     std::map<std::string, EmulatedLink> links;  // emulated links of the portal's own traffic
@@ -113,6 +115,11 @@ class ClusterSession : public TrainingEngine {
     Result<void> check_processes();
     void send_configure(const session_outcome::SendConfigure& work);
     void supply_attached();
+    // Who cannot reach whom is told by both ends, one after the other: once all have spoken, the
+    // ones that the others train better without are left out, and the configuration is broken off.
+    Result<void> settle_unreached();
+    // A device came, went, or is another process now: what was known of its channels is void.
+    void forget_unreached(const std::string& device);
     // With keys: every device is told the others', so that they let one another in.
     void introduce_all();
     // A device that failed or leaves is told the end and forgotten.
@@ -130,8 +137,9 @@ class ClusterSession : public TrainingEngine {
     void observe(Tell&& tell) {
         if (options_.observer != nullptr) tell(*options_.observer);
     }
-    [[nodiscard]] std::set<std::string> usable() const;  // joined and not about to leave
+    [[nodiscard]] std::set<std::string> usable() const;  // joined, not about to leave, not left out
     [[nodiscard]] bool has_part(const std::string& device) const;
+    [[nodiscard]] bool attached(const std::string& device) const;  // to the portal, as it is now
     [[nodiscard]] Result<void> index_base(const TensorMap& state, std::uint64_t step);
     [[nodiscard]] Configure configuration(const session_outcome::SendConfigure& work) const;
     Result<bool> send_when_room(const std::string& device, TensorAddress address,
@@ -153,6 +161,9 @@ class ClusterSession : public TrainingEngine {
     std::map<std::string, JoinedDevice> joined_;
     std::map<std::string, std::uint64_t> attached_;  // the other end's instance
     std::set<std::string> leaving_;
+    std::set<UnreachedPair> unreached_;       // of devices that have joined
+    std::optional<Instant> unreached_since_;  // told, and not settled yet
+    std::set<std::string> left_out_;          // joined, but others do not reach it, or it them
     std::optional<LinkProbed> probed_;
     Plan plan_;
     TrainingSpec spec_;

@@ -271,6 +271,15 @@ void SessionMachine::handle(const session_event::Stalled& event, SessionOutcomes
         out);
 }
 
+void SessionMachine::handle(const session_event::Unreachable& event, SessionOutcomes& out) {
+    if (phase_ != Phase::kConfiguring) return;
+    for (const std::string& device : event.left_out) {
+        holdings_.forget(device);
+        involved_.erase(device);
+    }
+    break_off("", {ExitCode::kUnreachable, event.how}, out);
+}
+
 std::string SessionMachine::waiting_for() const {
     const auto list = [](const std::set<std::string>& devices) {
         return fmt::format("{}", fmt::join(devices, ", "));

@@ -92,14 +92,17 @@ struct DeviceLost {
 struct Stalled {  // all are alive and nothing moves
     std::string how;
 };
+struct Unreachable {  // devices that have to exchange tensors do not reach one another
+    std::string how;
+    std::set<std::string> left_out;  // whose states the others may not get: as if they were lost
+};
 }  // namespace session_event
-using SessionEvent =
-    std::variant<session_event::BaseSet, session_event::ConfigureWanted, session_event::BeginWanted,
-                 session_event::CommitWanted, session_event::FetchWanted,
-                 session_event::ReadyReceived, session_event::DoneReceived,
-                 session_event::CommittedReceived, session_event::StoredReceived,
-                 session_event::FetchedReceived, session_event::DeviceJoined,
-                 session_event::DeviceFailed, session_event::DeviceLost, session_event::Stalled>;
+using SessionEvent = std::variant<
+    session_event::BaseSet, session_event::ConfigureWanted, session_event::BeginWanted,
+    session_event::CommitWanted, session_event::FetchWanted, session_event::ReadyReceived,
+    session_event::DoneReceived, session_event::CommittedReceived, session_event::StoredReceived,
+    session_event::FetchedReceived, session_event::DeviceJoined, session_event::DeviceFailed,
+    session_event::DeviceLost, session_event::Stalled, session_event::Unreachable>;
 
 namespace session_outcome {
 // To send; the generation is the machine's.
@@ -205,6 +208,7 @@ class SessionMachine {
     void handle(const session_event::DeviceFailed& event, SessionOutcomes& out);
     void handle(const session_event::DeviceLost& event, SessionOutcomes& out);
     void handle(const session_event::Stalled& event, SessionOutcomes& out);
+    void handle(const session_event::Unreachable& event, SessionOutcomes& out);
     void break_off(const std::string& device, Error error, SessionOutcomes& out);
     [[nodiscard]] bool has_part(const std::string& device) const;
     void hold_plan(std::uint64_t step);  // every device of the plan holds its layers' state `step`

@@ -202,6 +202,7 @@ Result<void> open_session(Run& run, const Cluster& cluster) {
                                           options.bind ? "--bind" : "portal_address"));
     if (options.local && !options.cluster_file.empty())
         session_options.links = portal_links(cluster);
+    session_options.portal_device = cluster.devices[cluster.portal].name;
     for (const Device& device : cluster.devices) {
         session_options.devices.push_back(device.name);
         if (options.local || device.data_address.empty()) continue;

@@ -33,6 +33,7 @@ namespace {
 constexpr auto kLateMax = std::chrono::milliseconds(50);  // that an emulated action catches up
 constexpr auto kTick = std::chrono::milliseconds(50);     // how soon a signal is noticed
 constexpr auto kLoadTimeout = std::chrono::seconds(20);   // after Configure without any progress
+constexpr auto kReachWait = std::chrono::seconds(5);      // for channels, then the portal is told
 constexpr auto kLeaveWait = std::chrono::seconds(30);     // for others to take this one's layers
 constexpr auto kEndWait = std::chrono::seconds(5);        // for the portal's word after a failure
 constexpr std::size_t kModelFileBytesMax = 8ULL << 30;
@@ -123,6 +124,8 @@ class Worker {
     Result<ExitCode> serve_one_run();  // joins, works until the run ends
     Result<ExitCode> pump();
     [[nodiscard]] std::string loading_problem() const;
+    [[nodiscard]] Result<void> check_loading();
+    [[nodiscard]] std::vector<std::string> unreached() const;
     // Whether there is a channel with the instance of a peer that the portal named.
     [[nodiscard]] bool stands(const std::string& peer) const;
     Result<std::optional<ExitCode>> handle(ControlMessage& message);
@@ -197,6 +200,7 @@ class Worker {
     bool configured_ = false;
     bool was_welcomed_ = false;
     std::optional<Instant> loading_since_;  // from Configure to Ready
+    bool told_unreached_ = false;           // in this configuration
     std::uint32_t micro_batch_ = 0;         // of the action at hand
     Instant runnable_since_{};              // the action at hand: all it needs was there
     Instant free_since_{};                  // the last work was over, as emulated
@@ -250,10 +254,7 @@ Result<ExitCode> Worker::pump() {
         if (signal_received() != 0)
             if (auto left = leave_in_order(); !left) return give_up(left.error());
         if (!event) {
-            if (loading_since_ && monotonic_now() - *loading_since_ > kLoadTimeout)
-                return give_up(
-                    {ExitCode::kUnreachable, fmt::format("not ready after {} s: {}",
-                                                         kLoadTimeout.count(), loading_problem())});
+            if (auto loads = check_loading(); !loads) return give_up(loads.error());
             if (!was_welcomed_ && monotonic_now() > join_deadline)
                 return fail(ExitCode::kUnreachable,
                             fmt::format("portal {} did not answer within {} s",
@@ -440,10 +441,14 @@ Result<void> Worker::configure(const FrameHeader& head, const Configure& work) {
     std::erase_if(attached_, [&](const auto& entry) {
         return std::find(keep.begin(), keep.end(), entry.first) == keep.end();
     });
+    // One that was dialled may have been cut since.
+    for (const PeerAddress& peer : work.peers)
+        if (peer.dial && !data_.connected(peer.device)) attached_.erase(peer.device);
     for (const std::string& peer : keep)
         if (!stands(peer)) missing.insert(peer);
     configured_ = true;
     loading_since_ = monotonic_now();
+    told_unreached_ = false;
     ECOPIPE_RETURN_IF_ERROR(obey(machine_.on(
         stage_event::Configured{head.generation, work.device, slices, missing, head.step,
                                 work.restore, work.supply, work.keep_snapshots})));
@@ -462,6 +467,30 @@ Result<void> Worker::configure(const FrameHeader& head, const Configure& work) {
     }
     for (Delivery& delivery : tensors_.take_early())
         ECOPIPE_RETURN_IF_ERROR(deliver(std::move(delivery)));
+    return {};
+}
+
+std::vector<std::string> Worker::unreached() const {
+    std::vector<std::string> devices;
+    for (const PeerAddress& peer : work_.peers)
+        if (!stands(peer.device)) devices.push_back(peer.device);
+    return devices;
+}
+
+// Which of two devices that do not reach one another goes on, the portal alone can say: until it
+// does this one waits.
+Result<void> Worker::check_loading() {
+    if (!loading_since_) return {};
+    const Duration loading = monotonic_now() - *loading_since_;
+    const auto missing = loading > kReachWait ? unreached() : std::vector<std::string>();
+    if (!missing.empty()) {
+        if (std::exchange(told_unreached_, true)) return {};
+        log_warn("{}", loading_problem());
+        link_.send(header(), Unreached{missing});
+    } else if (loading > kLoadTimeout) {
+        return fail(ExitCode::kUnreachable, fmt::format("not ready after {} s: {}",
+                                                        kLoadTimeout.count(), loading_problem()));
+    }
     return {};
 }
 

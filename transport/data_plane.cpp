@@ -89,8 +89,12 @@ Result<void> DataPlane::dial(const std::string& name, const Endpoint& endpoint,
                                                   known->second->instance == instance) {
             if (!known->second->attached) return {};
             // The other end may have lost the connection and taken another for it.
-            static_cast<void>(send_message(*known->second, {}, Attach{own_device_, instance_}));
-            callbacks_.on_attached(name, instance);
+            if (send_message(*known->second, {}, Attach{own_device_, instance_})) {
+                callbacks_.on_attached(name, instance);
+            } else {  // it is cut, or so full that it may as well be
+                known->second->attached = false;
+                attach(name);
+            }
             return {};
         }
         if (const auto known = peers_.find(name); known != peers_.end()) {
@@ -110,6 +114,15 @@ Result<void> DataPlane::dial(const std::string& name, const Endpoint& endpoint,
         fresh.dialled = std::move(*socket);
         attach(name);
         return {};
+    });
+}
+
+bool DataPlane::connected(const std::string& name) {
+    return loop_.call([&] {
+        const auto known = peers_.find(name);
+        return known != peers_.end() && known->second->attached &&
+               (!known->second->dialled ||
+                send_message(*known->second, {}, Attach{own_device_, instance_}));
     });
 }
 

@@ -89,6 +89,9 @@ class DataPlane {
     // ends make sure that it does. Errors: kUsage for an address that may not be dialled.
     [[nodiscard]] Result<void> dial(const std::string& peer, const Endpoint& endpoint,
                                     std::uint64_t instance = 0);
+    // Whether a channel with this peer stands, as far as is known: of one that was dialled, whether
+    // it still has a connection.
+    [[nodiscard]] bool connected(const std::string& peer);
     // Forgets peers not in `keep` and everything queued for or from them, and what is queued of
     // generations before `generation` for the others.
     void keep_only(const std::vector<std::string>& keep, std::uint32_t generation = 0);

@@ -46,6 +46,7 @@ enum class MessageType : std::uint16_t {
     kProbeLink = 18,
     kLinkProbed = 19,
     kIntroduce = 30,
+    kUnreached = 31,
     // data, between devices that exchange tensors
     kAttach = 20,
     kTensorChunk = 21,

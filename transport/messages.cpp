@@ -58,6 +58,12 @@ std::string Stored::validate() const { return check_layers(first_layer, last_lay
 std::string Leave::validate() const {
     return reason.size() <= kReasonBytesMax && is_utf8(reason) ? "" : "a short reason";
 }
+std::string Unreached::validate() const {
+    if (devices.empty()) return "at least one device";
+    for (const std::string& device : devices)
+        if (auto problem = check_name(device); !problem.empty()) return problem;
+    return "";
+}
 std::string Attach::validate() const { return check_name(device); }
 std::string Attached::validate() const { return check_name(device); }
 std::string Credit::validate() const { return bytes <= (1ULL << 40) ? "" : "a credit below 2^40"; }

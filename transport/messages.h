@@ -338,6 +338,18 @@ struct Leave {
     [[nodiscard]] std::string validate() const;
 };
 
+// stage -> portal: these devices' channels do not stand, long after Configure named them.
+struct Unreached {
+    static constexpr MessageType kType = MessageType::kUnreached;
+    std::vector<std::string> devices;
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(devices);
+    }
+    [[nodiscard]] std::string validate() const;
+};
+
 // portal -> stage, with keys: who the other devices are, all of them each time. Only these may
 // connect to the receiver's data port from now on, besides the peers that its own files allow.
 struct Introduction {

@@ -164,6 +164,50 @@ TEST_F(Survival, AKilledStageThatComesBackIsUsedAgain) {
     for (auto* process : {&d0, &d2, &again}) EXPECT_EQ((*process)->wait(kDeadlineS).code, 0);
 }
 
+// Started again before anybody has noticed that it was killed, as systemd does: while devices are
+// waited for as in the middle of training.
+TEST_F(Survival, AStageStartedAgainAtOnceIsNotTakenForASecondOne) {
+    const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
+    auto train = start("at-once", {"--cluster", cluster(3), "--bind", portal}, "200");
+    const auto stage = [&](const std::string& name) {
+        return std::make_unique<Process>(
+            Flags{"ecopipe-stage", "--join", portal, "--name", name, "--slowdown", "3"});
+    };
+    auto d0 = stage("d0");
+    ASSERT_TRUE(train->wait_for_err("d0 joined", kDeadlineS)) << train->err();
+    d0->signal(SIGKILL);
+    auto d0_again = stage("d0");
+    auto d1 = stage("d1");
+    auto d2 = stage("d2");
+    reach("at-once", 10, *train);
+    d1->signal(SIGKILL);
+    auto d1_again = stage("d1");
+    expect_survived("at-once", *train, 200);
+    for (auto* process : {&d0_again, &d1_again, &d2})
+        EXPECT_EQ((*process)->wait(kDeadlineS).code, 0) << (*process)->err();
+}
+
+// What is closed is told as who does not reach whom, and the others train to the same bytes.
+TEST_F(Survival, ADeviceThatTheOthersDoNotReachIsLeftOut) {
+    const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
+    auto train = start("unreached", {"--cluster", cluster(3), "--bind", portal});
+    const auto stage = [&](const std::string& name, const Flags& more = {}) {
+        Flags all{"ecopipe-stage", "--join", portal, "--name", name};
+        all.insert(all.end(), more.begin(), more.end());
+        return std::make_unique<Process>(all);
+    };
+    auto d0 = stage("d0");
+    auto d1 = stage("d1");
+    // It listens on 127.0.0.1 and ::1 alone.
+    auto d2 = stage("d2", {"--data-address", "127.77.0.1"});
+    expect_survived("unreached", *train);
+    const std::string told = train->err();
+    EXPECT_NE(told.find("the portal cannot reach d2 at tcp://127.77.0.1:"), std::string::npos)
+        << told;
+    EXPECT_NE(told.find("; the others go on without d2; all go back"), std::string::npos) << told;
+    for (auto* process : {&d0, &d1, &d2}) EXPECT_EQ((*process)->wait(kDeadlineS).code, 0);
+}
+
 // Whether the run still needs the device when it is back or not, whichever step it comes back at.
 TEST_F(Survival, AnyStageKilledAtAnyMomentMayComeBack) {
     std::mt19937 random(full() ? std::random_device()() : 11U);

@@ -37,6 +37,25 @@ const SendConfigure* configure_of(const SessionOutcomes& outcomes, const std::st
     return nullptr;
 }
 
+// Before anybody was ever ready, too: it is no fault of the devices that go on.
+TEST(Configuring, DevicesThatDoNotReachOneAnotherBreakItOff) {
+    SessionMachine machine({0, 1});
+    static_cast<void>(machine.on(BaseSet{0}));
+    static_cast<void>(
+        machine.on(ConfigureWanted{plan({{"a", 0, 0}, {"b", 1, 1}}), ReplicaPlan{}, ""}));
+    const auto outcomes = machine.on(session_event::Unreachable{"a cannot reach b", {"b"}});
+    ASSERT_TRUE(find<Broken>(outcomes));
+    EXPECT_EQ(find<Broken>(outcomes)->error.message, "a cannot reach b");
+    EXPECT_EQ(find<Broken>(outcomes)->device, "");
+    EXPECT_TRUE(machine.broken());
+    const auto anew =
+        machine.on(ConfigureWanted{plan({{"a", 0, 1}}), ReplicaPlan{}, "a cannot reach b"});
+    EXPECT_TRUE(configure_of(anew, "a"));
+    EXPECT_FALSE(configure_of(anew, "b")) << "it is left alone";
+    EXPECT_TRUE(find<AllReady>(machine.on(ReadyReceived{"a", 2})));
+    EXPECT_FALSE(find<Broken>(machine.on(session_event::Unreachable{"too late", {}})));
+}
+
 // Layers 0 and 1 on a, 2 and 3 on b, each the other's buddy, a snapshot every second step.
 class TwoDevices : public testing::Test {
   protected:
