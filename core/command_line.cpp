@@ -12,6 +12,7 @@
 #include <limits>
 #include <sstream>
 
+#include "core/last_words.h"
 #include "core/log.h"
 
 namespace ecopipe {
@@ -224,11 +225,9 @@ Result<HeightWidth> parse_height_width(const std::string& text, const std::strin
     return HeightWidth{static_cast<int>(sides[0]), static_cast<int>(sides[1])};
 }
 
-int run_program(const char* program, const std::function<Result<ExitCode>()>& body) {
-    // glibc's default thresholds hand freed activations back to the kernel: a pipeline step
-    // took 2.4 times as long.
-    mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the largest that glibc accepts
-    mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+namespace {
+
+int code_of(const char* program, const std::function<Result<ExitCode>()>& body) {
     try {
         const auto result = body();
         if (result) return static_cast<int>(*result);
@@ -240,6 +239,17 @@ int run_program(const char* program, const std::function<Result<ExitCode>()>& bo
         fmt::print(stderr, "{}: {}\n", program, one_line(error.what()));
     }
     return static_cast<int>(ExitCode::kRunFailed);
+}
+
+}  // namespace
+
+int run_program(const char* program, const std::function<Result<ExitCode>()>& body) {
+    install_last_words(program);
+    // glibc's default thresholds hand freed activations back to the kernel: a pipeline step
+    // took 2.4 times as long.
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the largest that glibc accepts
+    mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+    return leave_main(code_of(program, body));
 }
 
 void watch_signals() {

@@ -4,10 +4,16 @@
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <dlfcn.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/script.h>
 #include <torch/version.h>
 
+#include <array>
+#include <cstdio>
+
+#include "core/last_words.h"
 #include "core/log.h"
 #include "stage_runtime/engine/allocator.h"
 
@@ -29,9 +35,33 @@ std::string instruction_set() {
     return config.substr(begin, config.find('\n', begin) - begin);
 }
 
+// OpenBLAS takes a buffer for each thread that computes, those that it started as it was loaded
+// included, and asks for ever when there is no room. The training needs some, too.
+void end_without_room_for_blas(int threads) {
+    constexpr std::size_t kBufferBytes = 128U << 20;  // of a thread, in its x86-64 build
+    constexpr std::size_t kWorkBytes = 256U << 20;
+    rlimit space{};
+    if (::getrlimit(RLIMIT_AS, &space) != 0 || space.rlim_cur == RLIM_INFINITY) return;
+    const std::size_t needed = static_cast<std::size_t>(threads + 1) * kBufferBytes + kWorkBytes;
+    void* const place = ::mmap(nullptr, needed, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (place != MAP_FAILED) {
+        ::munmap(place, needed);
+        return;
+    }
+    std::array<char, 160> line{};
+    std::snprintf(
+        line.data(), line.size(),
+        "out of memory: the address space is limited to %zu MiB (ulimit -v), which leaves "
+        "less than the %zu MiB that OpenBLAS needs",
+        static_cast<std::size_t>(space.rlim_cur >> 20), needed >> 20);
+    end_with_last_words(line.data());
+}
+
 }  // namespace
 
 void configure_torch(int threads) {
+    if (loaded_function<char*()>("openblas_get_config") != nullptr)
+        end_without_room_for_blas(threads);
     install_counting_allocator();
     at::set_num_threads(threads);
     at::set_num_interop_threads(1);
