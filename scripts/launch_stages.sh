@@ -136,12 +136,19 @@ def field(where, table, key, kind, pattern, default):
 
 
 NAME = r"[A-Za-z0-9._-]{1,64}"
-ADDRESS = r"[A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]"
+ADDRESS = r"[A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*"
+
+
+# IPv6 with or without brackets in the file; with them before a port.
+def bracketed(address):
+    return f"[{address}]" if ":" in address and not address.startswith("[") else address
+
+
 if not isinstance(root, dict):
     refuse("file", "expected a table with name, portal and devices")
 name = field("file", root, "name", str, NAME, None)
 portal = field("file", root, "portal", str, NAME, None)
-address = field("file", root, "portal_address", str, ADDRESS, None)
+address = bracketed(field("file", root, "portal_address", str, ADDRESS, None))
 port = field("file", root, "port", int, (1, 65535), 5599)
 devices = root.get("devices")
 if not isinstance(devices, list) or not devices:
@@ -159,7 +166,7 @@ for index, device in enumerate(devices):
     if host.startswith("-") and host != "-":
         refuse(where, f"host: found {host!r}")
     lines += [own, "-" if host.split("@")[-1] in ("localhost", "127.0.0.1") else host]
-    lines.append(field(where, device, "data_address", str, ADDRESS, "-"))
+    lines.append(bracketed(field(where, device, "data_address", str, ADDRESS, "-")))
     lines.append(field(where, device, "data_port", int, (0, 65535), 0))
     lines.append(field(where, device, "threads", int, (1, 4096), 1))
     lines.append(int(field(where, device, "memory_mib", float, None, None)))
@@ -431,8 +438,12 @@ down() { # all at once: each may take seconds to leave
 # "busy" when something listens there already (an ecopipe-train, a stage).
 # shellcheck disable=SC2016
 ear='
-use IO::Socket::INET; $| = 1; alarm 90;
-my $socket = IO::Socket::INET->new(LocalAddr => $ARGV[0], LocalPort => $ARGV[1], Listen => 8, ReuseAddr => 1);
+use IO::Socket::IP; $| = 1; alarm 90;
+my $socket;
+# Everywhere is IPv4 alone where there is no IPv6.
+for ($ARGV[0] eq "*" ? ("::", "0.0.0.0") : $ARGV[0]) {
+    $socket ||= IO::Socket::IP->new(LocalAddr => $_, LocalPort => $ARGV[1], Listen => 8, ReuseAddr => 1, V6Only => 0);
+}
 if (!$socket) { print "busy\n"; exit 0 }
 print $socket->sockport, "\n";
 for (;;) {
@@ -444,8 +455,8 @@ for (;;) {
 # Prints each ADDRESS:PORT of its arguments that cannot be dialled.
 # shellcheck disable=SC2016
 dialler='
-use IO::Socket::INET;
-for (@ARGV) { print "$_\n" unless IO::Socket::INET->new(PeerAddr => $_, Timeout => 4) }'
+use IO::Socket::IP;
+for (@ARGV) { print "$_\n" unless IO::Socket::IP->new(PeerAddr => $_, Timeout => 4) }'
 
 json() { # KEY, a JSON line on stdin
     "$python" -c 'import json, sys; print(json.load(sys.stdin).get(sys.argv[1], ""))' "$1"
@@ -526,7 +537,7 @@ check_ports() {
         echo "${port:-0}"
     }
     listen @portal "$portal" "$portal_address" "$portal_port"
-    for device in "${sound[@]}"; do listen "$device" "$device" 0.0.0.0 "${data_port[$device]}"; done
+    for device in "${sound[@]}"; do listen "$device" "$device" "*" "${data_port[$device]}"; done
     declare -A place
     place[@portal]=$portal_address:$(heard_port @portal "$portal_port")
     for device in "${sound[@]}"; do place[$device]=$(reached_at "$device"):$(heard_port "$device" "${data_port[$device]}"); done
