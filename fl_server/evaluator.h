@@ -17,10 +17,11 @@ class Evaluator {
     [[nodiscard]] Result<Evaluation> evaluate(const TensorMap& weights);
 
   private:
-    Evaluator(SingleProcess process, const Dataset& data)
-        : process_(std::move(process)), data_(data) {}
+    Evaluator(SingleProcess process, const Dataset& data, std::int64_t batch)
+        : process_(std::move(process)), data_(data), batch_(batch) {}
     SingleProcess process_;
     const Dataset& data_;
+    std::int64_t batch_;
 };
 
 }  // namespace ecopipe

@@ -89,11 +89,10 @@ Result<std::optional<LossTotals>> FederatedClient::evaluate(TrainingEngine& engi
                                                             std::uint64_t key) {
     if (!trainer_options.evaluate_received || !data.test || data.test->size() == 0)
         return std::optional<LossTotals>();
-    const int batch =
-        (trainer_options.batch + trainer_options.micro_batches - 1) / trainer_options.micro_batches;
     for (;;) {
-        ECOPIPE_ASSIGN_OR_RETURN(const LossTotals sum,
-                                 engine.evaluate(*data.test, batch, trainer_options.readers));
+        ECOPIPE_ASSIGN_OR_RETURN(
+            const LossTotals sum,
+            engine.evaluate(*data.test, trainer_options.test_batch, trainer_options.readers));
         if (!engine.take_rewind()) return std::optional(sum);
         ECOPIPE_RETURN_IF_ERROR(engine.load(model, key));
     }

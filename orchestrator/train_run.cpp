@@ -18,6 +18,7 @@
 #include "orchestrator/single_engine.h"
 #include "planner/partition.h"
 #include "stage_runtime/engine/numeric_class.h"
+#include "stage_runtime/engine/test_batch.h"
 #include "stage_runtime/host_facts.h"
 #include "stage_runtime/model/loss_names.h"
 #include "stage_runtime/model/safetensors.h"
@@ -596,6 +597,15 @@ Result<std::unique_ptr<FederatedClient>> join_federation(Run& run) {
     return client;
 }
 
+// A model that takes no sample alone, as one traced with its batch, is tested in micro-batches.
+int test_batch_of(const Run& run) {
+    const TrainerOptions& trainer = run.options.trainer;
+    const DataSplits& data = run.inputs.data;
+    const Dataset* tested = data.test ? data.test.get() : data.validation.get();
+    const auto fixed = tested != nullptr ? test_batch(run.inputs.spec, *tested) : Result<int>(1);
+    return fixed.value_or((trainer.batch + trainer.micro_batches - 1) / trainer.micro_batches);
+}
+
 Result<ExitCode> run_all(Run& run, RunRecord& record) {
     ECOPIPE_RETURN_IF_ERROR(begin_record(run, record));
     Progress& progress = run.monitor.progress();
@@ -613,6 +623,7 @@ Result<ExitCode> run_all(Run& run, RunRecord& record) {
     if (run.session != nullptr)
         ECOPIPE_RETURN_IF_ERROR(
             write_file_atomically(record.path("plan.json"), plan_text(run.session->plan())));
+    run.options.trainer.test_batch = test_batch_of(run);
     if (client)
         return client->serve(*run.engine, run.inputs.data, run.options.trainer, record, progress);
     return train_alone(run, record, progress);

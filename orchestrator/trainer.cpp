@@ -217,9 +217,8 @@ Result<void> Trainer::train(const Stretch& stretch, TrainResult& result) {
 
 Result<std::optional<LossTotals>> Trainer::evaluate(const Dataset& data, const std::string& split,
                                                     double epoch) {
-    const int batch_size = (options_.batch + options_.micro_batches - 1) / options_.micro_batches;
     ECOPIPE_ASSIGN_OR_RETURN(const LossTotals loss,
-                             engine_.evaluate(data, batch_size, options_.readers));
+                             engine_.evaluate(data, options_.test_batch, options_.readers));
     if (const auto back = engine_.take_rewind()) {
         went_back_to_ = back;
         return std::optional<LossTotals>();

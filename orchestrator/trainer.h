@@ -36,6 +36,7 @@ struct TrainerOptions {
     Augmentation augmentation;
     std::uint64_t early_stop = 0;  // epochs without a lower validation loss; 0: never
     int readers = 1;               // threads that read batches ahead
+    int test_batch = 1;            // samples at a time of an evaluation (test_batch.h)
     std::uint64_t seed = 0;
     bool checkpoints = false;
     std::uint64_t checkpoint_every = 0;  // steps; 0: each epoch

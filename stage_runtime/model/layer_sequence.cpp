@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 #include <map>
@@ -286,6 +287,30 @@ Result<void> try_model(const ModelSpec& spec, const LossSpec& loss_spec, const H
                         remedy(torch_message(error), samples) + other_precision(layers)));
     }
     return {};
+}
+
+Result<std::size_t> largest_tensor_bytes(const ModelSpec& spec, const HostTensor& inputs) {
+    ECOPIPE_ASSIGN_OR_RETURN(const Layers layers, load_all(spec));
+    const at::NoGradGuard no_grad;
+    Tensors values{to_torch(inputs).clone()};
+    std::size_t largest = inputs.bytes();
+    std::size_t at = 0;
+    try {
+        for (; at < layers.size(); ++at) {
+            values = layers[at]->forward(values, false);
+            for (auto& value : values) {
+                value = value.contiguous();
+                largest = std::max(largest, static_cast<std::size_t>(value.nbytes()));
+            }
+        }
+    } catch (const std::exception& error) {
+        return fail(
+            ExitCode::kUsage,
+            fmt::format("model {}: layer {} ({}) cannot take a micro-batch of {} samples "
+                        "of this data: {}",
+                        spec.id(), at, layers[at]->name, inputs.shape()[0], torch_message(error)));
+    }
+    return largest;
 }
 
 }  // namespace ecopipe

@@ -81,6 +81,11 @@ struct ModelInfo {
 [[nodiscard]] Result<void> try_model(const ModelSpec& spec, const LossSpec& loss,
                                      const HostTensor& inputs, const HostTensor& labels);
 
+// The bytes of the largest tensor that crosses a layer boundary when these inputs are tested,
+// themselves included. Errors: kUsage naming the layer that cannot take them.
+[[nodiscard]] Result<std::size_t> largest_tensor_bytes(const ModelSpec& spec,
+                                                       const HostTensor& inputs);
+
 // Writes the TorchScript file at `path` again with these weights in it.
 [[nodiscard]] Result<void> save_torchscript(const ModelSpec& spec, const TensorMap& weights,
                                             const std::string& path);
