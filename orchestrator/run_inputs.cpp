@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <numeric>
 
 #include "core/log.h"
 #include "stage_runtime/data/augmentation.h"
+#include "stage_runtime/data/derived_dataset.h"
 #include "stage_runtime/model/loss_names.h"
 #include "stage_runtime/model/safetensors.h"
 
@@ -61,6 +64,20 @@ void tell_fixed_modes(const ModelInfo& info) {
                 i, info.layers[i].name, info.layers[i].fixed_mode);
 }
 
+// Bytes depend on a file, not on how it is called: a run may be resumed from another directory.
+std::string whole_path(const std::string& path) {
+    std::error_code error;
+    const auto whole = std::filesystem::weakly_canonical(path, error);
+    if (error) return path;
+    return whole.has_filename() ? whole.string() : whole.parent_path().string();
+}
+
+std::string whole_data(const std::string& data) {
+    const std::size_t colon = data.find(':');
+    if (colon == std::string::npos || data.starts_with("synthetic:")) return data;
+    return data.substr(0, colon + 1) + whole_path(data.substr(colon + 1));
+}
+
 }  // namespace
 
 Result<RunInputs> load_inputs(TrainOptions& options) {
@@ -107,6 +124,8 @@ OrderedJson training_flags(const TrainOptions& options, const ModelSpec& spec) {
           "lr-step-size", "lr-gamma", "warmup-steps", "clip-norm", "ignore-index", "class-weights",
           "validation-fraction", "resize", "normalize", "augment"})
         flags[name] = options.effective.value(name, OrderedJson());
+    flags["data"] = whole_data(options.data);
+    if (!options.init.empty()) flags["init"] = whole_path(options.init);
     if (trainer.schedule.name == "cosine") {
         flags["steps"] = trainer.has_steps ? OrderedJson(trainer.steps) : OrderedJson();
         flags["epochs"] = trainer.has_steps ? OrderedJson() : OrderedJson(trainer.epochs);
