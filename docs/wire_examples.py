@@ -4,6 +4,7 @@
     wire_examples.py            prints the message tables with their bytes
     wire_examples.py --check    exits with 1 when docs/WIRE.md holds other bytes
 """
+import hashlib
 import pathlib
 import struct
 import sys
@@ -58,6 +59,12 @@ totals = record(f64, f64, u64, u64, f64)
 actions = listing(record(char, u16, u32, i64, i64))
 pairs = listing(record(text, text))
 entries = listing(record(text, u8, i64s))
+
+
+
+def classes_hash(names):
+    return hashlib.sha256(b"".join(text(name) for name in names)).hexdigest()
+
 
 SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
@@ -139,7 +146,9 @@ MESSAGES = [
     (40, "ClusterHello", "cluster to server", {}, None, [
         ("cluster", "text", text, "north"), ("program_version", "text", text, "0.1.0"),
         ("model", "text", text, "lenet5"), ("instance", "u64", u64, 0x1122334455667788),
-        ("samples", "u64", u64, 3000), ("label_counts", "list of u64", u64s, [1500, 1500]), ("working_on", "u64", u64, 0)]),
+        ("samples", "u64", u64, 3000), ("label_counts", "list of u64", u64s, [1500, 1500]), ("working_on", "u64", u64, 0),
+        ("class_count", "u32", u32, 2), ("classes", "list of text", texts, ["cat", "dog"]),
+        ("classes_sha256", "text", text, classes_hash(["cat", "dog"])), ("tests", "bool", boolean, True)]),
     (41, "ClusterWelcome", "server to cluster", {}, None, [
         ("ping_interval_ms", "u32", u32, 1000), ("silence_max_ms", "u32", u32, 10000),
         ("client", "list of (key text, value text)", pairs, [("lr", "0.1")])]),
@@ -169,6 +178,7 @@ MESSAGES = [
         ("until", "u64", u64, 1048576), ("reason", "text", text, "")]),
     (50, "ClusterStatus", "cluster to server", {}, None, [
         ("latency_s", "f64", f64, 12.5), ("degraded", "bool", boolean, True), ("note", "text", text, "device pi was lost")]),
+    (51, "ClassList", "server to cluster", {}, None, [("classes", "list of text", texts, ["cat", "dog", "fish"])]),
 ]
 
 

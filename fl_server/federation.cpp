@@ -138,9 +138,10 @@ void Federation::note(const StrategyEvent& event) {
     }
 }
 
-Result<void> Federation::hello(const ClientFacts& facts, std::uint64_t working_on) {
+Result<void> Federation::hello(const ClientFacts& facts, std::uint64_t working_on, bool tests) {
     Site& s = site(facts.cluster);
     s.connected = true;
+    s.tests = tests;
     if (s.record.quarantined) {
         s.facts.samples = facts.samples;  // as it joins with, once it is admitted again
         s.facts.label_counts = facts.label_counts;

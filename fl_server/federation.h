@@ -22,6 +22,8 @@
 
 #include "core/files.h"
 #include "fl_server/aggregator.h"
+#include "fl_server/class_names.h"
+#include "fl_server/client_tests.h"
 #include "fl_server/federation_view.h"
 #include "fl_server/intake.h"
 #include "fl_server/journal.h"
@@ -49,6 +51,7 @@ struct FederationOptions {
     // What may, and a strategy under others of these: it is told what came before the restart.
     std::string changeable;
     std::function<Result<std::unique_ptr<Strategy>>(const std::string& changeable)> strategy_under;
+    ClassNames classes;            // none: those of the first cluster that has names
     std::vector<KeyValue> client;  // the configuration that every task carries
     std::uint64_t keep_models = 3;
     bool keep_updates = false;
@@ -84,8 +87,13 @@ class Federation {
     [[nodiscard]] Result<void> end_turn();
     [[nodiscard]] std::vector<Outgoing> take_outgoing();
 
-    // The rest, within a turn. A cluster said Hello: `working_on` is the task that it has, or 0.
-    [[nodiscard]] Result<void> hello(const ClientFacts& facts, std::uint64_t working_on);
+    // The rest, within a turn. A cluster said Hello: `working_on` is the task that it has, or 0;
+    // `tests`: it tests the models that it gets, unless the server does.
+    [[nodiscard]] Result<void> hello(const ClientFacts& facts, std::uint64_t working_on,
+                                     bool tests = true);
+    // What labels stand for from now on, over restarts too.
+    [[nodiscard]] Result<void> adopt_classes(ClassNames classes);
+    [[nodiscard]] const ClassNames& classes() const { return classes_; }
     [[nodiscard]] Result<void> left(const std::string& cluster);
     // Another process speaks for the cluster from now on: what the one before had sent of an update
     // is not its own. Its open task stays: it gets it again with its Hello.
@@ -139,6 +147,8 @@ class Federation {
         std::uint64_t updates = 0;    // admitted
         bool degraded = false;
         std::uint64_t unknown_task = 0;  // the last one it spoke of that is not its own
+        bool tests = true;
+        ClientTest tested;
     };
     struct OpenTask {
         std::string cluster;
@@ -153,6 +163,7 @@ class Federation {
     [[nodiscard]] Result<void> restore();
     [[nodiscard]] Result<void> restore_snapshot(const Json& snapshot, AggregatorState& state);
     [[nodiscard]] Result<void> check_identity();
+    [[nodiscard]] Result<void> restore_classes();
     // A strategy under the settings of before the restart, when they have changed; else null.
     [[nodiscard]] Result<std::unique_ptr<Strategy>> strategy_before();
     [[nodiscard]] Result<void> change_settings(std::unique_ptr<Strategy> now);
@@ -170,6 +181,10 @@ class Federation {
     [[nodiscard]] Result<void> commit(const strategy_decision::Commit& commit);
     [[nodiscard]] Result<std::string> round_line(const strategy_decision::Commit& commit,
                                                  std::uint64_t version);
+    // Without the server's own data: remembers what the clusters found, and keeps the best.
+    [[nodiscard]] Result<void> judge_by_clients(const std::vector<UpdateRow>& updates);
+    void note_untested();
+    [[nodiscard]] const char* best_by() const { return options_.evaluate ? "server" : "clients"; }
     [[nodiscard]] Result<void> after_commit();
     [[nodiscard]] Result<void> publish();  // what is served now
     [[nodiscard]] Result<void> delete_finished();
@@ -214,6 +229,8 @@ class Federation {
     std::map<std::string, std::string> dropped_;
     std::uint64_t bytes_in_ = 0;
     double round_started_s_ = 0;
+    ClassNames classes_;
+    bool told_untested_ = false;
     double best_score_ = -1;
     std::uint64_t best_version_ = 0;
     std::map<std::string, std::string> kept_files_;  // by name; "" holds the optimiser's moments

@@ -1,7 +1,8 @@
 // How a Federation makes a version: aggregation, files, journal, the line of rounds.jsonl.
 #include <fmt/format.h>
 
-#include <cmath>
+#include <algorithm>
+#include <utility>
 
 #include "core/log.h"
 #include "fl_server/decision_json.h"
@@ -56,7 +57,6 @@ Result<std::string> Federation::round_line(const strategy_decision::Commit& comm
     double weight = 0;
     double loss = 0;
     double accuracy = 0;
-    std::set<std::uint64_t> bases;
     OrderedJson tested = OrderedJson::object();
     OrderedJson capped = OrderedJson::object();
     for (const UpdateRow& update : updates) {
@@ -68,7 +68,6 @@ Result<std::string> Federation::round_line(const strategy_decision::Commit& comm
         weight += n;
         loss += n * update.eval_loss;
         accuracy += n * update.eval_accuracy;
-        bases.insert(update.base_version);
         tested[update.cluster] = {{"version", update.base_version},
                                   {"samples", update.eval_samples},
                                   {"accuracy", update.eval_accuracy},
@@ -90,15 +89,45 @@ Result<std::string> Federation::round_line(const strategy_decision::Commit& comm
         line["client_accuracy"] = accuracy / weight;
         line["client_loss"] = loss / weight;
         line["clients"] = std::move(tested);
-        const double score = accuracy / weight;
-        if (!options_.evaluate && bases.size() == 1 && score > best_score_ &&
-            models_.has(*bases.begin())) {
-            best_score_ = score;
-            best_version_ = *bases.begin();
-            ECOPIPE_RETURN_IF_ERROR(models_.publish_best(best_version_));
-        }
+    }
+    if (!options_.evaluate) {
+        ECOPIPE_RETURN_IF_ERROR(judge_by_clients(updates));
+        if (best_version_ > 0 || best_score_ >= 0) line["best"] = best_version_;
     }
     return line.dump();
+}
+
+Result<void> Federation::judge_by_clients(const std::vector<UpdateRow>& updates) {
+    bool news = false;
+    for (const UpdateRow& update : updates) {
+        if (update.eval_samples == 0) continue;
+        ClientTest& tested = site(update.cluster).tested;
+        if (tested.samples > 0 && tested.version > update.base_version) continue;
+        tested = {update.base_version, update.eval_samples, update.eval_accuracy};
+        news = true;
+    }
+    std::vector<ClientTest> tests;
+    for (const auto& [name, s] : sites_)
+        if (s.joined && (s.tests || s.tested.samples > 0)) tests.push_back(s.tested);
+    if (!news) {
+        note_untested();
+        return {};
+    }
+    const auto verdict = client_verdict(tests, options_.limits.weight_max);
+    if (!verdict || verdict->accuracy <= best_score_ || !models_.has(verdict->version)) return {};
+    best_score_ = verdict->accuracy;
+    best_version_ = verdict->version;
+    return models_.publish_best(best_version_);
+}
+
+// Nothing chooses a best model then, and none is published.
+void Federation::note_untested() {
+    const bool any = std::any_of(sites_.begin(), sites_.end(),
+                                 [](const auto& entry) { return entry.second.tests; });
+    if (any || std::exchange(told_untested_, true)) return;
+    log_warn(
+        "no cluster tests the models that it gets (--no-evaluation, or no test data), and there is "
+        "no --eval-data: no model is called the best");
 }
 
 Result<void> Federation::publish() {

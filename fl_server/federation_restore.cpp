@@ -73,9 +73,31 @@ Result<void> Federation::change_settings(std::unique_ptr<Strategy> now) {
     return journal_.commit();
 }
 
+// Those of before, which what is given now may not contradict.
+Result<void> Federation::restore_classes() {
+    ECOPIPE_ASSIGN_OR_RETURN(const auto text, journal_.meta("classes"));
+    classes_ = options_.classes;
+    if (!text) return {};
+    ECOPIPE_ASSIGN_OR_RETURN(const Json json, parse_json(*text, "journal"));
+    ECOPIPE_ASSIGN_OR_RETURN(ClassNames known, class_names_from(json));
+    if (classes_.known() && classes_.sha256 != known.sha256)
+        return fail(ExitCode::kUsage,
+                    fmt::format("--state {}: its classes are {}, found {}; give another directory",
+                                options_.state_directory, known.text(), classes_.text()));
+    if (classes_.names.empty()) classes_ = std::move(known);
+    return {};
+}
+
+Result<void> Federation::adopt_classes(ClassNames classes) {
+    classes_ = std::move(classes);
+    return journal_.set_meta("classes", class_names_json(classes_).dump());
+}
+
 Result<void> Federation::start(std::string initial) {
     ECOPIPE_ASSIGN_OR_RETURN(const auto snapshot, journal_.snapshot());
     ECOPIPE_RETURN_IF_ERROR(check_identity());
+    ECOPIPE_RETURN_IF_ERROR(restore_classes());
+    if (options_.classes.known()) ECOPIPE_RETURN_IF_ERROR(adopt_classes(options_.classes));
     AggregatorState state;
     std::unique_ptr<Strategy> changed;
     if (snapshot) {
@@ -119,7 +141,12 @@ Json Federation::snapshot(std::uint64_t fold_through) const {
                          {"group", s.group},
                          {"staleness", s.staleness},
                          {"updates", s.updates},
-                         {"degraded", s.degraded}});
+                         {"degraded", s.degraded},
+                         {"tests", s.tests},
+                         {"tested",
+                          {{"version", s.tested.version},
+                           {"samples", s.tested.samples},
+                           {"accuracy", s.tested.accuracy}}}});
     Json tasks = Json::array();
     for (const auto& [number, task] : tasks_)
         tasks.push_back({{"task", number},
@@ -127,13 +154,14 @@ Json Federation::snapshot(std::uint64_t fold_through) const {
                          {"group", task.group},
                          {"base_version", task.base_version},
                          {"assigned_s", task.assigned_s}});
-    Json json{{"version", version()},      {"fold_through", fold_through},
-              {"next_task", next_task_},   {"clock_s", clock_s_},
-              {"sites", std::move(sites)}, {"tasks", std::move(tasks)},
-              {"rejected", rejected_},     {"dropped", dropped_},
-              {"bytes_in", bytes_in_},     {"round_started_s", round_started_s_},
-              {"best_score", best_score_}, {"best_version", best_version_},
-              {"kept", kept_files_},       {"strategy", strategy_->save()}};
+    Json json{{"version", version()},         {"fold_through", fold_through},
+              {"next_task", next_task_},      {"clock_s", clock_s_},
+              {"sites", std::move(sites)},    {"tasks", std::move(tasks)},
+              {"rejected", rejected_},        {"dropped", dropped_},
+              {"bytes_in", bytes_in_},        {"round_started_s", round_started_s_},
+              {"best_score", best_score_},    {"best_version", best_version_},
+              {"best_by", best_by()},         {"kept", kept_files_},
+              {"strategy", strategy_->save()}};
     if (wake_at_s_) json["wake_at_s"] = *wake_at_s_;
     if (awaiting_) {
         json["awaiting"] = *awaiting_;
@@ -158,6 +186,9 @@ Result<void> Federation::restore_snapshot(const Json& json, AggregatorState& sta
             restored.staleness = s.at("staleness");
             restored.updates = s.at("updates");
             restored.degraded = s.at("degraded");
+            restored.tests = s.at("tests");
+            const Json& tested = s.at("tested");
+            restored.tested = {tested.at("version"), tested.at("samples"), tested.at("accuracy")};
         }
         for (const Json& t : json.at("tasks"))
             tasks_[t.at("task")] = {t.at("cluster"), t.at("group"), t.at("base_version"),
@@ -168,6 +199,7 @@ Result<void> Federation::restore_snapshot(const Json& json, AggregatorState& sta
         round_started_s_ = json.at("round_started_s");
         best_score_ = json.at("best_score");
         best_version_ = json.at("best_version");
+        if (json.at("best_by") != best_by()) best_score_ = -1;  // another measure: no comparison
         kept_files_ = json.at("kept").get<std::map<std::string, std::string>>();
         if (json.contains("wake_at_s")) wake_at_s_ = json.at("wake_at_s").get<double>();
         if (json.contains("awaiting")) {

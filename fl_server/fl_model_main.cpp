@@ -1,4 +1,5 @@
 // ecopipe-fl-model: the model and the evaluation data of an ecopipe-fl-server, which starts it.
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <optional>
@@ -10,6 +11,7 @@
 #include "fl_server/evaluator.h"
 #include "fl_server/model_process.h"
 #include "stage_runtime/data/dataset.h"
+#include "stage_runtime/data/derived_dataset.h"
 #include "stage_runtime/model/safetensors.h"
 #include "stage_runtime/torch_compat.h"
 
@@ -56,12 +58,22 @@ class ModelService {
             warn_without_fast_blas();
             ECOPIPE_ASSIGN_OR_RETURN(data_, open_test_data(request.eval_data, {{}, 0, channels}));
             spec.input_shape = data_->sample_shape();
-            classes = data_->num_classes();
-            if (classes == 0)
+            if (data_->num_classes() == 0)
                 return fail(ExitCode::kUsage,
                             "--eval-data: expected classes as targets, found numbers; without it "
                             "the clusters test");
+            ECOPIPE_ASSIGN_OR_RETURN(
+                data_, with_classes(std::move(data_), request.classes, "--eval-data"));
+            classes = data_->num_classes();
         }
+        const std::vector<std::string> names =
+            data_ && request.classes.empty() ? data_->class_names() : request.classes;
+        if (!names.empty()) classes = static_cast<int>(names.size());
+        if (request.num_classes > 0 && request.num_classes < static_cast<int>(names.size()))
+            return fail(ExitCode::kUsage,
+                        fmt::format("--num-classes: expected at least the {} that have names, "
+                                    "found {}",
+                                    names.size(), request.num_classes));
         spec.num_classes = request.num_classes > 0 ? request.num_classes : classes;
         ECOPIPE_ASSIGN_OR_RETURN(const ModelInfo info, inspect_model(spec));
         ECOPIPE_RETURN_IF_ERROR(expect_trainable(info, spec));
@@ -75,9 +87,10 @@ class ModelService {
             entries_ = entries_of(weights);
         }
         ECOPIPE_ASSIGN_OR_RETURN(const ModelLayout layout, layout_of(info, weights));
-        return send_worker_message(descriptor_, WorkerFrame::kSetup,
-                                   {{"model_id", spec.id()}, {"layout", layout_json(layout)}},
-                                   flatten(weights));
+        return send_worker_message(
+            descriptor_, WorkerFrame::kSetup,
+            {{"model_id", spec.id()}, {"layout", layout_json(layout)}, {"classes", names}},
+            flatten(weights));
     }
 
     Result<void> test(std::string_view flat) {

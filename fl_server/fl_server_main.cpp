@@ -40,7 +40,7 @@ void declare(CommandLine& line) {
                 {0.1, 1e9}, 600);
     line.number("peer-timeout-s", "a cluster silent for this long is disconnected", {0.2, 86400},
                 10);
-    line.text("config", "server.yaml with strategy:, client: and limits:");
+    line.text("config", "server.yaml with strategy:, client:, classes: and limits:");
     line.text("metrics-bind", "ADDRESS:PORT of the Prometheus text, /metrics");
     line.text(
         "web",
@@ -106,6 +106,7 @@ Result<void> configure(const CommandLine& line, ServerOptions& options) {
     ECOPIPE_ASSIGN_OR_RETURN(const StrategyKind* kind, find_strategy(settings.name));
     federation.client = config.client_settings.pairs(kind->client_mu);
     federation.limits = config.limits;
+    federation.classes = config.classes;
     federation.keep_sources = settings.robust.rule != Combine::Rule::kMean;
     ECOPIPE_ASSIGN_OR_RETURN(federation.identity, identity_of(settings, federation.limits));
     ECOPIPE_ASSIGN_OR_RETURN(federation.changeable, changeable_of(settings));
@@ -164,12 +165,14 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     options.keys = security.keys;
     ECOPIPE_RETURN_IF_ERROR(configure(line, options));
     raise_open_files();  // a thousand clusters are a thousand sockets
-    ECOPIPE_ASSIGN_OR_RETURN(const ModelSetup request, model_setup(line));
+    ECOPIPE_ASSIGN_OR_RETURN(ModelSetup request, model_setup(line));
+    request.classes = options.federation.classes.names;
     ECOPIPE_ASSIGN_OR_RETURN(
         ModelProcess model,
         ModelProcess::start(request, options.federation.limits.evaluation_timeout_s));
     options.model_id = model.model_id();
     options.federation.identity["model"] = options.model_id;
+    ECOPIPE_ASSIGN_OR_RETURN(options.federation.classes, ClassNames::of(model.classes()));
     if (model.evaluates())
         options.federation.evaluate = [&model](const std::string& flat) {
             return model.evaluate(flat);

@@ -30,7 +30,8 @@ Json to_json(const ModelSetup& request) {
             {"init", request.init},
             {"seed", request.seed},
             {"threads", request.threads},
-            {"log_level", request.log_level}};
+            {"log_level", request.log_level},
+            {"classes", request.classes}};
 }
 
 ModelSetup model_setup(const Json& header) {
@@ -43,6 +44,7 @@ ModelSetup model_setup(const Json& header) {
     request.seed = header.at("seed").get<std::uint64_t>();
     request.threads = header.at("threads").get<int>();
     request.log_level = header.at("log_level").get<std::string>();
+    request.classes = header.at("classes").get<std::vector<std::string>>();
     return request;
 }
 
@@ -50,8 +52,9 @@ Result<ModelProcess> ModelProcess::start(const ModelSetup& request, std::uint64_
     ECOPIPE_ASSIGN_OR_RETURN(WorkerProcess process, start_process(patience_s));
     ECOPIPE_ASSIGN_OR_RETURN(WorkerMessage answer, set_up(process, request));
     ECOPIPE_ASSIGN_OR_RETURN(ModelLayout layout, layout_from(answer.header.at("layout")));
-    ModelProcess model(request, patience_s, answer.header.at("model_id").get<std::string>(),
-                       std::move(layout), std::move(answer.bytes));
+    ModelProcess model(
+        request, patience_s, answer.header.at("model_id").get<std::string>(), std::move(layout),
+        answer.header.at("classes").get<std::vector<std::string>>(), std::move(answer.bytes));
     if (!request.eval_data.empty()) model.process_.emplace(std::move(process));
     return model;
 }

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/host_tensor.h"
 #include "fl_server/federation.h"
@@ -25,6 +26,7 @@ struct ModelSetup {
     std::uint64_t seed = 0;
     int threads = 1;
     std::string log_level = "info";
+    std::vector<std::string> classes;  // that labels stand for; empty: the evaluation data's
 };
 
 class ModelProcess {
@@ -36,6 +38,8 @@ class ModelProcess {
 
     [[nodiscard]] const std::string& model_id() const { return model_id_; }
     [[nodiscard]] const ModelLayout& layout() const { return layout_; }
+    // Those given, else the evaluation data's; empty when neither has names.
+    [[nodiscard]] const std::vector<std::string>& classes() const { return classes_; }
     // Flat; once.
     [[nodiscard]] std::string take_initial() { return std::move(initial_); }
     // Whether there are evaluation data. Without, the process has ended.
@@ -46,11 +50,12 @@ class ModelProcess {
 
   private:
     ModelProcess(ModelSetup request, std::uint64_t patience_s, std::string model_id,
-                 ModelLayout layout, std::string initial)
+                 ModelLayout layout, std::vector<std::string> classes, std::string initial)
         : request_(std::move(request)),
           patience_s_(patience_s),
           model_id_(std::move(model_id)),
           layout_(std::move(layout)),
+          classes_(std::move(classes)),
           initial_(std::move(initial)) {}
     [[nodiscard]] Result<WorkerMessage> ask(const std::string& flat) const;
 
@@ -58,6 +63,7 @@ class ModelProcess {
     std::uint64_t patience_s_;
     std::string model_id_;
     ModelLayout layout_;
+    std::vector<std::string> classes_;
     std::string initial_;
     std::optional<WorkerProcess> process_;
 };

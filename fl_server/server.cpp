@@ -356,13 +356,29 @@ Result<void> Server::on_hello(const Received& message, const ClusterHello& hello
     const bool another = known != members_.end() && known->second.hello.instance != hello.instance;
     if (another && known->second.routing_id != message.from && !is_cut(known->second)) {
         const Instant now = monotonic_now();
+        if (name_claims_.claim(hello.cluster, hello.instance, now, known->second.last_heard) ==
+            NameClaims::Answer::kRefuse)
+            return refuse(ExitCode::kUsage,
+                          fmt::format("a cluster named {} is connected already and goes on "
+                                      "answering: give another --cluster-name",
+                                      hello.cluster));
         // Code 4 is "not now": the client waits.
-        const bool wait = name_claims_.claim(hello.cluster, hello.instance, now,
-                                             known->second.last_heard) == NameClaims::Answer::kWait;
-        return refuse(wait ? ExitCode::kUnreachable : ExitCode::kUsage,
-                      fmt::format("a cluster named {} is connected already{}", hello.cluster,
-                                  wait ? ", unless it is gone and not yet missed"
-                                       : " and goes on answering: give another --cluster-name"));
+        return refuse(ExitCode::kUnreachable,
+                      fmt::format("a cluster named {} is connected already, unless it is gone and "
+                                  "not yet missed",
+                                  hello.cluster));
+    }
+    const auto classes = judge_classes(federation_->classes(), hello);
+    if (!classes) return refuse(classes.error().code, classes.error().message);
+    if (*classes == ClassDecision::kMap) {
+        send(message.from, ClassList{federation_->classes().names});
+        return {};
+    }
+    if (*classes == ClassDecision::kAdopt) {
+        const ClassNames theirs{hello.classes, hello.classes_sha256};
+        log_info("the federation's classes are those of cluster {}: {}", hello.cluster,
+                 theirs.text());
+        ECOPIPE_RETURN_IF_ERROR(federation_->adopt_classes(theirs));
     }
     name_claims_.settle(hello.cluster);
     if (known == members_.end() && members_.size() >= options_.federation.limits.clusters_max)
@@ -376,6 +392,12 @@ Result<void> Server::on_hello(const Received& message, const ClusterHello& hello
         }
     } else {
         log_info("cluster {} joined with {} samples", hello.cluster, hello.samples);
+        if (hello.classes_sha256.empty() && federation_->classes().known())
+            log_warn("cluster {}: its data have no class names; its label 0 is taken for {}",
+                     hello.cluster,
+                     federation_->classes().names.empty()
+                         ? "the others' first class"
+                         : printable(federation_->classes().names.front()));
     }
     Member& member = members_[hello.cluster];
     // What was under way on another connection is lost.
@@ -386,7 +408,7 @@ Result<void> Server::on_hello(const Received& message, const ClusterHello& hello
     send(message.from,
          ClusterWelcome{std::max(1U, silence_ms / 10), silence_ms, options_.federation.client});
     return federation_->hello({hello.cluster, 0, hello.samples, hello.label_counts},
-                              hello.working_on);
+                              hello.working_on, hello.tests);
 }
 
 bool Server::is_cut(const Member& member) {

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cstring>
+
 #include "core/strict_yaml.h"
 
 namespace ecopipe {
@@ -148,8 +150,9 @@ Result<std::map<std::string, std::string>> identity_of(const StrategySettings& s
     const RobustSettings& robust = settings.robust;
     const bool plain = robust.rule == Combine::Rule::kMean;  // then the rest says nothing
     return std::map<std::string, std::string>{
-        {"strategy", fmt::format("{} {} {}", settings.name,
-                                 settings.parameters.json(kind->rules, false).dump(), settings.seed)},
+        {"strategy",
+         fmt::format("{} {} {}", settings.name, settings.parameters.json(kind->rules, false).dump(),
+                     settings.seed)},
         {"robust", plain ? robust.name()
                          : fmt::format("{} (trim {}, byzantine {}, keep {})", robust.name(),
                                        robust.trim, robust.byzantine, robust.keep)},
@@ -194,6 +197,15 @@ Result<ServerConfig> parse_server_config(std::string_view text, const std::strin
     if (root.has("robust")) read_robust(root.object("robust"), config.robust);
     if (root.has("client")) read_client(root.object("client"), config.client_settings);
     if (root.has("simulation")) read_simulation(root.object("simulation"), config.simulation);
+    if (root.has("classes")) {
+        auto classes = ClassNames::of(root.texts("classes"));
+        if (!classes)
+            root.refuse("classes", classes.error().message.substr(std::strlen("classes: ")));
+        else if (!classes->known())
+            root.refuse("classes", "expected at least one name");
+        else
+            config.classes = std::move(*classes);
+    }
     if (root.has("limits")) read_limits(root.object("limits"), config.limits);
     root.no_others();
     ECOPIPE_RETURN_IF_ERROR(document.finish());
@@ -225,6 +237,7 @@ Result<std::string> config_text(const ServerConfig& config, const std::vector<st
     for (const KeyValue& pair : config.client_settings.pairs(names.size() == 1 ? mu : 0))
         client[pair.key] = pair.value;
     if (!client.empty()) rest["client"] = client;
+    if (config.classes.known()) rest["classes"] = OrderedJson(config.classes.names);
     rest["simulation"] = simulation_json(config.simulation);
     rest["limits"] = {{"norm_clip", limits.norm_clip},
                       {"norm_max", limits.norm_max},

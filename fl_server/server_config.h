@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/result.h"
+#include "fl_server/class_names.h"
 #include "fl_server/limits.h"
 #include "fl_server/simulation/settings.h"
 #include "fl_server/strategies/registry.h"
@@ -41,6 +42,7 @@ struct ServerConfig {
     RobustSettings robust;
     ClientSettings client_settings;
     std::vector<KeyValue> client;  // client_settings.pairs()
+    ClassNames classes;            // of `classes:`
     SimulationSettings simulation;
     ServerLimits limits;
 

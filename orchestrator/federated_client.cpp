@@ -12,23 +12,41 @@
 
 namespace ecopipe {
 
-Result<std::vector<KeyValue>> FederatedClient::join(const Dataset& train) {
+ClusterHello FederatedClient::hello(const Dataset& train) const {
     ClusterHello hello;
     hello.cluster = options_.cluster;
     hello.program_version = kVersion;
     hello.model = options_.model.id();
-    std::random_device device;  // an identity only
-    hello.instance = (std::uint64_t{device()} << 32) | device();
-    samples_ = static_cast<std::uint64_t>(train.size());
-    hello.samples = samples_;
+    hello.instance = instance_;
+    hello.samples = static_cast<std::uint64_t>(train.size());
+    hello.tests = options_.tests;
     std::vector<std::uint64_t> counts(static_cast<std::size_t>(train.num_classes()), 0);
     for (std::int64_t i = 0; i < train.size(); ++i)
         if (const std::int64_t label = train.label(i); label >= 0)
             ++counts[static_cast<std::size_t>(label)];
     hello.label_counts = label_report(std::move(counts), options_.report_labels);
-    ECOPIPE_ASSIGN_OR_RETURN(
-        const ClusterWelcome welcome,
-        link_.join(options_.server, options_.server_name, hello, options_.timeout_s));
+    if (!options_.classes) return hello;
+    hello.class_count = static_cast<std::uint32_t>(train.num_classes());
+    std::vector<std::string> names = train.class_names();
+    hello.classes_sha256 = classes_hash(names);
+    // Who keeps its labels to itself keeps their names too: their hash tells whether they are the
+    // federation's, to whoever has the same list.
+    if (options_.report_labels == "exact" && check_classes(names).empty())
+        hello.classes = std::move(names);
+    return hello;
+}
+
+Result<std::vector<KeyValue>> FederatedClient::join(const DataSplits& data) {
+    std::random_device device;  // an identity only
+    instance_ = (std::uint64_t{device()} << 32) | device();
+    samples_ = static_cast<std::uint64_t>(data.train->size());
+    const auto map_classes = [&](const std::vector<std::string>& list) -> Result<ClusterHello> {
+        ECOPIPE_RETURN_IF_ERROR(options_.map_classes(list));
+        return hello(*data.train);
+    };
+    ECOPIPE_ASSIGN_OR_RETURN(const ClusterWelcome welcome,
+                             link_.join(options_.server, options_.server_name, hello(*data.train),
+                                        options_.timeout_s, map_classes));
     link_.set_patience(options_.reconnect_timeout_s);
     log_info("cluster {} joined the federation of {}", options_.cluster, options_.server.text());
     return welcome.client;

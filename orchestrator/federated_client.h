@@ -23,6 +23,10 @@ struct FederatedOptions {
     std::string report_labels = "exact";  // | rounded | none
     // The layers of each stage, in order: the slices that an update goes in. Empty: one slice.
     std::function<std::vector<std::pair<int, int>>()> stages;
+    bool classes = true;  // labels are classes, so that their names count
+    bool tests = false;   // whether it tests the models that it gets, if asked
+    // Gives the data the labels of the federation's list of classes.
+    std::function<Result<void>(const std::vector<std::string>& list)> map_classes;
 };
 
 // What a cluster tells of its labels: `rounded` to powers of two, which hides how many exactly.
@@ -34,8 +38,9 @@ class FederatedClient {
     FederatedClient(NetLoop& loop, FederatedOptions options)
         : options_(std::move(options)), link_(loop) {}
 
-    // Joins; the server's client configuration, as key-value pairs.
-    [[nodiscard]] Result<std::vector<KeyValue>> join(const Dataset& train);
+    // Joins; the server's client configuration, as key-value pairs. `data` is read again when
+    // `map_classes` has changed it.
+    [[nodiscard]] Result<std::vector<KeyValue>> join(const DataSplits& data);
     // Serves tasks until the federation ends. Every round starts from the received weights with
     // fresh optimiser state and is keyed by (seed, version), so a repeated round repeats its bytes.
     [[nodiscard]] Result<ExitCode> serve(TrainingEngine& engine, const DataSplits& data,
@@ -43,6 +48,7 @@ class FederatedClient {
                                          Progress& progress);
 
   private:
+    [[nodiscard]] ClusterHello hello(const Dataset& train) const;
     // False when the federation ended meanwhile.
     [[nodiscard]] Result<bool> run_task(const Task& task, TrainingEngine& engine,
                                         const DataSplits& data, Trainer& trainer,
@@ -61,6 +67,7 @@ class FederatedClient {
 
     FederatedOptions options_;
     FederationLink link_;
+    std::uint64_t instance_ = 0;
     std::uint64_t samples_ = 0;
     TensorMap last_model_;
     std::string changed_;              // what happened to the cluster and was not told yet

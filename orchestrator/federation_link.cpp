@@ -62,8 +62,8 @@ void FederationLink::work_on(std::uint64_t task) {
 void FederationLink::on_message(const Incoming& message) {
     const auto type = static_cast<MessageType>(message.header.type);
     // Who is told "not now" waits as for a silent server, and asks again.
-    const auto refuse = type == MessageType::kRefuse ? decode<Refuse>(message.body)
-                                                     : Result<Refuse>(Refuse{});
+    const auto refuse =
+        type == MessageType::kRefuse ? decode<Refuse>(message.body) : Result<Refuse>(Refuse{});
     if (!refuse || !is_for_now(*refuse)) last_heard_ = monotonic_now();
     if (type == MessageType::kPing) {
         if (const auto ping = decode<Ping>(message.body))
@@ -104,6 +104,11 @@ Result<std::optional<FederationLink::Message>> FederationLink::next(double wait_
                 static_cast<ExitCode>(refuse.code),
                 fmt::format("refused by server {}: {}", server_.text(), printable(refuse.reason)));
         }
+        if (message->type == MessageType::kClassList && welcomed_)
+            return fail(ExitCode::kRunFailed,
+                        fmt::format("server {} has another list of classes than when this cluster "
+                                    "joined",
+                                    server_.text()));
         if (message->type == MessageType::kFederationEnd) {
             ECOPIPE_ASSIGN_OR_RETURN(const FederationEnd end,
                                      decode_as<FederationEnd>(message->body));
@@ -139,7 +144,8 @@ bool FederationLink::keep(Message message) {
 }
 
 Result<ClusterWelcome> FederationLink::join(const Endpoint& server, const std::string& peer,
-                                            const ClusterHello& hello, double timeout_s) {
+                                            const ClusterHello& hello, double timeout_s,
+                                            const MapClasses& map_classes) {
     server_ = server;
     ECOPIPE_RETURN_IF_ERROR(loop_.call([&]() -> Result<void> {
         hello_ = hello;
@@ -168,8 +174,18 @@ Result<ClusterWelcome> FederationLink::join(const Endpoint& server, const std::s
         ECOPIPE_ASSIGN_OR_RETURN(auto message,
                                  next(to_ms(deadline - monotonic_now()) / 1000, 2 * timeout_s + 1));
         if (!message) break;
-        if (message->type == MessageType::kClusterWelcome)
-            return decode_as<ClusterWelcome>(message->body);
+        welcomed_ = message->type == MessageType::kClusterWelcome;
+        if (welcomed_) return decode_as<ClusterWelcome>(message->body);
+        if (message->type == MessageType::kClassList && map_classes) {
+            ECOPIPE_ASSIGN_OR_RETURN(const ClassList list, decode_as<ClassList>(message->body));
+            ECOPIPE_ASSIGN_OR_RETURN(const ClusterHello mapped, map_classes(list.classes));
+            loop_.call([&] {
+                hello_ = mapped;
+                static_cast<void>(socket_->send("", {}, hello_));
+                last_hello_ = monotonic_now();
+            });
+            continue;
+        }
         static_cast<void>(keep(std::move(*message)));
     }
     if (!refused_for_now_.empty()) return still_refused(timeout_s);

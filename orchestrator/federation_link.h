@@ -4,6 +4,7 @@
 // what is under way goes on when it is back. The only place of the client that touches the wire.
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,10 +31,13 @@ class FederationLink {
     FederationLink& operator=(const FederationLink&) = delete;
 
     // Dials and waits for the welcome, also while the server has a reason to wait. `peer`: whose
-    // key the server's is, with keys. Errors: kUnreachable after `timeout_s`, with that reason; what
-    // the server refuses with for good.
+    // key the server's is, with keys. Errors: kUnreachable after `timeout_s`, with that reason;
+    // what the server refuses with for good. `map_classes`: what to say when the federation's
+    // classes are those of this list; its error ends the call.
+    using MapClasses = std::function<Result<ClusterHello>(const std::vector<std::string>& list)>;
     [[nodiscard]] Result<ClusterWelcome> join(const Endpoint& server, const std::string& peer,
-                                              const ClusterHello& hello, double timeout_s);
+                                              const ClusterHello& hello, double timeout_s,
+                                              const MapClasses& map_classes = {});
     // How long the server may be silent from now on before the calls below give up.
     void set_patience(double patience_s) { patience_s_ = patience_s; }
 
@@ -78,6 +82,7 @@ class FederationLink {
     std::deque<Message> kept_;    // what came while something else was awaited
     std::uint64_t answered_ = 0;  // the newest task with a verdict
     bool told_silence_ = false;
+    bool welcomed_ = false;
     std::string refused_for_now_;  // why the server does not take this cluster yet
     // Network thread:
     ClusterHello hello_;

@@ -106,6 +106,23 @@ Result<RunInputs> load_inputs(TrainOptions& options) {
     return inputs;
 }
 
+Result<void> map_classes(const std::vector<std::string>& list, const TrainOptions& options,
+                         RunInputs& inputs) {
+    for (auto* split : {&inputs.data.train, &inputs.data.validation, &inputs.data.test}) {
+        if (!*split) continue;
+        ECOPIPE_ASSIGN_OR_RETURN(*split, with_classes(std::move(*split), list, "--data"));
+    }
+    const int classes = static_cast<int>(list.size());
+    if (options.num_classes > 0 && options.num_classes < classes)
+        return fail(ExitCode::kUsage,
+                    fmt::format("--num-classes: the federation has {} classes, found {}", classes,
+                                options.num_classes));
+    inputs.spec.num_classes = std::max(options.num_classes, classes);
+    ECOPIPE_ASSIGN_OR_RETURN(inputs.info, inspect_model(inputs.spec));
+    ECOPIPE_ASSIGN_OR_RETURN(inputs.weights, initial_weights(inputs.spec, options.trainer.seed));
+    return {};
+}
+
 OrderedJson training_flags(const TrainOptions& options, const ModelSpec& spec) {
     const TrainerOptions& trainer = options.trainer;
     OrderedJson flags{{"model", spec.id()},

@@ -18,6 +18,11 @@ struct RunInputs {
 // Opens all of it and holds it against the flags. Errors: kUsage, kBadFile.
 [[nodiscard]] Result<RunInputs> load_inputs(TrainOptions& options);
 
+// Gives the samples the labels of a federation's list of classes, and the model an output for each.
+// Errors: kUsage for a class that the list lacks, or a --num-classes below its length.
+[[nodiscard]] Result<void> map_classes(const std::vector<std::string>& list,
+                                       const TrainOptions& options, RunInputs& inputs);
+
 // The flags that the trained bytes depend on: a resumed run must have the same. How long it trains,
 // unless the schedule of its learning rate depends on that, and on which devices, may change.
 [[nodiscard]] OrderedJson training_flags(const TrainOptions& options, const ModelSpec& spec);

@@ -241,7 +241,7 @@ Result<void> adopt_client_setting(const std::string& key, const std::string& val
     if (key == "weight_decay") return take(options.optimizer.weight_decay, 0.0, 1e6);
     if (key == "evaluate") {
         if (value != "1") return bad();
-        options.trainer.evaluate_received = true;
+        options.trainer.evaluate_received = options.trainer.evaluate;  // --no-evaluation holds
         return {};
     }
     if (key == "mu") return take(options.optimizer.proximal_mu, 0.0, 1e6);

@@ -589,9 +589,14 @@ Result<std::unique_ptr<FederatedClient>> join_federation(Run& run) {
                                        for (const StagePlan& stage : run.session->plan().stages)
                                            stages.emplace_back(stage.first_layer, stage.last_layer);
                                    return stages;
+                               },
+                               options.trainer.loss == "cross_entropy",
+                               options.trainer.evaluate && run.inputs.data.test != nullptr,
+                               [&run](const std::vector<std::string>& list) {
+                                   return map_classes(list, run.options, run.inputs);
                                }};
     auto client = std::make_unique<FederatedClient>(run.loop, std::move(federated));
-    ECOPIPE_ASSIGN_OR_RETURN(const auto configuration, client->join(*run.inputs.data.train));
+    ECOPIPE_ASSIGN_OR_RETURN(const auto configuration, client->join(run.inputs.data));
     for (const KeyValue& pair : configuration)
         ECOPIPE_RETURN_IF_ERROR(adopt_client_setting(pair.key, pair.value, options));
     return client;

@@ -2,8 +2,10 @@
 
 #include <cmath>
 #include <cstring>
+#include <set>
 
 #include "core/check.h"
+#include "core/files.h"
 #include "core/utf8.h"
 
 namespace ecopipe {
@@ -29,9 +31,41 @@ std::string ClusterHello::validate() const {
     for (const char c : cluster)
         if (static_cast<unsigned char>(c) <= 0x20 || c == 0x7F)
             return "a cluster name without blanks";
-    return program_version.size() <= kNameBytesMax && model.size() <= kReasonBytesMax
-               ? ""
-               : "texts within their limits";
+    if (program_version.size() > kNameBytesMax || model.size() > kReasonBytesMax)
+        return "texts within their limits";
+    if (!classes_sha256.empty() && classes_sha256.size() != kHashChars) return "a SHA-256";
+    if (classes.empty()) return {};
+    if (classes.size() != class_count) return "a name for each class";
+    if (classes_sha256 != classes_hash(classes)) return "the hash of its classes";
+    return check_classes(classes);
+}
+
+std::string ClassList::validate() const {
+    return classes.empty() ? "at least one class" : check_classes(classes);
+}
+
+std::string classes_hash(const std::vector<std::string>& classes) {
+    if (classes.empty()) return {};
+    std::string bytes;
+    for (const std::string& name : classes) {
+        for (unsigned shift = 0; shift < 32; shift += 8)
+            bytes += static_cast<char>(name.size() >> shift & 0xFFU);
+        bytes += name;
+    }
+    return sha256_hex(bytes);
+}
+
+std::string check_classes(const std::vector<std::string>& classes) {
+    if (classes.size() > kClassesMax) return "no more than 65536 classes";
+    std::set<std::string_view> names;
+    std::size_t bytes = 0;
+    for (const std::string& name : classes) {
+        if (name.empty() || name.size() > kClassNameBytesMax || !is_utf8(name))
+            return "class names of 1 to 255 bytes in UTF-8";
+        if (!names.insert(name).second) return "each class once";
+        bytes += name.size();
+    }
+    return bytes > kClassListBytesMax ? "class names of no more than 256 KiB in all" : "";
 }
 
 std::string ClusterWelcome::validate() const {

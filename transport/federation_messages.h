@@ -44,11 +44,16 @@ struct ClusterHello {
     std::uint64_t instance = 0;  // one number a client process: a reconnect is not a second cluster
     std::uint64_t samples = 0;
     std::vector<std::uint64_t> label_counts;  // one a class; empty when not told
-    std::uint64_t working_on = 0;  // the task that it trains or whose update it keeps; 0: none
+    std::uint64_t working_on = 0;      // the task that it trains or whose update it keeps; 0: none
+    std::uint32_t class_count = 0;     // its labels are from 0 to one less; 0: they are no classes
+    std::vector<std::string> classes;  // what they stand for, in order; empty when not told
+    std::string classes_sha256;  // of that list, told or not (`classes_hash`); "": without names
+    bool tests = false;          // it tests the models that it gets, when asked
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(cluster, program_version, model, instance, samples, label_counts, working_on);
+        ar(cluster, program_version, model, instance, samples, label_counts, working_on,
+           class_count, classes, classes_sha256, tests);
     }
     [[nodiscard]] std::string validate() const;
 };
@@ -63,6 +68,20 @@ struct ClusterWelcome {
     template <class Archive>
     void serialize(Archive& ar) {
         ar(ping_interval_ms, silence_max_ms, client);
+    }
+    [[nodiscard]] std::string validate() const;
+};
+
+// server -> cluster, in place of the welcome: its labels stand for other classes than the
+// federation's, or for the same in another order. The cluster maps them to this list and says Hello
+// again with its hash.
+struct ClassList {
+    static constexpr MessageType kType = MessageType::kClassList;
+    std::vector<std::string> classes;
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(classes);
     }
     [[nodiscard]] std::string validate() const;
 };
@@ -216,6 +235,12 @@ struct FederationEnd {
     }
     [[nodiscard]] std::string validate() const;
 };
+
+// SHA-256 of a list of classes: each name's length (u32, little-endian) and bytes, in order. "" for
+// none.
+[[nodiscard]] std::string classes_hash(const std::vector<std::string>& classes);
+// "" for a list that messages can carry; else what is expected of one.
+[[nodiscard]] std::string check_classes(const std::vector<std::string>& classes);
 
 // The flat bytes that a list of entries describes; nothing when an entry is invalid or the sum
 // overflows.

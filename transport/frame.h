@@ -64,6 +64,7 @@ enum class MessageType : std::uint16_t {
     kFederationEnd = 48,
     kUploadGrant = 49,
     kClusterStatus = 50,
+    kClassList = 51,
 };
 
 struct FrameHeader {

@@ -27,7 +27,10 @@ inline constexpr std::size_t kStepMicroBatchesMax = 1U << 20;
 inline constexpr std::uint32_t kWireLayersMax = 1U << 16;
 inline constexpr std::uint16_t kOutputsMax = 64;
 inline constexpr std::size_t kStateNameBytesMax = 1024;
-inline constexpr std::size_t kIntroducedMax = 1024;  // devices of one cluster
+inline constexpr std::size_t kClassesMax = 1U << 16;  // that have names
+inline constexpr std::size_t kClassNameBytesMax = 255;         // as a directory's name
+inline constexpr std::size_t kClassListBytesMax = 256U << 10;  // all names of one list
+inline constexpr std::size_t kIntroducedMax = 1024;            // devices of one cluster
 
 // ---- tensors
 inline constexpr std::size_t kTensorBytesMax = 2ULL << 30;

@@ -26,6 +26,8 @@ class Dataset {
     [[nodiscard]] virtual Shape sample_shape() const = 0;
     [[nodiscard]] virtual Shape target_shape() const { return {}; }  // {}: one number a sample
     [[nodiscard]] virtual int num_classes() const = 0;               // 0: the targets are numbers
+    // What the classes stand for, in order; empty when the data have no names for them.
+    [[nodiscard]] virtual std::vector<std::string> class_names() const { return {}; }
     // The sample's class; -1 when it has not exactly one.
     [[nodiscard]] virtual std::int64_t label(std::int64_t index) const = 0;
     // Errors: kBadFile naming the file of a sample that cannot be read.

@@ -1,11 +1,13 @@
 #include "stage_runtime/data/derived_dataset.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
+#include "core/log.h"
 #include "core/random.h"
 
 namespace ecopipe {
@@ -19,6 +21,7 @@ class Subset : public Dataset {
     Shape sample_shape() const override { return whole_->sample_shape(); }
     Shape target_shape() const override { return whole_->target_shape(); }
     int num_classes() const override { return whole_->num_classes(); }
+    std::vector<std::string> class_names() const override { return whole_->class_names(); }
     std::int64_t label(std::int64_t index) const override { return whole_->label(at(index)); }
     Result<Batch> batch(std::span<const std::int64_t> indices) const override {
         std::vector<std::int64_t> there;
@@ -42,6 +45,7 @@ class Normalized : public Dataset {
     Shape sample_shape() const override { return data_->sample_shape(); }
     Shape target_shape() const override { return data_->target_shape(); }
     int num_classes() const override { return data_->num_classes(); }
+    std::vector<std::string> class_names() const override { return data_->class_names(); }
     std::int64_t label(std::int64_t index) const override { return data_->label(index); }
     Result<Batch> batch(std::span<const std::int64_t> indices) const override {
         ECOPIPE_ASSIGN_OR_RETURN(Batch out, data_->batch(indices));
@@ -64,7 +68,60 @@ class Normalized : public Dataset {
     Normalization normalize_;
 };
 
+// Labels of another list of classes.
+class Relabelled : public Dataset {
+  public:
+    Relabelled(std::unique_ptr<Dataset> data, std::vector<std::int64_t> to,
+               std::vector<std::string> classes)
+        : data_(std::move(data)), to_(std::move(to)), classes_(std::move(classes)) {}
+    std::int64_t size() const override { return data_->size(); }
+    Shape sample_shape() const override { return data_->sample_shape(); }
+    Shape target_shape() const override { return data_->target_shape(); }
+    int num_classes() const override { return static_cast<int>(classes_.size()); }
+    std::vector<std::string> class_names() const override { return classes_; }
+    std::int64_t label(std::int64_t index) const override { return mapped(data_->label(index)); }
+    Result<Batch> batch(std::span<const std::int64_t> indices) const override {
+        ECOPIPE_ASSIGN_OR_RETURN(Batch out, data_->batch(indices));
+        for (std::int64_t& label : out.labels.as<std::int64_t>()) label = mapped(label);
+        return out;
+    }
+
+  private:
+    // What is no class, as a label that is to be ignored, stays what it is.
+    [[nodiscard]] std::int64_t mapped(std::int64_t label) const {
+        const bool known = label >= 0 && label < static_cast<std::int64_t>(to_.size());
+        return known ? to_[static_cast<std::size_t>(label)] : label;
+    }
+    std::unique_ptr<Dataset> data_;
+    std::vector<std::int64_t> to_;
+    std::vector<std::string> classes_;
+};
+
 }  // namespace
+
+Result<std::unique_ptr<Dataset>> with_classes(std::unique_ptr<Dataset> data,
+                                              const std::vector<std::string>& classes,
+                                              const std::string& flag) {
+    const std::vector<std::string> own = data->class_names();
+    if (classes.empty() || own == classes) return data;
+    if (own.empty()) {
+        if (data->num_classes() <= static_cast<int>(classes.size())) return data;
+        return fail(ExitCode::kUsage,
+                    fmt::format("{}: expected at most the {} classes of the list, found {}", flag,
+                                classes.size(), data->num_classes()));
+    }
+    std::vector<std::int64_t> to;
+    for (const std::string& name : own) {
+        const auto found = std::find(classes.begin(), classes.end(), name);
+        if (found == classes.end())
+            return fail(ExitCode::kUsage,
+                        fmt::format("{}: its class {} is not among the federation's: {}", flag,
+                                    printable(name),
+                                    printable(fmt::format("{}", fmt::join(classes, ", ")))));
+        to.push_back(found - classes.begin());
+    }
+    return std::make_unique<Relabelled>(std::move(data), std::move(to), classes);
+}
 
 std::unique_ptr<Dataset> make_subset(std::shared_ptr<const Dataset> whole,
                                      std::vector<std::int64_t> indices) {

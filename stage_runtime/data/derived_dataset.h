@@ -21,4 +21,11 @@ namespace ecopipe {
 [[nodiscard]] Result<std::unique_ptr<Dataset>> make_normalized(std::unique_ptr<Dataset> data,
                                                                const Normalization& normalize);
 
+// The samples with labels of the list `classes`, by the names of their own; data without names, or
+// with the same, stay as they are. Errors: kUsage naming the first class that the list lacks, or
+// for more classes without names than it has.
+[[nodiscard]] Result<std::unique_ptr<Dataset>> with_classes(std::unique_ptr<Dataset> data,
+                                                            const std::vector<std::string>& classes,
+                                                            const std::string& flag);
+
 }  // namespace ecopipe

@@ -40,6 +40,7 @@ class FolderDataset : public Dataset {
     std::int64_t size() const override { return static_cast<std::int64_t>(split_.samples.size()); }
     Shape sample_shape() const override { return {channels_, size_.height, size_.width}; }
     int num_classes() const override { return static_cast<int>(split_.classes.size()); }
+    std::vector<std::string> class_names() const override { return split_.classes; }
     std::int64_t label(std::int64_t index) const override { return sample(index).label; }
     Result<Batch> batch(std::span<const std::int64_t> indices) const override {
         const auto n = static_cast<std::int64_t>(indices.size());

@@ -715,6 +715,131 @@ TEST_F(FederationRun, TheBestModelByTheClustersDataStays) {
     EXPECT_EQ(first->at("clients").at("a").at("version"), 0);
 }
 
+// Each version goes to one cluster or two, and the sites' data are not equally hard.
+TEST_F(FederationRun, UnderAnAsynchronousStrategyTheBestModelIsNotOneClustersWord) {
+    strategy_ = "fedasync";
+    options_.rounds = 0;
+    clusters_ = {"easy", "hard", "middle"};
+    parameters_["min_clients"] = 3;
+    ASSERT_TRUE(open());
+    all_say_hello();
+    const auto best = [&] {
+        return read_file(options_.state_directory + "/best.safetensors", 1U << 30U).value_or("");
+    };
+    const auto test = [&](const std::string& name, double accuracy) {
+        const Task task = tasks_.at(name);
+        tasks_.erase(name);
+        const std::string bytes = trained(name, task.base_version);
+        UpdateSlice slice = announcement(task, bytes);
+        slice.eval_samples = 10;
+        slice.eval_accuracy = accuracy;
+        upload(name, slice, bytes);
+        return task.base_version;
+    };
+    test("easy", 0.99);
+    EXPECT_TRUE(best().empty()) << "one of three";
+    EXPECT_EQ(federation_->view().best_score, -1);
+    test("middle", 0.3);
+    EXPECT_DOUBLE_EQ(federation_->view().best_score, (0.99 + 0.3) / 2);
+    test("hard", 0.1);
+    const std::uint64_t second = test("middle", 0.9);
+    EXPECT_DOUBLE_EQ(federation_->view().best_score, (0.99 + 0.1 + 0.9) / 3);
+    EXPECT_EQ(federation_->view().best_version, second);
+    const std::string kept = best();
+    EXPECT_FALSE(kept.empty());
+    test("easy", 1);  // the highest that any has said, and no better in sum
+    const auto reopened = open();
+    ASSERT_TRUE(reopened) << reopened.error().message;
+    turn([&] {
+        for (const std::string& name : clusters_)
+            ASSERT_TRUE(federation_->hello({name, 0, 100, {}},
+                                           tasks_.contains(name) ? tasks_.at(name).sequence : 0));
+    });
+    test("hard", 0.05);
+    EXPECT_DOUBLE_EQ(federation_->view().best_score, (1 + 0.1 + 0.9) / 3);
+    test("middle", 0.5);
+    EXPECT_DOUBLE_EQ(federation_->view().best_score, (1 + 0.1 + 0.9) / 3) << "a restart forgot";
+    EXPECT_EQ(federation_->view().best_version, second) << "still the newest that was tested";
+    EXPECT_TRUE(best() == kept);
+    EXPECT_NE(rounds().find("\"best\":"), std::string::npos) << rounds();
+}
+
+TEST_F(FederationRun, WhoDoesNotTestIsNotWaitedForAndNobodyMeansNoBest) {
+    clusters_ = {"a", "b", "c"};
+    parameters_["min_clients"] = 3;
+    options_.rounds = 1;
+    for (const bool any : {true, false}) {
+        SCOPED_TRACE(any);
+        fs::remove_all(directory_);
+        tasks_.clear();
+        ASSERT_TRUE(open());
+        turn([&] {
+            for (const std::string& name : clusters_)
+                ASSERT_TRUE(federation_->hello({name, 0, 100, {}}, 0, any && name == "a"));
+        });
+        for (const std::string& name : clusters_) {
+            const Task task = tasks_.at(name);
+            tasks_.erase(name);
+            const std::string bytes = trained(name, 0);
+            UpdateSlice slice = announcement(task, bytes);
+            if (any && name == "a") {
+                slice.eval_samples = 10;
+                slice.eval_accuracy = 0.25;
+            }
+            upload(name, slice, bytes);
+        }
+        ASSERT_TRUE(federation_->finished());
+        EXPECT_EQ(federation_->view().best_score, any ? 0.25 : -1);
+        EXPECT_EQ(fs::exists(options_.state_directory + "/best.safetensors"), any);
+        EXPECT_EQ(parse_json(rounds(), "rounds.jsonl")->contains("client_accuracy"), any);
+    }
+}
+
+// The server's own data measure something else than the clusters' did.
+TEST_F(FederationRun, AnotherMeasureChoosesTheBestAnew) {
+    options_.rounds = 2;
+    options_.evaluate = [](const std::string&) -> Result<Evaluation> { return Evaluation{1, 0.9}; };
+    ASSERT_TRUE(open());
+    all_say_hello();
+    for (const char* name : {"a", "b", "c", "d"}) answer(name);
+    EXPECT_EQ(federation_->view().best_score, 0.9);
+    options_.evaluate = {};
+    ASSERT_TRUE(open());
+    EXPECT_EQ(federation_->view().best_score, -1);
+}
+
+TEST_F(FederationRun, WhatLabelsStandForOutlivesARestartAndMayNotChange) {
+    const auto list = [](const std::vector<std::string>& names) {
+        return ClassNames::of(names).value();
+    };
+    ASSERT_TRUE(open());
+    EXPECT_FALSE(federation_->classes().known());
+    turn([&] { ASSERT_TRUE(federation_->adopt_classes(list({"ant", "bee"}))); });
+    for (const bool told : {false, true}) {
+        options_.classes = told ? list({"ant", "bee"}) : ClassNames();
+        const auto reopened = open();
+        ASSERT_TRUE(reopened) << reopened.error().message;
+        EXPECT_EQ(federation_->classes().names, (std::vector<std::string>{"ant", "bee"}));
+    }
+    options_.classes = list({"bee", "ant"});
+    const auto other = open();
+    ASSERT_FALSE(other);
+    EXPECT_EQ(other.error().code, ExitCode::kUsage);
+    EXPECT_NE(other.error().message.find("its classes are ant, bee, found bee, ant"),
+              std::string::npos)
+        << other.error().message;
+    // What a first site kept to itself may be told later.
+    fs::remove_all(directory_);
+    options_.classes = {};
+    ASSERT_TRUE(open());
+    turn([&] { ASSERT_TRUE(federation_->adopt_classes({{}, classes_hash({"ant", "bee"})})); });
+    options_.classes = list({"ant", "bee"});
+    ASSERT_TRUE(open());
+    options_.classes = {};
+    ASSERT_TRUE(open());
+    EXPECT_EQ(federation_->classes().names.size(), 2U);
+}
+
 TEST_F(FederationRun, WithoutANumberOfRoundsItGoesOnUntilToldToFinish) {
     options_.rounds = 0;
     ASSERT_TRUE(open());
@@ -936,7 +1061,7 @@ TEST_F(FederationRun, ADeadlineThatARestartChangesHoldsForTheRoundAtHand) {
 }
 
 TEST_F(FederationRun, WhatCameBeforeARestartIsToldToTheSettingsOfBefore) {
-    for (const char* name : {"fedavg", "fedasync", "eco-fl"}) {
+    for (const char* name : {"fedavg", "fedasync", "tifl"}) {
         SCOPED_TRACE(name);
         fs::remove_all(directory_);
         tasks_.clear();

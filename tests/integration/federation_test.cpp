@@ -120,8 +120,8 @@ TEST_F(Federation, TheServersClipBoundsEveryStepOfItsClusters) {
 
 TEST_F(Federation, ContradictionsSecondNamesAndOtherModelsAreRefused) {
     write(directory_ / "server.yaml", "client: {batch: 16}\n");
-    Process server(server_flags(
-        "state", {"--config", directory_ / "server.yaml", "--peer-timeout-s", "2"}));
+    Process server(
+        server_flags("state", {"--config", directory_ / "server.yaml", "--peer-timeout-s", "2"}));
     ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
     const Finished contradicting =
         run(client_flags("x", "0,1", {"--single", "--batch", "32"}), kDeadlineS);
@@ -191,14 +191,169 @@ TEST_F(Federation, AClusterWhosePredecessorIsSilentWaitsForItsName) {
     auto again = client_flags("one", "0,1,2,3,4", {"--single"});
     *std::find(again.begin(), again.end(), directory_ / "one") = directory_ / "again";
     Process second(again);
-    ASSERT_TRUE(second.wait_for_err("takes this cluster not yet: a cluster named one is connected "
-                                    "already, unless it is gone and not yet missed; waiting",
-                                    kDeadlineS))
+    ASSERT_TRUE(
+        second.wait_for_err("takes this cluster not yet: a cluster named one is connected "
+                            "already, unless it is gone and not yet missed; waiting",
+                            kDeadlineS))
         << second.err();
     first.signal(SIGSTOP);
     EXPECT_EQ(server.wait(kDeadlineS).code, 0) << server.err();
     EXPECT_EQ(second.wait(kDeadlineS).code, 0) << second.err();
     first.signal(SIGKILL);
+}
+
+// ---- what labels stand for
+
+class Sites : public Federation {
+  protected:
+    void SetUp() override {
+        // Each has a class 0 of its own; of the last one the federation does not know the first.
+        const Finished made = run(
+            {kPython, std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/sites.py",
+             directory_ / "data", "a=ant,bee,cow", "b=bee,cow", "c=cow,ant", "d=aardvark,ant,bee"});
+        ASSERT_EQ(made.code, 0) << made.err;
+    }
+    Flags site(const std::string& name, const Flags& more = {}) {
+        Flags flags{"ecopipe-train",
+                    "--model",
+                    "lenet5",
+                    "--data",
+                    "folder:" + (directory_ / "data/" + name),
+                    "--federated",
+                    server_,
+                    "--cluster-name",
+                    name,
+                    "--out",
+                    directory_ / name,
+                    "--single",
+                    "--quiet"};
+        flags.insert(flags.end(), more.begin(), more.end());
+        return flags;
+    }
+    // The server shows this soon; it waits for more clusters meanwhile.
+    bool reports(const std::string& cluster, const Json& label_counts) {
+        for (int look = 0; look < 100; ++look) {
+            const Finished status =
+                run({"ecopipe-fl-server", "status", "--json", "--state", directory_ / "state"},
+                    kDeadlineS);
+            if (status.code != 0) continue;
+            for (const Json& site : Json::parse(status.out).at("sites"))
+                if (site.at("cluster") == cluster &&
+                    site.value("label_counts", Json()) == label_counts)
+                    return true;
+        }
+        return false;
+    }
+    static Json last_line(const std::string& log) {
+        const std::size_t end = log.find_last_not_of('\n');
+        return Json::parse(log.substr(log.rfind('\n', end) + 1));
+    }
+};
+
+TEST_F(Sites, OfDifferentClassesLearnOneMeaning) {
+    write(directory_ / "server.yaml",
+          "classes: [bee, cow, ant]\nclient: {epochs: 2, batch: 8, micro_batches: 1, lr: 0.05}\n");
+    Flags flags = server_flags("state", {"--config", directory_ / "server.yaml", "--input",
+                                         "3x16x16", "--min-clusters", "3"});
+    *std::find(flags.begin(), flags.end(), "2") = "8";
+    Process server(flags);
+    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    const Finished stranger = run(site("d"), kDeadlineS);
+    EXPECT_EQ(stranger.code, 2);
+    EXPECT_NE(stranger.err.find("its class aardvark is not among the federation's: bee, cow, ant"),
+              std::string::npos)
+        << stranger.err;
+    // One that tells nothing sees it for itself.
+    const Finished silent = run(site("d", {"--report-labels", "none"}), kDeadlineS);
+    EXPECT_EQ(silent.code, 2);
+    EXPECT_NE(silent.err.find("--data: its class aardvark is not among the federation's"),
+              std::string::npos)
+        << silent.err;
+    Process a(site("a"));
+    Process b(site("b"));
+    ASSERT_TRUE(server.wait_for_err("cluster b joined", kDeadlineS)) << server.err();
+    EXPECT_TRUE(reports("b", Json::array({16, 16, 0})));
+    Process c(site("c", {"--report-labels", "rounded"}));
+    EXPECT_EQ(server.wait(kDeadlineS).code, 0) << server.err();
+    for (Process* one : {&a, &b, &c}) EXPECT_EQ(one->wait(kDeadlineS).code, 0) << one->err();
+    // With class 0 of each its own, the sites would unlearn one another's.
+    const Json line = last_line(read(directory_ / "state/rounds.jsonl"));
+    for (const char* name : {"a", "b", "c"})
+        EXPECT_GT(line["clients"][name]["accuracy"].get<double>(), 0.9) << line;
+    // The list is the federation's from now on.
+    write(directory_ / "server.yaml", "classes: [ant, bee, cow]\n");
+    const Finished other = run(flags, kDeadlineS);
+    EXPECT_EQ(other.code, 2);
+    EXPECT_NE(other.err.find("its classes are bee, cow, ant, found ant, bee, cow"),
+              std::string::npos)
+        << other.err;
+}
+
+TEST_F(Sites, WithoutAListTheFirstTellsItAndTheServersDataFollow) {
+    Flags flags =
+        server_flags("state", {"--input", "3x16x16", "--num-classes", "3", "--min-clusters", "2"});
+    Process server(flags);
+    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    Process a(site("a"));
+    ASSERT_TRUE(server.wait_for_err(
+        "the federation's classes are those of cluster a: ant, bee, cow", kDeadlineS))
+        << server.err();
+    Process b(site("b"));
+    EXPECT_EQ(server.wait(kDeadlineS).code, 0) << server.err();
+    EXPECT_EQ(a.wait(kDeadlineS).code, 0) << a.err();
+    EXPECT_EQ(b.wait(kDeadlineS).code, 0) << b.err();
+    // Evaluation data are mapped to the list too, or refused by name.
+    write(directory_ / "server.yaml", "classes: [cow, bee, ant]\n");
+    const auto serve = [&](const std::string& data) {
+        return server_flags("other", {"--config", directory_ / "server.yaml", "--eval-data",
+                                      "folder:" + (directory_ / "data/" + data)});
+    };
+    const Finished refused = run(serve("d"), kDeadlineS);
+    EXPECT_EQ(refused.code, 2);
+    EXPECT_NE(refused.err.find("--eval-data: its class aardvark is not among"), std::string::npos)
+        << refused.err;
+    Process mapped(serve("b"));
+    EXPECT_TRUE(mapped.wait_for_err("listening", kDeadlineS)) << mapped.err();
+    mapped.signal(SIGTERM);
+    EXPECT_EQ(mapped.wait(kDeadlineS).code, 143);
+}
+
+// ---- tests that a cluster does or does not do
+
+TEST_F(Federation, NoEvaluationHoldsAndTheServerSaysThatItGetsNone) {
+    Process server(server_flags("state", {"--min-clusters", "1"}));
+    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    Process one(client_flags("one", "0,1", {"--single", "--no-evaluation"}));
+    const Finished served = server.wait(kDeadlineS);
+    EXPECT_EQ(served.code, 0) << served.err;
+    EXPECT_EQ(one.wait(kDeadlineS).code, 0) << one.err();
+    const std::string said = "no cluster tests the models that it gets";
+    const std::size_t first = served.err.find(said);
+    EXPECT_NE(first, std::string::npos) << served.err;
+    EXPECT_EQ(served.err.find(said, first + 1), std::string::npos) << "once";
+    EXPECT_EQ(read(directory_ / "state/rounds.jsonl").find("client_accuracy"), std::string::npos);
+    EXPECT_FALSE(exists(directory_ / "state/best.safetensors"));
+    EXPECT_EQ(read(directory_ / "one/metrics.jsonl").find("base_accuracy"), std::string::npos);
+}
+
+// How a model is tested does not depend on how it is trained.
+TEST_F(Federation, NoBatchChangesWhatATestFinds) {
+    std::vector<std::string> tested;
+    for (const Flags& how : {Flags{"--batch", "1", "--micro-batches", "1"},
+                             Flags{"--batch", "64", "--micro-batches", "1"},
+                             Flags{"--batch", "30", "--micro-batches", "7"}}) {
+        const std::string name = "alone" + std::to_string(tested.size());
+        Flags flags{"ecopipe-train", "--model", "lenet5",         "--data", "fashion-mnist",
+                    "--steps",       "1",       "--lr",           "0",      "--single",
+                    "--quiet",       "--out",   directory_ / name};
+        flags.insert(flags.end(), how.begin(), how.end());
+        const Finished trained = run(flags, kDeadlineS);
+        EXPECT_EQ(trained.code, 0) << trained.err;
+        const Json results = Json::parse(read(directory_ / (name + "/run.json")))["results"];
+        tested.push_back(results["test_loss"].dump() + " " + results["test_accuracy"].dump());
+    }
+    EXPECT_EQ(tested[0], tested[1]);
+    EXPECT_EQ(tested[0], tested[2]);
 }
 
 TEST_F(Federation, NoServerIsAClearRefusal) {

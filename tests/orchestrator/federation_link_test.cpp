@@ -134,5 +134,86 @@ TEST(FederationLink, WhoIsRefusedForNowUntilItsPatienceEndsSaysWhy) {
         << welcome.error().message;
 }
 
+// A server with a list of classes, which changes when it is told to.
+class ListingServer {
+  public:
+    ListingServer() {
+        loop_.call([this] {
+            auto bound = MessageSocket::bind(
+                loop_, {"127.0.0.1", 0}, [this](const Incoming& message) { answer(message); },
+                [](std::string_view, const Error&) {}, "federation");
+            ASSERT_TRUE(bound) << bound.error().message;
+            socket_ = std::move(*bound);
+        });
+    }
+    ListingServer(const ListingServer&) = delete;
+    ListingServer& operator=(const ListingServer&) = delete;
+    ~ListingServer() {
+        loop_.call([this] { socket_.reset(); });
+    }
+    [[nodiscard]] Endpoint address() { return {"127.0.0.1", socket_->port()}; }
+    void change() {
+        loop_.call([this] { list_ = {"cow"}; });
+    }
+
+  private:
+    void answer(const Incoming& message) {
+        const auto hello = decode<ClusterHello>(message.body);
+        if (!hello) return;
+        const std::string to(message.from);
+        if (hello->classes_sha256 == classes_hash(list_))
+            EXPECT_TRUE(socket_->send(to, {}, ClusterWelcome{10, 100, {}}));
+        else
+            EXPECT_TRUE(socket_->send(to, {}, ClassList{list_}));
+    }
+
+    NetLoop loop_;
+    std::vector<std::string> list_{"ant", "bee", "cow"};
+    std::unique_ptr<MessageSocket> socket_;
+};
+
+ClusterHello hello_with(const std::vector<std::string>& classes) {
+    ClusterHello hello;
+    hello.cluster = "home";
+    hello.class_count = static_cast<std::uint32_t>(classes.size());
+    hello.classes = classes;
+    hello.classes_sha256 = classes_hash(classes);
+    return hello;
+}
+
+TEST(FederationLink, AnotherListOfClassesIsMappedToTheServers) {
+    ListingServer server;
+    NetLoop loop;
+    FederationLink link(loop);
+    std::vector<std::string> mapped;
+    const auto welcome = link.join(server.address(), "", hello_with({"bee", "cow"}), kDeadlineS,
+                                   [&](const std::vector<std::string>& list) {
+                                       mapped = list;
+                                       return Result<ClusterHello>(hello_with(list));
+                                   });
+    ASSERT_TRUE(welcome) << welcome.error().message;
+    EXPECT_EQ(mapped, (std::vector<std::string>{"ant", "bee", "cow"}));
+    // A list that changes under a cluster that trains cannot be mapped any more.
+    link.set_patience(kDeadlineS);
+    server.change();
+    const auto task = link.next_task();
+    ASSERT_FALSE(task);
+    EXPECT_NE(task.error().message.find("another list of classes than when this cluster joined"),
+              std::string::npos)
+        << task.error().message;
+}
+
+TEST(FederationLink, ClassesThatCannotBeMappedEndTheCall) {
+    ListingServer server;
+    NetLoop loop;
+    FederationLink link(loop);
+    const auto welcome = link.join(server.address(), "", hello_with({"emu"}), kDeadlineS,
+                                   [](const std::vector<std::string>&) -> Result<ClusterHello> {
+                                       return fail(ExitCode::kUsage, "emu is not among them");
+                                   });
+    ASSERT_FALSE(welcome);
+    EXPECT_EQ(welcome.error().code, ExitCode::kUsage);
+}
+
 }  // namespace
 }  // namespace ecopipe

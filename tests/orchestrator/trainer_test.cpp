@@ -69,8 +69,18 @@ TEST(ClientSettings, ContradictionsNameBothValues) {
     EXPECT_EQ(adopt_client_setting("lr", "0.25", options).error().message,
               "--lr: the federation's server says 0.25, found 0.5");
     EXPECT_FALSE(adopt_client_setting("lr", "x", options));
+    EXPECT_TRUE(adopt_client_setting("evaluate", "1", options));
+    EXPECT_TRUE(options.trainer.evaluate_received);
     EXPECT_FALSE(adopt_client_setting("batch", "-3", options));
     EXPECT_FALSE(adopt_client_setting("sabotage", "1", options));
+}
+
+// The server asks, the cluster pays.
+TEST(ClientSettings, NoEvaluationHoldsAgainstTheServersWish) {
+    auto options =
+        **parse({"--single", "--model", "lenet5", "--data", "d", "--out", "o", "--no-evaluation"});
+    EXPECT_TRUE(adopt_client_setting("evaluate", "1", options));
+    EXPECT_FALSE(options.trainer.evaluate_received);
 }
 
 }  // namespace

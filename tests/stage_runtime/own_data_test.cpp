@@ -11,6 +11,7 @@
 #include "core/random.h"
 #include "stage_runtime/data/augmentation.h"
 #include "stage_runtime/data/dataset.h"
+#include "stage_runtime/data/derived_dataset.h"
 #include "stage_runtime/data/picture.h"
 #include "stage_runtime/model/safetensors.h"
 #include "stage_runtime/model/target_weight.h"
@@ -76,6 +77,46 @@ HostTensor integers(const std::vector<std::int64_t>& values, Shape shape) {
     HostTensor tensor = HostTensor::allocate(DType::kI64, std::move(shape));
     std::copy(values.begin(), values.end(), tensor.as<std::int64_t>().begin());
     return tensor;
+}
+
+TEST_F(OwnData, ClassesHaveNamesAndFollowAnotherList) {
+    put_pictures();
+    auto splits = open("folder", {{}, 5});
+    ASSERT_TRUE(splits) << splits.error().message;
+    EXPECT_EQ(splits->train->class_names(), (std::vector<std::string>{"cat", "dog"}));
+    auto same = with_classes(std::move(splits->train), {"cat", "dog"}, "--data");
+    ASSERT_TRUE(same);
+    EXPECT_EQ((*same)->label(1), 1);
+    auto mapped = with_classes(std::move(*same), {"dog", "emu", "cat"}, "--data");
+    ASSERT_TRUE(mapped) << mapped.error().message;
+    EXPECT_EQ((*mapped)->num_classes(), 3);
+    EXPECT_EQ((*mapped)->class_names(), (std::vector<std::string>{"dog", "emu", "cat"}));
+    EXPECT_EQ((*mapped)->size(), 5);
+    const std::vector<std::int64_t> two{0, 1};  // a cat and a dog
+    const auto batch = (*mapped)->batch(two);
+    ASSERT_TRUE(batch) << batch.error().message;
+    for (std::int64_t i = 0; i < 2; ++i) {
+        EXPECT_EQ((*mapped)->label(i), i == 0 ? 2 : 0);
+        EXPECT_EQ(batch->labels.as<std::int64_t>()[static_cast<std::size_t>(i)],
+                  (*mapped)->label(i));
+    }
+    const auto stranger = with_classes(std::move(splits->test), {"cat", "emu"}, "--data");
+    ASSERT_FALSE(stranger);
+    EXPECT_EQ(stranger.error().message,
+              "--data: its class dog is not among the federation's: cat, emu");
+}
+
+// Labels without names are the list's by their number, as far as it goes.
+TEST_F(OwnData, DataWithoutNamesKeepTheirLabels) {
+    auto splits = open_data("synthetic:1x8x8:3:9", {});
+    ASSERT_TRUE(splits) << splits.error().message;
+    EXPECT_TRUE(splits->train->class_names().empty());
+    auto kept = with_classes(std::move(splits->train), {"a", "b", "c", "d"}, "--data");
+    ASSERT_TRUE(kept) << kept.error().message;
+    EXPECT_EQ((*kept)->num_classes(), 3);
+    const auto more = with_classes(std::move(splits->test), {"a", "b"}, "--data");
+    ASSERT_FALSE(more);
+    EXPECT_EQ(more.error().message, "--data: expected at most the 2 classes of the list, found 3");
 }
 
 TEST_F(OwnData, AFolderGivesItsClassesInTurn) {

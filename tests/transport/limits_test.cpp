@@ -87,6 +87,32 @@ std::vector<Limit> limits() {
              chunk.outputs = static_cast<std::uint16_t>(n);
              return passes(chunk);
          }},
+        {"kClassNameBytesMax", kClassNameBytesMax,
+         [=](std::size_t n) { return passes(ClassList{{text(n)}}); }},
+        {"kClassesMax", kClassesMax,
+         [](std::size_t n) {
+             // Short names, or the list would be too long before.
+             ClassList list;
+             for (std::size_t i = 0; i < n; ++i) {
+                 std::string name;
+                 for (std::size_t rest = i + 1; rest > 0; rest /= 94)
+                     name += static_cast<char>('!' + rest % 94);
+                 list.classes.push_back(name);
+             }
+             return passes(list);
+         }},
+        {"kClassListBytesMax", kClassListBytesMax,
+         [=](std::size_t n) {
+             ClassList list;
+             for (std::size_t i = 0; n > 0; ++i) {
+                 const std::size_t part = std::min<std::size_t>(n, 200);
+                 std::string name = std::to_string(i);
+                 name.resize(part, 'a');
+                 list.classes.push_back(name);
+                 n -= part;
+             }
+             return passes(list);
+         }},
         {"kStateNameBytesMax", kStateNameBytesMax,
          [=](std::size_t n) {
              TensorChunk chunk;
