@@ -49,6 +49,20 @@ TEST(Transfers, AStalledUploadLosesItsCredit) {
     EXPECT_FALSE(pool.take_stalled(now, std::chrono::seconds(20)));
 }
 
+TEST(Transfers, TheCreditIsTheMostThatIsUnderWay) {
+    Transfers pool(2 * kMiB);
+    const Instant now{};
+    EXPECT_EQ(pool.bytes_max(), 2 * kMiB);
+    for (const char* cluster : {"a", "b"}) pool.ask(now, {cluster, 0, 0, kMiB}, 0);
+    pool.ask(now, {"c", 0, 0, 1}, 0);
+    EXPECT_TRUE(pool.next_part());
+    EXPECT_TRUE(pool.next_part());
+    EXPECT_EQ(pool.used(), 2 * kMiB);
+    EXPECT_FALSE(pool.next_part()) << "one byte more";
+    pool.forget("a");
+    EXPECT_EQ(pool.next_part()->cluster, "c");
+}
+
 TEST(Transfers, DownloadsWaitForRoomAndGiveBackWhatArrived) {
     Transfers pool(2 * kMiB);
     const Instant now{};

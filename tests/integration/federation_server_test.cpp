@@ -1,17 +1,24 @@
 // The running server against clusters that lie, a disk that fills up, and a crowd.
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <functional>
 #include <future>
 #include <limits>
 #include <set>
 #include <thread>
 
+#include "core/command_line.h"
 #include "core/files.h"
+#include "core/random.h"
 #include "core/strict_json.h"
 #include "tests/integration/training_fixture.h"
 #include "tests/support/scripted_cluster.h"
@@ -123,6 +130,184 @@ TEST_F(FederationServer, ARestartMayChangeWhatNoByteDependsOn) {
              {{"--config", directory_ / "robust.yaml"}, "robust"},
              {{"--config", directory_ / "fraction.yaml"}, "strategy"}})
         EXPECT_NE(restart(more).find("its " + name + " is "), std::string::npos) << name;
+}
+
+// ---- the operator's commands
+
+class OperatorCommands : public FederationServer {
+  protected:
+    std::string state_ = directory_ / "state";
+
+    [[nodiscard]] Finished command(const std::string& word, const Flags& more = {}) const {
+        Flags line{"ecopipe-fl-server", word, "--state", state_};
+        line.insert(line.end(), more.begin(), more.end());
+        return run(line, kDeadlineS);
+    }
+    void expect_done(const std::string& word, const Flags& more = {}) const {
+        const Finished finished = command(word, more);
+        EXPECT_EQ(finished.code, 0) << word << ": " << finished.err;
+    }
+    [[nodiscard]] Json status() const {
+        const Finished finished = command("status", {"--json"});
+        EXPECT_EQ(finished.code, 0) << finished.err;
+        return Json::parse(finished.out);
+    }
+    // The first status of which `holds` is true; an empty one at the deadline.
+    [[nodiscard]] Json await(const std::function<bool(const Json&)>& holds) const {
+        const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+        while (std::chrono::steady_clock::now() < until)
+            if (Json found = status(); holds(found)) return found;
+        ADD_FAILURE() << "not reached: " << status();
+        return {};
+    }
+};
+
+TEST_F(OperatorCommands, PauseHoldsTasksBackResumeGivesThemAndFinishEndsTheRound) {
+    Process server(flags(state_, "2", {"--rounds", "0"}));
+    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    std::thread a = honest("a");
+    std::thread b = honest("b");
+    await([](const Json& view) { return view["version"] >= 1; });
+    expect_done("pause");
+    const Json paused = await([](const Json& view) { return view["phase"] == "paused"; });
+    // The round at hand may end, whose tasks were given before; none comes after it.
+    const Finished text = command("status");
+    EXPECT_NE(text.out.find("paused"), std::string::npos) << text.out;
+    const std::uint64_t most = paused.value("version", std::uint64_t{0}) + 1;
+    for (int look = 0; look < 20; ++look) EXPECT_LE(status()["version"], most);
+    expect_done("resume");
+    await([&](const Json& view) { return view["version"] > most; });
+    expect_done("finish");
+    const Finished ended = server.wait(kDeadlineS);
+    EXPECT_EQ(ended.code, 0) << ended.err;
+    for (const char* said : {"operator: pause", "operator: resume", "operator: finish"})
+        EXPECT_NE(ended.err.find(said), std::string::npos) << ended.err;
+    a.join();
+    b.join();
+    // Without a server only the journal answers.
+    EXPECT_EQ(status()["phase"], "not running");
+    for (const char* word : {"pause", "resume", "finish"}) EXPECT_EQ(command(word).code, 4) << word;
+}
+
+TEST_F(OperatorCommands, AdmitTakesAClusterOutOfQuarantine) {
+    write(directory_ / "server.yaml", "limits: {quarantine_after: 1}\n");
+    Process server(flags(
+        state_, "1",
+        {"--rounds", "1", "--config", directory_ / "server.yaml", "--round-timeout-s", "600"}));
+    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    bool lied = false;
+    std::thread one = cluster("one", [&](FederationLink& link, const Task& task) -> Result<void> {
+        const std::string bytes = formula(task, "one");
+        OutgoingSlice slice = whole_update(task, bytes);
+        if (!std::exchange(lied, true)) slice.announcement.samples = 0;
+        ECOPIPE_ASSIGN_OR_RETURN(const Verdict verdict, push(link, slice, bytes));
+        static_cast<void>(verdict);
+        return {};
+    });
+    ASSERT_TRUE(server.wait_for_err("the cluster is in quarantine now", kDeadlineS))
+        << server.err();
+    const auto in_quarantine = [](const Json& view) {
+        return !view["sites"].empty() && view["sites"][0]["quarantined"] == true;
+    };
+    await(in_quarantine);
+    const Finished stranger = command("admit", {"--cluster", "two"});
+    EXPECT_EQ(stranger.code, 2);
+    EXPECT_NE(stranger.err.find("cluster two is not in quarantine"), std::string::npos)
+        << stranger.err;
+    expect_done("admit", {"--cluster", "one"});
+    const Finished ended = server.wait(kDeadlineS);
+    EXPECT_EQ(ended.code, 0) << ended.err;
+    EXPECT_NE(ended.err.find("cluster one is admitted again"), std::string::npos) << ended.err;
+    one.join();
+    EXPECT_EQ(lines_of(read(state_ + "/rounds.jsonl")).size(), 1U);
+}
+
+TEST_F(OperatorCommands, BackupAndReplayOfARunningServersState) {
+    Process server(flags(state_, "2", {"--rounds", "0", "--keep-updates"}));
+    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    std::thread a = honest("a");
+    std::thread b = honest("b");
+    await([](const Json& view) { return view["version"] >= 2; });
+    expect_done("backup", {"--to", directory_ / "copy"});
+    const Finished again = command("backup", {"--to", directory_ / "copy"});
+    EXPECT_NE(again.code, 0);
+    EXPECT_NE(again.err.find("is not empty"), std::string::npos) << again.err;
+    expect_done("finish");
+    EXPECT_EQ(server.wait(kDeadlineS).code, 0) << server.err();
+    a.join();
+    b.join();
+    for (const std::string& of : {state_, directory_ / "copy"}) {
+        state_ = of;
+        const Finished replayed = command("replay");
+        EXPECT_EQ(replayed.code, 0) << replayed.err;
+        EXPECT_NE(replayed.out.find(": 0 differ"), std::string::npos) << replayed.out;
+        EXPECT_EQ(replayed.out.find("0 versions"), std::string::npos) << replayed.out;
+    }
+    EXPECT_GE(status()["version"], 2);
+}
+
+// ---- limits on connections
+
+TEST_F(FederationServer, ClustersMaxAreConnectedAndOneMoreWaits) {
+    write(directory_ / "server.yaml", "limits: {clusters_max: 2}\n");
+    Process server(flags(directory_ / "state", "3",
+                         {"--rounds", "1", "--config", directory_ / "server.yaml"}));
+    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    const auto joins = [&](const std::string& name, FederationLink& link, double timeout_s) {
+        ClusterHello hello;
+        hello.cluster = name;
+        hello.program_version = kVersion;
+        hello.model = "lenet5";
+        hello.instance = keyed_seed(1, name);
+        hello.samples = kScriptedSamples;
+        const auto welcome = link.join(server_, "", hello, timeout_s);
+        return welcome ? std::string() : welcome.error().message;
+    };
+    NetLoop loop;
+    FederationLink a(loop);
+    FederationLink b(loop);
+    FederationLink c(loop);
+    EXPECT_EQ(joins("a", a, kDeadlineS), "");
+    EXPECT_EQ(joins("b", b, kDeadlineS), "");
+    EXPECT_NE(joins("c", c, 1).find("2 clusters are connected already"), std::string::npos);
+}
+
+class Connections : public FederationServer {
+  protected:
+    [[nodiscard]] int dial() const {
+        const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        sockaddr_in address{};
+        address.sin_family = AF_INET;
+        address.sin_port = htons(server_.port);
+        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        EXPECT_EQ(::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+        return fd;
+    }
+    // Dials `most` times and once more; the line that this makes the server write.
+    void expect_one_too_many(const std::string& limits, int most, const std::string& line) {
+        write(directory_ / "server.yaml", "limits: {" + limits + "}\n");
+        Process server(flags(directory_ / "state", "9", {"--config", directory_ / "server.yaml"}));
+        ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+        std::vector<int> open;
+        for (int i = 0; i < most; ++i) open.push_back(dial());
+        // A cluster is heard, so what came before it has been looked at.
+        open.push_back(dial());
+        EXPECT_TRUE(server.wait_for_err(line, kDeadlineS)) << server.err();
+        const std::string said = server.err();
+        EXPECT_EQ(said.find("dropped", said.find("dropped") + 1), std::string::npos)
+            << "only the last is one too many: " << said;
+        for (const int fd : open) ::close(fd);
+    }
+};
+
+TEST_F(Connections, OfOneAddress) {
+    expect_one_too_many(
+        "connections_per_address: 3, silent_connections: 100, "
+        "connections_per_s: 100000",
+        3, "more than 3 connections");
+}
+TEST_F(Connections, ThatSayNothing) {
+    expect_one_too_many("silent_connections: 3", 3, "more than 3 connections that say nothing");
 }
 
 // ---- clusters that lie
