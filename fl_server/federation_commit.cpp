@@ -156,6 +156,7 @@ Result<void> Federation::after_commit() {
             best_version_ = version;
             ECOPIPE_RETURN_IF_ERROR(models_.publish_best());
         }
+        line["best"] = best_version_;
     } else if (line.contains("client_accuracy")) {
         accuracy = line["client_accuracy"];
         result = fmt::format(", accuracy of the model before {:.2f} %", 100 * accuracy);

@@ -45,7 +45,7 @@ ConnectionLimits connection_limits(const ServerLimits& limits) {
 
 struct Member {
     std::string routing_id;
-    ClusterHello hello;
+    std::uint64_t instance = 0;
     Instant last_heard{};
 };
 
@@ -353,7 +353,7 @@ Result<void> Server::on_hello(const Received& message, const ClusterHello& hello
         return refuse(ExitCode::kUsage, fmt::format("the federation's model is {}, not {}",
                                                     options_.model_id, printable(hello.model)));
     const auto known = members_.find(hello.cluster);
-    const bool another = known != members_.end() && known->second.hello.instance != hello.instance;
+    const bool another = known != members_.end() && known->second.instance != hello.instance;
     if (another && known->second.routing_id != message.from && !is_cut(known->second)) {
         const Instant now = monotonic_now();
         if (name_claims_.claim(hello.cluster, hello.instance, now, known->second.last_heard) ==
@@ -402,7 +402,7 @@ Result<void> Server::on_hello(const Received& message, const ClusterHello& hello
     Member& member = members_[hello.cluster];
     // What was under way on another connection is lost.
     if (member.routing_id != message.from) transfers_.forget(hello.cluster);
-    member = {message.from, hello, monotonic_now()};
+    member = {message.from, hello.instance, monotonic_now()};
     names_by_routing_id_[message.from] = hello.cluster;
     const auto silence_ms = static_cast<std::uint32_t>(options_.peer_timeout_s * 1000);
     send(message.from,

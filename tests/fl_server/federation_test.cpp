@@ -680,6 +680,8 @@ TEST_F(FederationRun, TheBestModelByTheServersOwnDataStays) {
     EXPECT_EQ(federation_->view().best_version, 2U);
     EXPECT_EQ(federation_->view().best_score, 0.75);
     EXPECT_NE(rounds().find("\"accuracy\":0.75"), std::string::npos) << rounds();
+    const std::string last = rounds().substr(rounds().rfind("{\"round\""));
+    EXPECT_EQ(parse_json(last, "rounds.jsonl")->at("best"), 2) << last;
 }
 
 // Clusters test the version that they receive: a round's line tells of the version before it.
