@@ -237,7 +237,8 @@ class Sites : public Federation {
                 run({"ecopipe-fl-server", "status", "--json", "--state", directory_ / "state"},
                     kDeadlineS);
             if (status.code != 0) continue;
-            for (const Json& site : Json::parse(status.out).at("sites"))
+            const Json view = Json::parse(status.out);
+            for (const Json& site : view.at("sites"))
                 if (site.at("cluster") == cluster &&
                     site.value("label_counts", Json()) == label_counts)
                     return true;
