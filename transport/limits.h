@@ -21,7 +21,7 @@ inline constexpr std::size_t kElementsMax = 1U << 20;  // of one list
 // ---- names and numbers in messages
 inline constexpr std::size_t kNameBytesMax = 128;
 inline constexpr std::size_t kPatternsMax = 256;  // of --freeze
-inline constexpr std::size_t kClassesMax = 1000000;
+inline constexpr std::size_t kClassWeightsMax = 1000000;
 inline constexpr std::size_t kReasonBytesMax = 8192;
 inline constexpr std::size_t kStepMicroBatchesMax = 1U << 20;
 inline constexpr std::uint32_t kWireLayersMax = 1U << 16;

@@ -75,7 +75,7 @@ std::string Configure::validate() const {
     if (!std::isfinite(optimizer.momentum) || !std::isfinite(optimizer.weight_decay) ||
         !(optimizer.proximal_mu >= 0) || !std::isfinite(optimizer.proximal_mu))
         return "finite optimiser numbers";
-    if (loss.class_weights.size() > kClassesMax) return "at most 1000000 class weights";
+    if (loss.class_weights.size() > kClassWeightsMax) return "at most 1000000 class weights";
     for (const double weight : loss.class_weights)
         if (!(weight >= 0) || !std::isfinite(weight)) return "finite class weights, none below 0";
     if (!checked_bytes(DType::kF32, input_shape)) return "a valid input shape";
