@@ -101,8 +101,8 @@ TEST_F(FederationServer, PrintsTheConfigurationThatTheFlagsMakeOfIt) {
 // What no byte depends on may be another at a restart; what one does is refused by name.
 TEST_F(FederationServer, ARestartMayChangeWhatNoByteDependsOn) {
     const std::string state = directory_ / "state";
-    const auto restart = [&](const Flags& more) {
-        Flags line = flags(state, "2", more);
+    const auto restart = [&](const Flags& more, const std::string& min_clusters = "2") {
+        Flags line = flags(state, min_clusters, more);
         Process server(line);
         const bool listens = server.wait_for_err("listening", kDeadlineS);
         if (listens) server.signal(SIGTERM);
@@ -114,12 +114,13 @@ TEST_F(FederationServer, ARestartMayChangeWhatNoByteDependsOn) {
     write(directory_ / "limits.yaml",
           "client: {lr: 0.5}\nlimits: {weight_max: 3, samples_max: 5, staleness_max: 2}\n");
     for (const Flags& more :
-         {Flags{"--round-timeout-s", "7"}, Flags{"--min-clusters", "3"}, Flags{"--rounds", "77"},
-          Flags{"--peer-timeout-s", "3"}, Flags{"--keep-models", "9"}, Flags{"--keep-updates"},
+         {Flags{"--round-timeout-s", "7"}, Flags{"--rounds", "77"}, Flags{"--peer-timeout-s", "3"},
+          Flags{"--keep-models", "9"}, Flags{"--keep-updates"},
           Flags{"--metrics-bind", "127.0.0.1:0"}, Flags{"--web", "127.0.0.1:0"},
           Flags{"--eval-data", "synthetic:1x28x28:10:20"}, Flags{"--threads", "2"},
           Flags{"--config", directory_ / "limits.yaml"}})
         EXPECT_EQ(restart(more), "") << more.front();
+    EXPECT_EQ(restart({}, "3"), "");
     write(directory_ / "clip.yaml", "limits: {norm_clip: 3}\n");
     write(directory_ / "robust.yaml", "robust: {rule: median}\n");
     write(directory_ / "fraction.yaml", "strategy: {name: fedavg, clients_per_round: 2}\n");
