@@ -154,7 +154,7 @@ class OperatorCommands : public FederationServer {
         return Json::parse(finished.out);
     }
     // The first status of which `holds` is true; an empty one at the deadline.
-    [[nodiscard]] Json await(const std::function<bool(const Json&)>& holds) const {
+    Json await(const std::function<bool(const Json&)>& holds) const {
         const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
         while (std::chrono::steady_clock::now() < until)
             if (Json found = status(); holds(found)) return found;
