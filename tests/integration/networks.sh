@@ -44,6 +44,12 @@ devices:
   - {name: b, memory_mib: 1024, speed: 2}
 default_link: {mbps: 1000, latency_ms: 0.1}
 YAML
+cat >"$work/plan.json" <<'JSON'
+{"schema": "ecopipe.plan/1", "model": "lenet5", "batch": 32, "micro_batches": 4, "schedule": "1f1b", "stages": [
+ {"device": "hub", "first_layer": 0, "last_layer": 3, "in_flight": 3, "recompute": false},
+ {"device": "a", "first_layer": 4, "last_layer": 7, "in_flight": 2, "recompute": false},
+ {"device": "b", "first_layer": 8, "last_layer": 11, "in_flight": 1, "recompute": false}]}
+JSON
 training=(--model lenet5 --data synthetic:1x28x28:10:640 --batch 32 --micro-batches 4 --steps 40 --no-evaluation --quiet)
 "$bin/ecopipe-train" --single "${training[@]}" --out "$work/single"
 
@@ -51,7 +57,7 @@ training=(--model lenet5 --data synthetic:1x28x28:10:640 --batch 32 --micro-batc
 train() {
     local stages=()
     processes=()
-    ip netns exec "${tag}hub" "$bin/ecopipe-train" --cluster "$work/cluster.yaml" --insecure "${training[@]}" --out "$work/$1" 2>"$work/$1.said" &
+    ip netns exec "${tag}hub" "$bin/ecopipe-train" --cluster "$work/cluster.yaml" --plan "$work/plan.json" --insecure "${training[@]}" --out "$work/$1" 2>"$work/$1.said" &
     local portal=$!
     processes+=("$portal")
     for name in "${names[@]}"; do
