@@ -41,21 +41,6 @@ Result<std::vector<double>> balanced_weights(const Dataset& train, int classes,
     return weights;
 }
 
-Result<void> settle_class_weights(TrainOptions& options, const RunInputs& inputs) {
-    LossSpec& loss = options.trainer.loss;
-    const auto classes = static_cast<std::size_t>(inputs.spec.num_classes);
-    if (options.balanced_classes) {
-        ECOPIPE_ASSIGN_OR_RETURN(
-            loss.class_weights,
-            balanced_weights(*inputs.data.train, inputs.spec.num_classes, loss.ignore_index));
-    }
-    if (!loss.class_weights.empty() && loss.class_weights.size() != classes)
-        return fail(ExitCode::kUsage,
-                    fmt::format("--class-weights: expected one for each of {} classes, found {}",
-                                classes, loss.class_weights.size()));
-    return {};
-}
-
 void tell_fixed_modes(const ModelInfo& info) {
     for (std::size_t i = 0; i < info.layers.size(); ++i)
         if (!info.layers[i].fixed_mode.empty())
@@ -80,6 +65,21 @@ std::string whole_data(const std::string& data) {
 
 }  // namespace
 
+Result<void> settle_class_weights(const RunInputs& inputs, TrainOptions& options) {
+    LossSpec& loss = options.trainer.loss;
+    const auto classes = static_cast<std::size_t>(inputs.spec.num_classes);
+    if (options.balanced_classes) {
+        ECOPIPE_ASSIGN_OR_RETURN(
+            loss.class_weights,
+            balanced_weights(*inputs.data.train, inputs.spec.num_classes, loss.ignore_index));
+    }
+    if (!loss.class_weights.empty() && loss.class_weights.size() != classes)
+        return fail(ExitCode::kUsage,
+                    fmt::format("--class-weights: expected one for each of {} classes, found {}",
+                                classes, loss.class_weights.size()));
+    return {};
+}
+
 Result<RunInputs> load_inputs(TrainOptions& options) {
     RunInputs inputs;
     ECOPIPE_ASSIGN_OR_RETURN(inputs.spec, find_model(options.model));
@@ -95,7 +95,8 @@ Result<RunInputs> load_inputs(TrainOptions& options) {
                     fmt::format("--num-classes: the data has {} classes, found {}", outputs,
                                 inputs.spec.num_classes));
     inputs.spec.input_shape = inputs.data.train->sample_shape();
-    ECOPIPE_RETURN_IF_ERROR(settle_class_weights(options, inputs));
+    if (!options.federated)  // whose classes may be others
+        ECOPIPE_RETURN_IF_ERROR(settle_class_weights(inputs, options));
     ECOPIPE_ASSIGN_OR_RETURN(inputs.info, inspect_model(inputs.spec));
     tell_fixed_modes(inputs.info);
     ECOPIPE_ASSIGN_OR_RETURN(inputs.weights, initial_weights(inputs.spec, options.trainer.seed));

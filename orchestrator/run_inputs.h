@@ -18,6 +18,10 @@ struct RunInputs {
 // Opens all of it and holds it against the flags. Errors: kUsage, kBadFile.
 [[nodiscard]] Result<RunInputs> load_inputs(TrainOptions& options);
 
+// --class-weights for the classes of the head: checked, or counted from the training samples.
+// load_inputs has done it but for a client of a federation, which maps its classes first.
+[[nodiscard]] Result<void> settle_class_weights(const RunInputs& inputs, TrainOptions& options);
+
 // Gives the samples the labels of a federation's list of classes, and the model an output for each.
 // Errors: kUsage for a class that the list lacks, or a --num-classes below its length.
 [[nodiscard]] Result<void> map_classes(const std::vector<std::string>& list,

@@ -590,7 +590,7 @@ Result<std::unique_ptr<FederatedClient>> join_federation(Run& run) {
                                            stages.emplace_back(stage.first_layer, stage.last_layer);
                                    return stages;
                                },
-                               options.trainer.loss == "cross_entropy",
+                               options.trainer.loss.name == "cross_entropy",
                                options.trainer.evaluate && run.inputs.data.test != nullptr,
                                [&run](const std::vector<std::string>& list) {
                                    return map_classes(list, run.options, run.inputs);
@@ -599,6 +599,7 @@ Result<std::unique_ptr<FederatedClient>> join_federation(Run& run) {
     ECOPIPE_ASSIGN_OR_RETURN(const auto configuration, client->join(run.inputs.data));
     for (const KeyValue& pair : configuration)
         ECOPIPE_RETURN_IF_ERROR(adopt_client_setting(pair.key, pair.value, options));
+    ECOPIPE_RETURN_IF_ERROR(settle_class_weights(run.inputs, options));
     return client;
 }
 

@@ -11,6 +11,7 @@
 #include "stage_runtime/data/dataset.h"
 #include "stage_runtime/engine/clip_scale.h"
 #include "stage_runtime/engine/single_process.h"
+#include "stage_runtime/model/target_weight.h"
 #include "stage_runtime/torch_compat.h"
 #include "transport/federation_messages.h"
 
