@@ -52,7 +52,9 @@ void tell_fixed_modes(const ModelInfo& info) {
 // Bytes depend on a file, not on how it is called: a run may be resumed from another directory.
 std::string whole_path(const std::string& path) {
     std::error_code error;
-    const auto whole = std::filesystem::weakly_canonical(path, error);
+    // Of a relative path that does not exist, weakly_canonical makes no whole one.
+    const auto from_root = std::filesystem::absolute(path, error);
+    const auto whole = std::filesystem::weakly_canonical(from_root, error);
     if (error) return path;
     return whole.has_filename() ? whole.string() : whole.parent_path().string();
 }

@@ -61,9 +61,7 @@ std::vector<std::string> addresses_of_interface(const std::string& name) {
     return addresses;
 }
 
-std::string bracketed(const std::string& host) {
-    return host.find(':') != std::string::npos ? "[" + host + "]" : host;
-}
+std::string bracketed(const std::string& host) { return as_ipv6(host) ? "[" + host + "]" : host; }
 
 }  // namespace
 

@@ -27,7 +27,8 @@ Result<std::unique_ptr<Loss>> make_loss(const LossSpec& spec) {
 }
 
 LossTotals totals_of(const LossValue& value) {
-    return {value.sum.detach().item<double>(), value.weight,
+    return {value.sum.detach().item<double>(),
+            value.weight.value_or(static_cast<double>(value.count)),
             static_cast<std::uint64_t>(value.count), static_cast<std::uint64_t>(value.correct),
             value.absolute_error};
 }

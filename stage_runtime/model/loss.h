@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "core/result.h"
@@ -16,10 +17,10 @@ namespace ecopipe {
 struct LossValue {
     at::Tensor sum;  // scalar, differentiable; the batch's loss is the total of sums over the total
                      // of weights
-    double weight = 0;          // of the labels that count: their number without class weights
-    std::int64_t count = 0;     // labels that count
-    std::int64_t correct = 0;   // classification: predictions equal to the label
-    double absolute_error = 0;  // regression: summed over labels
+    std::int64_t count = 0;        // labels that count
+    std::optional<double> weight;  // of those labels; absent: 1 each
+    std::int64_t correct = 0;      // classification: predictions equal to the label
+    double absolute_error = 0;     // regression: summed over labels
 };
 
 class Loss {

@@ -156,8 +156,12 @@ class OperatorCommands : public FederationServer {
     // The first status of which `holds` is true; an empty one at the deadline.
     Json await(const std::function<bool(const Json&)>& holds) const {
         const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-        while (std::chrono::steady_clock::now() < until)
-            if (Json found = status(); holds(found)) return found;
+        while (std::chrono::steady_clock::now() < until) {
+            // One that has just begun to listen has no view yet, and says so.
+            const Finished finished = command("status", {"--json"});
+            if (finished.code != 0) continue;
+            if (Json found = Json::parse(finished.out); holds(found)) return found;
+        }
         ADD_FAILURE() << "not reached: " << status();
         return {};
     }

@@ -20,7 +20,7 @@ int batch_of(const std::string& model, const std::string& data) {
 
 TEST(TestBatch, IsWhatFitsTheTensorsOfAnyLayer) {
     EXPECT_EQ(batch_of("lenet5", "synthetic:1x28x28:10:40"), kTestBatchMax);
-    const int wide = batch_of("mobilenet_v2", "synthetic:3x32x32:10:40");
+    const int wide = batch_of("mobilenet_v2", "synthetic:3x64x64:10:40");
     EXPECT_GE(wide, 1);
     EXPECT_LT(wide, kTestBatchMax);
     EXPECT_EQ(batch_of("lenet5", "synthetic:1x300x300:10:2"), 1);

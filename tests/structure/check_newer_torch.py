@@ -64,8 +64,8 @@ def fetch(release, at):
 
 def main():
     commands = json.loads(pathlib.Path(sys.argv[1]).read_text(encoding="utf-8"))
-    # By what torch's target gives to its users.
-    wanted = [c for c in commands if f"/usr/include/{API}" in c["command"] and "cmake_pch" not in c["file"]]
+    # By what torch's target gives to its users; without what the build has written.
+    wanted = [c for c in commands if f"/usr/include/{API}" in c["command"] and not c["file"].startswith(c["directory"])]
     if not wanted:
         skip("the LibTorch of this build is not Debian's")
     with tempfile.TemporaryDirectory() as directory:
@@ -73,17 +73,24 @@ def main():
         include = fetch(sys.argv[2], at)
         version = re.search(r'"([\d.]+)"', (include / API / "torch/version.h").read_text(encoding="utf-8")).group(1)
 
-        def compiles(command):
+        def flags_of(command):
             words = shlex.split(command["command"])
             while os.path.basename(words[0]) == "ccache":
                 words.pop(0)
-            keep = [words[0], "-isystem", str(include), "-isystem", str(include / API)]
-            keep += [w for w in words[1:] if re.match(r"-(I|D|W|std|f)", w) and w != "-Winvalid-pch"]
-            return command, subprocess.run(keep + ["-fsyntax-only", command["file"]], cwd=command["directory"], capture_output=True,
-                                           text=True, check=False)
+            return [words[0], "-isystem", str(include), "-isystem", str(include / API)] + \
+                [w for w in words[1:] if re.match(r"-(I|D|W|std|f)", w) and w != "-Winvalid-pch"]
+
+        # The headers are most of the work: they are read once.
+        header = at / "precompiled.h"
+        header.write_text("#include <torch/script.h>\n", encoding="utf-8")
+        subprocess.run(flags_of(wanted[0]) + ["-x", "c++-header", str(header), "-o", f"{header}.gch"], check=True)
+
+        def compiles(command):
+            return command, subprocess.run(flags_of(command) + ["-include", str(header), "-fsyntax-only", command["file"]],
+                                           cwd=command["directory"], capture_output=True, text=True, check=False)
 
         failed = 0
-        with concurrent.futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2)) as pool:
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             for command, done in pool.map(compiles, wanted):
                 if done.returncode != 0:
                     failed += 1

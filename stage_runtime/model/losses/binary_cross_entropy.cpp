@@ -15,7 +15,6 @@ class BinaryCrossEntropy : public Loss {
         value.sum =
             at::binary_cross_entropy_with_logits(logits, target, {}, {}, at::Reduction::Sum);
         value.count = labels.numel();
-        value.weight = static_cast<double>(value.count);
         value.correct = logits.detach().gt(0).eq(target.gt(0.5)).sum().item<std::int64_t>();
         return value;
     }

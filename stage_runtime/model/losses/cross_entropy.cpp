@@ -24,19 +24,17 @@ class CrossEntropy : public Loss {
         const at::Tensor rows = logits.reshape({-1, classes});
         const at::Tensor flat = labels.reshape({-1});
         LossValue value;
-        c10::optional<at::Tensor> weights;
-        if (class_weights_.defined()) {
-            TORCH_CHECK(class_weights_.numel() == classes, "expected a class weight for each of ",
-                        classes, " outputs, found ", class_weights_.numel());
-            weights = class_weights_.to(rows.scalar_type());
-        }
-        value.sum = at::cross_entropy_loss(rows, flat, weights, at::Reduction::Sum, ignore_index_);
+        TORCH_CHECK(!class_weights_.defined() || class_weights_.numel() == classes,
+                    "expected a class weight for each of ", classes, " outputs, found ",
+                    class_weights_.defined() ? class_weights_.numel() : 0);
+        value.sum = class_weights_.defined()
+                        ? at::cross_entropy_loss(rows, flat, class_weights_.to(rows.scalar_type()),
+                                                 at::Reduction::Sum, ignore_index_)
+                        : at::cross_entropy_loss(rows, flat, {}, at::Reduction::Sum, ignore_index_);
         const at::Tensor counted = flat.ne(ignore_index_);
         value.count = counted.sum().item<std::int64_t>();
-        value.weight =
-            class_weights_.defined()
-                ? class_weights_.index({flat.masked_select(counted)}).sum().item<double>()
-                : static_cast<double>(value.count);
+        if (class_weights_.defined())
+            value.weight = class_weights_.index({flat.masked_select(counted)}).sum().item<double>();
         value.correct =
             rows.detach().argmax(1).eq(flat).logical_and(counted).sum().item<std::int64_t>();
         return value;

@@ -11,7 +11,6 @@ class MeanSquaredError : public Loss {
         LossValue value;
         value.sum = at::mse_loss(output, target, at::Reduction::Sum);
         value.count = labels.numel();
-        value.weight = static_cast<double>(value.count);
         value.absolute_error = (output.detach() - target).abs().sum(at::kDouble).item<double>();
         return value;
     }
