@@ -44,7 +44,7 @@ $bin/ecopipe-profile --model fashion_cnn --micro-batch 2,4,8,16 --seconds 0.3 --
 say "planning for three unequal devices"
 $bin/ecopipe-plan --cluster "$out/cluster.yaml" --profile "$out/profile.json" --batch 64 --micro-batches 8 --out "$out/plan.json"
 
-learning=(--model fashion_cnn --data fashion-mnist --data-limit "$samples" --epochs 1 --optimizer adam --lr 0.002
+learning=(--model fashion_cnn --data fashion-mnist --data-limit "$samples" --epochs 2 --optimizer adam --lr 0.002
     --lr-schedule cosine)
 say "training a pipeline over the emulated devices (the page that is named below shows it while it trains)"
 $bin/ecopipe-train --local --cluster "$out/cluster.yaml" --plan "$out/plan.json" "${learning[@]}" --web 127.0.0.1:0 \
