@@ -16,6 +16,17 @@
 namespace ecopipe {
 namespace {
 
+#if defined(__SANITIZE_THREAD__)
+constexpr bool kThreadSanitizer = true;
+#elif defined(__has_feature)
+constexpr bool kThreadSanitizer = __has_feature(thread_sanitizer);
+#else
+constexpr bool kThreadSanitizer = false;
+#endif
+// ThreadSanitizer cannot work in an address space that has an end.
+#define ECOPIPE_NEEDS_LIMITED_ADDRESSES() \
+    if (kThreadSanitizer) GTEST_SKIP() << "not under ThreadSanitizer"
+
 class LastWords : public testing::Test {
   protected:
     void SetUp() override { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
@@ -58,6 +69,7 @@ TEST_F(LastWords, AnExceptionThatLeavesANoexceptFunction) {
 }
 
 TEST_F(LastWords, ALibraryThatAbortsForWantOfMemoryHasSpoken) {
+    ECOPIPE_NEEDS_LIMITED_ADDRESSES();
     EXPECT_EXIT(
         {
             install_last_words("prog");
@@ -68,6 +80,7 @@ TEST_F(LastWords, ALibraryThatAbortsForWantOfMemoryHasSpoken) {
 }
 
 TEST_F(LastWords, ALibraryThatUsesWhatItDidNotGet) {
+    ECOPIPE_NEEDS_LIMITED_ADDRESSES();
     EXPECT_EXIT(
         {
             limit_address_space();
@@ -88,6 +101,7 @@ TEST_F(LastWords, ABugStillAborts) {
 }
 
 TEST_F(LastWords, AProgramSaysOneLineAndEndsWithItsCode) {
+    ECOPIPE_NEEDS_LIMITED_ADDRESSES();
     EXPECT_EXIT(
         std::exit(run_program("prog", []() -> Result<ExitCode> { throw std::bad_alloc(); })),
         testing::ExitedWithCode(1), "^prog: out of memory\n$");
