@@ -196,7 +196,7 @@ Result<ExitCode> FederatedClient::serve(TrainingEngine& engine, const DataSplits
         ++rounds;
     }
     if (!last_model_.empty()) {
-        ECOPIPE_RETURN_IF_ERROR(record.save_model(options_.model, last_model_));
+        ECOPIPE_RETURN_IF_ERROR(options_.save_model(last_model_));
         ECOPIPE_RETURN_IF_ERROR(record.save_timeline());
     }
     record.run["results"] = {{"rounds", rounds}};

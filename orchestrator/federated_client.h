@@ -27,6 +27,8 @@ struct FederatedOptions {
     bool tests = false;   // whether it tests the models that it gets, if asked
     // Gives the data the labels of the federation's list of classes.
     std::function<Result<void>(const std::vector<std::string>& list)> map_classes;
+    // Keeps what the cluster itself trained last, when the federation has ended.
+    std::function<Result<void>(const TensorMap& weights)> save_model;
 };
 
 // What a cluster tells of its labels: `rounded` to powers of two, which hides how many exactly.

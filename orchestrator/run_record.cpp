@@ -157,9 +157,7 @@ Result<void> RunRecord::save_best(const TensorMap& weights) const {
     return write_safetensors(path("best.safetensors"), weights);
 }
 
-Result<void> RunRecord::save_model(const ModelSpec& spec, const TensorMap& weights) const {
-    if (spec.zoo.empty())
-        ECOPIPE_RETURN_IF_ERROR(save_torchscript(spec, weights, path("model.pt")));
+Result<void> RunRecord::save_model(const TensorMap& weights) const {
     return write_safetensors(path("model.safetensors"), weights);
 }
 

@@ -13,7 +13,6 @@
 #include "orchestrator/checkpoint.h"
 #include "orchestrator/run_view.h"
 #include "orchestrator/training_engine.h"
-#include "stage_runtime/model/model_spec.h"
 
 namespace ecopipe {
 
@@ -62,8 +61,8 @@ class RunRecord {
     [[nodiscard]] Result<void> save_checkpoint(const Checkpoint& checkpoint) const;
     // best.safetensors: the weights with the lowest validation loss so far.
     [[nodiscard]] Result<void> save_best(const TensorMap& weights) const;
-    // model.safetensors, and model.pt when the model came as TorchScript.
-    [[nodiscard]] Result<void> save_model(const ModelSpec& spec, const TensorMap& weights) const;
+    // model.safetensors: the trained weights.
+    [[nodiscard]] Result<void> save_model(const TensorMap& weights) const;
 
   private:
     RunRecord(std::string directory, RunView* view)

@@ -508,6 +508,14 @@ std::string record_results(const Run& run, const TrainResult& result, OrderedJso
     return fmt::format(", test accuracy {:.2f} %", 100 * accuracy);
 }
 
+// A model that came as TorchScript goes so too, as model.pt.
+Result<void> save_model(const Run& run, const RunRecord& record, const TensorMap& weights) {
+    const ModelSpec& spec = run.inputs.spec;
+    if (spec.zoo.empty())
+        ECOPIPE_RETURN_IF_ERROR(save_torchscript(spec, weights, record.path("model.pt")));
+    return record.save_model(weights);
+}
+
 Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
     run.options.trainer.checkpoint_flags = training_flags(run.options, run.inputs.spec);
     Trainer trainer(*run.engine, run.inputs.data, run.options.trainer, record, progress);
@@ -552,7 +560,7 @@ Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
         if (run.session != nullptr)
             ECOPIPE_RETURN_IF_ERROR(
                 write_file_atomically(record.path("plan.json"), plan_text(run.session->plan())));
-        ECOPIPE_RETURN_IF_ERROR(record.save_model(run.inputs.spec, result.weights));
+        ECOPIPE_RETURN_IF_ERROR(save_model(run, record, result.weights));
         ECOPIPE_RETURN_IF_ERROR(record.save_timeline());
     }
     record.run["results"] = {{"steps", result.steps}, {"interrupted", result.interrupted}};
@@ -571,7 +579,7 @@ Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
 }
 
 // Before anything is planned: the server's configuration decides batch and optimiser.
-Result<std::unique_ptr<FederatedClient>> join_federation(Run& run) {
+Result<std::unique_ptr<FederatedClient>> join_federation(Run& run, const RunRecord& record) {
     TrainOptions& options = run.options;
     if (options.cluster_name.empty() && !options.cluster_file.empty()) {
         ECOPIPE_ASSIGN_OR_RETURN(const Cluster cluster, read_cluster(options.cluster_file));
@@ -579,22 +587,23 @@ Result<std::unique_ptr<FederatedClient>> join_federation(Run& run) {
     }
     if (options.cluster_name.empty())
         return fail(ExitCode::kUsage, "--cluster-name is missing (--federated needs one)");
-    FederatedOptions federated{*options.federated, options.server_name, options.cluster_name,
-                               run.inputs.spec, run.inputs.info, options.join_timeout_s,
-                               options.reconnect_timeout_s, options.report_labels,
-                               // Each stage's layers are a slice of the update.
-                               [&run] {
-                                   std::vector<std::pair<int, int>> stages;
-                                   if (run.session != nullptr)
-                                       for (const StagePlan& stage : run.session->plan().stages)
-                                           stages.emplace_back(stage.first_layer, stage.last_layer);
-                                   return stages;
-                               },
-                               options.trainer.loss.name == "cross_entropy",
-                               options.trainer.evaluate && run.inputs.data.test != nullptr,
-                               [&run](const std::vector<std::string>& list) {
-                                   return map_classes(list, run.options, run.inputs);
-                               }};
+    FederatedOptions federated{
+        *options.federated, options.server_name, options.cluster_name, run.inputs.spec,
+        run.inputs.info, options.join_timeout_s, options.reconnect_timeout_s, options.report_labels,
+        // Each stage's layers are a slice of the update.
+        [&run] {
+            std::vector<std::pair<int, int>> stages;
+            if (run.session != nullptr)
+                for (const StagePlan& stage : run.session->plan().stages)
+                    stages.emplace_back(stage.first_layer, stage.last_layer);
+            return stages;
+        },
+        options.trainer.loss.name == "cross_entropy",
+        options.trainer.evaluate && run.inputs.data.test != nullptr,
+        [&run](const std::vector<std::string>& list) {
+            return map_classes(list, run.options, run.inputs);
+        },
+        [&run, &record](const TensorMap& weights) { return save_model(run, record, weights); }};
     auto client = std::make_unique<FederatedClient>(run.loop, std::move(federated));
     ECOPIPE_ASSIGN_OR_RETURN(const auto configuration, client->join(run.inputs.data));
     for (const KeyValue& pair : configuration)
@@ -617,7 +626,7 @@ Result<ExitCode> run_all(Run& run, RunRecord& record) {
     Progress& progress = run.monitor.progress();
     std::unique_ptr<FederatedClient> client;
     if (run.options.federated) {
-        ECOPIPE_ASSIGN_OR_RETURN(client, join_federation(run));
+        ECOPIPE_ASSIGN_OR_RETURN(client, join_federation(run, record));
     }
     ECOPIPE_RETURN_IF_ERROR(keep_micro_batches(run, record));
     if (run.options.measure_links) return measure_links(run, record);
