@@ -12,10 +12,10 @@
 #include "core/inbox.h"
 #include "core/log.h"
 #include "core/wall_clock.h"
+#include "fl_server/cluster_claims.h"
 #include "fl_server/control_socket.h"
 #include "fl_server/federation_page.h"
 #include "fl_server/inbox_bound.h"
-#include "fl_server/name_claims.h"
 #include "fl_server/transfers.h"
 #include "transport/message_socket.h"
 #include "transport/messages.h"
@@ -71,7 +71,7 @@ class Server {
         : options_(std::move(options)),
           layout_(layout),
           transfers_(options_.federation.limits.credit_mib << 20U),
-          name_claims_(from_ms(options_.peer_timeout_s * 1000)),
+          cluster_claims_(from_ms(options_.peer_timeout_s * 1000)),
           inbox_bound_(transfers_.bytes_max()),
           page_(options_.title, unix_ms_now()) {}
 
@@ -116,7 +116,7 @@ class Server {
     std::unique_ptr<Federation> federation_;
     std::map<std::string, Member> members_;
     std::map<std::string, std::string> names_by_routing_id_;
-    NameClaims name_claims_;
+    ClusterClaims cluster_claims_;
     Instant started_ = monotonic_now();
     Instant next_ping_{};
     Instant next_view_{};
@@ -285,7 +285,7 @@ Result<void> Server::watch_members() {
         log_warn("cluster {} has said nothing for {} s", cluster, options_.peer_timeout_s);
         names_by_routing_id_.erase(members_.at(cluster).routing_id);
         members_.erase(cluster);
-        name_claims_.settle(cluster);
+        cluster_claims_.settle(cluster);
         transfers_.forget(cluster);
         ECOPIPE_RETURN_IF_ERROR(federation_->left(cluster));
     }
@@ -356,8 +356,8 @@ Result<void> Server::on_hello(const Received& message, const ClusterHello& hello
     const bool another = known != members_.end() && known->second.instance != hello.instance;
     if (another && known->second.routing_id != message.from && !is_cut(known->second)) {
         const Instant now = monotonic_now();
-        if (name_claims_.claim(hello.cluster, hello.instance, now, known->second.last_heard) ==
-            NameClaims::Answer::kRefuse)
+        if (cluster_claims_.claim(hello.cluster, hello.instance, now, known->second.last_heard) ==
+            ClusterClaims::Answer::kRefuse)
             return refuse(ExitCode::kUsage,
                           fmt::format("a cluster named {} is connected already and goes on "
                                       "answering: give another --cluster-name",
@@ -380,7 +380,7 @@ Result<void> Server::on_hello(const Received& message, const ClusterHello& hello
                  theirs.text());
         ECOPIPE_RETURN_IF_ERROR(federation_->adopt_classes(theirs));
     }
-    name_claims_.settle(hello.cluster);
+    cluster_claims_.settle(hello.cluster);
     if (known == members_.end() && members_.size() >= options_.federation.limits.clusters_max)
         return refuse(ExitCode::kUnreachable,
                       fmt::format("{} clusters are connected already", members_.size()));

@@ -291,7 +291,7 @@ void RunView::trace(std::uint64_t step, const std::vector<DeviceReport>& devices
             first = std::min(first, action.start_ns + report.clock_offset_ns);
     std::size_t count = 0;
     for (const DeviceReport& report : devices) {
-        auto& lane = traced.lanes.emplace_back(report.device, std::vector<ActionSpan>());
+        auto& lane = traced.lanes.emplace_back(report.device, std::vector<TracedAction>());
         for (const ActionTime& action : report.actions) {
             const auto at = [&](std::int64_t ns) {
                 return static_cast<double>(ns + report.clock_offset_ns - first) / 1e6;

@@ -43,7 +43,7 @@ struct StageView {
     double latency_ms = 0;
 };
 
-struct ActionSpan {
+struct TracedAction {
     char kind = 'F';
     std::uint32_t micro_batch = 0;
     std::uint16_t slice = 0;
@@ -54,7 +54,7 @@ struct ActionSpan {
 struct TracedStepView {
     std::uint64_t step = 0;
     double length_ms = 0;
-    std::vector<std::pair<std::string, std::vector<ActionSpan>>> lanes;  // by device
+    std::vector<std::pair<std::string, std::vector<TracedAction>>> lanes;  // by device
 };
 
 struct RunEvent {

@@ -87,7 +87,7 @@ OrderedJson timeline_of(const RunSnapshot& run) {
         OrderedJson lanes = OrderedJson::array();
         for (const auto& [device, spans] : traced.lanes) {
             OrderedJson list = OrderedJson::array();
-            for (const ActionSpan& span : spans)
+            for (const TracedAction& span : spans)
                 list.push_back({std::string(1, span.kind), span.micro_batch, span.slice,
                                 rounded(span.start_ms), rounded(span.end_ms)});
             lanes.push_back({{"device", device}, {"actions", std::move(list)}});

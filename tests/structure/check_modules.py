@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Which module may include which, and where torch, ZeroMQ and cereal may be known. Prints each violation; exit 1 if any.
+"""Which module may include which, where torch, ZeroMQ and cereal may be known, and that a class's name is one class's (two of a
+name in one program are one to the linker, which takes either's functions for both). Prints each violation; exit 1 if any.
 
 Usage: check_modules.py REPOSITORY"""
 
@@ -22,6 +23,8 @@ TORCH_HOME = ("stage_runtime/engine/", "stage_runtime/model/", "stage_runtime/pr
               "stage_runtime/torch_compat.cpp", "stage_runtime/torch_error.cpp", "stage_runtime/torch_version.h")
 WIRE = re.compile(r"^(zmq(\.hpp|\.h|_addon\.hpp)|cereal/)")
 BANNED = re.compile(r"^cereal/(types/memory|types/polymorphic|archives/)")
+NAMESPACE = re.compile(r"^namespace ?([\w:]*) \{|^\}  // namespace")
+CLASS = re.compile(r"^(?:struct|class|enum(?: class)?) (\w+)(?!\w|::)[^;]*$")
 INCLUDE = re.compile(r'^\s*#include\s+[<"]([^>"]+)[>"]')
 
 
@@ -50,6 +53,33 @@ def problems(root):
                     yield f"{name}:{number}: {target} has no place on a wire"
 
 
-found = list(problems(pathlib.Path(sys.argv[1])))
-print("\n".join(found) or "every include keeps to its module")
+def twice(root):
+    """Classes with external linkage that two files define."""
+    where = {}
+    for module in MAY_INCLUDE:
+        for path in sorted((root / module).rglob("*")):
+            if path.suffix not in (".h", ".cpp"):
+                continue
+            spaces = []
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                space = NAMESPACE.match(line)
+                if space and line.startswith("}"):
+                    spaces.pop()
+                elif space:
+                    spaces.append(space.group(1))
+                match = CLASS.match(line)
+                if not match or "" in spaces:
+                    continue
+                name = "::".join([*spaces, match.group(1)])
+                here = f"{path.relative_to(root).as_posix()}:{number}"
+                if name in where:
+                    yield f"{here}: {name} is another class at {where[name]}"
+                where[name] = here
+    if not where:
+        yield "expected classes, found none"
+
+
+checked = pathlib.Path(sys.argv[1])
+found = [*problems(checked), *twice(checked)]
+print("\n".join(found) or "every include keeps to its module, every class has its name alone")
 sys.exit(1 if found else 0)

@@ -10,10 +10,10 @@
 
 namespace ecopipe {
 
-class NameClaims {
+class ClusterClaims {
   public:
     // `silence_max`: a process that has said nothing for so long is gone.
-    explicit NameClaims(Duration silence_max) : silence_max_(silence_max) {}
+    explicit ClusterClaims(Duration silence_max) : silence_max_(silence_max) {}
 
     enum class Answer {
         kWait,    // the one before may be gone: whoever it was is given up after the silence
