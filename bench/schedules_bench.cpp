@@ -19,7 +19,7 @@
 namespace ecopipe {
 namespace {
 
-constexpr int kStagesMax = 64;
+constexpr int kDevicesMax = 64;
 constexpr int kMicroBatchesMax = 4096;
 
 struct Row {
@@ -204,7 +204,7 @@ void print_table(const std::vector<Row>& rows) {
 CommandLine options() {
     CommandLine line("ecopipe-bench schedules",
                      "simulates every schedule on the same pipeline or cluster");
-    line.integer("stages", "devices of the pipeline", {1, kStagesMax});
+    line.integer("stages", "devices of the pipeline", {1, kDevicesMax});
     line.integer("micro-batches", "micro-batches a step", {1, kMicroBatchesMax});
     line.integer("slices", "slices a device of interleaved", {1, 16}, 2);
     line.text("forward-ms", "a stage's forward, one number or one a stage (default 1)");

@@ -1,5 +1,5 @@
-# What nearly every file reads, read once. Tests have it, and the sanitizers' builds (ECOPIPE_PRECOMPILE). The libraries of
-# the plain build do without: there a file or a header that includes too little is found (tests/structure/check_headers.py).
+# What nearly every file reads, read once. clang-tidy does without (scripts/tidy.sh): there a file that includes too little is
+# found, and by tests/structure/check_headers.py a header.
 set(ECOPIPE_OFTEN_INCLUDED
     <algorithm> <array> <charconv> <chrono> <cmath> <filesystem> <fstream> <functional> <map> <memory> <numeric> <optional> <set>
     <span> <sstream> <string> <thread> <vector> <fmt/format.h> <fmt/ranges.h> <nlohmann/json.hpp> <tl/expected.hpp>)
@@ -14,11 +14,22 @@ function(ecopipe_precompiled NAME)
 endfunction()
 
 if(ECOPIPE_PRECOMPILE)
+    # GCC takes the optimization of what is precompiled along: each level has its own.
     ecopipe_precompiled(ecopipe_precompiled)
+    ecopipe_precompiled(ecopipe_precompiled_computes)
+    ecopipe_computes(ecopipe_precompiled_computes)
     foreach(directory core planner transport stage_runtime orchestrator fl_server)
         get_property(targets DIRECTORY ${CMAKE_SOURCE_DIR}/${directory} PROPERTY BUILDSYSTEM_TARGETS)
         foreach(target IN LISTS targets)
-            target_precompile_headers(${target} REUSE_FROM ecopipe_precompiled)
+            get_target_property(own ${target} PRECOMPILE_HEADERS)
+            get_target_property(computes ${target} ECOPIPE_COMPUTES)
+            if(own)
+                continue()
+            elseif(computes)
+                target_precompile_headers(${target} REUSE_FROM ecopipe_precompiled_computes)
+            else()
+                target_precompile_headers(${target} REUSE_FROM ecopipe_precompiled)
+            endif()
         endforeach()
     endforeach()
 endif()

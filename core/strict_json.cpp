@@ -9,7 +9,7 @@
 namespace ecopipe {
 namespace {
 
-struct Refusal {
+struct JsonRefusal {
     std::string problem;
 };
 
@@ -37,7 +37,7 @@ Result<Json> parse_json(std::string_view text, const std::string& source) {
     std::vector<std::set<std::string>> keys_at_depth;
     const auto callback = [&](int depth, Json::parse_event_t event, Json& parsed) {
         if (depth > kConfigDepthMax)
-            throw Refusal{fmt::format("nested deeper than {} levels", kConfigDepthMax)};
+            throw JsonRefusal{fmt::format("nested deeper than {} levels", kConfigDepthMax)};
         const auto level = static_cast<std::size_t>(depth);
         if (event == Json::parse_event_t::object_start) {
             if (keys_at_depth.size() <= level + 1) keys_at_depth.resize(level + 2);
@@ -45,13 +45,13 @@ Result<Json> parse_json(std::string_view text, const std::string& source) {
         } else if (event == Json::parse_event_t::key) {
             const auto& key = parsed.get_ref<const std::string&>();
             if (!keys_at_depth[level].insert(key).second)
-                throw Refusal{fmt::format("key '{}' is given twice", printable(key))};
+                throw JsonRefusal{fmt::format("key '{}' is given twice", printable(key))};
         }
         return true;
     };
     try {
         return Json::parse(text.begin(), text.end(), callback);
-    } catch (const Refusal& refusal) {
+    } catch (const JsonRefusal& refusal) {
         return fail(ExitCode::kBadFile, fmt::format("{}: {}", source, refusal.problem));
     } catch (const Json::parse_error& error) {
         return fail(ExitCode::kBadFile,

@@ -13,7 +13,7 @@
 namespace ecopipe {
 namespace {
 
-struct Refusal {
+struct YamlRefusal {
     int line;
     std::string problem;
 };
@@ -50,16 +50,17 @@ class Builder : public YAML::EventHandler {
         value(mark, nullptr);
     }
     void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
-        throw Refusal{mark.line, "aliases are not accepted"};
+        throw YamlRefusal{mark.line, "aliases are not accepted"};
     }
     void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                   const std::string& text) override {
         no_anchor(mark, anchor);
         if (tag != "?" && tag != "!" && !tag.empty())
-            throw Refusal{mark.line, "tags are not accepted"};
+            throw YamlRefusal{mark.line, "tags are not accepted"};
         if (expects_key()) {
             if (!open_.back().object->is_object() || open_.back().object->contains(text))
-                throw Refusal{mark.line, fmt::format("key '{}' is given twice", printable(text))};
+                throw YamlRefusal{mark.line,
+                                  fmt::format("key '{}' is given twice", printable(text))};
             open_.back().key = text;
             open_.back().has_key = true;
             return;
@@ -87,13 +88,13 @@ class Builder : public YAML::EventHandler {
     };
 
     static void no_anchor(const YAML::Mark& mark, YAML::anchor_t anchor) {
-        if (anchor != YAML::NullAnchor) throw Refusal{mark.line, "anchors are not accepted"};
+        if (anchor != YAML::NullAnchor) throw YamlRefusal{mark.line, "anchors are not accepted"};
     }
     [[nodiscard]] bool expects_key() const {
         return !open_.empty() && open_.back().object->is_object() && !open_.back().has_key;
     }
     Json* value(const YAML::Mark& mark, Json json) {
-        if (expects_key()) throw Refusal{mark.line, "expected a text as key"};
+        if (expects_key()) throw YamlRefusal{mark.line, "expected a text as key"};
         if (open_.empty()) {
             root_ = std::move(json);
             return &root_;
@@ -108,7 +109,8 @@ class Builder : public YAML::EventHandler {
     }
     void start(const YAML::Mark& mark, Json json) {
         if (open_.size() >= static_cast<std::size_t>(kConfigDepthMax))
-            throw Refusal{mark.line, fmt::format("nested deeper than {} levels", kConfigDepthMax)};
+            throw YamlRefusal{mark.line,
+                              fmt::format("nested deeper than {} levels", kConfigDepthMax)};
         Json* placed = value(mark, std::move(json));
         open_.push_back({placed, {}, false});
     }
@@ -166,7 +168,7 @@ Result<Json> parse_yaml(std::string_view text, const std::string& source) {
             return fail(ExitCode::kBadFile,
                         fmt::format("{}: expected one document, found more", source));
         return builder.take();
-    } catch (const Refusal& refusal) {
+    } catch (const YamlRefusal& refusal) {
         return fail(ExitCode::kBadFile,
                     fmt::format("{}: line {}: {}", source, refusal.line + 1, refusal.problem));
     } catch (const YAML::Exception& error) {

@@ -31,7 +31,7 @@ using Tcp = asio::ip::tcp;
 constexpr std::size_t kLineMax = 64U << 10;
 constexpr auto kPatience = std::chrono::seconds(10);  // for a request, and for its answer to go
 constexpr auto kAcceptAgain = std::chrono::milliseconds(100);
-constexpr int kConnectionsMax = 64;  // of both listeners
+constexpr int kCommandConnectionsMax = 64;  // of both listeners
 
 }  // namespace
 
@@ -84,7 +84,7 @@ struct ControlSocket::Impl {
                     });
                 return;
             }
-            if (connections < kConnectionsMax) {
+            if (connections < kCommandConnectionsMax) {
                 using Stream = beast::basic_stream<typename Acceptor::protocol_type>;
                 ++connections;
                 std::shared_ptr<Stream> stream(new Stream(std::move(socket)), [this](Stream* it) {

@@ -10,7 +10,7 @@
 namespace ecopipe {
 namespace {
 constexpr auto kReadDeadline = std::chrono::minutes(10);
-constexpr auto kTick = std::chrono::seconds(1);
+constexpr auto kAskAgain = std::chrono::seconds(1);
 }  // namespace
 
 BatchReader::BatchReader(Make make, int threads)
@@ -65,7 +65,7 @@ void BatchReader::read() {
     std::unique_lock lock(mutex_);
     while (!stopping_) {
         if (next_ >= end_ || next_ >= taken_ + ahead_) {
-            changed_.wait_for(lock, kTick);
+            changed_.wait_for(lock, kAskAgain);
             continue;
         }
         const std::uint64_t step = next_++;

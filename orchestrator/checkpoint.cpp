@@ -15,7 +15,7 @@ namespace ecopipe {
 namespace {
 
 constexpr std::string_view kMagic = "ECOCKPT";
-constexpr char kVersion = 1;
+constexpr char kCheckpointVersion = 1;
 constexpr std::size_t kPreambleBytes = 16;
 constexpr std::size_t kHeaderBytesMax = 64U << 20;
 constexpr std::size_t kFileBytesMax = 64ULL << 30;
@@ -89,7 +89,7 @@ Result<void> write_checkpoint(const std::string& path, const Checkpoint& checkpo
         {"tensors",
          std::move(tensors)}}.dump();
     std::string preamble(kMagic);
-    preamble += kVersion;
+    preamble += kCheckpointVersion;
     for (const std::uint32_t number : {static_cast<std::uint32_t>(header.size()), checksum(header)})
         preamble.append(reinterpret_cast<const char*>(&number), sizeof number);
     std::vector<std::string_view> parts{preamble, header};
@@ -105,11 +105,11 @@ Result<Checkpoint> read_checkpoint(const std::string& path) {
     const std::string_view bytes(file);
     if (bytes.size() < kPreambleBytes) return bad("is cut short");
     if (!bytes.starts_with(kMagic)) return bad("is no checkpoint");
-    if (bytes[kMagic.size()] > kVersion)
+    if (bytes[kMagic.size()] > kCheckpointVersion)
         return fail(ExitCode::kMismatch, fmt::format("{}: expected version {} or older, found {}",
-                                                     path, static_cast<int>(kVersion),
+                                                     path, static_cast<int>(kCheckpointVersion),
                                                      static_cast<int>(bytes[kMagic.size()])));
-    if (bytes[kMagic.size()] != kVersion) return bad("is of no known version");
+    if (bytes[kMagic.size()] != kCheckpointVersion) return bad("is of no known version");
     std::array<std::uint32_t, 2> numbers{};
     std::memcpy(numbers.data(), bytes.data() + kMagic.size() + 1, sizeof numbers);
     const auto [header_bytes, header_crc] = numbers;

@@ -17,7 +17,8 @@ namespace ecopipe {
 namespace {
 
 constexpr auto kProbeTimeout = std::chrono::seconds(60);  // of one link
-constexpr auto kTick = std::chrono::milliseconds(50);     // how often the caller's check is asked
+constexpr auto kSessionTick =
+    std::chrono::milliseconds(50);                        // how often the caller's check is asked
 constexpr auto kReachTimeout = std::chrono::seconds(15);  // to open the data channels
 constexpr auto kUnreachedSettle =
     std::chrono::milliseconds(1500);                  // for all to tell what they miss
@@ -97,7 +98,7 @@ Result<bool> ClusterSession::pump(const std::function<bool()>& finished, Instant
             return fail(ExitCode::kUnreachable,
                         fmt::format("{}: waited in vain for {}", doing, machine_.waiting_for()));
         // Messages first: a device that failed says why before its process ends.
-        if (auto event = inbox_.pop_until(std::min<Instant>(deadline, now + kTick))) {
+        if (auto event = inbox_.pop_until(std::min<Instant>(deadline, now + kSessionTick))) {
             ECOPIPE_RETURN_IF_ERROR(handle(*event));
         } else {
             ECOPIPE_RETURN_IF_ERROR(check_processes());
@@ -406,7 +407,8 @@ Result<void> ClusterSession::wait_for(
             for (const LostProcess& lost : options_.ended_processes())
                 return fail(ExitCode::kUnreachable,
                             fmt::format("device {}: its process {}", lost.device, lost.how));
-        if (auto event = inbox_.pop_until(std::min<Instant>(deadline, monotonic_now() + kTick)))
+        if (auto event =
+                inbox_.pop_until(std::min<Instant>(deadline, monotonic_now() + kSessionTick)))
             ECOPIPE_RETURN_IF_ERROR(handle(*event));
     }
 }
@@ -422,7 +424,7 @@ Result<LinkProbed> ClusterSession::probe_link(const std::string& from, const std
     while (!probed_ && monotonic_now() < deadline && joined_.contains(from) &&
            joined_.contains(to)) {
         if (options_.check) ECOPIPE_RETURN_IF_ERROR(options_.check());
-        if (auto event = inbox_.pop_until(monotonic_now() + kTick))
+        if (auto event = inbox_.pop_until(monotonic_now() + kSessionTick))
             ECOPIPE_RETURN_IF_ERROR(handle(*event));
     }
     if (!probed_)
@@ -653,7 +655,8 @@ Result<Plan> ClusterSession::plan_over_present() {
                 options_.rejoin_timeout_s, bound_.text());
         // The machine is broken, so the events are handled here.
         while (!came_back_ && monotonic_now() < deadline) {
-            if (auto event = inbox_.pop_until(std::min<Instant>(deadline, monotonic_now() + kTick)))
+            if (auto event =
+                    inbox_.pop_until(std::min<Instant>(deadline, monotonic_now() + kSessionTick)))
                 ECOPIPE_RETURN_IF_ERROR(handle(*event));
             ECOPIPE_RETURN_IF_ERROR(check_processes());
         }

@@ -14,7 +14,7 @@ namespace {
 
 constexpr auto kHelloEvery = std::chrono::milliseconds(500);
 constexpr auto kIdleHelloEvery = std::chrono::seconds(5);  // "is there nothing for me?"
-constexpr auto kTick = std::chrono::milliseconds(50);
+constexpr auto kLinkTick = std::chrono::milliseconds(50);
 constexpr std::size_t kChunk = 512U << 10;
 constexpr std::size_t kPullWindow = 4;  // requests under way
 constexpr double kAgainAfterS = 5;      // without an answer, what was sent may be lost
@@ -87,7 +87,7 @@ Result<std::optional<FederationLink::Message>> FederationLink::next(double wait_
     const Instant deadline = monotonic_now() + from_ms(wait_s * 1000);
     do {
         if (signal_received() != 0) return fail(ExitCode::kRunFailed, "interrupted by a signal");
-        auto message = inbox_.pop_until(std::min<Instant>(deadline, monotonic_now() + kTick));
+        auto message = inbox_.pop_until(std::min<Instant>(deadline, monotonic_now() + kLinkTick));
         if (!message) continue;
         told_silence_ = false;
         if (message->type == MessageType::kClusterWelcome) refused_for_now_.clear();

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <ctime>
 
 namespace ecopipe {
 namespace {
@@ -55,6 +56,12 @@ std::string age_text(std::int64_t ms) {
     if (s < 7200) return fmt::format("{} min", s / 60);
     if (s < 172800) return fmt::format("{} h", s / 3600);
     return fmt::format("{} days", s / 86400);
+}
+
+int local_utc_offset_s() {
+    const std::time_t now = std::time(nullptr);
+    std::tm local{};
+    return ::localtime_r(&now, &local) == nullptr ? 0 : static_cast<int>(local.tm_gmtoff);
 }
 
 std::string progress_line(const RunSnapshot& run) {

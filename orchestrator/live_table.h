@@ -1,5 +1,5 @@
 #pragma once
-// A run as a table of text: a row a device, the newest events below. Pure.
+// A run as a table of text: a row a device, the newest events below. Pure but for the time zone.
 
 #include <string>
 #include <vector>
@@ -12,6 +12,9 @@ namespace ecopipe {
 // UTC.
 [[nodiscard]] std::vector<std::string> table_lines(const RunSnapshot& run, std::size_t columns,
                                                    std::size_t rows, int utc_offset_s);
+
+// Seconds by which this machine's time zone is east of UTC now; 0 if it cannot say.
+[[nodiscard]] int local_utc_offset_s();
 
 // "step 3/10  epoch 0.30  loss 1.2345  210 samples/s  0:07 left"
 [[nodiscard]] std::string progress_line(const RunSnapshot& run);

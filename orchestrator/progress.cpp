@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 
 #include "core/log.h"
 #include "orchestrator/live_table.h"
@@ -30,12 +29,6 @@ std::pair<std::size_t, std::size_t> window_size() {
     if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0 || size.ws_row == 0)
         return {kColumnsOtherwise, kRowsOtherwise};
     return {size.ws_col, size.ws_row};
-}
-
-int utc_offset_s() {
-    const std::time_t now = std::time(nullptr);
-    std::tm local{};
-    return ::localtime_r(&now, &local) == nullptr ? 0 : static_cast<int>(local.tm_gmtoff);
 }
 
 std::size_t width_of(std::string_view text) {
@@ -74,7 +67,7 @@ void Progress::compose(std::string& out, std::string_view above) {
     // The last column stays free (writing there wraps on some terminals), and the last row, where
     // the cursor is.
     for (const std::string& line :
-         table_lines(view_.snapshot(), columns_ - 1, rows_ - 1, utc_offset_s())) {
+         table_lines(view_.snapshot(), columns_ - 1, rows_ - 1, local_utc_offset_s())) {
         out += line + '\n';
         drawn_.push_back(width_of(line));
     }

@@ -4,8 +4,6 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include <ctime>
-
 #include "core/command_line.h"
 #include "core/wall_clock.h"
 #include "orchestrator/live_table.h"
@@ -20,12 +18,6 @@ constexpr std::size_t kWide = 1000;  // into a pipe nothing is cut
 std::size_t columns_of_stdout() {
     struct winsize size{};
     return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : kWide;
-}
-
-int utc_offset_s() {
-    const std::time_t now = std::time(nullptr);
-    std::tm local{};
-    return ::localtime_r(&now, &local) == nullptr ? 0 : static_cast<int>(local.tm_gmtoff);
 }
 
 }  // namespace
@@ -51,7 +43,7 @@ Result<ExitCode> show_status(int argc, const char* const* argv) {
         fmt::print("{}{}{}\n{}\n", status.run.title, status.run.title.empty() ? "" : ": ",
                    status.text, status.page.empty() ? "" : status.page + "\n");
         for (const std::string& row :
-             table_lines(status.run, columns_of_stdout(), kWide, utc_offset_s()))
+             table_lines(status.run, columns_of_stdout(), kWide, local_utc_offset_s()))
             fmt::print("{}\n", row);
     }
     return status.state == "failed" || status.state == "died" ? ExitCode::kRunFailed

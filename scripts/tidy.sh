@@ -16,8 +16,9 @@ if [ "${1:-}" = --quick ]; then
     options+=('--checks=-clang-analyzer-*')
     where='/(core|transport)/'
 fi
-# Without precompiled headers, whose commands clang-tidy would need built.
-cmake -S . -B "$build" -G Ninja -DCMAKE_CXX_COMPILER=clang++-19 -DECOPIPE_TORCH=OFF -DECOPIPE_BUILD_TESTS=OFF >/dev/null
+# Without precompiled headers, whose commands clang-tidy would need built, and each file alone: what one lacks is seen.
+cmake -S . -B "$build" -G Ninja -DCMAKE_CXX_COMPILER=clang++-19 -DECOPIPE_TORCH=OFF -DECOPIPE_BUILD_TESTS=OFF \
+    -DCMAKE_UNITY_BUILD=OFF -DECOPIPE_PRECOMPILE=OFF >/dev/null
 files=("$@")
 if [ ${#files[@]} -eq 0 ]; then
     mapfile -t files < <(python3 -c '

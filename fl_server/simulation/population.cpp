@@ -13,7 +13,7 @@ namespace ecopipe {
 namespace {
 
 // What draws are for.
-enum Purpose : std::uint64_t { kShuffle = 1, kSkew, kDirichlet, kBands, kDelay, kDrift };
+enum PopulationDraw : std::uint64_t { kShuffle = 1, kSkew, kDirichlet, kBands, kDelay, kDrift };
 
 using Indices = std::vector<std::int64_t>;
 

@@ -12,7 +12,7 @@
 namespace ecopipe {
 namespace {
 
-enum Purpose : std::uint64_t { kTaskKey = 101, kTaskFails };
+enum RunDraw : std::uint64_t { kTaskKey = 101, kTaskFails };
 // Ids of tests are apart from those of trainings.
 constexpr std::uint64_t kTestIds = 1ULL << 62;
 // Lines that may wait for an evaluation before it is waited for.

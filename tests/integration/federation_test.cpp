@@ -11,8 +11,7 @@
 namespace ecopipe::test {
 namespace {
 
-using Flags = std::vector<std::string>;
-constexpr double kDeadlineS = 120;
+constexpr double kFederationS = 120;
 
 class Federation : public Training {
   protected:
@@ -46,11 +45,11 @@ TEST_F(Federation, TwoClustersLearnOneModelAndPipelinesChangeNoBit) {
                                                      "--eval-data", "fashion-mnist"}));
         Process a(client_flags(tag + "-a", "0,1,2,3,4", how));
         Process b(client_flags(tag + "-b", "5,6,7,8,9", how));
-        const Finished served = server.wait(kDeadlineS);
+        const Finished served = server.wait(kFederationS);
         EXPECT_EQ(served.code, 0) << served.err;
-        const Finished first = a.wait(kDeadlineS);
+        const Finished first = a.wait(kFederationS);
         EXPECT_EQ(first.code, 0) << first.err;
-        EXPECT_EQ(b.wait(kDeadlineS).code, 0);
+        EXPECT_EQ(b.wait(kFederationS).code, 0);
         models.push_back(read(directory_ / (tag + "-state/model.safetensors")));
         const std::string log = read(directory_ / (tag + "-state/rounds.jsonl"));
         EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 2);
@@ -70,7 +69,7 @@ void expect_rounded_labels(const std::string& state, const std::string& cluster)
     Json counts;
     for (int i = 0; i < 100 && counts.empty(); ++i) {
         const Finished status =
-            run({"ecopipe-fl-server", "status", "--json", "--state", state}, kDeadlineS);
+            run({"ecopipe-fl-server", "status", "--json", "--state", state}, kFederationS);
         if (status.code != 0) continue;
         const Json view = Json::parse(status.out);
         for (const Json& site : view.at("sites"))
@@ -106,8 +105,8 @@ TEST_F(Federation, TheServersClipBoundsEveryStepOfItsClusters) {
     Process server(
         server_flags("state", {"--config", directory_ / "server.yaml", "--min-clusters", "1"}));
     Process a(client_flags("a", "0,1", {"--single"}));
-    EXPECT_EQ(server.wait(kDeadlineS).code, 0) << server.err();
-    EXPECT_EQ(a.wait(kDeadlineS).code, 0) << a.err();
+    EXPECT_EQ(server.wait(kFederationS).code, 0) << server.err();
+    EXPECT_EQ(a.wait(kFederationS).code, 0) << a.err();
     const auto before = weights_of(directory_ / "state/models/0.safetensors");
     const auto after = weights_of(directory_ / "state/model.safetensors");
     ASSERT_EQ(before.size(), after.size());
@@ -122,58 +121,58 @@ TEST_F(Federation, ContradictionsSecondNamesAndOtherModelsAreRefused) {
     write(directory_ / "server.yaml", "client: {batch: 16}\n");
     Process server(
         server_flags("state", {"--config", directory_ / "server.yaml", "--peer-timeout-s", "2"}));
-    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    ASSERT_TRUE(server.wait_for_err("listening", kFederationS)) << server.err();
     const Finished contradicting =
-        run(client_flags("x", "0,1", {"--single", "--batch", "32"}), kDeadlineS);
+        run(client_flags("x", "0,1", {"--single", "--batch", "32"}), kFederationS);
     EXPECT_EQ(contradicting.code, 2);
     EXPECT_NE(contradicting.err.find("--batch: the federation's server says 16, found 32"),
               std::string::npos)
         << contradicting.err;
     Flags other = client_flags("y", "0,1", {"--single"});
     *std::find(other.begin(), other.end(), "lenet5") = "fashion_cnn";
-    const Finished model = run(other, kDeadlineS);
+    const Finished model = run(other, kFederationS);
     EXPECT_EQ(model.code, 2);
     EXPECT_NE(model.err.find("the federation's model is lenet5"), std::string::npos) << model.err;
     Process first(client_flags("one", "0,1", {"--single", "--report-labels", "rounded"}));
-    ASSERT_TRUE(server.wait_for_err("cluster one joined", kDeadlineS));
+    ASSERT_TRUE(server.wait_for_err("cluster one joined", kFederationS));
     expect_rounded_labels(directory_ / "state", "one");
     auto again = client_flags("one", "0,1", {"--single"});
     *std::find(again.begin(), again.end(), directory_ / "one") = directory_ / "another";
-    const Finished second = run(again, kDeadlineS);
+    const Finished second = run(again, kFederationS);
     EXPECT_EQ(second.code, 2);
     EXPECT_NE(second.err.find("is connected already and goes on answering"), std::string::npos)
         << second.err;
     server.signal(SIGTERM);
-    EXPECT_EQ(server.wait(kDeadlineS).code, 143);
-    EXPECT_EQ(first.wait(kDeadlineS).code, 1);
+    EXPECT_EQ(server.wait(kFederationS).code, 143);
+    EXPECT_EQ(first.wait(kFederationS).code, 1);
 }
 
 TEST_F(Federation, ARoundGoesOnWithoutAClusterThatDied) {
     Process server(server_flags(
         "state", {"--min-clusters", "1", "--round-timeout-s", "5", "--peer-timeout-s", "2"}));
-    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS));
+    ASSERT_TRUE(server.wait_for_err("listening", kFederationS));
     Process lost(client_flags("lost", "0,1,2,3,4", {"--single", "--epochs", "100000"}));
-    ASSERT_TRUE(server.wait_for_err("cluster lost joined", kDeadlineS));
+    ASSERT_TRUE(server.wait_for_err("cluster lost joined", kFederationS));
     lost.signal(SIGKILL);
     Process stays(client_flags("stays", "5,6,7,8,9", {"--single"}));
-    EXPECT_EQ(server.wait(kDeadlineS).code, 0) << server.err();
-    EXPECT_EQ(stays.wait(kDeadlineS).code, 0);
+    EXPECT_EQ(server.wait(kFederationS).code, 0) << server.err();
+    EXPECT_EQ(stays.wait(kFederationS).code, 0);
 }
 
 // The server has not missed the first when the second comes: it takes its name and its task.
 TEST_F(Federation, AClusterKilledAndStartedAgainAtOnceTakesPart) {
     Process server(server_flags("state"));
-    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    ASSERT_TRUE(server.wait_for_err("listening", kFederationS)) << server.err();
     Process other(client_flags("other", "5,6,7,8,9", {"--single"}));
     Process first(client_flags("one", "0,1,2,3,4", {"--single", "--epochs", "100000"}));
-    ASSERT_TRUE(server.wait_for_err("cluster one joined", kDeadlineS)) << server.err();
+    ASSERT_TRUE(server.wait_for_err("cluster one joined", kFederationS)) << server.err();
     first.signal(SIGKILL);
     auto again = client_flags("one", "0,1,2,3,4", {"--single"});
     *std::find(again.begin(), again.end(), directory_ / "one") = directory_ / "again";
     Process second(again);
-    EXPECT_EQ(server.wait(kDeadlineS).code, 0) << server.err();
-    EXPECT_EQ(second.wait(kDeadlineS).code, 0) << second.err();
-    EXPECT_EQ(other.wait(kDeadlineS).code, 0) << other.err();
+    EXPECT_EQ(server.wait(kFederationS).code, 0) << server.err();
+    EXPECT_EQ(second.wait(kFederationS).code, 0) << second.err();
+    EXPECT_EQ(other.wait(kFederationS).code, 0) << other.err();
     EXPECT_NE(server.err().find("cluster one is back as another process"), std::string::npos)
         << server.err();
     const std::string log = read(directory_ / "state/rounds.jsonl");
@@ -185,20 +184,20 @@ TEST_F(Federation, AClusterKilledAndStartedAgainAtOnceTakesPart) {
 // As a machine that lost its power leaves it: nothing closes the connection.
 TEST_F(Federation, AClusterWhosePredecessorIsSilentWaitsForItsName) {
     Process server(server_flags("state", {"--min-clusters", "1"}));
-    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    ASSERT_TRUE(server.wait_for_err("listening", kFederationS)) << server.err();
     Process first(client_flags("one", "0,1,2,3,4", {"--single", "--epochs", "100000"}));
-    ASSERT_TRUE(server.wait_for_err("cluster one joined", kDeadlineS)) << server.err();
+    ASSERT_TRUE(server.wait_for_err("cluster one joined", kFederationS)) << server.err();
     auto again = client_flags("one", "0,1,2,3,4", {"--single"});
     *std::find(again.begin(), again.end(), directory_ / "one") = directory_ / "again";
     Process second(again);
     ASSERT_TRUE(
         second.wait_for_err("takes this cluster not yet: a cluster named one is connected "
                             "already, unless it is gone and not yet missed; waiting",
-                            kDeadlineS))
+                            kFederationS))
         << second.err();
     first.signal(SIGSTOP);
-    EXPECT_EQ(server.wait(kDeadlineS).code, 0) << server.err();
-    EXPECT_EQ(second.wait(kDeadlineS).code, 0) << second.err();
+    EXPECT_EQ(server.wait(kFederationS).code, 0) << server.err();
+    EXPECT_EQ(second.wait(kFederationS).code, 0) << second.err();
     first.signal(SIGKILL);
 }
 
@@ -235,7 +234,7 @@ class Sites : public Federation {
         for (int look = 0; look < 100; ++look) {
             const Finished status =
                 run({"ecopipe-fl-server", "status", "--json", "--state", directory_ / "state"},
-                    kDeadlineS);
+                    kFederationS);
             if (status.code != 0) continue;
             const Json view = Json::parse(status.out);
             for (const Json& site : view.at("sites"))
@@ -258,32 +257,32 @@ TEST_F(Sites, OfDifferentClassesLearnOneMeaning) {
                                          "3x16x16", "--min-clusters", "3"});
     *std::find(flags.begin(), flags.end(), "2") = "8";
     Process server(flags);
-    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
-    const Finished stranger = run(site("d"), kDeadlineS);
+    ASSERT_TRUE(server.wait_for_err("listening", kFederationS)) << server.err();
+    const Finished stranger = run(site("d"), kFederationS);
     EXPECT_EQ(stranger.code, 2);
     EXPECT_NE(stranger.err.find("its class aardvark is not among the federation's: bee, cow, ant"),
               std::string::npos)
         << stranger.err;
     // One that tells nothing sees it for itself.
-    const Finished silent = run(site("d", {"--report-labels", "none"}), kDeadlineS);
+    const Finished silent = run(site("d", {"--report-labels", "none"}), kFederationS);
     EXPECT_EQ(silent.code, 2);
     EXPECT_NE(silent.err.find("--data: its class aardvark is not among the federation's"),
               std::string::npos)
         << silent.err;
     Process a(site("a"));
     Process b(site("b"));
-    ASSERT_TRUE(server.wait_for_err("cluster b joined", kDeadlineS)) << server.err();
+    ASSERT_TRUE(server.wait_for_err("cluster b joined", kFederationS)) << server.err();
     EXPECT_TRUE(reports("b", Json::array({16, 16, 0})));
     Process c(site("c", {"--report-labels", "rounded"}));
-    EXPECT_EQ(server.wait(kDeadlineS).code, 0) << server.err();
-    for (Process* one : {&a, &b, &c}) EXPECT_EQ(one->wait(kDeadlineS).code, 0) << one->err();
+    EXPECT_EQ(server.wait(kFederationS).code, 0) << server.err();
+    for (Process* one : {&a, &b, &c}) EXPECT_EQ(one->wait(kFederationS).code, 0) << one->err();
     // With class 0 of each its own, the sites would unlearn one another's.
     const Json line = last_line(read(directory_ / "state/rounds.jsonl"));
     for (const char* name : {"a", "b", "c"})
         EXPECT_GT(line["clients"][name]["accuracy"].get<double>(), 0.9) << line;
     // The list is the federation's from now on.
     write(directory_ / "server.yaml", "classes: [ant, bee, cow]\n");
-    const Finished other = run(flags, kDeadlineS);
+    const Finished other = run(flags, kFederationS);
     EXPECT_EQ(other.code, 2);
     EXPECT_NE(other.err.find("its classes are bee, cow, ant, found ant, bee, cow"),
               std::string::npos)
@@ -294,40 +293,40 @@ TEST_F(Sites, WithoutAListTheFirstTellsItAndTheServersDataFollow) {
     Flags flags =
         server_flags("state", {"--input", "3x16x16", "--num-classes", "3", "--min-clusters", "2"});
     Process server(flags);
-    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    ASSERT_TRUE(server.wait_for_err("listening", kFederationS)) << server.err();
     Process a(site("a"));
     ASSERT_TRUE(server.wait_for_err(
-        "the federation's classes are those of cluster a: ant, bee, cow", kDeadlineS))
+        "the federation's classes are those of cluster a: ant, bee, cow", kFederationS))
         << server.err();
     Process b(site("b"));
-    EXPECT_EQ(server.wait(kDeadlineS).code, 0) << server.err();
-    EXPECT_EQ(a.wait(kDeadlineS).code, 0) << a.err();
-    EXPECT_EQ(b.wait(kDeadlineS).code, 0) << b.err();
+    EXPECT_EQ(server.wait(kFederationS).code, 0) << server.err();
+    EXPECT_EQ(a.wait(kFederationS).code, 0) << a.err();
+    EXPECT_EQ(b.wait(kFederationS).code, 0) << b.err();
     // Evaluation data are mapped to the list too, or refused by name.
     write(directory_ / "server.yaml", "classes: [cow, bee, ant]\n");
     const auto serve = [&](const std::string& data) {
         return server_flags("other", {"--config", directory_ / "server.yaml", "--eval-data",
                                       "folder:" + (directory_ / "data/" + data)});
     };
-    const Finished refused = run(serve("d"), kDeadlineS);
+    const Finished refused = run(serve("d"), kFederationS);
     EXPECT_EQ(refused.code, 2);
     EXPECT_NE(refused.err.find("--eval-data: its class aardvark is not among"), std::string::npos)
         << refused.err;
     Process mapped(serve("b"));
-    EXPECT_TRUE(mapped.wait_for_err("listening", kDeadlineS)) << mapped.err();
+    EXPECT_TRUE(mapped.wait_for_err("listening", kFederationS)) << mapped.err();
     mapped.signal(SIGTERM);
-    EXPECT_EQ(mapped.wait(kDeadlineS).code, 143);
+    EXPECT_EQ(mapped.wait(kFederationS).code, 143);
 }
 
 // ---- tests that a cluster does or does not do
 
 TEST_F(Federation, NoEvaluationHoldsAndTheServerSaysThatItGetsNone) {
     Process server(server_flags("state", {"--min-clusters", "1"}));
-    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    ASSERT_TRUE(server.wait_for_err("listening", kFederationS)) << server.err();
     Process one(client_flags("one", "0,1", {"--single", "--no-evaluation"}));
-    const Finished served = server.wait(kDeadlineS);
+    const Finished served = server.wait(kFederationS);
     EXPECT_EQ(served.code, 0) << served.err;
-    EXPECT_EQ(one.wait(kDeadlineS).code, 0) << one.err();
+    EXPECT_EQ(one.wait(kFederationS).code, 0) << one.err();
     const std::string said = "no cluster tests the models that it gets";
     const std::size_t first = served.err.find(said);
     EXPECT_NE(first, std::string::npos) << served.err;
@@ -348,7 +347,7 @@ TEST_F(Federation, NoBatchChangesWhatATestFinds) {
                     "--steps",       "1",       "--lr",           "0",      "--single",
                     "--quiet",       "--out",   directory_ / name};
         flags.insert(flags.end(), how.begin(), how.end());
-        const Finished trained = run(flags, kDeadlineS);
+        const Finished trained = run(flags, kFederationS);
         EXPECT_EQ(trained.code, 0) << trained.err;
         const Json results = Json::parse(read(directory_ / (name + "/run.json")))["results"];
         tested.push_back(results["test_loss"].dump() + " " + results["test_accuracy"].dump());
@@ -359,7 +358,7 @@ TEST_F(Federation, NoBatchChangesWhatATestFinds) {
 
 TEST_F(Federation, NoServerIsAClearRefusal) {
     const Finished alone =
-        run(client_flags("a", "0,1", {"--single", "--join-timeout-s", "1"}), kDeadlineS);
+        run(client_flags("a", "0,1", {"--single", "--join-timeout-s", "1"}), kFederationS);
     EXPECT_EQ(alone.code, 4);
     EXPECT_NE(alone.err.find("did not answer within 1 s"), std::string::npos) << alone.err;
 }

@@ -8,8 +8,6 @@
 namespace ecopipe::test {
 namespace {
 
-using Flags = std::vector<std::string>;
-
 class Identity : public Training {
   protected:
     // 20 steps over 5 batches of 50 in 7 uneven micro-batches and a short last batch of 9 (M > its

@@ -14,13 +14,6 @@
 namespace ecopipe::test {
 namespace {
 
-using Flags = std::vector<std::string>;
-
-Flags operator+(Flags a, const Flags& b) {
-    a.insert(a.end(), b.begin(), b.end());
-    return a;
-}
-
 class Learning : public Training {
   protected:
     const ModelCase model_{"fashion_cnn", "fashion_cnn", 11};

@@ -10,13 +10,6 @@
 namespace ecopipe::test {
 namespace {
 
-using Flags = std::vector<std::string>;
-
-Flags operator+(Flags a, const Flags& b) {
-    a.insert(a.end(), b.begin(), b.end());
-    return a;
-}
-
 class OddModels : public Training {
   protected:
     void SetUp() override {
@@ -44,13 +37,21 @@ class OddModels : public Training {
             colon = name.find(':', begin);
             parts.push_back(name.substr(begin, colon - begin));
         }
-        Flags flags = on(parts[0], parts[1]) +
-                      Flags{"--single", "--no-shuffle", "--steps", "8", "--no-evaluation",
-                            "--micro-batches", "1", "--batch", std::to_string(samples),
-                            "--clip-norm", "0.5", "--optimizer", parts[2]};
-        flags = flags + (parts[2] == "adam"
-                             ? Flags{"--lr", "0.01"}
-                             : Flags{"--lr", "0.1", "--weight-decay", "0.05"});
+        Flags flags = on(parts[0], parts[1]) + Flags{"--single",
+                                                     "--no-shuffle",
+                                                     "--steps",
+                                                     "8",
+                                                     "--no-evaluation",
+                                                     "--micro-batches",
+                                                     "1",
+                                                     "--batch",
+                                                     std::to_string(samples),
+                                                     "--clip-norm",
+                                                     "0.5",
+                                                     "--optimizer",
+                                                     parts[2]};
+        flags = flags + (parts[2] == "adam" ? Flags{"--lr", "0.01"}
+                                            : Flags{"--lr", "0.1", "--weight-decay", "0.05"});
         if (!parts[3].empty()) flags = flags + Flags{"--class-weights", parts[3]};
         const Finished trained = train(flags, name);
         ASSERT_EQ(trained.code, 0) << name << ": " << trained.err;
@@ -90,11 +91,11 @@ class OddModels : public Training {
 };
 
 TEST_F(OddModels, TrainAsInPyTorch) {
-    expect_as_pytorch({"tied_module:features:sgd:", "tied_weight:features:adam:",
-                       "tied_inside:features:sgd:", "rebound_buffer:features:adam:",
-                       "written_buffer:features:sgd:", "rebound_twice:features:adam:",
-                       "plain:features:adam:0.25,1,3"},
-                      96);
+    expect_as_pytorch(
+        {"tied_module:features:sgd:", "tied_weight:features:adam:", "tied_inside:features:sgd:",
+         "rebound_buffer:features:adam:", "written_buffer:features:sgd:",
+         "rebound_twice:features:adam:", "plain:features:adam:0.25,1,3"},
+        96);
     expect_as_pytorch({"tokens:padded:adam:", "tokens:padded:sgd:1,1,0,2,0.5"}, 48);
 }
 
@@ -116,7 +117,8 @@ TEST_F(OddModels, BuffersThatForwardReplacesAreTheSameOverStages) {
 TEST_F(OddModels, AnEvaluationChangesNoBuffer) {
     const Flags flags = on("counting_buffer", "features") + Flags{"--steps", "6", "--single"};
     ASSERT_EQ(train(flags + Flags{"--batch", "16", "--no-evaluation"}, "untested").code, 0);
-    write(directory_ / "features/test.safetensors", read(directory_ / "features/train.safetensors"));
+    write(directory_ / "features/test.safetensors",
+          read(directory_ / "features/train.safetensors"));
     ASSERT_EQ(train(flags + Flags{"--batch", "16"}, "tested").code, 0);
     EXPECT_TRUE(read(directory_ / "tested/model.safetensors") ==
                 read(directory_ / "untested/model.safetensors"));
@@ -149,9 +151,11 @@ TEST_F(OddModels, PrecisionsAndDevices) {
     EXPECT_NE(narrow.err.find("4 tensors converted from F64"), std::string::npos) << narrow.err;
     EXPECT_TRUE(read(directory_ / "f64/model.safetensors") ==
                 read(directory_ / "cpu/model.safetensors"));
-    ASSERT_EQ(train(plain + Flags{"--init", directory_ / "weights_f16.safetensors"}, "f16").code, 0);
-    expect_refused(on("plain", "features") + Flags{"--init", directory_ / "weights_i64.safetensors"},
-                   3, "tensor 0.weight: expected F32 [16, 6], found I64 [16, 6]");
+    ASSERT_EQ(train(plain + Flags{"--init", directory_ / "weights_f16.safetensors"}, "f16").code,
+              0);
+    expect_refused(
+        on("plain", "features") + Flags{"--init", directory_ / "weights_i64.safetensors"}, 3,
+        "tensor 0.weight: expected F32 [16, 6], found I64 [16, 6]");
     expect_refused(
         on("plain", "features") + Flags{"--init", directory_ / "weights_huge.safetensors"}, 3,
         "expected numbers that float32 can hold, found larger ones");
@@ -165,13 +169,14 @@ TEST_F(OddModels, PrecisionsAndDevices) {
 TEST_F(OddModels, ATiedWeightMayStandOnceInAFile) {
     const Flags tied = on("tied_module", "features") + Flags{"--single", "--steps", "0"};
     ASSERT_EQ(train(tied, "own").code, 0);
-    const Finished once = train(tied + Flags{"--init", directory_ / "tied_once.safetensors"}, "once");
+    const Finished once =
+        train(tied + Flags{"--init", directory_ / "tied_once.safetensors"}, "once");
     ASSERT_EQ(once.code, 0) << once.err;
     EXPECT_TRUE(read(directory_ / "once/model.safetensors") ==
                 read(directory_ / "own/model.safetensors"));
-    expect_refused(on("tied_module", "features") +
-                       Flags{"--init", directory_ / "tied_apart.safetensors"},
-                   3, "tensor 4.weight: expected the values of 2.weight, which is the same tensor");
+    expect_refused(
+        on("tied_module", "features") + Flags{"--init", directory_ / "tied_apart.safetensors"}, 3,
+        "tensor 4.weight: expected the values of 2.weight, which is the same tensor");
 }
 
 TEST_F(OddModels, WhatCannotTrainAsMeantIsSaid) {
@@ -201,16 +206,16 @@ TEST_F(OddModels, IgnoredTargetsAndClassWeightsOverStages) {
     const Flags padded = on("tokens", "padded");
     expect_same_over_stages("tokens", 4, 2, "1f1b", false, padded);
     // A whole batch whose targets are all ignored changes nothing and hurts nothing.
-    const Finished silent = train(on("tokens", "all_padded") +
-                                      Flags{"--single", "--steps", "3", "--batch", "16",
-                                            "--micro-batches", "2", "--no-shuffle"},
-                                  "silent");
+    const Finished silent =
+        train(on("tokens", "all_padded") + Flags{"--single", "--steps", "3", "--batch", "16",
+                                                 "--micro-batches", "2", "--no-shuffle"},
+              "silent");
     EXPECT_EQ(silent.code, 0) << silent.err;
     EXPECT_NE(read(directory_ / "silent/metrics.jsonl").find("\"loss\":0.0"), std::string::npos);
     expect_refused(on("tokens", "far_class"), 2, "has 5 outputs, for 256 classes");
-    const Finished far = train(on("tokens", "far_class") +
-                                   Flags{"--single", "--steps", "2", "--ignore-index", "255"},
-                               "far");
+    const Finished far = train(
+        on("tokens", "far_class") + Flags{"--single", "--steps", "2", "--ignore-index", "255"},
+        "far");
     EXPECT_EQ(far.code, 0) << far.err;
     expect_refused(on("tokens", "padded") + Flags{"--ignore-index", "0"}, 3,
                    "expected 0 to 999999, or 0 to ignore one, found -100");
@@ -218,11 +223,10 @@ TEST_F(OddModels, IgnoredTargetsAndClassWeightsOverStages) {
                    "--class-weights: expected one for each of 5 classes, found 2");
     expect_refused(on("plain", "features") + Flags{"--loss", "mse", "--class-weights", "1,2,3"}, 2,
                    "--class-weights goes with --loss cross_entropy");
-    const Finished resumed = train(on("tokens", "far_class") +
-                                       Flags{"--single", "--steps", "3", "--resume",
-                                             "--ignore-index", "255", "--class-weights",
-                                             "balanced"},
-                                   "far");
+    const Finished resumed = train(
+        on("tokens", "far_class") + Flags{"--single", "--steps", "3", "--resume", "--ignore-index",
+                                          "255", "--class-weights", "balanced"},
+        "far");
     EXPECT_EQ(resumed.code, 2) << resumed.err;
     EXPECT_NE(resumed.err.find("--resume: --class-weights was null"), std::string::npos)
         << resumed.err;
@@ -230,7 +234,8 @@ TEST_F(OddModels, IgnoredTargetsAndClassWeightsOverStages) {
 
 TEST_F(OddModels, BalancedClassWeights) {
     const Flags flags = on("plain", "features");
-    expect_same_over_stages("plain", 3, 2, "1f1b", false, flags + Flags{"--class-weights", "balanced"});
+    expect_same_over_stages("plain", 3, 2, "1f1b", false,
+                            flags + Flags{"--class-weights", "balanced"});
     EXPECT_NE(read(directory_ / "plain-single/run.json").find("\"class-weights\""),
               std::string::npos);
 }

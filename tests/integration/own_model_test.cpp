@@ -10,8 +10,6 @@
 namespace ecopipe::test {
 namespace {
 
-using Flags = std::vector<std::string>;
-
 std::string source(const std::string& path) { return std::string(ECOPIPE_SOURCE_DIR) + "/" + path; }
 
 class OwnModel : public Training {

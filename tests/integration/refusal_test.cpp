@@ -10,15 +10,14 @@
 namespace ecopipe::test {
 namespace {
 
-using Flags = std::vector<std::string>;
-constexpr double kDeadlineS = 60;
+constexpr double kRefusalS = 60;
 
 class Refusal : public Training {
   protected:
     // Runs ecopipe-train with these flags; the last line of stderr must contain `text`.
     void expect_refused(Flags flags, int code, const std::string& text) {
         flags.insert(flags.begin(), "ecopipe-train");
-        const Finished finished = run(flags, kDeadlineS);
+        const Finished finished = run(flags, kRefusalS);
         EXPECT_EQ(finished.code, code) << finished.err;
         std::string err = finished.err;
         while (!err.empty() && err.back() == '\n') err.pop_back();
@@ -163,11 +162,11 @@ TEST_F(Refusal, APortInUse) {
     const std::string bind = "tcp://127.0.0.1:" + std::to_string(free_port());
     Process first({"ecopipe-train", "--model", "lenet5", "--data", "fashion-mnist", "--plan",
                    directory_ / "plan.json", "--out", directory_ / "first", "--bind", bind});
-    ASSERT_TRUE(first.wait_for_err("waiting on", kDeadlineS)) << first.err();
+    ASSERT_TRUE(first.wait_for_err("waiting on", kRefusalS)) << first.err();
     expect_refused(with({"--model", "lenet5", "--plan", directory_ / "plan.json", "--bind", bind}),
                    4, "cannot listen");
     first.signal(SIGINT);
-    EXPECT_EQ(first.wait(kDeadlineS).code, 130);
+    EXPECT_EQ(first.wait(kRefusalS).code, 130);
 }
 
 TEST_F(Refusal, AStageThatNeverJoinsIsNamedWithItsCommand) {
@@ -175,7 +174,7 @@ TEST_F(Refusal, AStageThatNeverJoinsIsNamedWithItsCommand) {
     Flags flags = with({"--model", "lenet5", "--plan", directory_ / "plan.json", "--bind",
                         "tcp://127.0.0.1:0", "--join-timeout-s", "1"});
     flags.insert(flags.begin(), "ecopipe-train");
-    const Finished finished = run(flags, kDeadlineS);
+    const Finished finished = run(flags, kRefusalS);
     EXPECT_EQ(finished.code, 4) << finished.err;
     EXPECT_NE(finished.err.find("--name d1"), std::string::npos) << finished.err;
     EXPECT_NE(finished.err.find("d0, d1 did not join within 1 s"), std::string::npos)
@@ -187,20 +186,20 @@ TEST_F(Refusal, AStrangerNameAndASecondOfOneNameAreTurnedAway) {
     const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
     Process train({"ecopipe-train", "--model", "lenet5", "--data", "fashion-mnist", "--plan",
                    directory_ / "plan.json", "--out", directory_ / "out", "--bind", portal});
-    ASSERT_TRUE(train.wait_for_err("waiting on", kDeadlineS));
+    ASSERT_TRUE(train.wait_for_err("waiting on", kRefusalS));
     Process d0({"ecopipe-stage", "--join", portal, "--name", "d0"});
-    ASSERT_TRUE(train.wait_for_err("d0 joined", kDeadlineS));
+    ASSERT_TRUE(train.wait_for_err("d0 joined", kRefusalS));
     const Finished stranger =
-        run({"ecopipe-stage", "--join", portal, "--name", "nobody"}, kDeadlineS);
+        run({"ecopipe-stage", "--join", portal, "--name", "nobody"}, kRefusalS);
     EXPECT_EQ(stranger.code, 2);
     EXPECT_NE(stranger.err.find("no device of the cluster is named nobody"), std::string::npos)
         << stranger.err;
-    const Finished second = run({"ecopipe-stage", "--join", portal, "--name", "d0"}, kDeadlineS);
+    const Finished second = run({"ecopipe-stage", "--join", portal, "--name", "d0"}, kRefusalS);
     EXPECT_EQ(second.code, 2);
     EXPECT_NE(second.err.find("has already joined"), std::string::npos) << second.err;
     train.signal(SIGTERM);
-    EXPECT_EQ(train.wait(kDeadlineS).code, 143);
-    EXPECT_NE(d0.wait(kDeadlineS).code, -1);
+    EXPECT_EQ(train.wait(kRefusalS).code, 143);
+    EXPECT_NE(d0.wait(kRefusalS).code, -1);
 }
 
 TEST_F(Refusal, ARunThatHasLostEveryStageEndsWithOneLine) {
@@ -208,11 +207,11 @@ TEST_F(Refusal, ARunThatHasLostEveryStageEndsWithOneLine) {
     Process train({"ecopipe-train", "--local", "--model", "lenet5", "--data", "fashion-mnist",
                    "--steps", "100000", "--plan", directory_ / "plan.json", "--out",
                    directory_ / "out"});
-    ASSERT_TRUE(train.wait_for_err("step ", kDeadlineS)) << train.err();
+    ASSERT_TRUE(train.wait_for_err("step ", kRefusalS)) << train.err();
     const auto stages = children_of(train.pid());
     ASSERT_EQ(stages.size(), 3U);
     for (const pid_t stage : stages) ::kill(stage, SIGKILL);
-    const Finished finished = train.wait(kDeadlineS);
+    const Finished finished = train.wait(kRefusalS);
     EXPECT_EQ(finished.code, 4) << finished.err;
     EXPECT_NE(finished.err.find("ecopipe-train: device d"), std::string::npos) << finished.err;
     EXPECT_NE(finished.err.find("was lost at step"), std::string::npos) << finished.err;
@@ -228,11 +227,11 @@ TEST_F(Refusal, AStageThatHangsIsNamedWithinItsDeadline) {
     Process train({"ecopipe-train", "--local", "--model", "lenet5", "--data", "fashion-mnist",
                    "--steps", "100000", "--peer-timeout-s", "1", "--plan", directory_ / "plan.json",
                    "--out", directory_ / "out"});
-    ASSERT_TRUE(train.wait_for_err("step ", kDeadlineS)) << train.err();
+    ASSERT_TRUE(train.wait_for_err("step ", kRefusalS)) << train.err();
     const auto stages = children_of(train.pid());
     ASSERT_EQ(stages.size(), 1U);
     ::kill(stages[0], SIGSTOP);
-    const Finished finished = train.wait(kDeadlineS);
+    const Finished finished = train.wait(kRefusalS);
     EXPECT_EQ(finished.code, 4) << finished.err;
     EXPECT_NE(finished.err.find("it has said nothing for 1."), std::string::npos) << finished.err;
     for (const pid_t stage : stages)
@@ -246,9 +245,9 @@ TEST_F(Refusal, StagesOfADeadPortalEndThemselves) {
                    "100000", "--peer-timeout-s", "1", "--plan", directory_ / "plan.json", "--out",
                    directory_ / "out", "--bind", portal});
     Process d0({"ecopipe-stage", "--join", portal, "--name", "d0"});
-    ASSERT_TRUE(train.wait_for_err("step ", kDeadlineS)) << train.err();
+    ASSERT_TRUE(train.wait_for_err("step ", kRefusalS)) << train.err();
     train.signal(SIGKILL);
-    const Finished stage = d0.wait(kDeadlineS);
+    const Finished stage = d0.wait(kRefusalS);
     EXPECT_EQ(stage.code, 4) << stage.err;
     EXPECT_NE(stage.err.find("has said nothing for"), std::string::npos) << stage.err;
 }
@@ -264,11 +263,11 @@ TEST_F(Refusal, AStageThatStaysServesRunAfterRun) {
             run({"ecopipe-train", "--model", "lenet5", "--data", "synthetic:1x28x28:10:64",
                  "--plan", directory_ / "plan.json", "--bind", portal, "--no-evaluation", "--quiet",
                  "--out", directory_ / out},
-                kDeadlineS);
+                kRefusalS);
         EXPECT_EQ(trained.code, 0) << trained.err << d0.err();
     }
     d0.signal(SIGTERM);
-    EXPECT_EQ(d0.wait(kDeadlineS).code, 143) << d0.err();
+    EXPECT_EQ(d0.wait(kRefusalS).code, 143) << d0.err();
 }
 
 // A TorchScript file is code: the portal names it by its hash, and a stage takes it from one
@@ -285,7 +284,7 @@ TEST_F(Refusal, ATorchScriptFileIsLoadedFromTheModelsDirectoryAlone) {
     expect_refused(
         with({"--model", model.model, "--plan", directory_ / "plan.json", "--bind", portal}), 3,
         "is not in " + models + "; copy it there");
-    EXPECT_EQ(d0.wait(kDeadlineS).code, 3) << d0.err();
+    EXPECT_EQ(d0.wait(kRefusalS).code, 3) << d0.err();
 }
 
 TEST_F(Refusal, ADataPortThatCannotBeReachedIsNamedWithItsAddress) {
@@ -295,7 +294,7 @@ TEST_F(Refusal, ADataPortThatCannotBeReachedIsNamedWithItsAddress) {
     expect_refused(
         with({"--model", "lenet5", "--plan", directory_ / "plan.json", "--bind", portal}), 4,
         "device d0 has joined, but its data port cannot be reached at tcp://127.77.0.1:");
-    EXPECT_EQ(d0.wait(kDeadlineS).code, 4) << d0.err();
+    EXPECT_EQ(d0.wait(kRefusalS).code, 4) << d0.err();
 }
 
 TEST_F(Refusal, ALossThatBecomesNaNIsNeverCommitted) {
@@ -312,10 +311,10 @@ TEST_F(Refusal, CtrlCSavesAfterAWholeStepAndTellsEveryStage) {
     Process train({"ecopipe-train", "--local", "--model", "lenet5", "--data", "fashion-mnist",
                    "--steps", "100000", "--plan", directory_ / "plan.json", "--out",
                    directory_ / "out"});
-    ASSERT_TRUE(train.wait_for_err("step ", kDeadlineS)) << train.err();
+    ASSERT_TRUE(train.wait_for_err("step ", kRefusalS)) << train.err();
     const auto stages = children_of(train.pid());
     train.signal(SIGINT);
-    EXPECT_EQ(train.wait(kDeadlineS).code, 130);
+    EXPECT_EQ(train.wait(kRefusalS).code, 130);
     EXPECT_TRUE(exists(directory_ / "out/model.safetensors"));
     for (const pid_t stage : stages)
         EXPECT_NE(::kill(stage, 0), 0) << "stage " << stage << " is still there";

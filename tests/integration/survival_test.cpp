@@ -16,7 +16,6 @@
 namespace ecopipe::test {
 namespace {
 
-using Flags = std::vector<std::string>;
 constexpr double kDeadlineS = 120;
 
 class Survival : public Training {

@@ -13,6 +13,12 @@ namespace ecopipe::test {
 inline constexpr const char* kPython =
     "/usr/bin/python3";  // the Debian one, which python3-torch belongs to
 
+using Flags = std::vector<std::string>;
+inline Flags operator+(Flags a, const Flags& b) {
+    a.insert(a.end(), b.begin(), b.end());
+    return a;
+}
+
 struct ModelCase {
     std::string model;  // zoo name or path
     std::string id;     // as plans name it
@@ -24,16 +30,15 @@ struct ModelCase {
                                     int batch, int micro_batches, bool recompute = false);
 
 // Runs ecopipe-train with --quiet and expects success.
-void expect_trains(std::vector<std::string> flags);
+void expect_trains(Flags flags);
 
 class Training : public testing::Test {
   protected:
     // Trains --single into `name` and returns the model file's bytes.
-    std::string single(const ModelCase& model, const std::vector<std::string>& flags,
-                       const std::string& name);
+    std::string single(const ModelCase& model, const Flags& flags, const std::string& name);
     // Trains --local with a plan by hand.
-    std::string local(const ModelCase& model, const std::string& plan,
-                      const std::vector<std::string>& flags, const std::string& name);
+    std::string local(const ModelCase& model, const std::string& plan, const Flags& flags,
+                      const std::string& name);
     ModelCase torchscript(const std::string& name, int layers);  // of models.py
     TemporaryDirectory directory_;
 };

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/orchestrator/plan_of.h"
 #include "transport/data_plane.h"
 
 namespace ecopipe {
@@ -17,18 +18,6 @@ const Outcome* find(const SessionOutcomes& outcomes) {
     return nullptr;
 }
 
-Plan plan(const std::vector<std::tuple<std::string, int, int>>& stages) {
-    Plan plan;
-    for (const auto& [device, first, last] : stages) {
-        StagePlan stage;
-        stage.device = device;
-        stage.first_layer = first;
-        stage.last_layer = last;
-        plan.stages.push_back(stage);
-    }
-    return plan;
-}
-
 const SendConfigure* configure_of(const SessionOutcomes& outcomes, const std::string& device) {
     for (const SessionOutcome& outcome : outcomes)
         if (const auto* found = std::get_if<SendConfigure>(&outcome);
@@ -42,14 +31,14 @@ TEST(Configuring, DevicesThatDoNotReachOneAnotherBreakItOff) {
     SessionMachine machine({0, 1});
     static_cast<void>(machine.on(BaseSet{0}));
     static_cast<void>(
-        machine.on(ConfigureWanted{plan({{"a", 0, 0}, {"b", 1, 1}}), ReplicaPlan{}, ""}));
+        machine.on(ConfigureWanted{plan_of({{"a", 0, 0}, {"b", 1, 1}}), ReplicaPlan{}, ""}));
     const auto outcomes = machine.on(session_event::Unreachable{"a cannot reach b", {"b"}});
     ASSERT_TRUE(find<Broken>(outcomes));
     EXPECT_EQ(find<Broken>(outcomes)->error.message, "a cannot reach b");
     EXPECT_EQ(find<Broken>(outcomes)->device, "");
     EXPECT_TRUE(machine.broken());
     const auto anew =
-        machine.on(ConfigureWanted{plan({{"a", 0, 1}}), ReplicaPlan{}, "a cannot reach b"});
+        machine.on(ConfigureWanted{plan_of({{"a", 0, 1}}), ReplicaPlan{}, "a cannot reach b"});
     EXPECT_TRUE(configure_of(anew, "a"));
     EXPECT_FALSE(configure_of(anew, "b")) << "it is left alone";
     EXPECT_TRUE(find<AllReady>(machine.on(ReadyReceived{"a", 2})));
@@ -62,7 +51,7 @@ class TwoDevices : public testing::Test {
     void SetUp() override {
         static_cast<void>(machine_.on(BaseSet{0}));
         const auto outcomes = machine_.on(ConfigureWanted{
-            plan({{"a", 0, 1}, {"b", 2, 3}}), {{{"a", "b"}, {"b", "a"}}, 2, ""}, ""});
+            plan_of({{"a", 0, 1}, {"b", 2, 3}}), {{{"a", "b"}, {"b", "a"}}, 2, ""}, ""});
         EXPECT_EQ(configure_of(outcomes, "a")->restore,
                   (std::vector<LayerTransfer>{{0, 1, kPortalPeer}}));
         EXPECT_EQ(configure_of(outcomes, "a")->buddy, "b");
@@ -153,7 +142,7 @@ TEST_F(TwoDevices, ADeathBetweenCommitAndCommittedGoesBackToTheRecoveryPoint) {
     EXPECT_EQ(find<Broken>(lost)->error.message,
               "device b (stage 1) was lost at step 3: its connection is gone");
     EXPECT_TRUE(machine_.on(BeginWanted{3, false}).empty());  // nothing goes on
-    const auto outcomes = machine_.on(ConfigureWanted{plan({{"a", 0, 3}}), {}, "b was lost"});
+    const auto outcomes = machine_.on(ConfigureWanted{plan_of({{"a", 0, 3}}), {}, "b was lost"});
     ASSERT_TRUE(configure_of(outcomes, "a"));
     EXPECT_EQ(configure_of(outcomes, "a")->restore_step, 1U);
     EXPECT_EQ(configure_of(outcomes, "a")->restore, (std::vector<LayerTransfer>{{0, 3, "a"}}));
@@ -166,7 +155,7 @@ TEST_F(TwoDevices, AMoveBetweenStepsStartsFromWhatAllHave) {
     step(0);
     step(1);
     const auto outcomes =
-        machine_.on(ConfigureWanted{plan({{"a", 0, 0}, {"b", 1, 3}}), {}, "moved"});
+        machine_.on(ConfigureWanted{plan_of({{"a", 0, 0}, {"b", 1, 3}}), {}, "moved"});
     EXPECT_EQ(configure_of(outcomes, "b")->restore_step, 2U);
     EXPECT_EQ(configure_of(outcomes, "b")->restore,
               (std::vector<LayerTransfer>{{1, 1, "a"}, {2, 3, "b"}}));
@@ -178,7 +167,7 @@ TEST_F(TwoDevices, WhatIsLostForGoodComesFromTheBase) {
     for (const char* device : {"a", "b"}) static_cast<void>(stored(device, 1, 0, 3));
     static_cast<void>(machine_.on(DeviceLost{"a", "x"}));
     static_cast<void>(machine_.on(DeviceLost{"b", "x"}));
-    const auto outcomes = machine_.on(ConfigureWanted{plan({{"c", 0, 3}}), {}, "both lost"});
+    const auto outcomes = machine_.on(ConfigureWanted{plan_of({{"c", 0, 3}}), {}, "both lost"});
     EXPECT_EQ(configure_of(outcomes, "c")->restore_step, 0U);
     EXPECT_FALSE(configure_of(outcomes, "a"));
     EXPECT_TRUE(find<SupplyFromPortal>(outcomes));
@@ -186,7 +175,7 @@ TEST_F(TwoDevices, WhatIsLostForGoodComesFromTheBase) {
 
 TEST_F(TwoDevices, ADeviceThatDiesWhileAllRestoreBreaksOffAgain) {
     static_cast<void>(machine_.on(DeviceLost{"b", "x"}));
-    static_cast<void>(machine_.on(ConfigureWanted{plan({{"a", 0, 1}, {"c", 2, 3}}), {}, ""}));
+    static_cast<void>(machine_.on(ConfigureWanted{plan_of({{"a", 0, 1}, {"c", 2, 3}}), {}, ""}));
     static_cast<void>(machine_.on(ReadyReceived{"a", 2}));
     EXPECT_TRUE(find<Broken>(machine_.on(DeviceLost{"c", "x"})));
     EXPECT_TRUE(machine_.on(ReadyReceived{"c", 2}).empty());
@@ -201,7 +190,7 @@ TEST_F(TwoDevices, AFailureNamesDeviceStageStepAndMicroBatch) {
     EXPECT_EQ(find<Broken>(outcomes)->error.message,
               "device b (stage 1), step 4, micro-batch 5: layer 2: boom");
     // The same step fails elsewhere too: no device is to blame.
-    static_cast<void>(machine_.on(ConfigureWanted{plan({{"a", 0, 3}}), {}, ""}));
+    static_cast<void>(machine_.on(ConfigureWanted{plan_of({{"a", 0, 3}}), {}, ""}));
     static_cast<void>(machine_.on(ReadyReceived{"a", 2}));
     EXPECT_TRUE(
         find<Fatal>(machine_.on(DeviceFailed{"a", 3, 5, ExitCode::kRunFailed, "layer 2: boom"})));
@@ -213,8 +202,8 @@ TEST_F(TwoDevices, ABadFileIsNobodysToCure) {
 }
 
 TEST_F(TwoDevices, ASpareThatKeepsReplicasMayGo) {
-    const auto outcomes = machine_.on(
-        ConfigureWanted{plan({{"a", 0, 1}, {"b", 2, 3}}), {{{"a", "s"}, {"b", "s"}}, 1, ""}, ""});
+    const auto outcomes = machine_.on(ConfigureWanted{
+        plan_of({{"a", 0, 1}, {"b", 2, 3}}), {{{"a", "s"}, {"b", "s"}}, 1, ""}, ""});
     EXPECT_TRUE(configure_of(outcomes, "s"));
     for (const char* device : {"a", "b", "s"})
         static_cast<void>(machine_.on(ReadyReceived{device, 2}));

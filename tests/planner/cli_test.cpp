@@ -15,12 +15,12 @@
 #include "core/files.h"
 #include "core/strict_json.h"
 #include "planner/plan.h"
+#include "tests/planner/data.h"
 
 namespace ecopipe {
 namespace {
 
 const std::string kBin = ECOPIPE_BIN_DIR;
-const std::string kData = std::string(ECOPIPE_SOURCE_DIR) + "/tests/planner/data/";
 
 struct Outcome {
     int code = -1;
@@ -51,8 +51,8 @@ class Cli : public testing::Test {
         EXPECT_TRUE(write_file_atomically(file(name), text));
         return file(name);
     }
-    const std::string home_ =
-        "ecopipe-plan --cluster " + kData + "home.yaml --profile " + kData + "hub.json ";
+    const std::string home_ = "ecopipe-plan --cluster " + planner_data() + "home.yaml --profile " +
+                              planner_data() + "hub.json ";
     std::string directory_;
 };
 
@@ -72,7 +72,7 @@ TEST_F(Cli, WritesThePlanThePictureAndTheTrace) {
 
 TEST_F(Cli, TakesAUsersScheduleIntoASelfContainedPlan) {
     const Outcome outcome =
-        run(home_ + "--schedule " + kData + "own.csv --out " + file("plan.json"));
+        run(home_ + "--schedule " + planner_data() + "own.csv --out " + file("plan.json"));
     EXPECT_EQ(outcome.code, 0) << outcome.text;
     const auto plan = read_plan(file("plan.json"));
     ASSERT_TRUE(plan) << plan.error().message;
@@ -96,24 +96,24 @@ TEST_F(Cli, RefusesInOneLineWithTheRightCode) {
            "ecopipe-plan: --micro-batches: expected at most the batch of 64");
     expect(home_ + "--schedule fast", 2, "ecopipe-plan: --schedule: expected auto, gpipe");
     expect(home_ + "--schedule /nonexistent.csv", 3, "ecopipe-plan: ");
-    expect(home_ + "--schedule " + kData + "own.csv --micro-batches 4", 2,
+    expect(home_ + "--schedule " + planner_data() + "own.csv --micro-batches 4", 2,
            "ecopipe-plan: --micro-batches: expected 3");
-    expect(home_ + "--schedule " + kData + "own.csv --batch 2", 2,
+    expect(home_ + "--schedule " + planner_data() + "own.csv --batch 2", 2,
            "ecopipe-plan: --schedule: expected the 3 micro-batches");
     expect(home_ + "--surprise", 2, "ecopipe-plan: ");
     expect(home_ + "--out /nonexistent/plan.json", 1, "ecopipe-plan: ");
     const std::string brackets = write("brackets.json", std::string(10 << 20, '['));
-    expect("ecopipe-plan --cluster " + kData + "home.yaml --profile " + brackets, 3,
+    expect("ecopipe-plan --cluster " + planner_data() + "home.yaml --profile " + brackets, 3,
            "ecopipe-plan: " + brackets + ": nested deeper");
-    expect("ecopipe-plan --cluster " + brackets + " --profile " + kData + "hub.json", 3,
+    expect("ecopipe-plan --cluster " + brackets + " --profile " + planner_data() + "hub.json", 3,
            "ecopipe-plan: " + brackets + ": nested deeper");
     const std::string newer = write("newer.json", "{\"schema\": \"ecopipe.profile/9\"}");
-    expect("ecopipe-plan --cluster " + kData + "home.yaml --profile " + newer, 5,
+    expect("ecopipe-plan --cluster " + planner_data() + "home.yaml --profile " + newer, 5,
            "ecopipe-plan: " + newer + ": schema: expected");
     const std::string small =
         write("small.yaml",
               "name: s\nportal: a\nportal_address: x\ndevices: [{name: a, memory_mib: 70}]\n");
-    expect("ecopipe-plan --cluster " + small + " --profile " + kData + "hub.json", 3,
+    expect("ecopipe-plan --cluster " + small + " --profile " + planner_data() + "hub.json", 3,
            "ecopipe-plan: " + small + ": devices[0].memory_mib: expected memory for a plan");
     const std::string hole = write("hole.csv", "F0,F1,B0,B1\nF0,B0,F1\n");
     expect(home_ + "--schedule " + hole, 3, "ecopipe-plan: " + hole + ": line 2: expected");
@@ -138,8 +138,9 @@ TEST_F(Cli, BenchComparesSchedules) {
     EXPECT_DOUBLE_EQ(step("interleaved"), 28.5);
     EXPECT_DOUBLE_EQ(step("zb-h1"), 27);
     EXPECT_EQ(rows[1]["peak_in_flight"], Json({4, 3, 2, 1}));
-    const Outcome files = run("ecopipe-bench schedules --batch 32 --micro-batches 8 --cluster " +
-                              kData + "home.yaml --profile " + kData + "hub.json --json");
+    const Outcome files =
+        run("ecopipe-bench schedules --batch 32 --micro-batches 8 --cluster " + planner_data() +
+            "home.yaml --profile " + planner_data() + "hub.json --json");
     EXPECT_EQ(files.code, 0);
     EXPECT_EQ((*parse_json(files.text, "bench"))["rows"].size(), 4U);
     EXPECT_EQ(run("ecopipe-bench 2>/dev/null").code, 2);

@@ -9,13 +9,12 @@
 #include "core/random.h"
 #include "planner/partition.h"
 #include "planner/plan_timeline.h"
+#include "tests/planner/data.h"
 
 namespace ecopipe {
 namespace {
 
-const std::string kData = std::string(ECOPIPE_SOURCE_DIR) + "/tests/planner/data/";
-
-std::string text_of(const char* name) { return *read_file(kData + name, 1 << 24); }
+std::string text_of(const char* name) { return *read_file(planner_data() + name, 1 << 24); }
 
 // One to three bytes replaced, removed or doubled, or a number replaced by an absurd one.
 std::string damaged(std::string text, Rng& rng) {
@@ -55,7 +54,7 @@ TEST(Damage, ProfilesAndClusters) {
     Rng rng(41);
     const std::string profile_text = text_of("pi_partial.json");
     const std::string cluster_text = text_of("tight.yaml");
-    const ModelProfile hub = *read_profile(kData + "hub.json");
+    const ModelProfile hub = *read_profile(planner_data() + "hub.json");
     int refused = 0;
     int planned = 0;
     for (int i = 0; i < 600; ++i) {
@@ -79,8 +78,9 @@ TEST(Damage, ProfilesAndClusters) {
 
 TEST(Damage, Plans) {
     Rng rng(42);
-    const Cluster cluster = *read_cluster(kData + "home.yaml");
-    const std::vector<ModelProfile> profiles = *read_profiles(cluster, {kData + "hub.json"});
+    const Cluster cluster = *read_cluster(planner_data() + "home.yaml");
+    const std::vector<ModelProfile> profiles =
+        *read_profiles(cluster, {planner_data() + "hub.json"});
     int refused = 0;
     for (const char* name :
          {"golden/home_own.json", "golden/home_zb_h1.json", "golden/home_interleaved.json"}) {

@@ -11,16 +11,15 @@
 #include "planner/plan_report.h"
 #include "planner/plan_timeline.h"
 #include "planner/what_if.h"
+#include "tests/planner/data.h"
 #include "tests/planner/reference.h"
 
 namespace ecopipe {
 namespace {
 
-const std::string kData = std::string(ECOPIPE_SOURCE_DIR) + "/tests/planner/data/";
-
 struct Home {
-    Cluster cluster = *read_cluster(kData + "home.yaml");
-    std::vector<ModelProfile> profiles = *read_profiles(cluster, {kData + "hub.json"});
+    Cluster cluster = *read_cluster(planner_data() + "home.yaml");
+    std::vector<ModelProfile> profiles = *read_profiles(cluster, {planner_data() + "hub.json"});
     PlanRequest request{64, 16, "1f1b", std::nullopt, 1};
     [[nodiscard]] Plan plan() const {
         auto found = search_plan(cluster, profiles, request);

@@ -11,14 +11,13 @@
 #include "planner/plan_report.h"
 #include "planner/plan_timeline.h"
 #include "planner/what_if.h"
+#include "tests/planner/data.h"
 
 namespace ecopipe {
 namespace {
 
-const std::string kData = std::string(ECOPIPE_SOURCE_DIR) + "/tests/planner/data/";
-
 void expect_golden(const std::string& name, const std::string& text) {
-    const std::string path = kData + "golden/" + name;
+    const std::string path = planner_data() + "golden/" + name;
     if (std::getenv("ECOPIPE_UPDATE_GOLDEN") != nullptr) {
         ASSERT_TRUE(write_file_atomically(path, text));
         return;
@@ -29,9 +28,9 @@ void expect_golden(const std::string& name, const std::string& text) {
 }
 
 Plan planned(const char* cluster_name, const char* schedule, int micro_batches) {
-    const auto cluster = read_cluster(kData + cluster_name);
+    const auto cluster = read_cluster(planner_data() + cluster_name);
     EXPECT_TRUE(cluster);
-    const auto profiles = read_profiles(*cluster, {kData + "hub.json"});
+    const auto profiles = read_profiles(*cluster, {planner_data() + "hub.json"});
     EXPECT_TRUE(profiles);
     PlanRequest request;
     request.micro_batches = micro_batches;
@@ -48,13 +47,14 @@ TEST(Golden, Plans) {
     expect_golden("home_zb_h1.json", plan_text(planned("home.yaml", "zb-h1", 16)));
     expect_golden("home_interleaved.json", plan_text(planned("home.yaml", "interleaved", 16)));
     expect_golden("tight_1f1b.json", plan_text(planned("tight.yaml", "1f1b", 64)));
-    expect_golden("home_own.json", plan_text(planned("home.yaml", (kData + "own.csv").c_str(), 0)));
+    expect_golden("home_own.json",
+                  plan_text(planned("home.yaml", (planner_data() + "own.csv").c_str(), 0)));
 }
 
 TEST(Golden, ReportAndPictures) {
-    const auto cluster = read_cluster(kData + "tight.yaml");
+    const auto cluster = read_cluster(planner_data() + "tight.yaml");
     ASSERT_TRUE(cluster);
-    const auto profiles = read_profiles(*cluster, {kData + "hub.json"});
+    const auto profiles = read_profiles(*cluster, {planner_data() + "hub.json"});
     PlanRequest request;
     request.micro_batches = 16;
     request.schedule = "1f1b";

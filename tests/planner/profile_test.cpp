@@ -7,14 +7,13 @@
 #include "planner/model_profile.h"
 #include "planner/partition.h"
 #include "planner/resolved_profiles.h"
+#include "tests/planner/data.h"
 
 namespace ecopipe {
 namespace {
 
-const std::string kData = std::string(ECOPIPE_SOURCE_DIR) + "/tests/planner/data/";
-
 ModelProfile data_profile(const char* name) {
-    auto profile = read_profile(kData + name);
+    auto profile = read_profile(planner_data() + name);
     EXPECT_TRUE(profile) << (profile ? "" : profile.error().message);
     return *profile;
 }
@@ -232,8 +231,7 @@ TEST(Profiles, OtherThreadCountsOfADeviceAreForTheSingleDeviceAlone) {
             layer["timing"][0][key] = layer["timing"][0][key].get<double>() / 1.6;
     const std::vector<ModelProfile> profiles = {*parse_profile(small().dump(), "one.json"),
                                                 *parse_profile(two.dump(), "two.json")};
-    const char* text =
-        "[{name: hub, memory_mib: 100}, {name: pi, memory_mib: 100, speed: 1}]";
+    const char* text = "[{name: hub, memory_mib: 100}, {name: pi, memory_mib: 100, speed: 1}]";
     PlanRequest request;
     request.batch = 4;
     request.micro_batches = 2;

@@ -7,7 +7,7 @@ namespace ecopipe::sim {
 namespace {
 using std::chrono::milliseconds;
 constexpr auto kHelloEvery = milliseconds(200);
-constexpr auto kAttachEvery = milliseconds(200);
+constexpr auto kStageAttachEvery = milliseconds(200);
 constexpr auto kPortalSilence = std::chrono::seconds(5);
 constexpr auto kLeavePatience = std::chrono::seconds(3);
 constexpr const char* kPortalNode = kPortalPeer;
@@ -224,7 +224,7 @@ void SimStage::configure(const FrameHeader& head, const Configure& work) {
 void SimStage::dial(const std::string& peer, std::uint64_t instance, std::uint64_t attempt) {
     if (attempt != attempt_ || wanted_[peer] != instance || attached_[peer] == instance) return;
     send(peer, {}, Attach{name_, instance_});
-    world_.net.at(world_.net.now() + kAttachEvery, name_,
+    world_.net.at(world_.net.now() + kStageAttachEvery, name_,
                   [this, peer, instance, attempt] { dial(peer, instance, attempt); });
 }
 
