@@ -64,9 +64,9 @@ def fetch(release, at):
 
 def main():
     commands = json.loads(pathlib.Path(sys.argv[1]).read_text(encoding="utf-8"))
-    # By what torch's target gives to its users; of what the build has written, only files that gather others.
+    # By what torch's target gives to its users; of what the build has written, only files that gather others, and not examples.
     wanted = [c for c in commands if f"/usr/include/{API}" in c["command"]
-              and (not c["file"].startswith(c["directory"]) or "/Unity/" in c["file"])]
+              and (not c["file"].startswith(c["directory"]) or re.search("^(?!.*/extending/).*/Unity/", c["file"]))]
     if not wanted:
         skip("the LibTorch of this build is not Debian's")
     with tempfile.TemporaryDirectory() as directory:
