@@ -64,9 +64,9 @@ def fetch(release, at):
 
 def main():
     commands = json.loads(pathlib.Path(sys.argv[1]).read_text(encoding="utf-8"))
-    # By what torch's target gives to its users; of what the build has written, only files that gather others, and not examples.
+    # By what torch's target gives to its users; of what the build has written, only files that gather others.
     wanted = [c for c in commands if f"/usr/include/{API}" in c["command"]
-              and (not c["file"].startswith(c["directory"]) or re.search("^(?!.*/extending/).*/Unity/", c["file"]))]
+              and (not c["file"].startswith(c["directory"]) or "/Unity/" in c["file"])]
     if not wanted:
         skip("the LibTorch of this build is not Debian's")
     with tempfile.TemporaryDirectory() as directory:
@@ -79,15 +79,17 @@ def main():
             while os.path.basename(words[0]) == "ccache":
                 words.pop(0)
             return [words[0], "-isystem", str(include), "-isystem", str(include / API)] + \
-                [w for w in words[1:] if re.match(r"-(I|D|W|std|f)", w) and w != "-Winvalid-pch"]
+                [w for i, w in enumerate(words[1:]) if words[i] == "-isystem" or
+                 (re.match(r"-(I|D|W|std|f|isystem)", w) and w != "-Winvalid-pch")]
 
-        # The headers are most of the work: they are read once.
+        # The headers are most of the work: they are read once, for those that the build gives them to.
         header = at / "precompiled.h"
         header.write_text("#include <torch/script.h>\n", encoding="utf-8")
         subprocess.run(flags_of(wanted[0]) + ["-x", "c++-header", str(header), "-o", f"{header}.gch"], check=True)
 
         def compiles(command):
-            return command, subprocess.run(flags_of(command) + ["-include", str(header), "-fsyntax-only", command["file"]],
+            before = ["-include", str(header)] if "cmake_pch" in command["command"] else []
+            return command, subprocess.run(flags_of(command) + [*before, "-fsyntax-only", command["file"]],
                                            cwd=command["directory"], capture_output=True, text=True, check=False)
 
         failed = 0
