@@ -79,7 +79,8 @@ Result<bool> Trainer::step(const Stretch& stretch, std::uint64_t step, std::vect
     const double norm = gradient_norm(outcome.squared_gradient_norms);
     const double learning_rate = options_.schedule.at(options_.learning_rate, step, stretch.steps);
     ECOPIPE_RETURN_IF_ERROR(engine_.commit(learning_rate, clip_scale(norm, options_.clip_norm)));
-    if (rewound(stretch)) return false;
+    // Back to what the step led to, it counts; the loop goes on from there.
+    if (const auto back = rewound(stretch); back && *back <= step) return false;
     const double step_ms = to_ms(monotonic_now() - started);
     step_times_.push_back(step_ms);
     samples_done_ += static_cast<double>(samples);
@@ -89,7 +90,7 @@ Result<bool> Trainer::step(const Stretch& stretch, std::uint64_t step, std::vect
         std::uint64_t& peak = result.peak_bytes[report.device];
         peak = std::max(peak, report.peak_bytes);
     }
-    committed_steps_ = stretch.whole_run ? step + 1 : committed_steps_ + 1;
+    committed_steps_ = stretch.before + step + 1;
     if (watcher_) watcher_({stretch.steps, step_ms, events_});
     if (committed_steps_ > record_.recorded_steps()) {  // else it is a replay
         outcome.recovery_point -= std::min(outcome.recovery_point, stretch.key);
@@ -107,10 +108,11 @@ Result<bool> Trainer::step(const Stretch& stretch, std::uint64_t step, std::vect
         static_cast<double>(step + 1) / static_cast<double>(stretch.plan.steps_per_epoch);
     progress_.show(
         {step + 1, stretch.steps, epoch, loss, samples_done_ / training_ms_ * 1000, step_ms});
-    return true;
+    return !went_back_to_;
 }
 
 Result<bool> Trainer::save_checkpoint(const Stretch& stretch, std::uint64_t done) {
+    if (done == checkpointed_) return true;  // before the failure that led back here
     ECOPIPE_ASSIGN_OR_RETURN(TensorMap state, engine_.state(true));
     if (rewound(stretch)) return false;
     const Checkpoint checkpoint{done, options_.checkpoint_flags, history_, std::move(state)};
@@ -119,8 +121,9 @@ Result<bool> Trainer::save_checkpoint(const Stretch& stretch, std::uint64_t done
         log_error("checkpoint of step {}: {}", done, written.error().message);
         return true;
     }
+    checkpointed_ = done;
     ECOPIPE_RETURN_IF_ERROR(engine_.set_base(checkpoint.state, stretch.key + done));
-    return true;
+    return !rewound(stretch);
 }
 
 Result<bool> Trainer::validate(const Stretch& stretch, std::uint64_t done, TrainResult& result) {
@@ -189,9 +192,9 @@ Result<void> Trainer::train(const Stretch& stretch, TrainResult& result) {
         result.stopped_early =
             options_.early_stop > 0 && history_.without_improvement() >= options_.early_stop;
         bool on = true;
-        // A run that was killed between its last checkpoint and its end.
-        const bool ends_here = at >= stretch.steps || result.stopped_early;
-        if (ends_here && at > 0 && at == stretch.first && stretch.whole_run) {
+        // What belongs to a step is done with it: that of the step gone back to may not have been,
+        // as after a run that was killed between its last checkpoint and its end.
+        if (at > 0 && stretch.whole_run) {
             ECOPIPE_ASSIGN_OR_RETURN(on, end_step(stretch, at, result));
         }
         reader.start(at, stretch.steps);
@@ -219,10 +222,7 @@ Result<std::optional<LossTotals>> Trainer::evaluate(const Dataset& data, const s
                                                     double epoch) {
     ECOPIPE_ASSIGN_OR_RETURN(const LossTotals loss,
                              engine_.evaluate(data, options_.test_batch, options_.readers));
-    if (const auto back = engine_.take_rewind()) {
-        went_back_to_ = back;
-        return std::optional<LossTotals>();
-    }
+    if (rewound({})) return std::optional<LossTotals>();
     const bool regression = is_regression(options_.loss.name);
     if (epoch > record_.recorded_epochs(split))
         ECOPIPE_RETURN_IF_ERROR(record_.evaluation(epoch, split, loss, regression));
@@ -239,6 +239,7 @@ Result<TrainResult> Trainer::run(std::uint64_t first, ValidationHistory history)
     stretch.first = first;
     stretch.steps = stretch.plan.steps;
     stretch.whole_run = true;
+    checkpointed_ = first;
     history_ = std::move(history);
     TrainResult result;
     ECOPIPE_RETURN_IF_ERROR(train(stretch, result));
@@ -252,6 +253,7 @@ Result<TrainResult> Trainer::run_round(std::uint64_t round, std::uint64_t epochs
     options_.learning_rate = learning_rate;
     stretch.key = stretch.epoch_key = round_key(round);
     stretch.steps = epochs * stretch.plan.steps_per_epoch;
+    stretch.before = committed_steps_;
     TrainResult result;
     ECOPIPE_RETURN_IF_ERROR(train(stretch, result));
     return result;

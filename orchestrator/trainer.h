@@ -91,6 +91,7 @@ class Trainer {
     void watch_pace(std::function<void(const StepPace&)> watcher) { watcher_ = std::move(watcher); }
     // The test split's. Nothing when the engine went back instead.
     [[nodiscard]] Result<std::optional<LossTotals>> evaluate(double epoch) {
+        went_back_to_.reset();  // a caller who trains nothing asks again
         return evaluate(*data_.test, "test", epoch);
     }
 
@@ -100,8 +101,9 @@ class Trainer {
         std::uint64_t key = 0;
         std::uint64_t epoch_key = 0;
         std::uint64_t first = 0;
-        std::uint64_t steps = 0;  // the step to stop before
-        bool whole_run = false;   // with evaluations and checkpoints
+        std::uint64_t steps = 0;   // the step to stop before
+        std::uint64_t before = 0;  // steps of earlier stretches, as they are recorded
+        bool whole_run = false;    // with evaluations and checkpoints
         EpochPlan plan;
     };
     [[nodiscard]] BatchSettings batch_settings() const;
@@ -131,6 +133,7 @@ class Trainer {
     std::function<void(const StepPace&)> watcher_;
     ValidationHistory history_;
     std::uint64_t committed_steps_ = 0;
+    std::uint64_t checkpointed_ = 0;  // the newest checkpoint's step; nothing is to be saved of 0
     std::optional<std::uint64_t> went_back_to_;
     std::vector<ClusterEvent> events_;  // to be recorded with the next committed step
     std::vector<double> step_times_;

@@ -20,8 +20,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-std::string make_temporary_directory() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "ecopipe-test-XXXXXX").string();
+std::string make_temporary_directory(
+    const std::filesystem::path& below = std::filesystem::temp_directory_path()) {
+    std::string pattern = (below / "ecopipe-test-XXXXXX").string();
     return ::mkdtemp(pattern.data()) != nullptr ? pattern : std::string();
 }
 
@@ -106,6 +107,10 @@ Finished run(std::vector<std::string> arguments, double seconds) {
 }
 
 TemporaryDirectory::TemporaryDirectory() : path_(make_temporary_directory()) {}
+TemporaryDirectory::TemporaryDirectory(InMemory)
+    : path_(make_temporary_directory(std::filesystem::exists("/dev/shm")
+                                         ? "/dev/shm"
+                                         : std::filesystem::temp_directory_path())) {}
 TemporaryDirectory::~TemporaryDirectory() { std::filesystem::remove_all(path_); }
 
 std::string read(const std::string& path) {

@@ -54,6 +54,10 @@ class Process {
 class TemporaryDirectory {
   public:
     TemporaryDirectory();
+    // In memory where the system has such a place: for what writes much, safely, and is no test of
+    // it.
+    struct InMemory {};
+    explicit TemporaryDirectory(InMemory);
     ~TemporaryDirectory();
     TemporaryDirectory(const TemporaryDirectory&) = delete;
     TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
