@@ -31,6 +31,11 @@ class Inbox {
         items_.pop_front();
         return item;
     }
+    // Of an earlier life of whoever reads: its pushers are gone.
+    void clear() {
+        const std::lock_guard lock(mutex_);
+        items_.clear();
+    }
 
   private:
     std::mutex mutex_;

@@ -84,7 +84,10 @@ class Worker {
                      if (ends_work(header)) ++superseded_;
                      inbox_.push(ControlMessage{header, std::move(body)});
                  },
-                 [this](Error error) { inbox_.push(PortalLost{std::move(error)}); }}),
+                 [this](Error error) {
+                     ++superseded_;
+                     inbox_.push(PortalLost{std::move(error)});
+                 }}),
           data_(loop_, options.device,
                 {[this](Delivery delivery) { inbox_.push(std::move(delivery)); },
                  [this](const std::string& peer, std::uint64_t instance) {
@@ -131,10 +134,13 @@ class Worker {
     Result<std::optional<ExitCode>> handle(ControlMessage& message);
     Result<void> configure(const FrameHeader& header, const Configure& configure);
     Result<void> begin(const FrameHeader& header, const Begin& begin);
+    // For what is to be sent; waiting is not computing. False when the work has become worthless.
+    Result<bool> wait_for_room();
     // What makes the work at hand worthless.
     static bool ends_work(const FrameHeader& header) {
         const auto type = static_cast<MessageType>(header.type);
-        return type == MessageType::kConfigure || type == MessageType::kEnd;
+        return type == MessageType::kConfigure || type == MessageType::kEnd ||
+               type == MessageType::kRefuse;
     }
     Result<void> make_executors(const Configure& work, std::vector<SliceRole>& slices);
     Result<void> take_state(Delivery delivery);
@@ -204,6 +210,7 @@ class Worker {
     std::uint32_t micro_batch_ = 0;         // of the action at hand
     Instant runnable_since_{};              // the action at hand: all it needs was there
     Instant free_since_{};                  // the last work was over, as emulated
+    Duration waited_{};                     // within the action at hand, for others
     std::optional<LinkProbe> probe_;        // of the link to probed_peer_, while it runs
     std::string probed_peer_;
     bool trace_ = false;
@@ -221,6 +228,9 @@ Result<ExitCode> Worker::serve_one_run() {
     configured_ = false;
     work_ = {};
     state_.keeper().clear();
+    // Whoever spoke in the life before has been hung up on; what was said then is nobody's now.
+    data_.set_run(0, 0);
+    inbox_.clear();
     superseded_ = 0;
     loading_since_.reset();
     leaving_since_.reset();
@@ -670,7 +680,7 @@ Result<void> Worker::obey(StageCommands commands) {
         } else if (auto* drop = std::get_if<stage_command::DropTensor>(&command)) {
             drop_tensor(drop->address);
         } else if (std::holds_alternative<stage_command::ReportStep>(command)) {
-            report_step();
+            if (superseded_ == 0) report_step();
             ECOPIPE_RETURN_IF_ERROR(obey(machine_.on(stage_event::StepReported{})));
         } else if (auto* update = std::get_if<stage_command::ApplyUpdate>(&command)) {
             const WorkClock work;
@@ -712,7 +722,10 @@ Result<void> Worker::run_action(const stage_command::Run& run) {
             tensors.push_back(std::move(delivery.tensor));
         }
     }
+    // Nobody wants it any more: what ends this work is behind it in the inbox.
+    if (superseded_ > 0) return obey(machine_.on(stage_event::ActionFinished{}));
     const Instant started = monotonic_now();
+    waited_ = {};
     activity_.begin(machine_.step(), micro_batch_, started);
     if (machine_.mode() == StepMode::kTrain) {
         ECOPIPE_RETURN_IF_ERROR(train_action(run.action, std::move(tensors)));
@@ -720,7 +733,7 @@ Result<void> Worker::run_action(const stage_command::Run& run) {
         ECOPIPE_RETURN_IF_ERROR(evaluate_action(run.action, std::move(tensors)));
     }
     const Instant ended = monotonic_now();
-    done_.busy_ms += to_ms(ended - started);
+    done_.busy_ms += to_ms(ended - started - waited_);
     if (trace_)
         done_.actions.push_back({static_cast<char>(run.action.kind),
                                  static_cast<std::uint16_t>(run.action.slice), micro_batch_,
@@ -782,12 +795,27 @@ Result<void> Worker::evaluate_action(const Action& action, std::vector<HostTenso
     free_since_ = work.slow_down(slowdown());
     if (slice.last) return {};
     // Evaluation streams: a faster stage waits here instead of queueing the whole test split.
-    while (!data_.wait_for_room(monotonic_now() + kTick))
-        if (superseded_ > 0) return {};  // whoever should make room may be gone
-    std::vector<EncodedTensor> exact;    // an evaluation is never compressed
+    ECOPIPE_ASSIGN_OR_RETURN(const bool room, wait_for_room());
+    if (!room) return {};
+    std::vector<EncodedTensor> exact;  // an evaluation is never compressed
     for (HostTensor& output : outputs) exact.push_back({std::move(output)});
     send_outputs(slice, action.slice, micro_batch_, TensorKind::kEvalActivation, std::move(exact));
     return {};
+}
+
+Result<bool> Worker::wait_for_room() {
+    const Instant begun = monotonic_now();
+    bool room = data_.wait_for_room(begun);
+    if (room) return true;
+    activity_.wait(begun);
+    while (!room && superseded_ == 0) {  // whoever should make room may be gone
+        room = data_.wait_for_room(monotonic_now() + kTick);
+        if (signal_received() != 0) ECOPIPE_RETURN_IF_ERROR(leave_in_order());
+    }
+    const Instant now = monotonic_now();
+    waited_ = now - begun;
+    activity_.go_on(now);
+    return room;
 }
 
 void Worker::send_outputs(const SliceRole& slice, int slice_index, std::uint32_t micro_batch,

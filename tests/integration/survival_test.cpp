@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <random>
@@ -266,6 +267,56 @@ TEST_F(Survival, AHungStageIsNamedAndReplaced) {
     EXPECT_NE(train->err().find("it has said nothing for"), std::string::npos) << train->err();
     EXPECT_NE(train->err().find("micro-batch"), std::string::npos) << train->err();
     EXPECT_NE(::kill(stage, 0), 0);
+}
+
+// What its portal said of the life before is still on its way when it joins again.
+TEST_F(Survival, AStageThatWasStoppedForAWhileJoinsAgain) {
+    const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
+    auto train = start("stopped", {"--cluster", cluster(3), "--bind", portal}, "200");
+    const auto stage = [&](const std::string& name) {
+        return std::make_unique<Process>(Flags{"ecopipe-stage", "--join", portal, "--name", name,
+                                               "--slowdown", "3", "--stay", "--orphan", "wait"});
+    };
+    auto d0 = stage("d0");
+    auto d1 = stage("d1");
+    auto d2 = stage("d2");
+    reach("stopped", 10, *train);
+    d1->signal(SIGSTOP);
+    std::this_thread::sleep_for(std::chrono::seconds(6));
+    d1->signal(SIGCONT);
+    expect_survived("stopped", *train, 200);
+    for (auto* process : {&d0, &d1, &d2}) {
+        EXPECT_TRUE((*process)->running()) << (*process)->err();
+        (*process)->signal(SIGTERM);
+    }
+    for (auto* process : {&d0, &d1, &d2})
+        EXPECT_EQ((*process)->wait(kDeadlineS).code, 128 + SIGTERM) << (*process)->err();
+}
+
+// A stage waits for the next one to take an evaluation's tensors, and that one is gone too.
+TEST_F(Survival, APortalKilledInAnEvaluationLeavesNoStageBehind) {
+    const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
+    // The first layer's outputs are the largest.
+    std::string plan = hand_plan(model_, 2, "gpipe", 50, 4);
+    for (const auto& [found, wanted] : {std::pair{R"("last_layer":5)", R"("last_layer":0)"},
+                                        std::pair{R"("first_layer":6)", R"("first_layer":1)"}}) {
+        ASSERT_NE(plan.find(found), std::string::npos) << plan;
+        plan.replace(plan.find(found), std::strlen(found), wanted);
+    }
+    write(directory_ / "plan.json", plan);
+    Process train({"ecopipe-train", "--cluster", cluster(2), "--plan", directory_ / "plan.json",
+                   "--bind", portal, "--model", "lenet5", "--data", "fashion-mnist", "--data-limit",
+                   "100", "--epochs", "1", "--quiet", "--out", directory_ / "evaluation"});
+    Process d0({"ecopipe-stage", "--join", portal, "--name", "d0"});
+    Process d1({"ecopipe-stage", "--join", portal, "--name", "d1", "--slowdown", "100"});
+    reach("evaluation", 2, train);
+    std::this_thread::sleep_for(std::chrono::seconds(3));
+    EXPECT_EQ(metrics("evaluation").find("\"split\""), std::string::npos);
+    d1.signal(SIGSTOP);
+    train.signal(SIGKILL);
+    EXPECT_EQ(d0.wait(20).code, 4) << d0.err();
+    d1.signal(SIGCONT);
+    EXPECT_EQ(d1.wait(20).code, 4) << d1.err();
 }
 
 TEST_F(Survival, TwoOfFourStagesKilledAtOnceComeFromTheCheckpoint) {

@@ -90,12 +90,16 @@ Finished Process::wait(double seconds) {
     return finished;
 }
 
+bool Process::running() {
+    if (!reaped_ && ::waitpid(pid_, &status_, WNOHANG) == pid_) reaped_ = true;
+    return !reaped_;
+}
+
 bool Process::wait_for_err(const std::string& text, double seconds) {
     const auto deadline = Clock::now() + std::chrono::duration<double>(seconds);
     while (Clock::now() < deadline) {
         if (err().find(text) != std::string::npos) return true;
-        if (!reaped_ && ::waitpid(pid_, &status_, WNOHANG) == pid_) reaped_ = true;
-        if (reaped_) return err().find(text) != std::string::npos;
+        if (!running()) return err().find(text) != std::string::npos;
         std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
     return false;

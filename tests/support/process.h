@@ -32,6 +32,7 @@ class Process {
 
     [[nodiscard]] pid_t pid() const { return pid_; }
     void signal(int number) const;
+    [[nodiscard]] bool running();
     // Waits up to `seconds`, then kills.
     [[nodiscard]] Finished wait(double seconds);
     [[nodiscard]] std::string out() const;
