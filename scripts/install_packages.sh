@@ -34,7 +34,7 @@ optional=()
 if [ "$what" = test ]; then
     packages+=(libgtest-dev)
     optional=(clang-19 clang-tidy-19 libclang-rt-19-dev libbenchmark-dev python3 python3-torch python3-torchvision python3-pil python3-numpy python3-yaml iproute2 procps
-        chromium chromium-driver python3-selenium python3-pyte debootstrap dpkg-dev)
+        chromium chromium-driver python3-selenium python3-pyte debootstrap dpkg-dev file)
 fi
 
 absent() {

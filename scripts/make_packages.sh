@@ -53,9 +53,9 @@ for each in "${wanted[@]}"; do
     root_open "$root" "$release"
     root_take "$root"
     inside() { root_in "$root" --chdir=/ecopipe "$@"; }
+    root_apt "$root" dpkg-dev file
     if [ "$arch" = "$root_machine" ]; then
         build=build
-        root_apt "$root" dpkg-dev
         inside scripts/build.sh
     else
         build=build-$arch

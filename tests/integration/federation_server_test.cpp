@@ -451,8 +451,7 @@ TEST_F(ServerDisk, BelowTheLimitNoUpdateIsTakenAndNothingIsLost) {
     line[0] = program(line[0]);
     for (const std::string& word : line) command += " " + word;
     write(directory_ / "disk.sh", command + "\n");
-    Process server(
-        {"/usr/bin/unshare", "--map-root-user", "--mount", "/bin/sh", directory_ / "disk.sh"});
+    Process server(with_own_mounts({"/bin/sh", directory_ / "disk.sh"}));
     ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
     const int disk = mounted(server);
     ASSERT_GE(disk, 0) << std::strerror(errno);

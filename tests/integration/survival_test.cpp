@@ -450,8 +450,7 @@ class SmallDisk : public Survival {
                                  "\ncode=$?\ncp -r $DISK " + (directory_ / "disk") +
                                  "\nexit $code\n";
         write(directory_ / "disk.sh", text);
-        return run(
-            {"/usr/bin/unshare", "--map-root-user", "--mount", "/bin/sh", directory_ / "disk.sh"});
+        return run(with_own_mounts({"/bin/sh", directory_ / "disk.sh"}));
     }
     [[nodiscard]] std::string train(const std::string& more, const std::string& steps) const {
         std::string line = program("ecopipe-train") + " --single --model lenet5 --no-evaluation " +

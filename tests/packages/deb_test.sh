@@ -8,7 +8,7 @@ given=$(cd "$1" && pwd)
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 . "$repository/scripts/lib_root.sh"
 root_needs
-command -v dpkg-shlibdeps >/dev/null || root_skip "needs dpkg-dev"
+for tool in dpkg-shlibdeps file; do command -v $tool >/dev/null || root_skip "needs dpkg-dev and file"; done
 . /etc/os-release
 release=${2:-$VERSION_CODENAME}
 arch=${3:-$root_machine}

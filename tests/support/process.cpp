@@ -105,6 +105,13 @@ bool Process::wait_for_err(const std::string& text, double seconds) {
     return false;
 }
 
+std::vector<std::string> with_own_mounts(std::vector<std::string> command) {
+    std::vector<std::string> words{"/usr/bin/unshare", "--mount"};
+    if (::geteuid() != 0) words.emplace_back("--map-root-user");
+    words.insert(words.end(), command.begin(), command.end());
+    return words;
+}
+
 Finished run(std::vector<std::string> arguments, double seconds) {
     Process process(std::move(arguments));
     return process.wait(seconds);

@@ -48,6 +48,10 @@ class Process {
     std::string directory_;
 };
 
+// What runs `command` with mounts of its own: as whoever may mount, or in a user namespace, which
+// is not to be had in a chroot.
+[[nodiscard]] std::vector<std::string> with_own_mounts(std::vector<std::string> command);
+
 // Runs to its end.
 [[nodiscard]] Finished run(std::vector<std::string> arguments, double seconds = 120);
 
