@@ -69,8 +69,12 @@ root_open() {
         echo "deb $mirror $release main" >"$dir/etc/apt/sources.list"
         echo force-unsafe-io >"$dir/etc/dpkg/dpkg.cfg.d/ecopipe"
     fi
+    # A mount of its own, as programs that make namespaces expect of /; private, so that none of it reaches this machine.
+    mount --bind "$dir" "$dir"
+    mount --make-private "$dir"
     mkdir -p "$dir/dev/shm"
     mount --bind /dev "$dir/dev"
+    mount --make-private "$dir/dev"
     mount --bind /dev/pts "$dir/dev/pts"
     mount -t tmpfs none "$dir/dev/shm"
     mount -t proc proc "$dir/proc"
@@ -120,17 +124,13 @@ root_take() {
 }
 
 root_close() {
-    local dir=$1 mounted kept
-    for mounted in ccache sys proc dev/shm dev/pts dev; do
-        mountpoint -q "$dir/$mounted" || continue
-        umount "$dir/$mounted" 2>/dev/null || umount -l "$dir/$mounted" 2>/dev/null || true
-    done
-    for mounted in ccache sys proc dev/shm dev/pts dev; do
-        ! mountpoint -q "$dir/$mounted" || {
-            echo "$(basename "$0"): $dir/$mounted is still mounted; $dir is left" >&2
-            return
-        }
-    done
+    local dir=$1 kept
+    # With what programs inside have mounted.
+    ! mountpoint -q "$dir" || umount -R "$dir" 2>/dev/null || umount -R -l "$dir" 2>/dev/null || true
+    ! grep -q " $(realpath "$dir")[ /]" /proc/self/mounts || {
+        echo "$(basename "$0"): something is still mounted in $dir, which is left" >&2
+        return
+    }
     for kept in "${root_kept[@]}"; do [ "$kept" != "$dir" ] || return 0; done
     rm -rf --one-file-system "$dir"
 }
