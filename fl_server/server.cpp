@@ -9,6 +9,8 @@
 #include <utility>
 
 #include "core/command_line.h"
+#include "core/directory_lock.h"
+#include "core/files.h"
 #include "core/inbox.h"
 #include "core/log.h"
 #include "core/wall_clock.h"
@@ -557,6 +559,10 @@ void Server::publish_view() {
 }  // namespace
 
 Result<ExitCode> run_server(ServerOptions options, const ModelLayout& layout, std::string initial) {
+    // Before anything of it is read, and before the control socket of whoever serves it is taken.
+    const std::string& state = options.federation.state_directory;
+    ECOPIPE_RETURN_IF_ERROR(make_directories(state));
+    ECOPIPE_ASSIGN_OR_RETURN(const DirectoryLock owned, DirectoryLock::take(state, "--state"));
     return Server(std::move(options), layout).run(std::move(initial));
 }
 

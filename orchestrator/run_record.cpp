@@ -24,7 +24,9 @@ Result<RunRecord> RunRecord::create(const std::string& directory, bool resume, R
                                     directory, name));
     if (::access(directory.c_str(), W_OK) != 0)
         return fail(ExitCode::kRunFailed, fmt::format("--out {}: cannot be written", directory));
-    RunRecord record(directory, view);
+    // Before anything of it is read.
+    ECOPIPE_ASSIGN_OR_RETURN(DirectoryLock lock, DirectoryLock::take(directory, "--out"));
+    RunRecord record(directory, std::move(lock), view);
     if (resume) ECOPIPE_RETURN_IF_ERROR(record.take_up_metrics());
     return record;
 }

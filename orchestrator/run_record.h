@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "core/directory_lock.h"
 #include "core/files.h"
 #include "core/strict_json.h"
 #include "orchestrator/checkpoint.h"
@@ -19,7 +20,8 @@ namespace ecopipe {
 class RunRecord {
   public:
     // Creates `directory`; refuses one that holds a run already (kUsage), unless it is to be
-    // resumed, or cannot be written (kRunFailed). Files come to be with the first step, so that a
+    // resumed, one in which another process is at work (kUsage), or one that cannot be written
+    // (kRunFailed). Files come to be with the first step, so that a
     // run refused before leaves none. A resumed run's metrics.jsonl loses a torn last line.
     // Everything recorded is shown to `view` too, if there is one; it outlives the record.
     [[nodiscard]] static Result<RunRecord> create(const std::string& directory, bool resume = false,
@@ -65,14 +67,15 @@ class RunRecord {
     [[nodiscard]] Result<void> save_model(const TensorMap& weights) const;
 
   private:
-    RunRecord(std::string directory, RunView* view)
-        : directory_(std::move(directory)), view_(view) {}
+    RunRecord(std::string directory, DirectoryLock lock, RunView* view)
+        : directory_(std::move(directory)), lock_(std::move(lock)), view_(view) {}
     [[nodiscard]] Result<void> take_up_metrics();
     struct TracedStep {
         std::uint64_t step;
         std::vector<DeviceReport> devices;
     };
     std::string directory_;
+    DirectoryLock lock_;
     RunView* view_;
     std::optional<LineAppender> metrics_;
     std::deque<TracedStep> traced_;

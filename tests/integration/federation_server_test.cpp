@@ -194,6 +194,27 @@ TEST_F(OperatorCommands, PauseHoldsTasksBackResumeGivesThemAndFinishEndsTheRound
     for (const char* word : {"pause", "resume", "finish"}) EXPECT_EQ(command(word).code, 4) << word;
 }
 
+// Not even its control socket or what has arrived of an update.
+TEST_F(OperatorCommands, ASecondServerTakesNothingFromTheFirst) {
+    Process server(flags(state_, "2", {"--rounds", "0"}));
+    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    const std::string port = std::to_string(free_port());
+    const Finished second = run({"ecopipe-fl-server", "--bind", "tcp://127.0.0.1:" + port,
+                                 "--model", "lenet5", "--state", state_, "--rounds", "0"},
+                                kDeadlineS);
+    EXPECT_EQ(second.code, 2);
+    EXPECT_NE(second.err.find("--state " + state_ + ": another process is at work in it"),
+              std::string::npos)
+        << second.err;
+    std::thread a = honest("a");
+    std::thread b = honest("b");
+    await([](const Json& view) { return view["version"] >= 1; });
+    expect_done("finish");
+    EXPECT_EQ(server.wait(kDeadlineS).code, 0) << server.err();
+    a.join();
+    b.join();
+}
+
 TEST_F(OperatorCommands, AdmitTakesAClusterOutOfQuarantine) {
     write(directory_ / "server.yaml", "limits: {quarantine_after: 1}\n");
     Process server(flags(

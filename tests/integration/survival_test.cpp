@@ -378,6 +378,17 @@ TEST_F(Survival, ChangedFlagsAndDamagedCheckpointsAreFoundOnResume) {
         << resumed->err();
 }
 
+TEST_F(Survival, ARunThatIsAtWorkIsNotResumed) {
+    auto train = start("twice", {"--local", "--cluster", cluster(3)});
+    reach("twice", 5, *train);
+    auto second = start("twice", {"--local", "--cluster", cluster(3), "--resume"});
+    const Finished refused = second->wait(kDeadlineS);
+    EXPECT_EQ(refused.code, 2);
+    EXPECT_NE(refused.err.find("another process is at work in it"), std::string::npos)
+        << refused.err;
+    expect_survived("twice", *train);
+}
+
 TEST_F(Survival, CtrlCSavesAndResumes) {
     auto train = start("stopped", {"--local", "--cluster", cluster(2)});
     reach("stopped", 13, *train);
