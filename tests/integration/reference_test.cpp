@@ -31,7 +31,8 @@ class Reference : public Training {
         const Finished compared =
             run({kPython, std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/reference.py",
                  model.model, directory_ / ("start-" + optimizer + "/model.safetensors"),
-                 directory_ / (optimizer + "/metrics.jsonl"), optimizer, "20", "32", "4", "150"});
+                 directory_ / (optimizer + "/metrics.jsonl"), optimizer, "20", "32", "4", "150"},
+                280);
         EXPECT_EQ(compared.code, 0) << compared.out << compared.err;
     }
 };
