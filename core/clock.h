@@ -20,6 +20,14 @@ using Instant = std::chrono::time_point<std::chrono::steady_clock, Duration>;
     return std::chrono::duration_cast<Duration>(std::chrono::duration<double, std::milli>(ms));
 }
 
+// For how long whoever meant to look at others at `due` did not run itself, as a frozen virtual
+// machine, a process that was stopped or swapped out: what it is late by, above what a busy machine
+// makes usual. That time says nothing of the others.
+[[nodiscard]] constexpr Duration time_not_run(Instant now, Instant due) {
+    constexpr Duration kUsual = std::chrono::milliseconds(300);
+    return now - due > kUsual ? now - due : Duration::zero();
+}
+
 // CPU time of the calling thread; what emulation of a slower device multiplies.
 [[nodiscard]] Duration thread_cpu_time();
 

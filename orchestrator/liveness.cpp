@@ -70,6 +70,11 @@ Duration Liveness::action_limit(const State& state) const {
     return std::max(limits_.action_min, learnt);
 }
 
+void Liveness::observer_was_away(Duration away) {
+    for (auto& [device, state] : devices_) state.last_heard += away;
+    last_progress_ += away;
+}
+
 std::vector<Suspect> Liveness::suspects(Instant now) {
     std::vector<Suspect> out;
     for (auto& [device, state] : devices_) {

@@ -55,6 +55,8 @@ class Liveness {
     void pong(const std::string& device, Instant sent, Instant now, std::int64_t remote_ns,
               const Activity& activity);
 
+    // Whoever calls did not run for so long: that counts for nobody.
+    void observer_was_away(Duration away);
     // Devices past a deadline; each is reported once.
     [[nodiscard]] std::vector<Suspect> suspects(Instant now);
     // Work is due from now on (a step or an evaluation has begun) or no more.

@@ -36,6 +36,7 @@ Result<std::uint16_t> Membership::bind() {
             "control");
         if (!socket) return tl::unexpected<Error>(socket.error());
         socket_ = std::move(*socket);
+        ping_due_ = monotonic_now();
         ping();
         return socket_->port();
     });
@@ -44,6 +45,11 @@ Result<std::uint16_t> Membership::bind() {
 void Membership::ping() {
     if (closed_) return;
     const Instant now = monotonic_now();
+    if (const Duration away = time_not_run(now, ping_due_); away > Duration::zero()) {
+        log_debug("this process did not run for {:.1f} s", to_ms(away) / 1000);
+        liveness_.observer_was_away(away);
+    }
+    ping_due_ = now + options_.ping_interval;
     std::vector<std::string> gone;
     for (const auto& [device, member] : members_)
         if (!send_now(device, {}, Ping{now.time_since_epoch().count()})) gone.push_back(device);
@@ -52,7 +58,7 @@ void Membership::ping() {
     if (const auto idle = liveness_.stalled(now))
         inbox_.push(portal_event::Stalled{
             fmt::format("nothing was finished for {:.1f} s", to_ms(*idle) / 1000)});
-    loop_.at(now + options_.ping_interval, lifeline_, [this] { ping(); });
+    loop_.at(ping_due_, lifeline_, [this] { ping(); });
 }
 
 void Membership::lose(const std::string& device, std::string how) {

@@ -123,6 +123,7 @@ class Membership {
     NameClaims claims_;
     std::map<std::string, std::string, std::less<>>
         lost_routing_ids_;  // that may be heard again, and why lost
+    Instant ping_due_{};
     bool closed_ = false;
 };
 

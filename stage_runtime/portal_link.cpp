@@ -74,16 +74,18 @@ void PortalLink::say_hello(std::uint64_t attempt_of) {
              [this, attempt_of] { say_hello(attempt_of); });
 }
 
-void PortalLink::check_silence(std::uint64_t attempt_of) {
+void PortalLink::check_silence(std::uint64_t attempt_of, Instant due) {
     if (attempt_of != attempt_ || lost_) return;
     const Instant now = monotonic_now();
+    // What the portal said meanwhile is still to be read.
+    if (time_not_run(now, due) > Duration::zero()) last_heard_ = now;
     if (now - last_heard_ > silence_max_) {
         lose({ExitCode::kUnreachable, fmt::format("portal {} has said nothing for {:.1f} s",
                                                   portal_.text(), to_ms(silence_max_) / 1000)});
         return;
     }
-    loop_.at(last_heard_ + silence_max_ + std::chrono::milliseconds(10), lifeline_,
-             [this, attempt_of] { check_silence(attempt_of); });
+    const Instant next = last_heard_ + silence_max_ + std::chrono::milliseconds(10);
+    loop_.at(next, lifeline_, [this, attempt_of, next] { check_silence(attempt_of, next); });
 }
 
 void PortalLink::lose(Error error) {
@@ -134,7 +136,7 @@ void PortalLink::on_message(const Incoming& message) {
         welcomed_ = true;
         run_ = message.header.run;
         silence_max_ = std::chrono::milliseconds(welcome->silence_max_ms);
-        check_silence(attempt_);
+        check_silence(attempt_, last_heard_);
     }
     callbacks_.on_message(message.header, {message.body.begin(), message.body.end()});
 }

@@ -54,7 +54,8 @@ class PortalLink {
 
   private:
     void say_hello(std::uint64_t attempt_of);
-    void check_silence(std::uint64_t attempt_of);
+    // Meant to be called at `due`.
+    void check_silence(std::uint64_t attempt_of, Instant due);
     void on_message(const Incoming& message);
     void lose(Error error);
     void introduce(const Incoming& message);

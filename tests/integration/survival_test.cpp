@@ -293,6 +293,19 @@ TEST_F(Survival, AStageThatWasStoppedForAWhileJoinsAgain) {
         EXPECT_EQ((*process)->wait(kDeadlineS).code, 128 + SIGTERM) << (*process)->err();
 }
 
+// The time that it was away itself says nothing of its devices.
+TEST_F(Survival, APortalThatWasStoppedForAWhileLosesNobody) {
+    auto train = start("paused", {"--local", "--cluster", cluster(3)});
+    for (const long steps : {10, 30}) {
+        reach("paused", steps, *train);
+        train->signal(SIGSTOP);
+        std::this_thread::sleep_for(std::chrono::seconds(4));
+        train->signal(SIGCONT);
+    }
+    expect_survived("paused", *train);
+    EXPECT_EQ(metrics("paused").find("\"lost\""), std::string::npos) << train->err();
+}
+
 // A stage waits for the next one to take an evaluation's tensors, and that one is gone too.
 TEST_F(Survival, APortalKilledInAnEvaluationLeavesNoStageBehind) {
     const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
@@ -314,9 +327,9 @@ TEST_F(Survival, APortalKilledInAnEvaluationLeavesNoStageBehind) {
     EXPECT_EQ(metrics("evaluation").find("\"split\""), std::string::npos);
     d1.signal(SIGSTOP);
     train.signal(SIGKILL);
-    EXPECT_EQ(d0.wait(20).code, 4) << d0.err();
+    EXPECT_EQ(d0.wait(kDeadlineS).code, 4) << d0.err();
     d1.signal(SIGCONT);
-    EXPECT_EQ(d1.wait(20).code, 4) << d1.err();
+    EXPECT_EQ(d1.wait(kDeadlineS).code, 4) << d1.err();
 }
 
 TEST_F(Survival, TwoOfFourStagesKilledAtOnceComeFromTheCheckpoint) {

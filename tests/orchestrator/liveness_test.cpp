@@ -45,6 +45,25 @@ TEST(Liveness, ARegularDeviceIsMissedSooner) {
     EXPECT_EQ(liveness.suspects(now + milliseconds(201)).size(), 1U);
 }
 
+// A portal that was stopped for a minute, with everybody's answers still unread.
+TEST(Liveness, TimeInWhichTheObserverDidNotRunCountsForNobody) {
+    Liveness liveness(limits());
+    liveness.joined("a", kStart);
+    Instant now = kStart;
+    for (int i = 0; i < 50; ++i) liveness.heard("a", now += milliseconds(100));
+    liveness.work_due(true, now);
+    now += seconds(60);
+    EXPECT_EQ(time_not_run(now, now - seconds(60)), seconds(60));
+    liveness.observer_was_away(seconds(60));
+    EXPECT_TRUE(liveness.suspects(now + milliseconds(150)).empty());
+    EXPECT_FALSE(liveness.stalled(now + milliseconds(3900)));
+    // One that really is gone is missed as soon as ever.
+    EXPECT_EQ(liveness.suspects(now + milliseconds(201)).size(), 1U);
+    EXPECT_TRUE(liveness.stalled(now + milliseconds(4100)));
+    // A busy machine is late by some milliseconds always.
+    EXPECT_EQ(time_not_run(now, now - milliseconds(250)), Duration::zero());
+}
+
 TEST(Liveness, AnIrregularDeviceIsGivenTime) {
     Liveness liveness(limits());
     liveness.joined("a", kStart);
