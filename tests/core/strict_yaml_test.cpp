@@ -5,7 +5,9 @@
 namespace ecopipe {
 namespace {
 
-std::string yaml_problem(const Result<Json>& result) { return result ? "" : result.error().message; }
+std::string yaml_problem(const Result<Json>& result) {
+    return result ? "" : result.error().message;
+}
 
 TEST(ParseYaml, ReadsTheScalarsPeopleWrite) {
     const auto json = parse_yaml(

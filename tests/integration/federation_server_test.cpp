@@ -26,7 +26,6 @@
 namespace ecopipe::test {
 namespace {
 
-using Flags = std::vector<std::string>;
 constexpr double kDeadlineS = 60;
 
 std::vector<Json> lines_of(const std::string& text) {
