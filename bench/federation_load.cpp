@@ -252,6 +252,7 @@ Result<void> LoadCluster::on_task(Task task) {
     if (task.sequence <= hello_.working_on) return {};
     task_ = std::move(task);
     hello_.working_on = task_.sequence;
+    hello_.epoch = task_.epoch;
     last_progress_ = last_heard_;
     total_ = *flat_bytes(task_.tensors);
     received_ = asked_ = 0;
@@ -292,6 +293,7 @@ void LoadCluster::announce() {
     UpdateSlice slice;
     slice.base_version = task_.base_version;
     slice.sequence = task_.sequence;
+    slice.epoch = task_.epoch;
     slice.last_layer = kWireLayersMax - 1;
     slice.samples = common_.samples;
     slice.bytes = total_;

@@ -232,7 +232,7 @@ Result<Contender> open_pipeline(const Setup& setup, const TensorMap& weights, Ne
             : std::filesystem::absolute(setup.spec.torchscript_path).parent_path().string();
     ECOPIPE_RETURN_IF_ERROR(launcher.start(session->bound(), stages, models, Security{}, "warn"));
     ECOPIPE_RETURN_IF_ERROR(session->wait_for({wanted.begin(), wanted.end()},
-                                              monotonic_now() + from_ms(kJoinTimeoutS * 1000),
+                                              from_ms(kJoinTimeoutS * 1000),
                                               [](const std::vector<std::string>&) {}));
     session->set_plan(setup.plan, {setup.spec, 0, setup.optimizer, {}}, setup.info);
     Contender contender;

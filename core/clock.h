@@ -2,6 +2,7 @@
 // Time as the machines see it: a monotonic instant that is always an argument, so that tests own
 // it.
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 
@@ -27,6 +28,29 @@ using Instant = std::chrono::time_point<std::chrono::steady_clock, Duration>;
     constexpr Duration kUsual = std::chrono::milliseconds(300);
     return now - due > kUsual ? now - due : Duration::zero();
 }
+
+// The deadline of whoever looks at least every `tick`: what it is late by does not count.
+class WatchedDeadline {
+  public:
+    WatchedDeadline(Instant now, Duration patience, Duration tick)
+        : deadline_(now + patience), tick_(tick), due_(now + tick) {}
+
+    // A look.
+    [[nodiscard]] bool over(Instant now) {
+        not_run_ = time_not_run(now, due_);
+        deadline_ += not_run_;
+        due_ = std::min<Instant>(deadline_, now + tick_);
+        return now >= deadline_;
+    }
+    [[nodiscard]] Instant look_again() const { return due_; }    // at the latest
+    [[nodiscard]] Duration not_run() const { return not_run_; }  // before the last look
+
+  private:
+    Instant deadline_;
+    Duration tick_;
+    Instant due_;
+    Duration not_run_{};
+};
 
 // CPU time of the calling thread; what emulation of a slower device multiplies.
 [[nodiscard]] Duration thread_cpu_time();

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "core/log.h"
 #include "core/sha256.h"
 
 namespace ecopipe {
@@ -125,19 +126,37 @@ Result<LineAppender> LineAppender::open(const std::string& path) {
 LineAppender::LineAppender(int descriptor, std::string path)
     : descriptor_(descriptor), path_(std::move(path)) {}
 LineAppender::LineAppender(LineAppender&& other) noexcept
-    : descriptor_(std::exchange(other.descriptor_, -1)), path_(std::move(other.path_)) {}
+    : descriptor_(std::exchange(other.descriptor_, -1)),
+      path_(std::move(other.path_)),
+      waiting_(std::move(other.waiting_)) {}
 LineAppender& LineAppender::operator=(LineAppender&& other) noexcept {
     std::swap(descriptor_, other.descriptor_);
     std::swap(path_, other.path_);
+    std::swap(waiting_, other.waiting_);
     return *this;
 }
 LineAppender::~LineAppender() {
-    if (descriptor_ >= 0) ::close(descriptor_);
+    if (descriptor_ < 0) return;
+    static_cast<void>(flush());
+    ::close(descriptor_);
 }
 
 Result<void> LineAppender::append(std::string_view line) {
-    if (!write_all(descriptor_, std::string(line) + "\n"))
-        return system_failure(ExitCode::kRunFailed, path_, "write");
+    waiting_.append(line) += '\n';
+    return flush();
+}
+
+Result<void> LineAppender::flush() {
+    std::size_t done = 0;
+    while (done < waiting_.size()) {
+        const ssize_t n = ::write(descriptor_, waiting_.data() + done, waiting_.size() - done);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) break;
+        done += static_cast<std::size_t>(n);
+    }
+    const bool all = done == waiting_.size();
+    waiting_.erase(0, done);
+    if (!all) return system_failure(ExitCode::kRunFailed, path_, "write");
     return {};
 }
 
@@ -147,6 +166,21 @@ Result<void> make_directories(const std::string& path) {
     if (error)
         return fail(ExitCode::kRunFailed,
                     fmt::format("{}: cannot create: {}", path, error.message()));
+    return {};
+}
+
+Result<void> make_private_directory(const std::string& path) {
+    ECOPIPE_RETURN_IF_ERROR(make_directories(path));
+    if (::chmod(path.c_str(), 0700) != 0)
+        log_warn("{}: others may read it: {}", path, std::strerror(errno));
+    return {};
+}
+
+Result<void> make_private_file(const std::string& path) {
+    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0) return system_failure(ExitCode::kRunFailed, path, "open");
+    if (::fchmod(fd, 0600) != 0) log_warn("{}: others may read it: {}", path, std::strerror(errno));
+    ::close(fd);
     return {};
 }
 

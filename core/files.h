@@ -27,22 +27,31 @@ namespace ecopipe {
 // often.
 [[nodiscard]] Result<void> replace_file(const std::string& path, std::string_view bytes);
 
-// Appends whole lines; a line is on disk or absent as far as the kernel orders one write.
+// Appends whole lines; a line is on disk or absent as far as the kernel orders one write. What a
+// full disk has no room for waits in memory and goes before the next line.
 class LineAppender {
   public:
     [[nodiscard]] static Result<LineAppender> open(const std::string& path);
     LineAppender(LineAppender&& other) noexcept;
     LineAppender& operator=(LineAppender&& other) noexcept;
     ~LineAppender();
-    [[nodiscard]] Result<void> append(std::string_view line);  // adds the newline
+    // Adds the newline. Errors: kRunFailed when it cannot be written now; the line is not lost.
+    [[nodiscard]] Result<void> append(std::string_view line);
+    [[nodiscard]] Result<void> flush();  // once more what waits
+    [[nodiscard]] std::size_t waiting_bytes() const { return waiting_.size(); }
 
   private:
     LineAppender(int descriptor, std::string path);
     int descriptor_;
     std::string path_;
+    std::string waiting_;  // from the middle of a line on, if it was cut
 };
 
 [[nodiscard]] Result<void> make_directories(const std::string& path);
+// Such a directory, or a file of no bytes where there is none, that only its owner may read. Where
+// the file system knows no owners the log says so.
+[[nodiscard]] Result<void> make_private_directory(const std::string& path);
+[[nodiscard]] Result<void> make_private_file(const std::string& path);
 // Lower-case hexadecimal SHA-256.
 [[nodiscard]] std::string sha256_hex(std::string_view bytes);
 

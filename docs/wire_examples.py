@@ -10,7 +10,7 @@ import struct
 import sys
 
 HEADER = struct.Struct("<4sHHIIQQQQIIHBBIII")  # docs/WIRE.md, "Header"
-MAGIC, PROTOCOL = b"ECOP", 4
+MAGIC, PROTOCOL = b"ECOP", 5
 
 
 def crc32c(data):
@@ -84,7 +84,7 @@ MESSAGES = [
     (4, "Ping", "portal to stage, server to cluster", {"run": 7}, None, [("sent_ns", "i64", i64, 1000000000)]),
     (5, "Pong", "the answer", {"run": 7}, None, [
         ("echo_ns", "i64", i64, 1000000000), ("local_ns", "i64", i64, 2000000000),
-        ("actions_finished", "u64", u64, 48), ("busy_ns", "u64", u64, 3000000), ("longest_ns", "u64", u64, 9000000),
+        ("progress", "u64", u64, 48), ("busy_ns", "u64", u64, 3000000), ("longest_ns", "u64", u64, 9000000),
         ("step", "u64", u64, 3), ("micro_batch", "u32", u32, 2)]),
     (6, "Configure", "portal to stage", {"run": 7, "generation": 2, "step": 3}, None, [
         ("plan_json", "text", text, "{}"), ("device", "text", text, "pi"), ("model", "text", text, "lenet5"),
@@ -97,7 +97,8 @@ MESSAGES = [
          [("hub", "tcp://10.0.0.1:5600", False, 9)]),
         ("restore", "list of (first_layer u32, last_layer u32, peer text)", transfers, [(0, 4, "pi"), (5, 6, "hub")]),
         ("supply", "the same", transfers, [(7, 7, "hub")]), ("keep_snapshots", "bool", boolean, True),
-        ("buddy", "text", text, "hub"), ("cause", "text", text, "device b (stage 1) was lost at step 4")]),
+        ("buddy", "text", text, "hub"), ("cause", "text", text, "device b (stage 1) was lost at step 4"),
+        ("course", "u32", u32, 1)]),
     (7, "Ready", "stage to portal", {"run": 7, "generation": 1}, None, [("state_bytes", "u64", u64, 246824)]),
     (8, "Begin", "portal to stage", {"run": 7, "generation": 1, "step": 3}, None, [
         ("mode", "u8: 0 train, 1 evaluate", u8, 0), ("micro_batch_samples", "list of u32", u32s, [8, 8, 7]),
@@ -143,20 +144,23 @@ MESSAGES = [
          [("pi", "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7")])]),
     (31, "Unreached", "stage to portal", {"run": 7, "generation": 1}, None, [
         ("devices", "list of text", listing(text), ["laptop"])]),
+    (32, "Trace", "stage to portal", {"run": 7, "generation": 1, "step": 3}, None, [
+        ("actions", "as in Done", actions, [("F", 0, 0, 1000, 2000)])]),
     (40, "ClusterHello", "cluster to server", {}, None, [
         ("cluster", "text", text, "north"), ("program_version", "text", text, "0.1.0"),
         ("model", "text", text, "lenet5"), ("instance", "u64", u64, 0x1122334455667788),
         ("samples", "u64", u64, 3000), ("label_counts", "list of u64", u64s, [1500, 1500]), ("working_on", "u64", u64, 0),
+        ("epoch", "u64", u64, 0),
         ("class_count", "u32", u32, 2), ("classes", "list of text", texts, ["cat", "dog"]),
         ("classes_sha256", "text", text, classes_hash(["cat", "dog"])), ("tests", "bool", boolean, True)]),
     (41, "ClusterWelcome", "server to cluster", {}, None, [
         ("ping_interval_ms", "u32", u32, 1000), ("silence_max_ms", "u32", u32, 10000),
-        ("client", "list of (key text, value text)", pairs, [("lr", "0.1")])]),
+        ("client", "list of (key text, value text)", pairs, [("lr", "0.1")]), ("epoch", "u64", u64, 7)]),
     (42, "Task", "server to cluster", {}, None, [
         ("sequence", "u64", u64, 3), ("round", "u64", u64, 1), ("base_version", "u64", u64, 0),
         ("client", "list of (key text, value text)", pairs, [("lr", "0.1")]),
         ("tensors", "list of (name text, dtype u8, shape list of i64)", entries, [("0.weight", 1, [6, 1, 5, 5])]),
-        ("sha256", "text", text, SHA)]),
+        ("sha256", "text", text, SHA), ("epoch", "u64", u64, 7), ("repeat", "u32", u32, 0)]),
     (43, "ModelRequest", "cluster to server", {}, None, [
         ("version", "u64", u64, 0), ("offset", "u64", u64, 0), ("bytes", "u32", u32, 524288),
         ("received", "u64", u64, 0)]),
@@ -166,7 +170,8 @@ MESSAGES = [
         ("slices", "u16", u16, 1), ("first_layer", "u32", u32, 0), ("last_layer", "u32", u32, 11),
         ("encoding", "u8: 0 weights, fp32", u8, 0), ("samples", "u64", u64, 3000), ("train_loss", "f64", f64, 0.5),
         ("seconds", "f64", f64, 2.0), ("bytes", "u64", u64, 246824), ("sha256", "text", text, SHA),
-        ("eval_samples", "u64", u64, 500), ("eval_loss", "f64", f64, 0.75), ("eval_accuracy", "f64", f64, 0.5)]),
+        ("eval_samples", "u64", u64, 500), ("eval_loss", "f64", f64, 0.75), ("eval_accuracy", "f64", f64, 0.5),
+        ("epoch", "u64", u64, 7)]),
     (46, "UpdateChunk", "cluster to server", {}, bytes(8), [
         ("sequence", "u64", u64, 1), ("slice", "u16", u16, 0), ("offset", "u64", u64, 0)]),
     (47, "Verdict", "server to cluster", {}, None, [

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/files.h"
 
 namespace ecopipe {
 
@@ -104,6 +105,9 @@ Database::~Database() = default;
 Result<Database> Database::open(const std::string& path, bool read_only) {
     auto handle = std::make_unique<Handle>();
     handle->path = path;
+    if (!read_only)
+        if (const auto made = make_private_file(path); !made)
+            return fail(ExitCode::kBadFile, made.error().message);
     const int flags =
         (read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE) |
         SQLITE_OPEN_NOMUTEX;
@@ -143,6 +147,7 @@ Statement Database::statement(const char* sql) {
 }
 
 Result<void> Database::backup_to(const std::string& path) {
+    ECOPIPE_RETURN_IF_ERROR(make_private_file(path));
     sqlite3* target = nullptr;
     const bool opened = sqlite3_open(path.c_str(), &target) == SQLITE_OK;
     const std::unique_ptr<sqlite3, decltype(&sqlite3_close)> closer(target, sqlite3_close);

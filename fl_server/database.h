@@ -1,6 +1,7 @@
 #pragma once
 // SQLite with our error model: prepared statements that are bound and stepped, nothing more. Files
-// are opened with WAL and synchronous=FULL: a committed transaction survives a power cut.
+// are opened with WAL and synchronous=FULL: a committed transaction survives a power cut. Only
+// their owner may read them.
 
 #include <cstdint>
 #include <memory>

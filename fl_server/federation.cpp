@@ -27,8 +27,18 @@ Federation::Federation(FederationOptions options, const ModelLayout& layout, Jou
       models_(std::move(models)),
       strategy_(std::move(strategy)),
       intake_(layout_, spool_, options_.limits) {
+    ECOPIPE_CHECK(options_.now_s != nullptr);
     for (const LayoutTensor& tensor : layout_.tensors())
         entries_.push_back({tensor.name, tensor.dtype, tensor.shape});
+}
+
+Federation::OwnWork::OwnWork(Federation& federation)
+    : federation_(federation), since_s_(federation.options_.now_s()) {
+    ++federation_.own_work_depth_;
+}
+Federation::OwnWork::~OwnWork() {
+    if (--federation_.own_work_depth_ == 0)
+        federation_.own_work_s_ += federation_.options_.now_s() - since_s_;
 }
 
 Federation::Site& Federation::site(const std::string& cluster) {
@@ -57,8 +67,13 @@ std::vector<std::string> Federation::absent() const {
 }
 
 bool Federation::finished() const {
-    const bool all = options_.rounds > 0 && version() >= options_.rounds;
-    return all || (finish_from_ && (tasks_.empty() || version() > *finish_from_));
+    if (options_.rounds > 0 && version() >= options_.rounds) return true;
+    if (!finish_from_) return false;
+    if (tasks_.empty() || version() > *finish_from_) return true;
+    // Nobody is left whose update could end the round at hand; its deadline still may.
+    const bool left = std::none_of(sites_.begin(), sites_.end(),
+                                   [](const auto& entry) { return entry.second.joined; });
+    return left && (paused_ || clock_s_ > finish_by_s_);
 }
 
 bool Federation::disk_is_low() const {
@@ -68,9 +83,11 @@ bool Federation::disk_is_low() const {
 
 // ---- turns
 
-Result<void> Federation::begin_turn(double now_s) {
+Result<void> Federation::begin_turn() {
     ECOPIPE_CHECK(!in_turn_);
-    if (last_now_s_ && !paused_) clock_s_ += std::max(0.0, now_s - *last_now_s_);
+    const double now_s = options_.now_s();
+    const double own_s = std::exchange(own_work_s_, 0);
+    if (last_now_s_ && !paused_) clock_s_ += std::max(0.0, now_s - *last_now_s_ - own_s);
     last_now_s_ = now_s;
     in_turn_ = true;
     return journal_.begin();
@@ -78,6 +95,7 @@ Result<void> Federation::begin_turn(double now_s) {
 
 Result<void> Federation::end_turn() {
     ECOPIPE_CHECK(in_turn_);
+    const OwnWork working(*this);
     if (std::exchange(new_spool_files_, false)) ECOPIPE_RETURN_IF_ERROR(spool_.sync());
     if (snapshot_due_ || events_since_snapshot_ > kEventsPerSnapshot)
         ECOPIPE_RETURN_IF_ERROR(save_snapshot());
@@ -163,6 +181,7 @@ Result<void> Federation::hello(const ClientFacts& facts, std::uint64_t working_o
 Result<void> Federation::left(const std::string& cluster) {
     Site& s = site(cluster);
     s.connected = false;
+    s.away_since_s = clock_s_;
     if (s.task != 0) intake_.abandon(s.task);
     if (!s.joined) return {};
     return feed(strategy_event::Left{cluster});
@@ -183,12 +202,50 @@ Result<void> Federation::status(const std::string& cluster, const ClusterStatus&
 }
 
 Result<void> Federation::tick() {
-    if (paused_ || awaiting_ || !wake_at_s_ || clock_s_ < *wake_at_s_) return {};
+    if (paused_ || awaiting_) return {};
+    ECOPIPE_RETURN_IF_ERROR(let_go_of_absent());
+    if (!wake_at_s_ || clock_s_ < *wake_at_s_) return {};
     return feed(strategy_event::Tick{});
+}
+
+Result<void> Federation::let_go_of_absent() {
+    const auto absence_s = static_cast<double>(options_.limits.absence_s);
+    if (absence_s == 0) return {};
+    std::vector<std::string> gone;
+    for (const auto& [number, task] : tasks_)
+        if (const Site& s = sites_.at(task.cluster);
+            !s.connected && !s.joined && clock_s_ - s.away_since_s > absence_s)
+            gone.push_back(task.cluster);
+    for (const std::string& cluster : gone) {
+        if (awaiting_) return {};  // a round ended with the one before: the next turn goes on
+        const std::uint64_t number = site(cluster).task;
+        UpdateRow row;
+        row.task = number;
+        row.cluster = cluster;
+        row.base_version = tasks_.at(number).base_version;
+        row.state = UpdateState::kRejected;
+        row.reason = fmt::format("the cluster was away for {:g} s", absence_s);
+        log_warn("cluster {} loses its task {}: away for {:g} s", cluster, number, absence_s);
+        ECOPIPE_RETURN_IF_ERROR(journal_.add_update(row));
+        ECOPIPE_RETURN_IF_ERROR(feed(strategy_event::Failed{cluster, row.reason}));
+    }
+    return {};
+}
+
+Result<void> Federation::finish() {
+    finish_from_ = version();
+    finish_by_s_ = wake_at_s_.value_or(clock_s_);
+    return journal_.set_meta("finish_from", std::to_string(version()));
+}
+
+Result<void> Federation::end() {
+    ECOPIPE_CHECK(!in_turn_);
+    return journal_.remove_meta("finish_from");
 }
 
 Result<void> Federation::pause(bool on) {
     paused_ = on;
+    ECOPIPE_RETURN_IF_ERROR(journal_.set_meta("paused", on ? "1" : "0"));
     if (on) return {};
     for (const auto& [number, task] : tasks_) send_task(number);
     return {};
@@ -213,6 +270,11 @@ Result<void> Federation::admit(const std::string& cluster) {
 Result<std::optional<Intake::Announced>> Federation::announce(const std::string& cluster,
                                                               const UpdateSlice& slice) {
     using Answer = std::optional<Intake::Announced>;
+    if (slice.epoch != epoch_) {
+        send_verdict(cluster, slice.sequence, false,
+                     "its task is of before the federation's state was restored");
+        return Answer();
+    }
     ECOPIPE_ASSIGN_OR_RETURN(const auto known, journal_.update(slice.sequence));
     if (known && known->cluster == cluster) {
         send_verdict(cluster, slice.sequence, known->state != UpdateState::kRejected,
@@ -248,6 +310,7 @@ Result<std::optional<Intake::Announced>> Federation::announce(const std::string&
 Result<Federation::Taken> Federation::chunk(const std::string& cluster, const UpdateChunk& chunk,
                                             std::span<const std::byte> bytes) {
     Taken taken;
+    const OwnWork working(*this);
     const auto task = tasks_.find(chunk.sequence);
     if (task == tasks_.end() || task->second.cluster != cluster) return taken;
     ECOPIPE_ASSIGN_OR_RETURN(const Intake::Progress progress,
@@ -420,7 +483,10 @@ Result<void> Federation::assign(const strategy_decision::Assign& assign) {
     if (tasks_.empty()) round_started_s_ = clock_s_;
     s.task = number;
     if (s.group >= 0) s.group = static_cast<int>(assign.group);
-    tasks_[number] = {assign.cluster, assign.group, version(), clock_s_};
+    s.repeat = s.asked && s.last_base == version() ? s.repeat + 1 : 0;
+    s.asked = true;
+    s.last_base = version();
+    tasks_[number] = {assign.cluster, assign.group, version(), clock_s_, s.repeat};
     base_sha256_[version()] = global_sha256_;
     send_task(number);
     return {};
@@ -433,7 +499,7 @@ void Federation::send_task(std::uint64_t number) {
     if (!site(task.cluster).connected) return;  // it gets it when it says Hello
     outgoing_.push_back(outgoing::SendTask{
         task.cluster, Task{number, task.base_version + 1, task.base_version, options_.client,
-                           entries_, base_sha256_.at(task.base_version)}});
+                           entries_, base_sha256_.at(task.base_version), epoch_, task.repeat}});
 }
 
 void Federation::send_verdict(const std::string& cluster, std::uint64_t task, bool accepted,
@@ -442,6 +508,7 @@ void Federation::send_verdict(const std::string& cluster, std::uint64_t task, bo
 }
 
 Result<void> Federation::fold(const Fold& fold) {
+    const OwnWork working(*this);
     ECOPIPE_ASSIGN_OR_RETURN(const auto row, journal_.update(fold.sequence));
     if (!row || row->cluster != fold.cluster)
         return fail(ExitCode::kRunFailed,

@@ -1,14 +1,20 @@
 #pragma once
 // One federation: the strategy that decides, the aggregator that computes, the journal that
-// remembers. It knows no sockets and no clock, so that tests drive it and kill it at will.
+// remembers. It knows no sockets, and its clock is given to it, so that tests drive it and kill it
+// at will.
 //
 // Work happens in turns. Between `begin_turn` and `end_turn` events come in; `end_turn` makes all
 // of it durable, and only then may what is to be sent (`take_outgoing`) leave: an acknowledged
 // update is on disk and in the journal. After an error the object is of no use: what the journal
 // holds is the truth, and opening it again goes on in the same round.
 //
-// Over a restart everyone counts as connected, tasks stay open under their numbers, and the
-// federation's clock stands still while nobody runs it.
+// The federation's own clock, of deadlines and latencies, stands still while it works itself
+// (folds, commits, writes, evaluates), while it is paused, and while nobody runs it.
+//
+// Over a restart everyone counts as connected, tasks stay open under their numbers, and a pause and
+// an end that was asked for still hold. A state has an epoch: another one is drawn when it was
+// restored from a backup, and what belongs to another epoch is refused without being held against
+// anybody.
 
 #include <deque>
 #include <functional>
@@ -57,6 +63,8 @@ struct FederationOptions {
     bool keep_updates = false;
     bool keep_sources = true;  // AggregatorOptions'; only robust rules need it
     EvaluateModel evaluate;    // none: clusters evaluate
+    // Seconds of any clock that never goes back within this process.
+    std::function<double()> now_s;
 };
 
 namespace outgoing {
@@ -80,14 +88,14 @@ class Federation {
         FederationOptions options, const ModelLayout& layout, std::string initial,
         std::unique_ptr<Strategy> strategy);
 
-    // `now_s` of any clock that never goes back within this process.
-    [[nodiscard]] Result<void> begin_turn(double now_s);
+    [[nodiscard]] Result<void> begin_turn();
     // Makes the turn durable, then does what may follow only then: evaluates a new version and
     // tells the strategy of it.
     [[nodiscard]] Result<void> end_turn();
     [[nodiscard]] std::vector<Outgoing> take_outgoing();
 
-    // The rest, within a turn. A cluster said Hello: `working_on` is the task that it has, or 0;
+    // The rest, within a turn. A cluster said Hello: `working_on` is the task of this epoch that it
+    // has, or 0;
     // `tests`: it tests the models that it gets, unless the server does.
     [[nodiscard]] Result<void> hello(const ClientFacts& facts, std::uint64_t working_on,
                                      bool tests = true);
@@ -115,7 +123,9 @@ class Federation {
 
     // Steering.
     [[nodiscard]] Result<void> pause(bool on);
-    void finish() { finish_from_ = version(); }  // after the round at hand
+    [[nodiscard]] Result<void> finish();  // after the round at hand
+    // It has ended well, and was told to: started again, it goes on.
+    [[nodiscard]] Result<void> end();
     // Errors: kUsage for a cluster that is not quarantined.
     [[nodiscard]] Result<void> admit(const std::string& cluster);
 
@@ -123,6 +133,7 @@ class Federation {
     // Another update would leave less free than `free_space_mib`, those under way counted.
     [[nodiscard]] bool disk_is_low() const;
     [[nodiscard]] std::uint64_t version() const { return aggregator_->state().version; }
+    [[nodiscard]] std::uint64_t epoch() const { return epoch_; }
     // A version's flat bytes, while a task still starts from it.
     [[nodiscard]] Result<BlockSourcePtr> model(std::uint64_t version) const;
     // The current version's, whole: sends share it.
@@ -149,12 +160,29 @@ class Federation {
         std::uint64_t unknown_task = 0;  // the last one it spoke of that is not its own
         bool tests = true;
         ClientTest tested;
+        double away_since_s = 0;      // while not connected
+        bool asked = false;           // it has had a task
+        std::uint64_t last_base = 0;  // of its newest one
+        std::uint32_t repeat = 0;     // tasks of that version before it
     };
     struct OpenTask {
         std::string cluster;
         std::uint32_t group = 0;
         std::uint64_t base_version = 0;
         double assigned_s = 0;
+        std::uint32_t repeat = 0;
+    };
+    // While one lives, the federation's clock stands still.
+    class OwnWork {
+      public:
+        explicit OwnWork(Federation& federation);
+        ~OwnWork();
+        OwnWork(const OwnWork&) = delete;
+        OwnWork& operator=(const OwnWork&) = delete;
+
+      private:
+        Federation& federation_;
+        double since_s_;
     };
 
     Federation(FederationOptions options, const ModelLayout& layout, Journal journal, Spool spool,
@@ -164,6 +192,8 @@ class Federation {
     [[nodiscard]] Result<void> restore_snapshot(const Json& snapshot, AggregatorState& state);
     [[nodiscard]] Result<void> check_identity();
     [[nodiscard]] Result<void> restore_classes();
+    [[nodiscard]] Result<void> settle_epoch();
+    [[nodiscard]] Result<void> restore_orders();
     // A strategy under the settings of before the restart, when they have changed; else null.
     [[nodiscard]] Result<std::unique_ptr<Strategy>> strategy_before();
     [[nodiscard]] Result<void> change_settings(std::unique_ptr<Strategy> now);
@@ -194,6 +224,8 @@ class Federation {
     [[nodiscard]] Result<void> count_rejection(const std::string& cluster, std::uint64_t task,
                                                const std::string& reason);
     [[nodiscard]] Result<void> refuse_unknown(const std::string& cluster, std::uint64_t task);
+    // Who has been away for longer than `absence_s` loses its task, and with it the version.
+    [[nodiscard]] Result<void> let_go_of_absent();
     void note_rejected(const std::string& cluster, const std::string& reason);
     [[nodiscard]] Result<void> admit_update(const std::string& cluster,
                                             const CompleteUpdate& update);
@@ -222,6 +254,9 @@ class Federation {
     std::uint64_t next_task_ = 1;
     double clock_s_ = 0;
     std::optional<double> last_now_s_;
+    double own_work_s_ = 0;  // since the turn before
+    int own_work_depth_ = 0;
+    std::uint64_t epoch_ = 0;
     std::optional<double> wake_at_s_;
     std::optional<std::uint64_t> awaiting_;  // committed, the strategy not yet told
     std::string awaiting_line_;
@@ -243,6 +278,7 @@ class Federation {
     bool replaying_ = false;
     bool paused_ = false;
     std::optional<std::uint64_t> finish_from_;
+    double finish_by_s_ = 0;  // the deadline that the round at hand has at most, when all have left
     std::vector<Outgoing> outgoing_;
 };
 

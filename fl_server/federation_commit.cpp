@@ -16,6 +16,7 @@ constexpr std::size_t kRecentRounds = 100;  // that a view shows
 }  // namespace
 
 Result<void> Federation::commit(const strategy_decision::Commit& commit) {
+    const OwnWork working(*this);
     ECOPIPE_ASSIGN_OR_RETURN(const Aggregator::Committed made, aggregator_->commit(commit.recipe));
     global_sha256_ = made.sha256;
     ECOPIPE_RETURN_IF_ERROR(models_.write(made.version, *global()));
@@ -137,6 +138,7 @@ Result<void> Federation::publish() {
 }
 
 Result<void> Federation::after_commit() {
+    const OwnWork working(*this);
     const std::uint64_t version = *awaiting_;
     ECOPIPE_RETURN_IF_ERROR(publish());
     OrderedJson line = OrderedJson::parse(awaiting_line_);
@@ -175,7 +177,9 @@ Result<void> Federation::after_commit() {
         {version, line["wall_s"], line["group"], line["clusters"].size(), line["samples"], accuracy,
          line.value("loss", line.value("client_loss", -1.0)), line["rejected"].size()});
     if (recent_.size() > kRecentRounds) recent_.pop_front();
-    return rounds_->append(text);
+    // The journal has it; what a full disk has no room for comes with a later line or a restart.
+    if (const auto told = rounds_->append(text); !told) log_error("{}", told.error().message);
+    return {};
 }
 
 Result<void> Federation::delete_finished() {

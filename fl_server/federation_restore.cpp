@@ -1,7 +1,15 @@
 // How a Federation begins, and how it goes on where a crash or a stop left it.
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <random>
 
 #include "core/files.h"
 #include "core/log.h"
@@ -10,12 +18,6 @@
 #include "fl_server/strategies/roster.h"
 
 namespace ecopipe {
-namespace {
-
-constexpr std::size_t kRoundsBytesMax = std::size_t{1} << 32;
-
-}  // namespace
-
 Result<std::unique_ptr<Federation>> Federation::open(FederationOptions options,
                                                      const ModelLayout& layout, std::string initial,
                                                      std::unique_ptr<Strategy> strategy) {
@@ -50,6 +52,42 @@ Result<void> Federation::check_identity() {
                         fmt::format("--state {}: its {} is {}, found {}; give another directory",
                                     options_.state_directory, key, *known, value));
     }
+    return {};
+}
+
+// A backup of ours has no epoch, and a file that was copied is another one than it says: another
+// inode, or of another birth, since numbers of inodes are used again.
+Result<void> Federation::settle_epoch() {
+    struct statx facts{};
+    const std::string path = options_.state_directory + "/journal.sqlite";
+    if (::statx(AT_FDCWD, path.c_str(), 0, STATX_INO | STATX_BTIME, &facts) != 0)
+        return fail(ExitCode::kRunFailed,
+                    fmt::format("{}: cannot look at it: {}", path, std::strerror(errno)));
+    const std::string file =
+        fmt::format("{}:{}.{:09}", facts.stx_ino, facts.stx_btime.tv_sec, facts.stx_btime.tv_nsec);
+    ECOPIPE_ASSIGN_OR_RETURN(const auto known, journal_.meta("epoch"));
+    ECOPIPE_ASSIGN_OR_RETURN(const auto known_file, journal_.meta("file"));
+    if (known && known_file == file) {
+        epoch_ = std::strtoull(known->c_str(), nullptr, 10);
+        return {};
+    }
+    std::random_device device;  // an identity only
+    epoch_ = (std::uint64_t{device()} << 32) | device() | 1U;
+    ECOPIPE_RETURN_IF_ERROR(journal_.set_meta("epoch", std::to_string(epoch_)));
+    return journal_.set_meta("file", file);
+}
+
+// What the operator had said before the restart.
+Result<void> Federation::restore_orders() {
+    ECOPIPE_ASSIGN_OR_RETURN(const auto paused, journal_.meta("paused"));
+    paused_ = paused == "1";
+    if (paused_) log_warn("{}: it is paused, as before the restart", options_.state_directory);
+    ECOPIPE_ASSIGN_OR_RETURN(const auto from, journal_.meta("finish_from"));
+    if (!from) return {};
+    finish_from_ = std::strtoull(from->c_str(), nullptr, 10);
+    finish_by_s_ = wake_at_s_.value_or(clock_s_);
+    log_warn("{}: it ends after the round at hand, as was said before the restart",
+             options_.state_directory);
     return {};
 }
 
@@ -97,6 +135,7 @@ Result<void> Federation::start(std::string initial) {
     ECOPIPE_ASSIGN_OR_RETURN(const auto snapshot, journal_.snapshot());
     ECOPIPE_RETURN_IF_ERROR(check_identity());
     ECOPIPE_RETURN_IF_ERROR(restore_classes());
+    ECOPIPE_RETURN_IF_ERROR(settle_epoch());
     if (options_.classes.known()) ECOPIPE_RETURN_IF_ERROR(adopt_classes(options_.classes));
     AggregatorState state;
     std::unique_ptr<Strategy> changed;
@@ -143,6 +182,9 @@ Json Federation::snapshot(std::uint64_t fold_through) const {
                          {"updates", s.updates},
                          {"degraded", s.degraded},
                          {"tests", s.tests},
+                         {"asked", s.asked},
+                         {"last_base", s.last_base},
+                         {"repeat", s.repeat},
                          {"tested",
                           {{"version", s.tested.version},
                            {"samples", s.tested.samples},
@@ -153,7 +195,8 @@ Json Federation::snapshot(std::uint64_t fold_through) const {
                          {"cluster", task.cluster},
                          {"group", task.group},
                          {"base_version", task.base_version},
-                         {"assigned_s", task.assigned_s}});
+                         {"assigned_s", task.assigned_s},
+                         {"repeat", task.repeat}});
     Json json{{"version", version()},         {"fold_through", fold_through},
               {"next_task", next_task_},      {"clock_s", clock_s_},
               {"sites", std::move(sites)},    {"tasks", std::move(tasks)},
@@ -187,12 +230,15 @@ Result<void> Federation::restore_snapshot(const Json& json, AggregatorState& sta
             restored.updates = s.at("updates");
             restored.degraded = s.at("degraded");
             restored.tests = s.at("tests");
+            restored.asked = s.value("asked", false);
+            restored.last_base = s.value("last_base", std::uint64_t{0});
+            restored.repeat = s.value("repeat", std::uint32_t{0});
             const Json& tested = s.at("tested");
             restored.tested = {tested.at("version"), tested.at("samples"), tested.at("accuracy")};
         }
         for (const Json& t : json.at("tasks"))
             tasks_[t.at("task")] = {t.at("cluster"), t.at("group"), t.at("base_version"),
-                                    t.at("assigned_s")};
+                                    t.at("assigned_s"), t.value("repeat", std::uint32_t{0})};
         rejected_ = json.at("rejected").get<std::map<std::string, std::string>>();
         dropped_ = json.at("dropped").get<std::map<std::string, std::string>>();
         bytes_in_ = json.at("bytes_in");
@@ -226,15 +272,15 @@ Result<void> Federation::restore_snapshot(const Json& json, AggregatorState& sta
 // The slots' sums are rebuilt from the updates that were folded before the snapshot; then the
 // events since it are fed again, whose folds and tasks come out as they did.
 Result<void> Federation::restore() {
-    ECOPIPE_ASSIGN_OR_RETURN(const auto versions, journal_.versions());
-    std::map<std::uint64_t, std::string> hashes;
-    for (const VersionRow& row : versions) hashes[row.version] = row.sha256;
-    if (hashes[version()] != global_sha256_)
+    ECOPIPE_ASSIGN_OR_RETURN(const auto sha256, journal_.sha256_of(version()));
+    if (sha256 != global_sha256_)
         return fail(ExitCode::kBadFile,
                     fmt::format("{}/models/{}.safetensors: its hash is not the journal's",
                                 options_.state_directory, version()));
-    for (const auto& [number, task] : tasks_)
-        base_sha256_[task.base_version] = hashes[task.base_version];
+    for (const auto& [number, task] : tasks_) {
+        ECOPIPE_ASSIGN_OR_RETURN(const auto base, journal_.sha256_of(task.base_version));
+        base_sha256_[task.base_version] = base.value_or("");
+    }
     ECOPIPE_ASSIGN_OR_RETURN(const auto sites, journal_.sites());
     for (const SiteRow& row : sites) site(row.cluster).record = row;
 
@@ -258,8 +304,13 @@ Result<void> Federation::restore() {
     ECOPIPE_RETURN_IF_ERROR(journal_.commit());
 
     // Files that no row speaks of are of transactions that never were.
-    ECOPIPE_ASSIGN_OR_RETURN(const auto files, journal_.spool_files());
-    spool_.remove_all_but({files.begin(), files.end()});
+    ECOPIPE_RETURN_IF_ERROR(
+        spool_.remove_unless([this](std::uint64_t task, const std::string& file) -> Result<bool> {
+            ECOPIPE_ASSIGN_OR_RETURN(const auto row, journal_.update(task));
+            return row && (" " + row->spool + " ").find(" " + file + " ") != std::string::npos;
+        }));
+    for (auto& [name, s] : sites_) s.away_since_s = clock_s_;
+    ECOPIPE_RETURN_IF_ERROR(restore_orders());
     ECOPIPE_RETURN_IF_ERROR(rewrite_rounds());
     log_info("{} goes on after version {}, {} tasks open", options_.state_directory, version(),
              tasks_.size());
@@ -267,16 +318,36 @@ Result<void> Federation::restore() {
     return publish();
 }
 
-// rounds.jsonl has a line a version; a crash may have taken the last ones, or cut one short.
+// rounds.jsonl has a line a version; a crash may have taken the last ones, or cut one short. What
+// is there and right stays; a history of any length takes the memory of one line.
 Result<void> Federation::rewrite_rounds() {
     const std::string path = options_.state_directory + "/rounds.jsonl";
-    ECOPIPE_ASSIGN_OR_RETURN(const auto versions, journal_.versions());
-    std::string text;
-    for (const VersionRow& row : versions)
-        if (row.version > 0 && (!awaiting_ || row.version < *awaiting_)) text += row.line + "\n";
-    const auto found = read_file(path, kRoundsBytesMax);
-    if (!found || *found != text) ECOPIPE_RETURN_IF_ERROR(write_file_atomically(path, text));
+    const auto is_told = [this](std::uint64_t version) {
+        return !awaiting_ || version < *awaiting_;
+    };
+    std::ifstream file(path, std::ios::binary);
+    std::uintmax_t right = 0;  // bytes
+    std::uint64_t next = 1;    // the first version whose line is not there
+    ECOPIPE_RETURN_IF_ERROR(
+        journal_.each_line(1, [&](std::uint64_t version, const std::string& line) -> Result<bool> {
+            std::string there(line.size() + 1, '\0');
+            file.read(there.data(), static_cast<std::streamsize>(there.size()));
+            if (!is_told(version) || !file || there != line + "\n") return false;
+            right += there.size();
+            next = version + 1;
+            return true;
+        }));
     ECOPIPE_ASSIGN_OR_RETURN(LineAppender log, LineAppender::open(path));
+    if (::truncate(path.c_str(), static_cast<off_t>(right)) != 0)
+        return fail(ExitCode::kRunFailed, fmt::format("{}: cannot cut it to its right lines: {}",
+                                                      path, std::strerror(errno)));
+    const auto told = journal_.each_line(
+        next, [&](std::uint64_t version, const std::string& line) -> Result<bool> {
+            if (!is_told(version)) return false;
+            ECOPIPE_RETURN_IF_ERROR(log.append(line));
+            return true;
+        });
+    if (!told) return told;
     rounds_.emplace(std::move(log));
     return {};
 }
@@ -299,7 +370,7 @@ Result<void> backup_state(Journal& journal, const std::string& state, const std:
     } catch (const std::filesystem::filesystem_error& error) {
         return fail(ExitCode::kRunFailed, one_line(error.what()));
     }
-    return journal.backup_to(to + "/journal.sqlite");
+    return journal.backup_to(to + "/journal.sqlite", "epoch");
 }
 
 }  // namespace ecopipe

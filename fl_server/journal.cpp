@@ -25,9 +25,10 @@ CREATE TABLE sites(cluster TEXT PRIMARY KEY, rejections INTEGER NOT NULL, in_a_r
     quarantined INTEGER NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
 )";
 
-#define ECOPIPE_UPDATE_COLUMNS                                                                \
-    "task, cluster, base_version, samples, claimed, squared_norm, parameter_max, buffer_max, sha256, " \
-    "spool, slice_bytes, state, reason, train_loss, seconds, eval_samples, eval_loss, "       \
+#define ECOPIPE_UPDATE_COLUMNS                                                                 \
+    "task, cluster, base_version, samples, claimed, squared_norm, parameter_max, buffer_max, " \
+    "sha256, "                                                                                 \
+    "spool, slice_bytes, state, reason, train_loss, seconds, eval_samples, eval_loss, "        \
     "eval_accuracy"
 
 // The strategy's JSON goes through text: shortest decimals that read back to the same doubles.
@@ -76,6 +77,10 @@ Result<void> Journal::set_meta(const std::string& key, const std::string& value)
         .run();
 }
 
+Result<void> Journal::remove_meta(const std::string& key) {
+    return database_.statement("DELETE FROM meta WHERE key = ?").bind(key).run();
+}
+
 Result<void> Journal::add_update(const UpdateRow& row) {
     return database_
         .statement("INSERT INTO updates(" ECOPIPE_UPDATE_COLUMNS
@@ -102,22 +107,14 @@ Result<void> Journal::add_update(const UpdateRow& row) {
 }
 
 UpdateRow Journal::read_update(const Statement& s) {
-    return {s.number(0),
-            s.text(1),
-            s.number(2),
-            s.number(3),
-            s.number(4),
-            {s.real(5), s.real(6), s.real(7)},
-            s.text(8),
-            s.text(9),
-            s.text(10),
-            static_cast<UpdateState>(s.integer(11)),
-            s.text(12),
-            s.real(13),
-            s.real(14),
-            s.number(15),
-            s.real(16),
-            s.real(17)};
+    return {s.number(0), s.text(1),
+            s.number(2), s.number(3),
+            s.number(4), {s.real(5), s.real(6), s.real(7)},
+            s.text(8),   s.text(9),
+            s.text(10),  static_cast<UpdateState>(s.integer(11)),
+            s.text(12),  s.real(13),
+            s.real(14),  s.number(15),
+            s.real(16),  s.real(17)};
 }
 
 Result<std::optional<UpdateRow>> Journal::update(std::uint64_t task) {
@@ -177,21 +174,6 @@ Result<std::vector<UpdateRow>> Journal::updates_in(std::uint64_t version) {
 
 Result<void> Journal::forget_spool(std::uint64_t task) {
     return database_.statement("UPDATE updates SET spool = '' WHERE task = ?").bind(task).run();
-}
-
-Result<std::vector<std::string>> Journal::spool_files() {
-    Statement s = database_.statement("SELECT spool FROM updates WHERE spool <> ''");
-    std::vector<std::string> files;
-    for (;;) {
-        ECOPIPE_ASSIGN_OR_RETURN(const bool more, s.step());
-        if (!more) return files;
-        const std::string names = s.text(0);
-        for (std::size_t at = 0; at < names.size();) {
-            const std::size_t end = std::min(names.find(' ', at), names.size());
-            files.push_back(names.substr(at, end - at));
-            at = end + 1;
-        }
-    }
 }
 
 Result<std::uint64_t> Journal::add_fold(std::uint64_t task, const std::string& cluster,
@@ -288,6 +270,31 @@ Result<std::vector<VersionRow>> Journal::versions() {
     }
 }
 
+Result<std::uint64_t> Journal::last_version() {
+    Statement s = database_.statement("SELECT max(version) FROM versions");
+    ECOPIPE_RETURN_IF_ERROR(s.step());
+    return s.number(0);
+}
+Result<std::optional<std::string>> Journal::sha256_of(std::uint64_t version) {
+    Statement s = database_.statement("SELECT sha256 FROM versions WHERE version = ?");
+    ECOPIPE_ASSIGN_OR_RETURN(const bool found, s.bind(version).step());
+    if (!found) return std::optional<std::string>();
+    return std::optional(s.text(0));
+}
+Result<void> Journal::each_line(
+    std::uint64_t first,
+    const std::function<Result<bool>(std::uint64_t version, const std::string& line)>& take) {
+    Statement s = database_.statement(
+        "SELECT version, line FROM versions WHERE version >= ? ORDER BY version");
+    s.bind(first);
+    for (;;) {
+        ECOPIPE_ASSIGN_OR_RETURN(const bool more, s.step());
+        if (!more) return {};
+        ECOPIPE_ASSIGN_OR_RETURN(const bool on, take(s.number(0), s.text(1)));
+        if (!on) return {};
+    }
+}
+
 Result<void> Journal::add_event(double at_s, const Json& body) {
     return database_.statement("INSERT INTO events(at_s, body) VALUES(?, ?)")
         .bind(at_s)
@@ -336,6 +343,12 @@ Result<std::vector<SiteRow>> Journal::sites() {
         if (!more) return rows;
         rows.push_back({s.text(0), s.number(1), s.number(2), s.integer(3) != 0, s.text(4)});
     }
+}
+
+Result<void> Journal::backup_to(const std::string& path, const std::string& forget) {
+    ECOPIPE_RETURN_IF_ERROR(database_.backup_to(path));
+    ECOPIPE_ASSIGN_OR_RETURN(Journal copy, Journal::open(path));
+    return copy.remove_meta(forget);
 }
 
 }  // namespace ecopipe

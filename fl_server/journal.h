@@ -6,6 +6,7 @@
 // counts. The schema's number is checked at opening.
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -78,6 +79,7 @@ class Journal {
 
     [[nodiscard]] Result<std::optional<std::string>> meta(const std::string& key);
     [[nodiscard]] Result<void> set_meta(const std::string& key, const std::string& value);
+    [[nodiscard]] Result<void> remove_meta(const std::string& key);
 
     // Updates. A task has at most one row.
     [[nodiscard]] Result<void> add_update(const UpdateRow& row);
@@ -87,7 +89,6 @@ class Journal {
     // that are either dropped or in a version.
     [[nodiscard]] Result<std::vector<UpdateRow>> finished_updates();
     [[nodiscard]] Result<void> forget_spool(std::uint64_t task);
-    [[nodiscard]] Result<std::vector<std::string>> spool_files();  // that rows speak of
 
     // Folds are written when they are decided; a repeated decision after a restart finds its row.
     [[nodiscard]] Result<std::uint64_t> add_fold(std::uint64_t task, const std::string& cluster,
@@ -106,6 +107,12 @@ class Journal {
     [[nodiscard]] Result<void> add_version(const VersionRow& row);
     [[nodiscard]] Result<void> set_line(std::uint64_t version, const std::string& line);
     [[nodiscard]] Result<std::vector<VersionRow>> versions();
+    [[nodiscard]] Result<std::uint64_t> last_version();
+    [[nodiscard]] Result<std::optional<std::string>> sha256_of(std::uint64_t version);
+    // The lines of versions from `first` on, one at a time, until `take` says false.
+    [[nodiscard]] Result<void> each_line(
+        std::uint64_t first,
+        const std::function<Result<bool>(std::uint64_t version, const std::string& line)>& take);
 
     // The strategy's inputs since the snapshot.
     struct Event {
@@ -121,9 +128,8 @@ class Journal {
     [[nodiscard]] Result<void> set_site(const SiteRow& row);
     [[nodiscard]] Result<std::vector<SiteRow>> sites();
 
-    [[nodiscard]] Result<void> backup_to(const std::string& path) {
-        return database_.backup_to(path);
-    }
+    // Without what `forget` names of `meta`.
+    [[nodiscard]] Result<void> backup_to(const std::string& path, const std::string& forget);
 
   private:
     explicit Journal(Database database) : database_(std::move(database)) {}

@@ -35,8 +35,8 @@ ModelStore::ModelStore(std::string directory, const ModelLayout& layout)
 
 Result<ModelStore> ModelStore::open(const std::string& state_directory, const ModelLayout& layout) {
     ModelStore store(state_directory, layout);
-    ECOPIPE_RETURN_IF_ERROR(make_directories(state_directory + "/models"));
-    ECOPIPE_RETURN_IF_ERROR(make_directories(state_directory + "/kept"));
+    ECOPIPE_RETURN_IF_ERROR(make_private_directory(state_directory + "/models"));
+    ECOPIPE_RETURN_IF_ERROR(make_private_directory(state_directory + "/kept"));
     std::error_code ignored;
     for (const auto& entry :
          std::filesystem::directory_iterator(state_directory + "/models", ignored)) {

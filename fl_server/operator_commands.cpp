@@ -39,7 +39,7 @@ Result<Journal> journal_of(const OperatorCommand& command, bool read_only) {
 // Nobody runs the federation: what the journal says of it.
 Result<ExitCode> stopped_status(const OperatorCommand& command) {
     ECOPIPE_ASSIGN_OR_RETURN(Journal journal, journal_of(command, true));
-    ECOPIPE_ASSIGN_OR_RETURN(const auto versions, journal.versions());
+    ECOPIPE_ASSIGN_OR_RETURN(const std::uint64_t version, journal.last_version());
     ECOPIPE_ASSIGN_OR_RETURN(const auto rows, journal.sites());
     OrderedJson sites = OrderedJson::array();
     for (const SiteRow& row : rows)
@@ -47,7 +47,6 @@ Result<ExitCode> stopped_status(const OperatorCommand& command) {
                          {"rejections", row.rejections},
                          {"quarantined", row.quarantined},
                          {"reason", row.reason}});
-    const std::uint64_t version = versions.empty() ? 0 : versions.back().version;
     if (command.json) {
         const OrderedJson json{{"phase", "not running"}, {"version", version}, {"sites", sites}};
         fmt::print("{}\n", json.dump());

@@ -99,7 +99,8 @@ class Server {
     void send_part(const Transfers::Part& part, const BlockSourcePtr& source);
     void send_outgoing();
     void publish_view();
-    void finish(ExitCode code, const std::string& reason);
+    // Without a word: clusters wait for a server that may be started again.
+    void close();
     template <class Body>
     void send_to(const std::string& cluster, const Body& body, Payload payload = {}) {
         const auto member = members_.find(cluster);
@@ -120,13 +121,15 @@ class Server {
     std::map<std::string, std::string> names_by_routing_id_;
     ClusterClaims cluster_claims_;
     Instant started_ = monotonic_now();
+    Duration not_run_{};
     Instant next_ping_{};
     Instant next_view_{};
     Instant next_disk_check_{};
     bool disk_is_low_ = false;
     // All that has come was handled: only then is a silence a cluster's own.
     bool caught_up_ = true;
-    bool returned_ = false;  // those who did not come back after a restart were given up
+    bool returned_ = false;             // those who did not come back after a restart were given up
+    Instant waiting_since_ = started_;  // for those
     std::uint64_t bytes_in_ = 0;
     std::uint64_t bytes_out_ = 0;
     Inbox<Received> inbox_;
@@ -142,6 +145,9 @@ class Server {
 };
 
 Result<void> Server::open(std::string initial) {
+    options_.federation.now_s = [this] {
+        return to_ms(monotonic_now() - started_ - not_run_) / 1000;
+    };
     ECOPIPE_ASSIGN_OR_RETURN(federation_,
                              Federation::open(options_.federation, layout_, std::move(initial),
                                               std::move(options_.strategy)));
@@ -209,26 +215,27 @@ Result<ExitCode> Server::run(std::string initial) {
                  : "");
     while (!federation_->finished()) {
         if (signal_received() != 0) {
-            finish(ExitCode::kRunFailed, "the server was stopped");
+            close();
             return static_cast<ExitCode>(128 + signal_received());
         }
         if (const auto done = turn(); !done) {
-            finish(done.error().code, done.error().message);
+            close();
             return tl::unexpected<Error>(done.error());
         }
     }
+    ECOPIPE_RETURN_IF_ERROR(federation_->end());
     send_outgoing();
     publish_view();
-    finish(ExitCode::kDone, "all rounds are done");
-    return ExitCode::kDone;
-}
-
-void Server::finish(ExitCode code, const std::string& reason) {
     for (const auto& [cluster, member] : members_)
-        send(member.routing_id, FederationEnd{static_cast<std::uint8_t>(code), reason});
+        send(member.routing_id, FederationEnd{0, "all rounds are done"});
     const Instant until = monotonic_now() + kEndLinger;
     while (inbox_.pop_until(until)) {  // what still comes does not cut this short
     }
+    close();
+    return ExitCode::kDone;
+}
+
+void Server::close() {
     control_.reset();
     loop_.call([this] { socket_.reset(); });
 }
@@ -236,10 +243,12 @@ void Server::finish(ExitCode code, const std::string& reason) {
 // Everything that came within a few milliseconds is one transaction: a thousand clusters do not
 // cost a thousand syncs of the disk.
 Result<void> Server::turn() {
-    auto message = inbox_.pop_until(monotonic_now() + kTick);
+    const Instant due = monotonic_now() + kTick;
+    auto message = inbox_.pop_until(due);
+    not_run_ += time_not_run(monotonic_now(), due);
     const Instant until = monotonic_now() + kTurn;
     caught_up_ = true;
-    ECOPIPE_RETURN_IF_ERROR(federation_->begin_turn(to_ms(monotonic_now() - started_) / 1000));
+    ECOPIPE_RETURN_IF_ERROR(federation_->begin_turn());
     for (std::size_t n = 0; message; ++n) {
         ECOPIPE_RETURN_IF_ERROR(handle(*message));
         message.reset();
@@ -277,6 +286,13 @@ Result<void> Server::watch_members() {
     const Instant now = monotonic_now();
     if (now < next_ping_) return {};
     const auto silence_max = from_ms(options_.peer_timeout_s * 1000);
+    // What this process did not run, or worked for itself, is nobody's silence.
+    if (next_ping_ != Instant{}) {
+        const Duration away = time_not_run(now, next_ping_);
+        for (auto& [cluster, member] : members_) member.last_heard += away;
+        transfers_.nobody_looked(away);
+        waiting_since_ += away;
+    }
     next_ping_ = now + silence_max / 10;
     std::vector<std::string> gone;
     for (const auto& [cluster, member] : members_) {
@@ -291,7 +307,7 @@ Result<void> Server::watch_members() {
         transfers_.forget(cluster);
         ECOPIPE_RETURN_IF_ERROR(federation_->left(cluster));
     }
-    if (!returned_ && now - started_ > silence_max) {
+    if (!returned_ && now - waiting_since_ > silence_max) {
         returned_ = true;
         for (const std::string& cluster : federation_->absent()) {
             log_warn("cluster {} has not come back", cluster);
@@ -407,10 +423,11 @@ Result<void> Server::on_hello(const Received& message, const ClusterHello& hello
     member = {message.from, hello.instance, monotonic_now()};
     names_by_routing_id_[message.from] = hello.cluster;
     const auto silence_ms = static_cast<std::uint32_t>(options_.peer_timeout_s * 1000);
-    send(message.from,
-         ClusterWelcome{std::max(1U, silence_ms / 10), silence_ms, options_.federation.client});
+    send(message.from, ClusterWelcome{std::max(1U, silence_ms / 10), silence_ms,
+                                      options_.federation.client, federation_->epoch()});
     return federation_->hello({hello.cluster, 0, hello.samples, hello.label_counts},
-                              hello.working_on, hello.tests);
+                              hello.epoch == federation_->epoch() ? hello.working_on : 0,
+                              hello.tests);
 }
 
 bool Server::is_cut(const Member& member) {
@@ -522,7 +539,7 @@ Result<void> Server::serve_orders() {
         if (word == "pause" || word == "resume")
             done = federation_->pause(word == "pause");
         else if (word == "finish")
-            federation_->finish();
+            done = federation_->finish();
         else if (word == "admit")
             done = federation_->admit(rest);
         else

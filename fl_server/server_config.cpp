@@ -81,6 +81,7 @@ void read_limits(Fields fields, ServerLimits& limits) {
     integer("samples_max", 1, std::int64_t{1} << 40, limits.samples_max);
     integer("staleness_max", 0, 1'000'000'000, limits.staleness_max);
     integer("quarantine_after", 0, 1'000'000, limits.quarantine_after);
+    integer("absence_s", 0, 1'000'000'000, limits.absence_s);
     integer("clusters_max", 1, 100'000, limits.clusters_max);
     integer("connections_per_address", 1, 100'000, limits.connections_per_address);
     integer("connections_per_s", 1, 100'000, limits.connections_per_s);
@@ -245,6 +246,7 @@ Result<std::string> config_text(const ServerConfig& config, const std::vector<st
                       {"samples_max", limits.samples_max},
                       {"staleness_max", limits.staleness_max},
                       {"quarantine_after", limits.quarantine_after},
+                      {"absence_s", limits.absence_s},
                       {"clusters_max", limits.clusters_max},
                       {"connections_per_address", limits.connections_per_address},
                       {"connections_per_s", limits.connections_per_s},

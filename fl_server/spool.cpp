@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <filesystem>
 
@@ -33,7 +34,7 @@ SpoolWriter::~SpoolWriter() {
 
 Result<std::unique_ptr<SpoolWriter>> SpoolWriter::create(const std::string& path, UpdateCheck check,
                                                          std::size_t bytes) {
-    const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0) return system_error(path, "create");
     return std::unique_ptr<SpoolWriter>(new SpoolWriter(fd, path, std::move(check), bytes));
 }
@@ -67,7 +68,7 @@ Result<bool> SpoolWriter::finish(const std::string& sha256) {
 }
 
 Result<Spool> Spool::open(const std::string& directory) {
-    ECOPIPE_RETURN_IF_ERROR(make_directories(directory));
+    ECOPIPE_RETURN_IF_ERROR(make_private_directory(directory));
     return Spool(directory);
 }
 
@@ -86,11 +87,17 @@ Result<void> Spool::sync() const {
 
 void Spool::remove(const std::string& file) const { ::unlink(path(file).c_str()); }
 
-void Spool::remove_all_but(const std::set<std::string>& files) const {
+Result<void> Spool::remove_unless(
+    const std::function<Result<bool>(std::uint64_t task, const std::string& file)>& wanted) const {
     std::error_code ignored;
-    for (const auto& entry : std::filesystem::directory_iterator(directory_, ignored))
-        if (!files.contains(entry.path().filename().string()))
-            std::filesystem::remove(entry.path(), ignored);
+    for (const auto& entry : std::filesystem::directory_iterator(directory_, ignored)) {
+        const std::string file = entry.path().filename().string();
+        std::uint64_t task = 0;
+        std::from_chars(file.data(), file.data() + file.size(), task);
+        ECOPIPE_ASSIGN_OR_RETURN(const bool stays, wanted(task, file));
+        if (!stays) std::filesystem::remove(entry.path(), ignored);
+    }
+    return {};
 }
 
 std::uint64_t Spool::free_bytes() const {

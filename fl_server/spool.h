@@ -2,8 +2,8 @@
 // Updates on disk: a slice's bytes are written as they come while they are checked and hashed; what
 // is complete is fsynced. One thread.
 
+#include <functional>
 #include <memory>
-#include <set>
 #include <string>
 
 #include "core/sha256.h"
@@ -51,7 +51,10 @@ class Spool {
     // fsyncs the directory: what was created or deleted stays so.
     [[nodiscard]] Result<void> sync() const;
     void remove(const std::string& file) const;
-    void remove_all_but(const std::set<std::string>& files) const;
+    // Files of updates whose task and name `wanted` does not want.
+    [[nodiscard]] Result<void> remove_unless(
+        const std::function<Result<bool>(std::uint64_t task, const std::string& file)>& wanted)
+        const;
     // Bytes free on the disk, for others than root.
     [[nodiscard]] std::uint64_t free_bytes() const;
 

@@ -168,6 +168,11 @@ void Transfers::forget_stalled(Instant now, Duration patience) {
     }
 }
 
+void Transfers::nobody_looked(Duration time) {
+    for (auto& [key, upload] : uploads_) upload.last += time;
+    for (auto& [cluster, download] : downloads_) download.last += time;
+}
+
 void Transfers::forget(const std::string& cluster) {
     drop_from(uploads_.lower_bound({cluster, 0, 0}), cluster, {});
     const auto found = downloads_.find(cluster);

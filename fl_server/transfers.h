@@ -58,6 +58,9 @@ class Transfers {
     // Takes the credit back of who has received nothing for longer than `patience`.
     void forget_stalled(Instant now, Duration patience);
 
+    // Stalls of the last `time` are nobody's: whoever would have seen the bytes did not run.
+    void nobody_looked(Duration time);
+
     void forget(const std::string& cluster);
     [[nodiscard]] std::size_t used() const { return used_; }
     [[nodiscard]] std::size_t bytes_max() const { return max_; }

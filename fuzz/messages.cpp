@@ -37,7 +37,7 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     fuzz::pick<Hello, Welcome, Refuse, Ping, Pong, Configure, Ready, Begin, Done, Commit, Committed,
                Stored, Leave, ProbeLink, LinkProbed, Introduce, Fetch, Fetched, Failed, End, Attach,
                TensorChunk, Credit, Attached, ClusterHello, ClusterWelcome, Task, ModelRequest,
-               ModelChunk, UpdateSlice, UpdateChunk, Verdict, FederationEnd, Unreached, ClassList>(
-        data[0], fuzz::bytes(data + 1, size - 1));
+               ModelChunk, UpdateSlice, UpdateChunk, Verdict, FederationEnd, Unreached, ClassList,
+               Trace>(data[0], fuzz::bytes(data + 1, size - 1));
     return 0;
 }

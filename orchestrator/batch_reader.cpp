@@ -5,11 +5,13 @@
 #include <chrono>
 
 #include "core/check.h"
+#include "core/clock.h"
 #include "core/log.h"
 
 namespace ecopipe {
 namespace {
 constexpr auto kReadDeadline = std::chrono::minutes(10);
+constexpr auto kLookEvery = std::chrono::seconds(1);
 constexpr auto kAskAgain = std::chrono::seconds(1);
 }  // namespace
 
@@ -41,10 +43,13 @@ void BatchReader::start(std::uint64_t first, std::uint64_t end) {
 Result<std::vector<Batch>> BatchReader::take(std::uint64_t step) {
     std::unique_lock lock(mutex_);
     ECOPIPE_CHECK(step == taken_ && step < end_);
-    if (!changed_.wait_for(lock, kReadDeadline, [&] { return ready_.contains(step); }))
-        return fail(ExitCode::kRunFailed,
-                    fmt::format("the batch of step {} was not read within {} minutes", step + 1,
-                                kReadDeadline.count()));
+    WatchedDeadline deadline(monotonic_now(), kReadDeadline, kLookEvery);
+    while (!changed_.wait_until(lock, deadline.look_again(),
+                                [&] { return ready_.contains(step); }))
+        if (deadline.over(monotonic_now()))
+            return fail(ExitCode::kRunFailed,
+                        fmt::format("the batch of step {} was not read within {} minutes", step + 1,
+                                    kReadDeadline.count()));
     auto batch = std::move(ready_.extract(step).mapped());
     ++taken_;
     lock.unlock();

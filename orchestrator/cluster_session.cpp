@@ -23,10 +23,11 @@ constexpr auto kReachTimeout = std::chrono::seconds(15);  // to open the data ch
 constexpr auto kUnreachedSettle =
     std::chrono::milliseconds(1500);                  // for all to tell what they miss
 constexpr auto kLongWait = std::chrono::minutes(60);  // liveness ends a dead wait far earlier
-constexpr int kBreaksMax = 20;                        // without one step committed in between
+constexpr int kBreaksMax = 20;                        // without a step that is new in between
 constexpr std::uint64_t kMoveCooldownSteps = 20;      // so that a move shows its worth first
 constexpr double kMoveFixedMs = 150;                  // configure, load, fill the pipeline
-constexpr auto kEndLinger = std::chrono::milliseconds(300);  // for the last word to leave
+constexpr std::size_t kTracedActionsMax = 4 * kStepMicroBatchesMax;  // of a device, in a step
+constexpr auto kEndLinger = std::chrono::milliseconds(300);          // for the last word to leave
 
 std::uint64_t fresh_run_id() {
     std::random_device device;  // an id only: nothing of the training depends on it
@@ -62,7 +63,8 @@ Result<std::unique_ptr<ClusterSession>> ClusterSession::open(NetLoop& loop,
         DataPlane::Callbacks{[raw](Delivery delivery) { raw->inbox_.push(std::move(delivery)); },
                              [raw](const std::string& peer, std::uint64_t instance) {
                                  raw->inbox_.push(portal_event::Attached{peer, instance});
-                             }});
+                             },
+                             [raw] { raw->members_->progressed(); }});
     session->data_->set_run(session->run_, session->run_);
     session->data_->set_security(session->options_.security);
     session->data_->emulate(session->options_.links, EmulatedLink{});
@@ -84,21 +86,24 @@ Result<void> ClusterSession::check_processes() {
     return options_.check ? options_.check() : Result<void>();
 }
 
-Result<bool> ClusterSession::pump(const std::function<bool()>& finished, Instant deadline,
+Result<bool> ClusterSession::pump(const std::function<bool()>& finished, Duration patience,
                                   const std::string& doing) {
+    WatchedDeadline deadline(monotonic_now(), patience, kSessionTick);
     for (;;) {
         if (machine_.broken()) return false;
         if (finished()) return true;
         const Instant now = monotonic_now();
+        const bool over = deadline.over(now);
+        if (unreached_since_) *unreached_since_ += deadline.not_run();
         if (unreached_since_ && now - *unreached_since_ >= kUnreachedSettle) {
             ECOPIPE_RETURN_IF_ERROR(settle_unreached());
             continue;
         }
-        if (now >= deadline)
+        if (over)
             return fail(ExitCode::kUnreachable,
                         fmt::format("{}: waited in vain for {}", doing, machine_.waiting_for()));
         // Messages first: a device that failed says why before its process ends.
-        if (auto event = inbox_.pop_until(std::min<Instant>(deadline, now + kSessionTick))) {
+        if (auto event = inbox_.pop_until(deadline.look_again())) {
             ECOPIPE_RETURN_IF_ERROR(handle(*event));
         } else {
             ECOPIPE_RETURN_IF_ERROR(check_processes());
@@ -107,8 +112,8 @@ Result<bool> ClusterSession::pump(const std::function<bool()>& finished, Instant
 }
 
 Result<bool> ClusterSession::pump_or_recover(const std::function<bool()>& finished,
-                                             Instant deadline, const std::string& doing) {
-    ECOPIPE_ASSIGN_OR_RETURN(const bool done, pump(finished, deadline, doing));
+                                             Duration patience, const std::string& doing) {
+    ECOPIPE_ASSIGN_OR_RETURN(const bool done, pump(finished, patience, doing));
     if (done) return true;
     ECOPIPE_RETURN_IF_ERROR(recover());
     return false;
@@ -196,6 +201,15 @@ Result<void> ClusterSession::handle_message(portal_event::Message& message) {
             if (!done) return bad(done.error());
             handled = absorb(machine_.on(session_event::DoneReceived{
                 message.device, head.generation, head.step, std::move(*done)}));
+            break;
+        }
+        case MessageType::kTrace: {
+            auto trace = decode<Trace>(body);
+            if (!trace) return bad(trace.error());
+            if (head.generation != machine_.generation() || head.step != step_) return {};
+            std::vector<ActionTime>& traced = traced_[message.device];
+            if (traced.size() < kTracedActionsMax)
+                traced.insert(traced.end(), trace->actions.begin(), trace->actions.end());
             break;
         }
         case MessageType::kCommitted:
@@ -390,8 +404,9 @@ Result<void> ClusterSession::absorb(SessionOutcomes outcomes) {
 }
 
 Result<void> ClusterSession::wait_for(
-    const std::set<std::string>& wanted, Instant deadline,
+    const std::set<std::string>& wanted, Duration patience,
     const std::function<void(const std::vector<std::string>& missing)>& on_change) {
+    WatchedDeadline deadline(monotonic_now(), patience, kSessionTick);
     std::optional<std::vector<std::string>> told;
     for (;;) {
         std::vector<std::string> missing;
@@ -401,14 +416,13 @@ Result<void> ClusterSession::wait_for(
             on_change(missing);
             told = missing;
         }
-        if (missing.empty() || monotonic_now() >= deadline) return {};
+        if (missing.empty() || deadline.over(monotonic_now())) return {};
         if (options_.check) ECOPIPE_RETURN_IF_ERROR(options_.check());
         if (options_.ended_processes)
             for (const LostProcess& lost : options_.ended_processes())
                 return fail(ExitCode::kUnreachable,
                             fmt::format("device {}: its process {}", lost.device, lost.how));
-        if (auto event =
-                inbox_.pop_until(std::min<Instant>(deadline, monotonic_now() + kSessionTick)))
+        if (auto event = inbox_.pop_until(deadline.look_again()))
             ECOPIPE_RETURN_IF_ERROR(handle(*event));
     }
 }
@@ -420,11 +434,11 @@ Result<LinkProbed> ClusterSession::probe_link(const std::string& from, const std
     probed_.reset();
     static_cast<void>(
         members_->send(dialling, header(0), ProbeLink{dialled, joined_.at(dialled).data_endpoint}));
-    const Instant deadline = monotonic_now() + kProbeTimeout;
-    while (!probed_ && monotonic_now() < deadline && joined_.contains(from) &&
+    WatchedDeadline deadline(monotonic_now(), kProbeTimeout, kSessionTick);
+    while (!probed_ && !deadline.over(monotonic_now()) && joined_.contains(from) &&
            joined_.contains(to)) {
         if (options_.check) ECOPIPE_RETURN_IF_ERROR(options_.check());
-        if (auto event = inbox_.pop_until(monotonic_now() + kSessionTick))
+        if (auto event = inbox_.pop_until(deadline.look_again()))
             ECOPIPE_RETURN_IF_ERROR(handle(*event));
     }
     if (!probed_)
@@ -488,6 +502,7 @@ Configure ClusterSession::configuration(const session_outcome::SendConfigure& wo
     out.keep_snapshots = work.keep_snapshots;
     out.buddy = work.buddy;
     out.cause = work.cause;
+    out.course = course_;
     // Of two devices the first by name dials, whatever the plan: a channel that stands is never
     // opened again from its other end.
     for (const std::string& peer : work.peers)
@@ -499,6 +514,7 @@ Configure ClusterSession::configuration(const session_outcome::SendConfigure& wo
 
 void ClusterSession::send_configure(const session_outcome::SendConfigure& work) {
     configured_.insert(work.device);
+    replicas_here_.rewind_to(work.restore_step);
     for (const LayerTransfer& transfer : work.restore)
         if (transfer.peer != work.device)
             for (const auto& [layer, bytes] : layer_bytes_)
@@ -582,8 +598,7 @@ Result<bool> ClusterSession::configure(Plan plan, const std::string& cause) {
             if (joined_.contains(device) && !attached(device)) return device;
         return std::nullopt;
     };
-    const auto reached =
-        pump([&] { return !unattached(); }, monotonic_now() + kReachTimeout, "reaching");
+    const auto reached = pump([&] { return !unattached(); }, kReachTimeout, "reaching");
     if (!reached) {
         const auto device = unattached();
         if (reached.error().code != ExitCode::kUnreachable || !device)
@@ -599,8 +614,7 @@ Result<bool> ClusterSession::configure(Plan plan, const std::string& cause) {
     }
     if (!*reached) return false;
     ECOPIPE_ASSIGN_OR_RETURN(
-        const bool ready,
-        pump([&] { return ready_.has_value(); }, monotonic_now() + kLongWait, "giving out layers"));
+        const bool ready, pump([&] { return ready_.has_value(); }, kLongWait, "giving out layers"));
     if (!ready) return false;
     state_step_ = *ready_;
     drift_.plan_changed();
@@ -628,7 +642,8 @@ void ClusterSession::note_event(OrderedJson what, Instant since) {
 }
 
 Result<Plan> ClusterSession::plan_over_present() {
-    const Instant deadline = monotonic_now() + from_ms(options_.rejoin_timeout_s * 1000);
+    WatchedDeadline deadline(monotonic_now(), from_ms(options_.rejoin_timeout_s * 1000),
+                             kSessionTick);
     for (bool told = false;; told = true) {
         came_back_ = false;
         auto plan = planner_->plan(usable(), slowness_);
@@ -640,7 +655,7 @@ Result<Plan> ClusterSession::plan_over_present() {
                 if (!left_out_.contains(device)) all.insert(device);
             if (auto with = planner_->plan(all, slowness_)) return with;
         }
-        if (monotonic_now() >= deadline)
+        if (deadline.over(monotonic_now()))
             return fail(ExitCode::kUnreachable,
                         fmt::format("{}; over {} there is no plan: {}",
                                     failures_.empty() ? std::string("devices left")
@@ -654,24 +669,35 @@ Result<Plan> ClusterSession::plan_over_present() {
                 "come back: ecopipe-stage --join {} --name NAME",
                 options_.rejoin_timeout_s, bound_.text());
         // The machine is broken, so the events are handled here.
-        while (!came_back_ && monotonic_now() < deadline) {
-            if (auto event =
-                    inbox_.pop_until(std::min<Instant>(deadline, monotonic_now() + kSessionTick)))
+        while (!came_back_ && !deadline.over(monotonic_now())) {
+            if (auto event = inbox_.pop_until(deadline.look_again()))
                 ECOPIPE_RETURN_IF_ERROR(handle(*event));
             ECOPIPE_RETURN_IF_ERROR(check_processes());
         }
     }
 }
 
+Result<bool> ClusterSession::all_committed() {
+    ECOPIPE_ASSIGN_OR_RETURN(
+        const bool done,
+        pump_or_recover([&] { return machine_.all_committed(); }, kLongWait, "commit"));
+    if (done && state_step_ > furthest_) {
+        furthest_ = state_step_;
+        breaks_ = 0;
+    }
+    return done;
+}
+
 Result<void> ClusterSession::recover() {
-    for (int breaks = 0;; ++breaks) {
+    for (;;) {
         // Failures seldom come alone: what is known by now is planned for together.
         while (auto event = inbox_.pop_until(monotonic_now()))
             ECOPIPE_RETURN_IF_ERROR(handle(*event));
         const Error cause = failures_.empty()
                                 ? Error{ExitCode::kUnreachable, "the cluster is broken"}
                                 : failures_.front().error;
-        if (!planner_ || breaks == kBreaksMax) return tl::unexpected<Error>(cause);
+        if (!planner_ || breaks_ == kBreaksMax) return tl::unexpected<Error>(cause);
+        ++breaks_;
         log_warn("{}; all go back to a common state", cause.message);
         observe([&](auto& observer) { observer.failed(cause.message); });
         const std::uint64_t failed_step = step_;
@@ -716,9 +742,7 @@ double ClusterSession::bytes_to_move(const Plan& to) const {
 Result<void> ClusterSession::consider_move(std::uint64_t step) {
     if (reasons_to_move_.empty() || !planner_) return {};
     if (!must_move_ && step < next_move_step_) return {};  // later
-    ECOPIPE_ASSIGN_OR_RETURN(const bool committed,
-                             pump_or_recover([&] { return machine_.all_committed(); },
-                                             monotonic_now() + kLongWait, "commit"));
+    ECOPIPE_ASSIGN_OR_RETURN(const bool committed, all_committed());
     if (!committed) return {};
     const Instant started = monotonic_now();
     const std::string reason = fmt::format("{}", fmt::join(reasons_to_move_, "; "));
@@ -784,10 +808,14 @@ Result<void> ClusterSession::index_base(const TensorMap& state, std::uint64_t st
 }
 
 Result<void> ClusterSession::load(const TensorMap& state, std::uint64_t step) {
-    if (machine_.generation() > 0)
-        ECOPIPE_RETURN_IF_ERROR(pump_or_recover([&] { return machine_.all_committed(); },
-                                                monotonic_now() + kLongWait, "commit"));
+    if (machine_.generation() > 0) ECOPIPE_RETURN_IF_ERROR(all_committed());
     rewound_.reset();
+    // Another course begins: nothing that anybody keeps of the one before is of it, whatever its
+    // steps are called.
+    ++course_;
+    replicas_here_.clear();
+    furthest_ = step;
+    breaks_ = 0;
     ECOPIPE_RETURN_IF_ERROR(index_base(state, step));
     ECOPIPE_RETURN_IF_ERROR(absorb(machine_.on(session_event::BaseSet{step, true})));
     step_ = state_step_ = step;
@@ -820,6 +848,7 @@ Result<void> ClusterSession::start_step(std::uint64_t step, std::vector<Batch> m
     if (rewound_) return {};
     step_ = step;
     done_.reset();
+    traced_.clear();
     begin_ = {};
     begin_.loss_divisor = loss_divisor;
     begin_.trace = trace;
@@ -841,9 +870,8 @@ Result<void> ClusterSession::start_step(std::uint64_t step, std::vector<Batch> m
 Result<StepOutcome> ClusterSession::finish_step() {
     StepOutcome outcome;
     if (rewound_) return outcome;
-    ECOPIPE_ASSIGN_OR_RETURN(const bool finished,
-                             pump_or_recover([&] { return done_.has_value(); },
-                                             monotonic_now() + kLongWait, step_text(step_ + 1)));
+    ECOPIPE_ASSIGN_OR_RETURN(const bool finished, pump_or_recover([&] { return done_.has_value(); },
+                                                                  kLongWait, step_text(step_ + 1)));
     if (!finished) return outcome;
     outcome.squared_gradient_norms.assign(info_.layers.size(), 0);
     for (auto& [device, done] : done_->done) {
@@ -872,18 +900,18 @@ Result<StepOutcome> ClusterSession::finish_step() {
             reasons_to_move_.push_back(
                 fmt::format("{} takes {:.2f} times as long as before", device, drift->factor));
         }
+        std::vector<ActionTime> actions = std::move(traced_[device]);
+        actions.insert(actions.end(), done.actions.begin(), done.actions.end());
         outcome.devices.push_back({device, done.busy_ms, done.wait_ms, done.peak_bytes,
                                    done.sent_bytes, members_->clock_offset_ns(device),
-                                   std::move(done.actions)});
+                                   std::move(actions)});
     }
     outcome.recovery_point = machine_.recovery_point();
     return outcome;
 }
 
 Result<void> ClusterSession::commit(double learning_rate, double gradient_scale) {
-    ECOPIPE_ASSIGN_OR_RETURN(const bool committed,
-                             pump_or_recover([&] { return machine_.all_committed(); },
-                                             monotonic_now() + kLongWait, "commit"));
+    ECOPIPE_ASSIGN_OR_RETURN(const bool committed, all_committed());
     if (!committed) return {};
     commit_ = {learning_rate, gradient_scale, false};
     ECOPIPE_RETURN_IF_ERROR(absorb(machine_.on(session_event::CommitWanted{})));
@@ -893,9 +921,7 @@ Result<void> ClusterSession::commit(double learning_rate, double gradient_scale)
 
 Result<LossTotals> ClusterSession::evaluate(const Dataset& data, int batch, int readers) {
     LossTotals loss;
-    ECOPIPE_ASSIGN_OR_RETURN(const bool committed,
-                             pump_or_recover([&] { return machine_.all_committed(); },
-                                             monotonic_now() + kLongWait, "commit"));
+    ECOPIPE_ASSIGN_OR_RETURN(const bool committed, all_committed());
     if (!committed) return loss;
     done_.reset();
     begin_ = {};
@@ -915,18 +941,15 @@ Result<LossTotals> ClusterSession::evaluate(const Dataset& data, int batch, int 
                                                address(TensorKind::kEvalInput, step_, id),
                                                std::move(part.inputs)));
     }
-    ECOPIPE_ASSIGN_OR_RETURN(const bool finished,
-                             pump_or_recover([&] { return done_.has_value(); },
-                                             monotonic_now() + kLongWait, "evaluation"));
+    ECOPIPE_ASSIGN_OR_RETURN(const bool finished, pump_or_recover([&] { return done_.has_value(); },
+                                                                  kLongWait, "evaluation"));
     if (!finished) return loss;
     for (const auto& [device, done] : done_->done) loss.add(done.loss);
     return loss;
 }
 
 Result<TensorMap> ClusterSession::state(bool optimizer_state) {
-    ECOPIPE_ASSIGN_OR_RETURN(const bool committed,
-                             pump_or_recover([&] { return machine_.all_committed(); },
-                                             monotonic_now() + kLongWait, "commit"));
+    ECOPIPE_ASSIGN_OR_RETURN(const bool committed, all_committed());
     if (!committed) return TensorMap();
     fetched_.reset();
     fetched_state_.clear();
@@ -935,7 +958,7 @@ Result<TensorMap> ClusterSession::state(bool optimizer_state) {
     ECOPIPE_ASSIGN_OR_RETURN(
         const bool complete,
         pump_or_recover([&] { return fetched_.has_value() && fetched_state_.size() >= *fetched_; },
-                        monotonic_now() + kLongWait, "collecting the weights"));
+                        kLongWait, "collecting the weights"));
     if (!complete) return TensorMap();
     StateNames(info_).sort(fetched_state_);
     return std::move(fetched_state_);

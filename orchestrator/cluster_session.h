@@ -71,10 +71,10 @@ class ClusterSession : public TrainingEngine {
     ~ClusterSession() override;
 
     [[nodiscard]] const Endpoint& bound() const { return bound_; }  // with the port really taken
-    // Waits until `wanted` have joined or the deadline passes; `on_change` is told who is missing,
+    // Waits until `wanted` have joined or `patience` is over; `on_change` is told who is missing,
     // at first and whenever that changes.
     [[nodiscard]] Result<void> wait_for(
-        const std::set<std::string>& wanted, Instant deadline,
+        const std::set<std::string>& wanted, Duration patience,
         const std::function<void(const std::vector<std::string>& missing)>& on_change);
     [[nodiscard]] const std::map<std::string, JoinedDevice>& joined() const { return joined_; }
     // Makes one joined device measure its link to another, while neither has work.
@@ -102,12 +102,12 @@ class ClusterSession : public TrainingEngine {
 
   private:
     ClusterSession(NetLoop& loop, SessionOptions options);
-    // Handles events until `finished` (true), the cluster is broken (false) or the deadline; the
-    // error of what cannot be recovered from or of the check.
-    Result<bool> pump(const std::function<bool()>& finished, Instant deadline,
+    // Handles events until `finished` (true), the cluster is broken (false) or the patience is
+    // over; the error of what cannot be recovered from or of the check.
+    Result<bool> pump(const std::function<bool()>& finished, Duration patience,
                       const std::string& doing);
     // The same, and recovers when broken; false when it did: the caller's work is void.
-    Result<bool> pump_or_recover(const std::function<bool()>& finished, Instant deadline,
+    Result<bool> pump_or_recover(const std::function<bool()>& finished, Duration patience,
                                  const std::string& doing);
     Result<void> handle(PortalEvent& event);
     Result<void> handle_message(portal_event::Message& message);
@@ -127,6 +127,8 @@ class ClusterSession : public TrainingEngine {
     // Brings a plan into force; false when that broke.
     Result<bool> configure(Plan plan, const std::string& cause);
     Result<Plan> plan_over_present();
+    // Waits until all have applied the step that was committed last; false as above.
+    Result<bool> all_committed();
     // Everything is given up and all go back to the newest common state, on whoever is left.
     Result<void> recover();
     // Between steps: devices came, leave, or changed their speed.
@@ -184,10 +186,15 @@ class ClusterSession : public TrainingEngine {
     std::uint64_t state_step_ = 0;  // that all have, or will have once they have committed
     std::uint64_t last_step_ = 0;
     std::optional<session_outcome::AllDone> done_;
+    std::map<std::string, std::vector<ActionTime>>
+        traced_;  // of the step begun, but for its Done's
     std::optional<std::uint32_t> fetched_;
     std::vector<NamedTensor> fetched_state_;
     std::vector<session_outcome::Broken> failures_;  // since the last recovery
     Instant failed_at_{};
+    std::uint32_t course_ = 0;    // loads so far
+    std::uint64_t furthest_ = 0;  // the newest state of this course that all have had
+    int breaks_ = 0;              // since then
     std::optional<std::uint64_t> rewound_;
     std::vector<ClusterEvent> events_;
     double moved_bytes_ = 0;  // by the last configuration

@@ -133,26 +133,26 @@ void FederatedClient::watch_pace(const StepPace& pace) {
     changed_.clear();
 }
 
-Result<bool> FederatedClient::run_task(const Task& task, TrainingEngine& engine,
+Result<void> FederatedClient::run_task(const Task& task, TrainingEngine& engine,
                                        const DataSplits& data, Trainer& trainer,
                                        const TrainerOptions& trainer_options, RunRecord& record,
                                        Progress& progress) {
     const Instant started = monotonic_now();
     ECOPIPE_ASSIGN_OR_RETURN(const auto model, link_.pull_model(task));
-    if (!model) return false;
+    if (!model) return {};
     transfers_s_ = 2 * to_ms(monotonic_now() - started) / 1000;
-    const std::uint64_t key = round_key(task.base_version);
+    const std::uint64_t key = round_key(task.base_version, task.repeat);
     ECOPIPE_RETURN_IF_ERROR(engine.load(*model, key));
     ECOPIPE_ASSIGN_OR_RETURN(const auto tested,
                              evaluate(engine, data, trainer_options, *model, key));
-    ECOPIPE_ASSIGN_OR_RETURN(TrainResult result,
-                             trainer.run_round(task.base_version, trainer_options.epochs,
-                                               trainer_options.learning_rate));
+    ECOPIPE_ASSIGN_OR_RETURN(TrainResult result, trainer.run_round(key, trainer_options.epochs,
+                                                                   trainer_options.learning_rate));
     if (result.interrupted) return fail(ExitCode::kRunFailed, "interrupted by a signal");
     const auto bytes = std::make_shared<const std::string>(flatten(result.weights));
     UpdateSlice common;
     common.base_version = task.base_version;
     common.sequence = task.sequence;
+    common.epoch = task.epoch;
     common.samples = samples_;
     common.train_loss = result.last_loss;
     common.seconds = to_ms(monotonic_now() - started) / 1000;
@@ -177,8 +177,8 @@ Result<bool> FederatedClient::run_task(const Task& task, TrainingEngine& engine,
                      {"seconds", common.seconds},
                      {"accepted", verdict.accepted}};
     if (common.eval_samples > 0) line["base_accuracy"] = common.eval_accuracy;
-    ECOPIPE_RETURN_IF_ERROR(record.metric(line));
-    return true;
+    ++rounds_;
+    return record.metric(line);
 }
 
 Result<ExitCode> FederatedClient::serve(TrainingEngine& engine, const DataSplits& data,
@@ -186,23 +186,21 @@ Result<ExitCode> FederatedClient::serve(TrainingEngine& engine, const DataSplits
                                         Progress& progress) {
     Trainer trainer(engine, data, trainer_options, record, progress);
     trainer.watch_pace([this](const StepPace& pace) { watch_pace(pace); });
-    std::uint64_t rounds = 0;
     for (;;) {
         ECOPIPE_ASSIGN_OR_RETURN(const auto task, link_.next_task());
         if (!task) break;
-        ECOPIPE_ASSIGN_OR_RETURN(const bool on, run_task(*task, engine, data, trainer,
-                                                         trainer_options, record, progress));
-        if (!on) break;
-        ++rounds;
+        ECOPIPE_RETURN_IF_ERROR(
+            run_task(*task, engine, data, trainer, trainer_options, record, progress));
     }
     if (!last_model_.empty()) {
         ECOPIPE_RETURN_IF_ERROR(options_.save_model(last_model_));
         ECOPIPE_RETURN_IF_ERROR(record.save_timeline());
     }
-    record.run["results"] = {{"rounds", rounds}};
+    record.run["results"] = {{"rounds", rounds_}};
+    ECOPIPE_RETURN_IF_ERROR(record.finish());
     ECOPIPE_RETURN_IF_ERROR(record.save_run());
     progress.finish();
-    fmt::print("{} rounds with {}; files in {}\n", rounds, options_.server.text(),
+    fmt::print("{} rounds with {}; files in {}\n", rounds_, options_.server.text(),
                record.directory());
     return ExitCode::kDone;
 }

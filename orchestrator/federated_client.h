@@ -44,15 +44,17 @@ class FederatedClient {
     // `map_classes` has changed it.
     [[nodiscard]] Result<std::vector<KeyValue>> join(const DataSplits& data);
     // Serves tasks until the federation ends. Every round starts from the received weights with
-    // fresh optimiser state and is keyed by (seed, version), so a repeated round repeats its bytes.
+    // fresh optimiser state and is keyed by (seed, version, how many tasks of that version came
+    // before): a task that comes again repeats its bytes, another task never does, and neither
+    // depends on what other clusters do.
     [[nodiscard]] Result<ExitCode> serve(TrainingEngine& engine, const DataSplits& data,
                                          const TrainerOptions& trainer_options, RunRecord& record,
                                          Progress& progress);
 
   private:
     [[nodiscard]] ClusterHello hello(const Dataset& train) const;
-    // False when the federation ended meanwhile.
-    [[nodiscard]] Result<bool> run_task(const Task& task, TrainingEngine& engine,
+    // Does nothing more once the task is void.
+    [[nodiscard]] Result<void> run_task(const Task& task, TrainingEngine& engine,
                                         const DataSplits& data, Trainer& trainer,
                                         const TrainerOptions& trainer_options, RunRecord& record,
                                         Progress& progress);
@@ -71,6 +73,7 @@ class FederatedClient {
     FederationLink link_;
     std::uint64_t instance_ = 0;
     std::uint64_t samples_ = 0;
+    std::uint64_t rounds_ = 0;
     TensorMap last_model_;
     std::string changed_;              // what happened to the cluster and was not told yet
     std::vector<double> steps_since_;  // ms

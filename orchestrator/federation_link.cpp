@@ -45,18 +45,32 @@ FederationLink::~FederationLink() {
 
 void FederationLink::say_hello() {
     const Instant now = monotonic_now();
+    if (hello_due_ != Instant{}) last_heard_ += time_not_run(now, hello_due_);
     const bool silent = now - last_heard_ > silence_max_;
     const bool idle = hello_.working_on == 0 && now - last_hello_ > kIdleHelloEvery;
     if (silent || idle) {
         static_cast<void>(socket_->send("", {}, hello_));
         last_hello_ = now;
     }
-    loop_.at(now + std::min<Duration>(kHelloEvery, silence_max_), lifeline_,
-             [this] { say_hello(); });
+    hello_due_ = now + std::min<Duration>(kHelloEvery, silence_max_);
+    loop_.at(hello_due_, lifeline_, [this] { say_hello(); });
 }
 
 void FederationLink::work_on(std::uint64_t task) {
-    loop_.call([this, task] { hello_.working_on = task; });
+    loop_.call([this, task] {
+        hello_.working_on = task;
+        hello_.epoch = epoch_;
+    });
+}
+
+Result<void> FederationLink::take_epoch(const Message& welcome) {
+    ECOPIPE_ASSIGN_OR_RETURN(const ClusterWelcome told, decode_as<ClusterWelcome>(welcome.body));
+    const std::uint64_t before = std::exchange(epoch_, told.epoch);
+    if (before == 0 || before == told.epoch) return {};
+    log_warn("server {}: its state was restored; this cluster starts on a new task",
+             server_.text());
+    answered_ = 0;
+    return {};
 }
 
 void FederationLink::on_message(const Incoming& message) {
@@ -90,7 +104,10 @@ Result<std::optional<FederationLink::Message>> FederationLink::next(double wait_
         auto message = inbox_.pop_until(std::min<Instant>(deadline, monotonic_now() + kLinkTick));
         if (!message) continue;
         told_silence_ = false;
-        if (message->type == MessageType::kClusterWelcome) refused_for_now_.clear();
+        if (message->type == MessageType::kClusterWelcome) {
+            refused_for_now_.clear();
+            ECOPIPE_RETURN_IF_ERROR(take_epoch(*message));
+        }
         if (message->type == MessageType::kRefuse) {
             ECOPIPE_ASSIGN_OR_RETURN(const Refuse refuse, decode_as<Refuse>(message->body));
             if (is_for_now(refuse)) {
@@ -206,7 +223,8 @@ Result<std::optional<Task>> FederationLink::next_task() {
         if (message->type == MessageType::kFederationEnd) return std::optional<Task>();
         if (message->type != MessageType::kTask) continue;
         ECOPIPE_ASSIGN_OR_RETURN(Task task, decode_as<Task>(message->body));
-        if (task.sequence <= answered_) continue;  // it was sent again while its verdict came
+        // It was sent again while its verdict came, or before the state was restored.
+        if (task.epoch != epoch_ || task.sequence <= answered_) continue;
         work_on(task.sequence);
         return std::optional(std::move(task));
     }
@@ -230,6 +248,10 @@ Result<std::optional<TensorMap>> FederationLink::pull_model(const Task& task) {
             ++requests;
         }
         ECOPIPE_ASSIGN_OR_RETURN(auto message, next(kAgainAfterS, patience_s_));
+        if (task.epoch != epoch_) {
+            work_on(0);
+            return std::optional<TensorMap>();
+        }
         if (!message || message->type == MessageType::kClusterWelcome) {
             ask_again();
             continue;
@@ -272,6 +294,10 @@ Result<Verdict> FederationLink::push_update(const std::vector<OutgoingSlice>& sl
     announce();
     for (;;) {
         ECOPIPE_ASSIGN_OR_RETURN(auto message, next(kAgainAfterS, patience_s_));
+        if (slices.front().announcement.epoch != epoch_) {
+            work_on(0);
+            return Verdict{task, false, "the federation's state was restored since"};
+        }
         if (!message || message->type == MessageType::kClusterWelcome) {
             announce();  // the server goes on where it was
         } else if (message->type == MessageType::kUploadGrant) {

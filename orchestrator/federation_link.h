@@ -44,7 +44,8 @@ class FederationLink {
     // The next task; one that was answered before is passed over. Nothing when the federation has
     // ended well. Errors: kUnreachable; the server's reason when it ended badly.
     [[nodiscard]] Result<std::optional<Task>> next_task();
-    // Nothing when the federation ended meanwhile.
+    // Nothing when the task is void: the federation has ended meanwhile, which `next_task` tells,
+    // or its state was restored.
     [[nodiscard]] Result<std::optional<TensorMap>> pull_model(const Task& task);
     // Sends the update and waits for the verdict, over reconnects and restarts of the server.
     [[nodiscard]] Result<Verdict> push_update(const std::vector<OutgoingSlice>& slices,
@@ -60,6 +61,8 @@ class FederationLink {
     void say_hello();
     void on_message(const Incoming& message);
     void work_on(std::uint64_t task);  // 0: on nothing
+    // A welcome of another epoch: what came of the one before means nothing any more.
+    [[nodiscard]] Result<void> take_epoch(const Message& welcome);
     // The next message; nothing after `wait_s`. Errors: a signal, an end, a refusal, a server that
     // has been silent for longer than `patience_s`.
     [[nodiscard]] Result<std::optional<Message>> next(double wait_s, double patience_s);
@@ -80,7 +83,8 @@ class FederationLink {
     Endpoint server_;
     double patience_s_ = 60;
     std::deque<Message> kept_;    // what came while something else was awaited
-    std::uint64_t answered_ = 0;  // the newest task with a verdict
+    std::uint64_t epoch_ = 0;     // the federation's; 0: not welcomed yet
+    std::uint64_t answered_ = 0;  // the newest task of this epoch with a verdict
     bool told_silence_ = false;
     bool welcomed_ = false;
     std::string refused_for_now_;  // why the server does not take this cluster yet
@@ -88,6 +92,7 @@ class FederationLink {
     ClusterHello hello_;
     Instant last_heard_{};
     Instant last_hello_{};
+    Instant hello_due_{};
     Duration silence_max_ = std::chrono::milliseconds(500);
 };
 

@@ -42,7 +42,7 @@ void Liveness::pong(const std::string& device, Instant sent, Instant now, std::i
     const auto it = devices_.find(device);
     if (it == devices_.end() || now < sent) return;
     State& state = it->second;
-    if (activity.actions_finished != state.activity.actions_finished) last_progress_ = now;
+    if (activity.progress != state.activity.progress) last_progress_ = now;
     state.activity = activity;
     const Duration round_trip = now - sent;
     if (round_trip > state.best_round_trip) return;
@@ -126,7 +126,7 @@ std::int64_t Liveness::clock_offset_ns(const std::string& device) const {
 
 std::string Liveness::last_seen_at(const std::string& device) const {
     const auto it = devices_.find(device);
-    if (it == devices_.end() || it->second.activity.actions_finished == 0) return "";
+    if (it == devices_.end() || it->second.activity.progress == 0) return "";
     const Activity& activity = it->second.activity;
     return fmt::format("last seen at {}, micro-batch {}", step_text(activity.step + 1),
                        activity.micro_batch);

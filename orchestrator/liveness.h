@@ -30,9 +30,9 @@ struct LivenessLimits {
 
 // What a device's answer to a ping says of its compute thread.
 struct Activity {
-    std::uint64_t actions_finished = 0;
-    Duration busy{};     // how long the action at hand has been computing; 0: it waits
-    Duration longest{};  // the longest finished action
+    std::uint64_t progress = 0;  // of anything: actions, and bytes of tensors that arrive
+    Duration busy{};             // how long the action at hand has been computing; 0: it waits
+    Duration longest{};          // the longest finished action
     std::uint64_t step = 0;
     std::uint32_t micro_batch = 0;
 };
@@ -57,6 +57,8 @@ class Liveness {
 
     // Whoever calls did not run for so long: that counts for nobody.
     void observer_was_away(Duration away);
+    // Bytes of a tensor have come here: nothing has stalled.
+    void progressed(Instant now) { last_progress_ = now; }
     // Devices past a deadline; each is reported once.
     [[nodiscard]] std::vector<Suspect> suspects(Instant now);
     // Work is due from now on (a step or an evaluation has begun) or no more.

@@ -193,8 +193,8 @@ void Membership::on_message(const Incoming& message) {
         if (const auto pong = decode<Pong>(message.body)) {
             claims_.answered(std::string(known->second), Instant(Duration(pong->echo_ns)));
             liveness_.pong(known->second, Instant(Duration(pong->echo_ns)), now, pong->local_ns,
-                           {pong->actions_finished, Duration(pong->busy_ns),
-                            Duration(pong->longest_ns), pong->step, pong->micro_batch});
+                           {pong->progress, Duration(pong->busy_ns), Duration(pong->longest_ns),
+                            pong->step, pong->micro_batch});
         }
         return;
     }

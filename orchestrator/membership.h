@@ -81,6 +81,8 @@ class Membership {
     [[nodiscard]] std::int64_t clock_offset_ns(const std::string& device);
     // Answers are due from now on, or no more; every call counts as progress.
     void work_due(bool due);
+    // Network thread: bytes of a tensor have come, which is progress too.
+    void progressed() { liveness_.progressed(monotonic_now()); }
     // A device that left or failed by its own word: no Lost is told.
     void forget(const std::string& device);
     // One that is known to be gone from elsewhere is lost now.

@@ -6,12 +6,14 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "core/log.h"
 #include "stage_runtime/model/safetensors.h"
 
 namespace ecopipe {
 namespace {
 constexpr std::size_t kTracedStepsMax = 20;
 constexpr std::size_t kMetricsBytesMax = 4ULL << 30;
+constexpr std::size_t kWaitingBytesMax = 16U << 20;  // of lines, some 50,000 steps
 }  // namespace
 
 Result<RunRecord> RunRecord::create(const std::string& directory, bool resume, RunView* view) {
@@ -85,6 +87,9 @@ Result<void> RunRecord::step(const StepLine& done, const std::vector<DeviceRepor
 Result<void> RunRecord::evaluation(double epoch, const std::string& split, const LossTotals& loss,
                                    bool regression) {
     recorded_epochs_[split] = epoch;
+    if (owed_best_)
+        if (const auto written = write_best(); written)
+            log_warn("{}: it is written now", path("best.safetensors"));
     OrderedJson line{{"epoch", epoch}, {"split", split}, {"loss", loss.loss()}};
     if (regression) {
         line["mean_absolute_error"] = loss.mean_absolute_error();
@@ -100,7 +105,26 @@ Result<void> RunRecord::metric(const OrderedJson& line) {
         ECOPIPE_ASSIGN_OR_RETURN(LineAppender opened, LineAppender::open(path("metrics.jsonl")));
         metrics_.emplace(std::move(opened));
     }
-    return metrics_->append(line.dump());
+    if (metrics_->waiting_bytes() > kWaitingBytesMax) {
+        ++lost_lines_;
+        return {};
+    }
+    const auto written = metrics_->append(line.dump());
+    if (!written && !std::exchange(told_unwritten_, true))
+        log_error("{}; its lines wait in memory, training goes on", written.error().message);
+    if (written && std::exchange(told_unwritten_, false))
+        log_warn("{}: it is written again", path("metrics.jsonl"));
+    return {};
+}
+
+Result<void> RunRecord::finish() {
+    if (owed_best_) ECOPIPE_RETURN_IF_ERROR(write_best());
+    if (metrics_) ECOPIPE_RETURN_IF_ERROR(metrics_->flush());
+    if (lost_lines_ > 0)
+        return fail(ExitCode::kRunFailed,
+                    fmt::format("{}: {} lines are lost: it could not be written for too long",
+                                path("metrics.jsonl"), lost_lines_));
+    return {};
 }
 
 Result<void> RunRecord::save_checkpoint(const Checkpoint& checkpoint) const {
@@ -155,8 +179,17 @@ Result<void> RunRecord::save_timeline() const {
     return write_file_atomically(path("timeline.json"), trace.dump() + "\n");
 }
 
-Result<void> RunRecord::save_best(const TensorMap& weights) const {
-    return write_safetensors(path("best.safetensors"), weights);
+Result<void> RunRecord::save_best(const TensorMap& weights) {
+    owed_best_ = weights;
+    if (const auto written = write_best(); !written)
+        log_error("{}; the best weights wait in memory, training goes on", written.error().message);
+    return {};
+}
+
+Result<void> RunRecord::write_best() {
+    ECOPIPE_RETURN_IF_ERROR(write_safetensors(path("best.safetensors"), *owed_best_));
+    owed_best_.reset();
+    return {};
 }
 
 Result<void> RunRecord::save_model(const TensorMap& weights) const {

@@ -53,6 +53,8 @@ class RunRecord {
     // With the accuracy, or in regression with the mean absolute error.
     [[nodiscard]] Result<void> evaluation(double epoch, const std::string& split,
                                           const LossTotals& loss, bool regression);
+    // What cannot be written for now is said once, waits in memory and comes later: training goes
+    // on. Only `finish` fails for it.
     [[nodiscard]] Result<void> metric(const OrderedJson& line);
     // Keeps the newest steps for timeline.json. Times of the portal's clock, in nanoseconds.
     void trace(std::uint64_t step, const std::vector<DeviceReport>& devices);
@@ -61,8 +63,11 @@ class RunRecord {
     [[nodiscard]] Result<void> save_run() const;
     [[nodiscard]] Result<void> save_timeline() const;
     [[nodiscard]] Result<void> save_checkpoint(const Checkpoint& checkpoint) const;
-    // best.safetensors: the weights with the lowest validation loss so far.
-    [[nodiscard]] Result<void> save_best(const TensorMap& weights) const;
+    // best.safetensors: the weights with the lowest validation loss so far. Where they cannot be
+    // written for now, likewise.
+    [[nodiscard]] Result<void> save_best(const TensorMap& weights);
+    // Writes what still waits. Errors: kRunFailed when it cannot be written now either.
+    [[nodiscard]] Result<void> finish();
     // model.safetensors: the trained weights.
     [[nodiscard]] Result<void> save_model(const TensorMap& weights) const;
 
@@ -70,6 +75,7 @@ class RunRecord {
     RunRecord(std::string directory, DirectoryLock lock, RunView* view)
         : directory_(std::move(directory)), lock_(std::move(lock)), view_(view) {}
     [[nodiscard]] Result<void> take_up_metrics();
+    [[nodiscard]] Result<void> write_best();
     struct TracedStep {
         std::uint64_t step;
         std::vector<DeviceReport> devices;
@@ -78,6 +84,9 @@ class RunRecord {
     DirectoryLock lock_;
     RunView* view_;
     std::optional<LineAppender> metrics_;
+    bool told_unwritten_ = false;
+    std::uint64_t lost_lines_ = 0;        // more than may wait
+    std::optional<TensorMap> owed_best_;  // not on disk yet
     std::deque<TracedStep> traced_;
     std::uint64_t recorded_steps_ = 0;
     std::map<std::string, double> recorded_epochs_;  // by split

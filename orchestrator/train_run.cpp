@@ -95,7 +95,7 @@ Result<void> await_devices(ClusterSession& session, const Cluster& cluster,
         for (const std::string& device : missing)
             log_info("  {}", join_command(cluster, session.bound(), device, options.security));
     };
-    return session.wait_for(wanted, monotonic_now() + from_ms(timeout_s * 1000), tell);
+    return session.wait_for(wanted, from_ms(timeout_s * 1000), tell);
 }
 
 // The first stage that compresses what it sends, if one does.
@@ -570,6 +570,7 @@ Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
         record.run["results"]["median_step_ms"] = result.median_step_ms;
     }
     const std::string tested = record_results(run, result, record.run["results"]);
+    ECOPIPE_RETURN_IF_ERROR(record.finish());
     ECOPIPE_RETURN_IF_ERROR(record.save_run());
     tell_memory(run, record, result);
     run.ended_with = fmt::format("{}{} steps, {:.0f} samples/s{}; files in {}",
@@ -612,6 +613,21 @@ Result<std::unique_ptr<FederatedClient>> join_federation(Run& run, const RunReco
     return client;
 }
 
+// A pipeline is told the sizes of all parts of a test in one message.
+Result<void> check_test_parts(const Run& run) {
+    const auto part = static_cast<std::size_t>(run.options.trainer.test_batch);
+    for (const Dataset* split : {run.inputs.data.test.get(), run.inputs.data.validation.get()}) {
+        if (run.options.single || split == nullptr) continue;
+        const std::size_t parts = (static_cast<std::size_t>(split->size()) + part - 1) / part;
+        if (parts > kStepMicroBatchesMax)
+            return fail(ExitCode::kUsage,
+                        fmt::format("a test of {} samples has {} parts of {}, a pipeline takes at "
+                                    "most {}: give fewer samples",
+                                    split->size(), parts, part, kStepMicroBatchesMax));
+    }
+    return {};
+}
+
 // A model that takes no sample alone, as one traced with its batch, is tested in micro-batches.
 int test_batch_of(const Run& run) {
     const TrainerOptions& trainer = run.options.trainer;
@@ -639,6 +655,7 @@ Result<ExitCode> run_all(Run& run, RunRecord& record) {
         ECOPIPE_RETURN_IF_ERROR(
             write_file_atomically(record.path("plan.json"), plan_text(run.session->plan())));
     run.options.trainer.test_batch = test_batch_of(run);
+    ECOPIPE_RETURN_IF_ERROR(check_test_parts(run));
     if (client)
         return client->serve(*run.engine, run.inputs.data, run.options.trainer, record, progress);
     return train_alone(run, record, progress);

@@ -246,12 +246,12 @@ Result<TrainResult> Trainer::run(std::uint64_t first, ValidationHistory history)
     return result;
 }
 
-Result<TrainResult> Trainer::run_round(std::uint64_t round, std::uint64_t epochs,
+Result<TrainResult> Trainer::run_round(std::uint64_t key, std::uint64_t epochs,
                                        double learning_rate) {
     Stretch stretch;
     ECOPIPE_ASSIGN_OR_RETURN(stretch.plan, plan_epochs(data_.train->size(), options_));
     options_.learning_rate = learning_rate;
-    stretch.key = stretch.epoch_key = round_key(round);
+    stretch.key = stretch.epoch_key = key;
     stretch.steps = epochs * stretch.plan.steps_per_epoch;
     stretch.before = committed_steps_;
     TrainResult result;

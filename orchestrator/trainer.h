@@ -84,9 +84,9 @@ class Trainer {
     // Errors: kRunFailed when the loss or a gradient is no finite number, naming step and layer;
     // the engine's own.
     [[nodiscard]] Result<TrainResult> run(std::uint64_t first = 0, ValidationHistory history = {});
-    // One federated round: `epochs` epochs whose order and draws are keyed by `round`, without
-    // evaluation.
-    [[nodiscard]] Result<TrainResult> run_round(std::uint64_t round, std::uint64_t epochs,
+    // One federated round: `epochs` epochs whose steps and epochs count from `key` (`round_key`),
+    // and with them order and draws; without evaluation.
+    [[nodiscard]] Result<TrainResult> run_round(std::uint64_t key, std::uint64_t epochs,
                                                 double learning_rate);
     void watch_pace(std::function<void(const StepPace&)> watcher) { watcher_ = std::move(watcher); }
     // The test split's. Nothing when the engine went back instead.

@@ -27,7 +27,7 @@ void ComputeActivity::go_on(Instant now) { busy_since_ns = now.time_since_epoch(
 
 void ComputeActivity::end(Instant now) {
     wait(now);
-    ++actions_finished;
+    ++progress;
 }
 
 PortalLink::PortalLink(NetLoop& loop, const ComputeActivity& activity, Callbacks callbacks)
@@ -112,7 +112,7 @@ void PortalLink::on_message(const Incoming& message) {
             const std::int64_t since_ns = activity_.busy_since_ns;
             const Pong pong{ping->sent_ns,
                             now_ns,
-                            activity_.actions_finished,
+                            activity_.progress,
                             since_ns == 0 ? 0
                                           : static_cast<std::uint64_t>(
                                                 std::max<std::int64_t>(now_ns - since_ns, 1)),

@@ -15,7 +15,7 @@ namespace ecopipe {
 
 // What the compute thread is at; it writes, the network thread tells the portal.
 struct ComputeActivity {
-    std::atomic<std::uint64_t> actions_finished{0};
+    std::atomic<std::uint64_t> progress{0};      // actions finished, chunks arrived
     std::atomic<std::int64_t> busy_since_ns{0};  // 0: waiting
     std::atomic<std::uint64_t> longest_ns{0};
     std::atomic<std::uint64_t> step{0};

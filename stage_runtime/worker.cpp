@@ -92,7 +92,8 @@ class Worker {
                 {[this](Delivery delivery) { inbox_.push(std::move(delivery)); },
                  [this](const std::string& peer, std::uint64_t instance) {
                      inbox_.push(PeerAttached{peer, instance});
-                 }}),
+                 },
+                 [this] { ++activity_.progress; }}),
           state_(data_) {}
 
     Result<ExitCode> run() {
@@ -205,13 +206,19 @@ class Worker {
     std::optional<Instant> leaving_since_;
     bool configured_ = false;
     bool was_welcomed_ = false;
-    std::optional<Instant> loading_since_;  // from Configure to Ready
-    bool told_unreached_ = false;           // in this configuration
-    std::uint32_t micro_batch_ = 0;         // of the action at hand
-    Instant runnable_since_{};              // the action at hand: all it needs was there
-    Instant free_since_{};                  // the last work was over, as emulated
-    Duration waited_{};                     // within the action at hand, for others
-    std::optional<LinkProbe> probe_;        // of the link to probed_peer_, while it runs
+    struct Loading {               // from Configure to Ready
+        Instant since;             // Configure came
+        Instant moved;             // something has come since
+        std::uint64_t progress{};  // as counted then
+        Instant look_due;
+    };
+    std::optional<Loading> loading_;
+    bool told_unreached_ = false;     // in this configuration
+    std::uint32_t micro_batch_ = 0;   // of the action at hand
+    Instant runnable_since_{};        // the action at hand: all it needs was there
+    Instant free_since_{};            // the last work was over, as emulated
+    Duration waited_{};               // within the action at hand, for others
+    std::optional<LinkProbe> probe_;  // of the link to probed_peer_, while it runs
     std::string probed_peer_;
     bool trace_ = false;
     Done done_;  // of the step under way
@@ -232,7 +239,7 @@ Result<ExitCode> Worker::serve_one_run() {
     data_.set_run(0, 0);
     inbox_.clear();
     superseded_ = 0;
-    loading_since_.reset();
+    loading_.reset();
     leaving_since_.reset();
     std::random_device device;  // an identity only
     instance_ = (std::uint64_t{device()} << 32) | device() | 1U;
@@ -258,14 +265,14 @@ Result<ExitCode> Worker::serve_one_run() {
 
 Result<ExitCode> Worker::pump() {
     was_welcomed_ = false;
-    const Instant join_deadline = monotonic_now() + from_ms(options_.join_timeout_s * 1000);
+    WatchedDeadline join_deadline(monotonic_now(), from_ms(options_.join_timeout_s * 1000), kTick);
     for (;;) {
         auto event = inbox_.pop_until(monotonic_now() + kTick);
         if (signal_received() != 0)
             if (auto left = leave_in_order(); !left) return give_up(left.error());
         if (!event) {
             if (auto loads = check_loading(); !loads) return give_up(loads.error());
-            if (!was_welcomed_ && monotonic_now() > join_deadline)
+            if (!was_welcomed_ && join_deadline.over(monotonic_now()))
                 return fail(ExitCode::kUnreachable,
                             fmt::format("portal {} did not answer within {} s",
                                         options_.portal.text(), options_.join_timeout_s));
@@ -437,7 +444,10 @@ Result<void> Worker::configure(const FrameHeader& head, const Configure& work) {
     if (!work.cause.empty()) log_warn("{}", printable(work.cause));
     // What the executors hold is one of the kept states too, if it is the one that all go to.
     for (auto& executor : executors_) executor->discard();
-    if (machine_.state() == head.step) static_cast<void>(state_.keep(head.step, executors_));
+    if (work.course != work_.course)
+        state_.keeper().clear();
+    else if (machine_.state() == head.step)
+        static_cast<void>(state_.keep(head.step, executors_));
     state_.keeper().rewind_to(head.step);
     ECOPIPE_ASSIGN_OR_RETURN(plan_, parse_plan(work.plan_json, "plan"));
     std::vector<SliceRole> slices;
@@ -457,7 +467,8 @@ Result<void> Worker::configure(const FrameHeader& head, const Configure& work) {
     for (const std::string& peer : keep)
         if (!stands(peer)) missing.insert(peer);
     configured_ = true;
-    loading_since_ = monotonic_now();
+    const Instant now = monotonic_now();
+    loading_ = {now, now, activity_.progress, now + kTick};
     told_unreached_ = false;
     ECOPIPE_RETURN_IF_ERROR(obey(machine_.on(
         stage_event::Configured{head.generation, work.device, slices, missing, head.step,
@@ -490,16 +501,24 @@ std::vector<std::string> Worker::unreached() const {
 // Which of two devices that do not reach one another goes on, the portal alone can say: until it
 // does this one waits.
 Result<void> Worker::check_loading() {
-    if (!loading_since_) return {};
-    const Duration loading = monotonic_now() - *loading_since_;
-    const auto missing = loading > kReachWait ? unreached() : std::vector<std::string>();
+    if (!loading_) return {};
+    const Instant now = monotonic_now();
+    const Duration away = time_not_run(now, loading_->look_due);
+    loading_->since += away;
+    loading_->moved += away;
+    loading_->look_due = now + kTick;
+    if (std::exchange(loading_->progress, activity_.progress) != activity_.progress)
+        loading_->moved = now;
+    const auto missing =
+        now - loading_->since > kReachWait ? unreached() : std::vector<std::string>();
     if (!missing.empty()) {
         if (std::exchange(told_unreached_, true)) return {};
         log_warn("{}", loading_problem());
         link_.send(header(), Unreached{missing});
-    } else if (loading > kLoadTimeout) {
-        return fail(ExitCode::kUnreachable, fmt::format("not ready after {} s: {}",
-                                                        kLoadTimeout.count(), loading_problem()));
+    } else if (now - loading_->moved > kLoadTimeout) {
+        return fail(ExitCode::kUnreachable,
+                    fmt::format("not ready, and nothing has come for {} s: {}",
+                                kLoadTimeout.count(), loading_problem()));
     }
     return {};
 }
@@ -538,8 +557,6 @@ Result<void> Worker::begin(const FrameHeader& head, const Begin& step) {
 Result<void> Worker::take_state(Delivery delivery) {
     const TensorAddress address = delivery.address;
     if (address.generation < machine_.generation()) return {};
-    if (loading_since_) loading_since_ = monotonic_now();
-    ++activity_.actions_finished;  // nothing has stalled
     if (!state_.arrived(std::move(delivery))) return {};
     return obey(machine_.on(stage_event::LayerArrived{address.generation, address.step,
                                                       static_cast<int>(address.producer),
@@ -664,7 +681,7 @@ Result<void> Worker::obey(StageCommands commands) {
         } else if (auto* stored = std::get_if<stage_command::SendStored>(&command)) {
             send_stored(stored->step, stored->layer);
         } else if (std::holds_alternative<stage_command::SendReady>(command)) {
-            loading_since_.reset();
+            loading_.reset();
             link_.send(header(), Ready{live_tensor_bytes()});
         } else if (auto* start = std::get_if<stage_command::StartStep>(&command)) {
             done_ = {};
@@ -876,7 +893,15 @@ void Worker::report_step() {
     done_.wait_ms = std::max(0.0, to_ms(monotonic_now() - step_started_) - done_.busy_ms);
     done_.peak_bytes = peak_tensor_bytes();
     done_.sent_bytes = data_.sent_bytes() - sent_before_;
-    link_.send(header(), done_);
+    const FrameHeader head = header();
+    std::vector<ActionTime>& actions = done_.actions;
+    std::size_t told = 0;
+    for (; actions.size() - told > kTraceActionsMax; told += kTraceActionsMax) {
+        const auto from = actions.begin() + static_cast<std::ptrdiff_t>(told);
+        link_.send(head, Trace{{from, from + kTraceActionsMax}});
+    }
+    actions.erase(actions.begin(), actions.begin() + static_cast<std::ptrdiff_t>(told));
+    link_.send(head, done_);
     done_ = {};
 }
 

@@ -416,6 +416,7 @@ void DataPlane::take_chunk(const std::string& name, Peer& from, const TensorAddr
     const std::size_t total = partial.tensor.bytes();
     std::copy(bytes.begin(), bytes.end(), partial.tensor.data() + chunk.offset);
     partial.bytes += bytes.size();
+    if (callbacks_.on_chunk) callbacks_.on_chunk();
     if (partial.bytes < total) return;
     if (streamed(address.kind)) from.unconsumed += total;
     deliver(name, address, {std::exchange(partial.tensor, HostTensor()), chunk.codec, chunk.scale});

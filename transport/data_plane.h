@@ -66,6 +66,7 @@ class DataPlane {
         std::function<void(Delivery)> on_tensor;
         // With the other end's instance; again when the channel begins anew.
         std::function<void(const std::string& peer, std::uint64_t instance)> on_attached;
+        std::function<void()> on_chunk{};  // some bytes of a tensor have come; may be empty
     };
     DataPlane(NetLoop& loop, std::string own_device, Callbacks callbacks);
     ~DataPlane();

@@ -45,6 +45,7 @@ struct ClusterHello {
     std::uint64_t samples = 0;
     std::vector<std::uint64_t> label_counts;  // one a class; empty when not told
     std::uint64_t working_on = 0;      // the task that it trains or whose update it keeps; 0: none
+    std::uint64_t epoch = 0;           // that task's
     std::uint32_t class_count = 0;     // its labels are from 0 to one less; 0: they are no classes
     std::vector<std::string> classes;  // what they stand for, in order; empty when not told
     std::string classes_sha256;  // of that list, told or not (`classes_hash`); "": without names
@@ -52,22 +53,25 @@ struct ClusterHello {
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(cluster, program_version, model, instance, samples, label_counts, working_on,
+        ar(cluster, program_version, model, instance, samples, label_counts, working_on, epoch,
            class_count, classes, classes_sha256, tests);
     }
     [[nodiscard]] std::string validate() const;
 };
 
 // server -> cluster. `client` is the configuration that every task repeats: epochs, batch, lr, ...
+// `epoch` is the federation's: another one than before says that its state was restored, and that
+// the numbers of tasks and versions of before mean nothing any more.
 struct ClusterWelcome {
     static constexpr MessageType kType = MessageType::kClusterWelcome;
     std::uint32_t ping_interval_ms = 0;
     std::uint32_t silence_max_ms = 0;
     std::vector<KeyValue> client;
+    std::uint64_t epoch = 0;
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(ping_interval_ms, silence_max_ms, client);
+        ar(ping_interval_ms, silence_max_ms, client, epoch);
     }
     [[nodiscard]] std::string validate() const;
 };
@@ -96,11 +100,14 @@ struct Task {
     std::uint64_t base_version = 0;
     std::vector<KeyValue> client;
     std::vector<TensorEntry> tensors;
-    std::string sha256;  // of the model's flat bytes
+    std::string sha256;        // of the model's flat bytes
+    std::uint64_t epoch = 0;   // of the federation
+    std::uint32_t repeat = 0;  // tasks of this version that the cluster had before: each is another
+                               // draw of its batches and dropout
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(sequence, round, base_version, client, tensors, sha256);
+        ar(sequence, round, base_version, client, tensors, sha256, epoch, repeat);
     }
     [[nodiscard]] std::string validate() const;
 };
@@ -154,11 +161,12 @@ struct UpdateSlice {
     std::uint64_t eval_samples = 0;  // 0: not evaluated
     double eval_loss = 0;            // a sample
     double eval_accuracy = 0;        // 0..1
+    std::uint64_t epoch = 0;         // of the task
 
     template <class Archive>
     void serialize(Archive& ar) {
         ar(base_version, sequence, slice, slices, first_layer, last_layer, encoding, samples,
-           train_loss, seconds, bytes, sha256, eval_samples, eval_loss, eval_accuracy);
+           train_loss, seconds, bytes, sha256, eval_samples, eval_loss, eval_accuracy, epoch);
     }
     [[nodiscard]] std::string validate() const;
 };

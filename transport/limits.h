@@ -10,8 +10,8 @@ namespace ecopipe {
 
 // ---- one message
 inline constexpr std::size_t kFramesMax = 3;
-inline constexpr std::size_t kBodyBytesMax =
-    4U << 20;  // a plan of a deep model, a Done of many actions
+// A plan of a deep model; the sizes of kStepMicroBatchesMax micro-batches.
+inline constexpr std::size_t kBodyBytesMax = (4U << 20) + 1024;
 inline constexpr std::size_t kPayloadBytesMax = 1U << 20;  // one chunk
 // What a listening socket accepts in one frame: only a portal or a server says more.
 inline constexpr std::size_t kListenFrameBytesMax = 1U << 20;
@@ -24,10 +24,11 @@ inline constexpr std::size_t kPatternsMax = 256;  // of --freeze
 inline constexpr std::size_t kClassWeightsMax = 1000000;
 inline constexpr std::size_t kReasonBytesMax = 8192;
 inline constexpr std::size_t kStepMicroBatchesMax = 1U << 20;
+inline constexpr std::size_t kTraceActionsMax = 16384;  // of one Trace or Done
 inline constexpr std::uint32_t kWireLayersMax = 1U << 16;
 inline constexpr std::uint16_t kOutputsMax = 64;
 inline constexpr std::size_t kStateNameBytesMax = 1024;
-inline constexpr std::size_t kClassesMax = 1U << 16;  // that have names
+inline constexpr std::size_t kClassesMax = 1U << 16;           // that have names
 inline constexpr std::size_t kClassNameBytesMax = 255;         // as a directory's name
 inline constexpr std::size_t kClassListBytesMax = 256U << 10;  // all names of one list
 inline constexpr std::size_t kIntroducedMax = 1024;            // devices of one cluster

@@ -84,9 +84,9 @@ struct Ping {
 
 struct Pong {
     static constexpr MessageType kType = MessageType::kPong;
-    std::int64_t echo_ns = 0;            // the ping's sent_ns
-    std::int64_t local_ns = 0;           // the answerer's clock
-    std::uint64_t actions_finished = 0;  // rises while the compute thread makes progress
+    std::int64_t echo_ns = 0;      // the ping's sent_ns
+    std::int64_t local_ns = 0;     // the answerer's clock
+    std::uint64_t progress = 0;    // rises with each action that is finished and chunk that arrives
     std::uint64_t busy_ns = 0;     // how long the action at hand has been computing; 0: waiting
     std::uint64_t longest_ns = 0;  // the longest finished action
     std::uint64_t step = 0;        // of the action at hand
@@ -94,7 +94,7 @@ struct Pong {
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(echo_ns, local_ns, actions_finished, busy_ns, longest_ns, step, micro_batch);
+        ar(echo_ns, local_ns, progress, busy_ns, longest_ns, step, micro_batch);
     }
     [[nodiscard]] std::string validate() const { return {}; }
 };
@@ -212,11 +212,12 @@ struct Configure {
     bool keep_snapshots = false;         // keep the state of the recovery point, own and others'
     std::string buddy;                   // who keeps the replica of this device's snapshots, or ""
     std::string cause;                   // why there is a new configuration, for people
+    std::uint32_t course = 0;  // with another one than before, nothing that is kept counts any more
 
     template <class Archive>
     void serialize(Archive& ar) {
         ar(plan_json, device, model, model_sha256, num_classes, input_shape, freeze, seed,
-           optimizer, loss, peers, restore, supply, keep_snapshots, buddy, cause);
+           optimizer, loss, peers, restore, supply, keep_snapshots, buddy, cause, course);
     }
     [[nodiscard]] std::string validate() const;
 };
@@ -265,6 +266,18 @@ struct ActionTime {
     }
 };
 
+// stage -> portal, before a Done that would become too long: the next of the step's actions.
+struct Trace {
+    static constexpr MessageType kType = MessageType::kTrace;
+    std::vector<ActionTime> actions;
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(actions);
+    }
+    [[nodiscard]] std::string validate() const { return {}; }
+};
+
 // stage -> portal: all actions of the step are done; nothing of the step is in the weights yet.
 struct Done {
     static constexpr MessageType kType = MessageType::kDone;
@@ -275,7 +288,7 @@ struct Done {
     double wait_ms = 0;
     std::uint64_t peak_bytes = 0;
     std::uint64_t sent_bytes = 0;
-    std::vector<ActionTime> actions;
+    std::vector<ActionTime> actions;  // the last ones; those before came in Trace
 
     template <class Archive>
     void serialize(Archive& ar) {

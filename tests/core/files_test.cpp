@@ -1,7 +1,11 @@
 #include "core/files.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <filesystem>
 
 namespace ecopipe {
@@ -40,6 +44,44 @@ TEST_F(Files, RefusalsNameTheFile) {
 TEST_F(Files, AppenderKeepsEarlierLines) {
     for (int i = 0; i < 2; ++i) ASSERT_TRUE(LineAppender::open(path("log"))->append("line"));
     EXPECT_EQ(*read_file(path("log"), 100), "line\nline\n");
+}
+
+// As on a disk that is full for a while: a line may be cut in its middle.
+TEST_F(Files, WhatCannotBeAppendedNowComesLater) {
+    auto log = LineAppender::open(path("log"));
+    ASSERT_TRUE(log);
+    std::signal(SIGXFSZ, SIG_IGN);
+    rlimit before{};
+    ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+    const rlimit small{12, before.rlim_max};
+    ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+    EXPECT_TRUE(log->append("first"));
+    EXPECT_FALSE(log->append("second line"));
+    EXPECT_FALSE(log->append("third"));
+    EXPECT_EQ(log->waiting_bytes(), 12U);
+    EXPECT_FALSE(log->flush());
+    ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+    EXPECT_EQ(*read_file(path("log"), 100), "first\nsecond");
+    EXPECT_TRUE(log->append("fourth"));
+    EXPECT_EQ(log->waiting_bytes(), 0U);
+    EXPECT_EQ(*read_file(path("log"), 100), "first\nsecond line\nthird\nfourth\n");
+}
+
+TEST_F(Files, WhatIsPrivateIsItsOwnersAlone) {
+    const auto mode = [&](const char* name) {
+        struct stat facts{};
+        EXPECT_EQ(::stat(path(name).c_str(), &facts), 0);
+        return facts.st_mode & 0777U;
+    };
+    ASSERT_TRUE(make_directories(path("open")));
+    ASSERT_TRUE(make_private_directory(path("open")));  // one that was there before
+    ASSERT_TRUE(make_private_file(path("open/file")));
+    EXPECT_EQ(mode("open"), 0700U);
+    EXPECT_EQ(mode("open/file"), 0600U);
+    ASSERT_TRUE(write_file_atomically(path("other"), "bytes"));
+    ASSERT_TRUE(make_private_file(path("other")));
+    EXPECT_EQ(mode("other"), 0600U);
+    EXPECT_EQ(*read_file(path("other"), 100), "bytes");
 }
 
 TEST(Sha256, KnownAnswer) {

@@ -82,7 +82,8 @@ TEST(ServerConfig, EveryLimitHasItsRange) {
         {"clusters_max", 1, 1e5, 1},      {"connections_per_address", 1, 1e5, 1},
         {"connections_per_s", 1, 1e5, 1}, {"silent_connections", 1, 4096, 1},
         {"credit_mib", 1, 65536, 1},      {"free_space_mib", 0, 0x1p30, 1},
-        {"slices_max", 1, 1024, 1},       {"evaluation_timeout_s", 1, 0x1p20, 1}};
+        {"slices_max", 1, 1024, 1},       {"evaluation_timeout_s", 1, 0x1p20, 1},
+        {"absence_s", 0, 1e9, 1}};
     const auto takes = [](const Range& range, double value) {
         const std::string number = range.step == 1
                                        ? std::to_string(static_cast<std::int64_t>(value))

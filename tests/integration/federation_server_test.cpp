@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <functional>
@@ -245,6 +246,67 @@ TEST_F(OperatorCommands, AdmitTakesAClusterOutOfQuarantine) {
     EXPECT_NE(ended.err.find("cluster one is admitted again"), std::string::npos) << ended.err;
     one.join();
     EXPECT_EQ(lines_of(read(state_ + "/rounds.jsonl")).size(), 1U);
+}
+
+// Evaluations that take longer than a round may, a restore, a pause over a crash, two that depart:
+// the clusters are the same processes all the way.
+TEST_F(OperatorCommands, AFederationGoesOnThroughAllThatHappensToIt) {
+    const auto start = [&](const std::string& min_clusters) {
+        auto server = std::make_unique<Process>(
+            flags(state_, min_clusters,
+                  {"--rounds", "0", "--keep-updates", "--round-timeout-s", "1", "--peer-timeout-s",
+                   "2", "--eval-data", "synthetic:1x28x28:10:12000"}));
+        EXPECT_TRUE(server->wait_for_err("listening", kDeadlineS)) << server->err();
+        return server;
+    };
+    const auto reaches = [&](std::uint64_t version) {
+        return await([&](const Json& view) { return view["version"] >= version; });
+    };
+    auto server = start("3");
+    std::atomic<bool> departing{false};
+    std::vector<std::thread> clusters;
+    for (const std::string name : {"a", "b", "c"})
+        clusters.emplace_back([&, name] {
+            const auto lived =
+                live(server_, name, [&](FederationLink& link, const Task& task) -> Result<void> {
+                    if (departing && name != "a") return fail(ExitCode::kRunFailed, "departs");
+                    const std::string bytes = formula(task, name);
+                    ECOPIPE_RETURN_IF_ERROR(push(link, whole_update(task, bytes), bytes));
+                    return {};
+                });
+            EXPECT_EQ(lived.has_value(), name == "a") << name;
+        });
+    reaches(2);
+    for (const Json& round : lines_of(read(state_ + "/rounds.jsonl"))) {
+        EXPECT_EQ(round["clusters"].size(), 3U) << round;
+        EXPECT_TRUE(round["rejected"].empty()) << round;
+    }
+    expect_done("backup", {"--to", directory_ / "copy"});
+    reaches(3);
+    server->signal(SIGTERM);
+    EXPECT_EQ(server->wait(kDeadlineS).code, 143) << server->err();
+    ASSERT_EQ(run({"/bin/rm", "-rf", state_}).code, 0);
+    ASSERT_EQ(run({"/bin/cp", "-r", directory_ / "copy", state_}).code, 0);
+    server = start("3");
+    reaches(4);
+    expect_done("pause");
+    server->signal(SIGKILL);
+    EXPECT_EQ(server->wait(kDeadlineS).code, 128 + SIGKILL);
+    server = start("1");
+    const Json paused = await([](const Json& view) { return view["phase"] == "paused"; });
+    const std::uint64_t most = paused.value("version", std::uint64_t{0}) + 1;
+    for (int look = 0; look < 20; ++look) EXPECT_LE(status()["version"], most);
+    expect_done("resume");
+    reaches(most + 1);
+    departing = true;
+    for (const std::size_t gone : {1U, 2U}) clusters[gone].join();
+    reaches(status()["version"].get<std::uint64_t>() + 2);
+    expect_done("finish");
+    EXPECT_EQ(server->wait(kDeadlineS).code, 0) << server->err();
+    clusters[0].join();
+    const Finished replayed = command("replay");
+    EXPECT_EQ(replayed.code, 0) << replayed.err;
+    EXPECT_NE(replayed.out.find(": 0 differ"), std::string::npos) << replayed.out;
 }
 
 TEST_F(OperatorCommands, BackupAndReplayOfARunningServersState) {

@@ -209,6 +209,29 @@ TEST_F(Identity, UnequalEmulatedDevicesAndLinksChangeOnlyTheTime) {
     EXPECT_NE(read(directory_ / "planned/plan.json").find("\"predicted\""), std::string::npos);
 }
 
+// One tensor takes longer to arrive (24 s) than a stage waits without anything that comes.
+TEST_F(Identity, OverALinkThatTakesLongForOneTensor) {
+    const ModelCase model = torchscript("wide", 5);
+    write(directory_ / "cluster.yaml",
+          "name: home\nportal: d0\nportal_address: 127.0.0.1\ndevices:\n"
+          "  - {name: d0, memory_mib: 1024, speed: 0.7}\n"
+          "  - {name: d1, memory_mib: 1024, speed: 0.7}\n"
+          "default_link: {mbps: 0.7, latency_ms: 0.1}\n");
+    const Flags flags{
+        "--data", "synthetic:16:2:16", "--steps", "1",          "--seed", "3", "--micro-batches",
+        "2",      "--batch",           "4",       "--replicas", "off"};
+    EXPECT_TRUE(local(
+                    model, hand_plan(model, 2, "gpipe", 4, 2),
+                    [&] {
+                        Flags slow = flags;
+                        for (const std::string& flag :
+                             {std::string("--cluster"), directory_ / "cluster.yaml"})
+                            slow.push_back(flag);
+                        return slow;
+                    }(),
+                    "slow") == single(model, flags, "single"));
+}
+
 // The planner chooses M once; one process with that M gives the same bytes, and so does resuming.
 TEST_F(Identity, AutomaticMicroBatchesAreRecordedAndKept) {
     const ModelCase model{"lenet5", "lenet5", 12};

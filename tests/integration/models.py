@@ -80,11 +80,16 @@ def regressor():
     return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 2))
 
 
+def wide():
+    """A weight of 2 MiB."""
+    return nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 8192), nn.ReLU(), nn.Linear(8192, 2))
+
+
 def yes_or_no():
     return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
 
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    for build in (norm_dropout, strided, activations, token_gru, token_tagger, token_tagger_plain, regressor, yes_or_no):
+    for build in (norm_dropout, strided, activations, token_gru, token_tagger, token_tagger_plain, regressor, wide, yes_or_no):
         torch.jit.script(build().train()).save(f"{sys.argv[1]}/{build.__name__}.pt")

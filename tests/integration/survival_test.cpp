@@ -332,6 +332,69 @@ TEST_F(Survival, APortalKilledInAnEvaluationLeavesNoStageBehind) {
     EXPECT_EQ(d1.wait(kDeadlineS).code, 4) << d1.err();
 }
 
+// With a recovery point after each step: nothing of the step itself is replayed, and what belongs
+// to it (the evaluation, the best weights, the checkpoint, the decision to stop) is done all the
+// same.
+TEST_F(Survival, AStageKilledInEachEvaluationChangesNothing) {
+    const Flags training{"--model",
+                         "lenet5",
+                         "--data",
+                         "fashion-mnist",
+                         "--data-limit",
+                         "2000",
+                         "--validation-fraction",
+                         "0.8",
+                         "--batch",
+                         "50",
+                         "--micro-batches",
+                         "4",
+                         "--epochs",
+                         "4",
+                         "--early-stop",
+                         "2",
+                         "--seed",
+                         "5",
+                         "--checkpoint-every",
+                         "1",
+                         "--quiet"};
+    const auto with = [&](Flags line) {
+        line.insert(line.end(), training.begin(), training.end());
+        return line;
+    };
+    ASSERT_EQ(run(with({"ecopipe-train", "--single", "--out", directory_ / "calm"})).code, 0);
+    Process train(
+        with({"ecopipe-train", "--local", "--cluster", cluster(4), "--out", directory_ / "hit"}));
+    for (const long epoch : {1, 2, 3}) {
+        reach("hit", 8 * epoch, train);
+        const std::string err = train.err();
+        const std::size_t last_stage = err.rfind("stage on ");
+        ASSERT_NE(last_stage, std::string::npos) << err;
+        ::kill(stage_of(train, err.substr(last_stage + 9, 2)), SIGKILL);
+    }
+    const Finished finished = train.wait(kDeadlineS);
+    ASSERT_EQ(finished.code, 0) << finished.err;
+    for (const char* file : {"model.safetensors", "best.safetensors"})
+        EXPECT_TRUE(read(directory_ / (std::string("hit/") + file)) ==
+                    read(directory_ / (std::string("calm/") + file)))
+            << file << "\n"
+            << finished.err;
+    const auto evaluations = [&](const std::string& name) {
+        std::string found;
+        std::istringstream lines(metrics(name));
+        for (std::string line; std::getline(lines, line);)
+            if (line.find("\"split\"") != std::string::npos) found += line + "\n";
+        return found;
+    };
+    EXPECT_EQ(evaluations("hit"), evaluations("calm"));
+    const std::string newest = "hit/checkpoints/step-000000000032.checkpoint";
+    EXPECT_FALSE(read(directory_ / newest).empty()) << finished.err;
+    std::size_t lost = 0;
+    for (std::size_t at = 0; (at = finished.err.find("was lost: its", at)) != std::string::npos;
+         ++at)
+        ++lost;
+    EXPECT_EQ(lost, 3U) << finished.err;
+}
+
 TEST_F(Survival, TwoOfFourStagesKilledAtOnceComeFromTheCheckpoint) {
     auto train = start("two", {"--local", "--cluster", cluster(4), "--checkpoint-every", "7"});
     reach("two", 25, *train);
@@ -505,6 +568,27 @@ TEST_F(SmallDisk, AFullDiskIsSaidAndEarlierCheckpointsStay) {
     expect_whole("resumed", 60);
     EXPECT_TRUE(read(directory_ / "resumed/model.safetensors") ==
                 on_disk_file("run/model.safetensors"));
+}
+
+// Another program takes the last byte in the middle of a run, and gives it back.
+TEST_F(SmallDisk, LinesThatFindNoRoomComeWhenThereIsSome) {
+    const Finished finished = on_disk(
+        "3000k", train("--out $DISK/run", "400") +
+                     " 2> $DISK.log & pid=$!\n"
+                     "until [ -s $DISK/run/metrics.jsonl ]; do sleep 0.02; done\n"
+                     "dd if=/dev/zero of=$DISK/filler bs=4k 2> /dev/null\n"
+                     "until grep -q 'wait in memory' $DISK.log; do kill -0 $pid || break; "
+                     "sleep 0.02; done\n"
+                     "rm $DISK/filler; wait $pid; code=$?; cat $DISK.log >&2; (exit $code)");
+    ASSERT_EQ(finished.code, 0) << finished.err;
+    EXPECT_NE(finished.err.find("metrics.jsonl: cannot write: No space left on device; its lines "
+                                "wait in memory"),
+              std::string::npos)
+        << finished.err;
+    EXPECT_NE(finished.err.find("metrics.jsonl: it is written again"), std::string::npos)
+        << finished.err;
+    ASSERT_EQ(run({"/bin/cp", "-r", directory_ / "disk/run", directory_ / "filled"}).code, 0);
+    expect_whole("filled", 400);
 }
 
 TEST_F(SmallDisk, AResultThatFindsNoRoomEndsTheRunWithALine) {

@@ -45,6 +45,37 @@ TEST(Liveness, ARegularDeviceIsMissedSooner) {
     EXPECT_EQ(liveness.suspects(now + milliseconds(201)).size(), 1U);
 }
 
+TEST(Liveness, BytesThatArriveAreProgressWhoeverGetsThem) {
+    Instant now{};
+    Liveness liveness({});
+    liveness.joined("a", now);
+    liveness.work_due(true, now);
+    Activity activity;
+    for (int n = 1; n <= 10; ++n) {  // a chunk every 20 s: one tensor over a slow link
+        now += seconds(20);
+        liveness.heard("a", now);
+        if (n % 2 == 0) {
+            ++activity.progress;  // at the stage
+            liveness.pong("a", now, now, 0, activity);
+        } else {
+            liveness.progressed(now);  // at the portal
+        }
+        EXPECT_FALSE(liveness.stalled(now + seconds(19)));
+    }
+    EXPECT_TRUE(liveness.stalled(now + seconds(31)));
+}
+
+TEST(WatchedDeadline, WhatItsHolderDidNotRunDoesNotCount) {
+    Instant now{};
+    WatchedDeadline deadline(now, seconds(5), milliseconds(50));
+    EXPECT_FALSE(deadline.over(now += seconds(60)));  // stopped between two looks
+    EXPECT_EQ(deadline.not_run(), seconds(60) - milliseconds(50));
+    for (int look = 0; look < 98; ++look) EXPECT_FALSE(deadline.over(now += milliseconds(50)));
+    EXPECT_FALSE(deadline.over(now));
+    EXPECT_TRUE(deadline.over(now += milliseconds(50)));
+    EXPECT_EQ(deadline.not_run(), Duration::zero());
+}
+
 // A portal that was stopped for a minute, with everybody's answers still unread.
 TEST(Liveness, TimeInWhichTheObserverDidNotRunCountsForNobody) {
     Liveness liveness(limits());

@@ -8,12 +8,10 @@
 
 #include "core/random.h"
 #include "orchestrator/trainer.h"
-#include "tests/support/process.h"
+#include "tests/support/small_training.h"
 
 namespace ecopipe {
 namespace {
-
-using test::TemporaryDirectory;
 
 // A model of one number, which each step mixes anew; its losses fall until step 9 and then rise.
 class FailingEngine : public TrainingEngine {
@@ -102,85 +100,17 @@ class FailingEngine : public TrainingEngine {
     int calls_ = 0;
 };
 
-struct Ways {
-    bool validation = true;
-    std::uint64_t early_stop = 2;
-    std::uint64_t checkpoint_every = 1;  // 0: each epoch
-};
-
-// All that a run leaves, but for times.
-struct Left {
-    std::uint64_t steps = 0;
-    bool stopped_early = false;
-    std::string weights, best, validation;
-    double test_loss = 0;
-    std::uint64_t checkpoint = 0;
-    std::vector<std::uint64_t> recorded;   // steps, as they stand in metrics.jsonl
-    std::vector<std::string> evaluations;  // "split epoch loss", as they stand there
-    bool operator==(const Left&) const = default;
-};
-
-std::ostream& operator<<(std::ostream& out, const Ways& ways) {
-    return out << "validation " << ways.validation << ", early stop " << ways.early_stop
-               << ", checkpoint every " << ways.checkpoint_every;
-}
-
-std::ostream& operator<<(std::ostream& out, const Left& left) {
-    return out << left.steps << " steps, early " << left.stopped_early << ", test "
-               << left.test_loss << ", checkpoint " << left.checkpoint << ", "
-               << left.recorded.size() << " lines of steps, validation " << left.validation
-               << ", evaluations " << fmt::format("{}", left.evaluations) << ", best of "
-               << left.best.size();
-}
+using test::Left;
+using test::SmallTraining;
+using test::Ways;
 
 class TrainerFailures : public testing::TestWithParam<Ways> {
   protected:
-    Left train(FailingEngine& engine) {
-        const TemporaryDirectory directory{TemporaryDirectory::InMemory{}};
-        const Ways& ways = GetParam();
-        DataOptions wanted;
-        wanted.validation_fraction = ways.validation ? 0.25 : 0;
-        auto data = open_data("synthetic:1x1x1:5:16", wanted);
-        EXPECT_TRUE(data) << data.error().message;
-        TrainerOptions options;
-        options.batch = 4;
-        options.micro_batches = 1;
-        options.epochs = 6;
-        options.early_stop = ways.validation ? ways.early_stop : 0;
-        options.checkpoints = true;
-        options.checkpoint_every = ways.checkpoint_every;
-        options.checkpoint_flags = OrderedJson::object();
-        auto record = RunRecord::create(directory / "run");
-        EXPECT_TRUE(record) << record.error().message;
-        RunView view([] { return std::int64_t{0}; });
-        Progress progress(true, view);
-        EXPECT_TRUE(engine.load({}, 0));
-        Trainer trainer(engine, *data, options, *record, progress);
-        const auto result = trainer.run();
+    static Left train(FailingEngine& engine) {
+        SmallTraining training(GetParam());
+        const auto result = training.live(engine, {});
         EXPECT_TRUE(result) << result.error().message;
-        if (!result) return {};
-        Left left;
-        left.steps = result->steps;
-        left.stopped_early = result->stopped_early;
-        left.weights.assign(reinterpret_cast<const char*>(result->weights[0].tensor.data()), 8);
-        left.validation = result->validation.json().dump();
-        left.test_loss = result->test.loss();
-        const std::string best = directory / "run/best.safetensors";
-        if (test::exists(best)) left.best = test::read(best);
-        const auto newest =
-            CheckpointStore(directory / "run/checkpoints").newest([](const auto&) {});
-        EXPECT_TRUE(newest && *newest);
-        left.checkpoint = (*newest)->step;
-        std::istringstream lines(test::read(directory / "run/metrics.jsonl"));
-        for (std::string line; std::getline(lines, line);) {
-            const Json json = Json::parse(line);
-            if (json.contains("step"))
-                left.recorded.push_back(json["step"]);
-            else
-                left.evaluations.push_back(fmt::format("{} {} {}", json["split"].dump(),
-                                                       json["epoch"].dump(), json["loss"].dump()));
-        }
-        return left;
+        return result ? training.left(*result) : Left{};
     }
 };
 

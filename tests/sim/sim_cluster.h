@@ -1,7 +1,8 @@
 #pragma once
-// A portal and its stages on a simulated network: the real state machines, messages and codecs,
-// with the adapters' sockets, torch and clocks replaced. What is checked while it runs: every state
-// that a stage has after an update is the one that a single process has after that step.
+// A portal and its stages on a simulated network: the real trainer, state machines, messages and
+// codecs, with the adapters' sockets, torch and clocks replaced. What is checked while it runs:
+// every state that a stage has after an update is the one that a single process has after that
+// step.
 
 #include <fmt/format.h>
 
@@ -15,6 +16,7 @@
 
 #include "orchestrator/liveness.h"
 #include "orchestrator/session_machine.h"
+#include "orchestrator/training_engine.h"
 #include "stage_runtime/stage_machine.h"
 #include "stage_runtime/state_keeper.h"
 #include "tests/sim/toy_model.h"
@@ -35,11 +37,14 @@ enum class Mistake {
 // What all parts of one run share.
 struct World {
     SimNetwork& net;
-    std::uint64_t steps;
-    std::vector<std::map<int, std::uint64_t>> reference;
+    const std::vector<ToyStates>& reference;  // of the undisturbed run, before each step
     Mistake mistake = Mistake::kNone;
-    std::vector<std::string> violations;
+    Instant end{};  // nothing takes longer
+    std::vector<std::string> violations{};
     void violate(const std::string& what) { violations.push_back(what); }
+    [[nodiscard]] bool is_state(std::uint64_t step, int layer, std::uint64_t state) const {
+        return step < reference.size() && reference[step].at(layer) == state;
+    }
     bool traced = false;  // ECOPIPE_SIM_TRACE=1: what happens, on stdout
     template <class... Values>
     void trace(fmt::format_string<Values...> text, Values&&... values) const {
@@ -96,31 +101,37 @@ class SimStage {
     std::map<std::string, std::uint64_t> attached_;  // the other end's instance
     std::map<std::string, std::uint64_t> wanted_;
     std::string buddy_;
-    std::uint64_t actions_finished_ = 0;
+    std::uint64_t progress_ = 0;
     std::optional<Instant> computing_since_;
     std::uint32_t micro_batch_ = 0;
     std::map<std::uint32_t, std::uint64_t> values_of_loss_;
     std::map<int, TensorMap> before_;  // for a mistake only
+    Done done_;                        // of the step under way
     bool compute_hangs_ = false;
 };
 
-// What survives the portal's crash.
-struct Disk {
-    std::uint64_t step = 0;
-    std::map<int, std::uint64_t> states;  // none: the initial ones
-    std::vector<std::uint64_t> recorded;  // steps, as metrics.jsonl has them
-    bool finished = false;
-};
-
-class SimPortal {
+// What the trainer sees of the cluster. Each call runs the simulated world until it has come to an
+// end; an error: the portal's process has been killed meanwhile, or nothing moves any more.
+class SimPortal : public TrainingEngine {
   public:
-    SimPortal(World& world, Disk& disk, std::set<std::string> devices);
+    SimPortal(World& world, std::set<std::string> devices);
     void start();
     [[nodiscard]] std::uint64_t recoveries() const { return recoveries_; }
-    [[nodiscard]] std::uint64_t cursor() const { return cursor_; }
+
+    Result<void> load(const TensorMap& state, std::uint64_t step) override;
+    Result<void> start_step(std::uint64_t step, std::vector<Batch> micro_batches, double,
+                            bool) override;
+    Result<StepOutcome> finish_step() override;
+    Result<void> commit(double, double) override;
+    Result<LossTotals> evaluate(const Dataset& data, int batch, int readers) override;
+    Result<TensorMap> state(bool) override;
+    std::optional<std::uint64_t> take_rewind() override {
+        return std::exchange(rewound_, std::nullopt);
+    }
+    Result<void> set_base(const TensorMap& state, std::uint64_t step) override;
+    void end(ExitCode, const std::string&) override {}
 
   private:
-    enum class Doing { kGather, kWait, kStep, kEvaluate, kCheckpoint, kFetch };
     struct Member {
         std::uint64_t connection = 0;
         std::uint64_t instance = 0;
@@ -135,16 +146,19 @@ class SimPortal {
     void configure(const std::string& cause);
     void dial(const std::string& device, std::uint64_t instance);
     void supply_attached();
-    void go_on();
-    void begin(bool evaluation);
+    void feed(bool evaluation, std::uint32_t micro_batch, const Batch& batch);
     void progress();
+    // True once `done`; false when all have gone back to an earlier state instead.
+    [[nodiscard]] Result<bool> run_until(const std::function<bool()>& done);
+    [[nodiscard]] Result<bool> all_committed();
+    // Between steps: devices came or go. False when all have gone back.
+    [[nodiscard]] Result<bool> move_if_due(std::uint64_t step);
     template <class Message>
     void send(const std::string& to, FrameHeader head, const Message& message,
               std::string payload = {});
     [[nodiscard]] FrameHeader header(std::uint64_t step) const;
 
     World& world_;
-    Disk& disk_;
     std::set<std::string> devices_;
     std::uint64_t run_ = 0;
     SessionMachine machine_{kStatefulLayers};
@@ -152,15 +166,19 @@ class SimPortal {
     std::map<std::string, Member> members_;
     std::map<std::string, std::uint64_t> attached_;
     std::optional<session_outcome::SupplyFromPortal> to_supply_;
+    ToyStates base_;  // what the portal itself can give
+    std::uint64_t base_step_ = 0;
     Plan plan_;
-    Doing doing_ = Doing::kGather;
+    bool gathering_ = true;  // until somebody is there to plan over
     Instant gather_until_{};
-    std::uint64_t cursor_ = 0;
-    std::uint64_t evaluated_ = 0;
-    bool step_done_ = false;
+    std::uint64_t step_ = 0;            // begun, or of the state that all have
+    std::vector<std::uint32_t> parts_;  // samples of the micro-batches begun
+    bool broken_ = false;               // and not recovered yet
     bool member_change_ = false;
-    bool begin_next_ = false;
     bool configure_soon_ = false;
+    std::optional<std::uint64_t> ready_;
+    std::optional<std::uint64_t> rewound_;
+    std::optional<session_outcome::AllDone> done_;
     std::map<int, std::map<std::size_t, NamedTensor>> fetched_;
     std::optional<std::uint32_t> fetched_count_;
     std::uint64_t recoveries_ = 0;

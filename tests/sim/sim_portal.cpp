@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "orchestrator/evaluation_reader.h"
 #include "tests/sim/sim_cluster.h"
+#include "tests/support/small_training.h"
 
 namespace ecopipe::sim {
 namespace {
@@ -11,8 +13,6 @@ using std::chrono::seconds;
 constexpr auto kTick = milliseconds(100);
 constexpr auto kGatherFor = seconds(3);
 constexpr auto kAttachEvery = milliseconds(200);
-constexpr std::uint64_t kCheckpointEvery = 10;
-constexpr std::uint64_t kEvaluateEvery = 6;
 constexpr std::uint64_t kSnapshotEvery = 2;
 constexpr const char* kNode = kPortalPeer;
 
@@ -31,14 +31,14 @@ Plan even_plan(std::vector<std::string> devices) {
     const auto count = static_cast<int>(devices.size());
     Plan plan;
     plan.model = "toy";
-    plan.batch = plan.micro_batches = kMicroBatches;
+    plan.batch = plan.micro_batches = test::SmallTraining::kMicroBatches;
     plan.schedule = "1f1b";
     for (int s = 0; s < count; ++s) {
         StagePlan stage;
         stage.device = devices[static_cast<std::size_t>(s)];
         stage.first_layer = s * kLayers / count;
         stage.last_layer = (s + 1) * kLayers / count - 1;
-        stage.in_flight = std::min(kMicroBatches, 2 * (count - s) - 1);
+        stage.in_flight = std::min(plan.micro_batches, 2 * (count - s) - 1);
         plan.stages.push_back(stage);
     }
     return plan;
@@ -46,15 +46,13 @@ Plan even_plan(std::vector<std::string> devices) {
 
 }  // namespace
 
-SimPortal::SimPortal(World& world, Disk& disk, std::set<std::string> devices)
-    : world_(world), disk_(disk), devices_(std::move(devices)), liveness_(limits()) {}
+SimPortal::SimPortal(World& world, std::set<std::string> devices)
+    : world_(world), devices_(std::move(devices)), liveness_(limits()) {}
 
 void SimPortal::start() {
     world_.net.start(kNode, [this](const SimMessage& message) { on_message(message); });
     run_ = world_.net.rng().next() | 1;
     gather_until_ = world_.net.now() + kGatherFor;
-    static_cast<void>(machine_.on(session_event::BaseSet{disk_.step}));
-    cursor_ = disk_.step;
     tick();
 }
 
@@ -81,10 +79,7 @@ FrameHeader SimPortal::header(std::uint64_t step) const {
     return head;
 }
 
-void SimPortal::progress() {
-    const bool due = doing_ != Doing::kGather;
-    liveness_.work_due(due, world_.net.now());
-}
+void SimPortal::progress() { liveness_.work_due(!gathering_, world_.net.now()); }
 
 void SimPortal::tick() {
     const Instant now = world_.net.now();
@@ -94,8 +89,7 @@ void SimPortal::tick() {
     if (const auto stall = liveness_.stalled(now))
         absorb(machine_.on(session_event::Stalled{"nothing moved"}));
     const bool all_here = members_.size() == devices_.size();
-    if (doing_ == Doing::kGather && !members_.empty() && (all_here || now > gather_until_))
-        configure("");
+    if (gathering_ && !members_.empty() && (all_here || now > gather_until_)) configure("");
     world_.net.at(now + kTick, kNode, [this] { tick(); });
 }
 
@@ -119,7 +113,7 @@ void SimPortal::on_hello(const SimMessage& message) {
     liveness_.joined(hello->device, world_.net.now());
     absorb(machine_.on(session_event::DeviceJoined{hello->device}));
     send(hello->device, {}, welcome);
-    if (doing_ != Doing::kGather) member_change_ = true;
+    if (!gathering_) member_change_ = true;
 }
 
 void SimPortal::on_message(const SimMessage& message) {
@@ -158,8 +152,8 @@ void SimPortal::on_message(const SimMessage& message) {
             if (const auto pong = decode<Pong>(body))
                 liveness_.pong(device, Instant(Duration(pong->echo_ns)), world_.net.now(),
                                pong->local_ns,
-                               {pong->actions_finished, Duration(pong->busy_ns),
-                                Duration(pong->longest_ns), pong->step, pong->micro_batch});
+                               {pong->progress, Duration(pong->busy_ns), Duration(pong->longest_ns),
+                                pong->step, pong->micro_batch});
             break;
         case MessageType::kReady:
             absorb(machine_.on(session_event::ReadyReceived{device, generation}));
@@ -197,7 +191,6 @@ void SimPortal::on_message(const SimMessage& message) {
         default:
             break;
     }
-    go_on();
 }
 
 void SimPortal::on_data(const FrameHeader& head, const SimMessage& message) {
@@ -220,7 +213,6 @@ void SimPortal::on_data(const FrameHeader& head, const SimMessage& message) {
     std::memcpy(tensor.data(), message.payload.data(), tensor.bytes());
     if (chunk->kind == TensorKind::kReplica) return;  // a lone device's: the base serves it here
     fetched_[static_cast<int>(chunk->producer)][chunk->output] = {chunk->name, std::move(tensor)};
-    go_on();
 }
 
 void SimPortal::dial(const std::string& device, std::uint64_t instance) {
@@ -234,16 +226,16 @@ void SimPortal::dial(const std::string& device, std::uint64_t instance) {
 }
 
 void SimPortal::configure(const std::string& cause) {
+    ready_.reset();
     std::vector<std::string> devices;
     for (const auto& [device, member] : members_)
         if (!member.leaving) devices.push_back(device);
     if (devices.empty()) {
-        doing_ = Doing::kGather;  // until somebody joins
+        gathering_ = true;  // until somebody joins
         progress();
         return;
     }
-    member_change_ = false;
-    doing_ = Doing::kWait;
+    member_change_ = gathering_ = false;
     progress();
     plan_ = even_plan(devices);
     ReplicaPlan replicas;
@@ -265,8 +257,7 @@ void SimPortal::supply_attached() {
         for (auto layer = static_cast<int>(transfer.first_layer);
              layer <= static_cast<int>(transfer.last_layer); ++layer) {
             if (layer == kStatelessLayer) continue;
-            const TensorMap tensors =
-                tensors_of(disk_.states.empty() ? initial_state(layer) : disk_.states.at(layer));
+            const TensorMap tensors = tensors_of(base_.at(layer));
             for (std::size_t i = 0; i < tensors.size(); ++i) {
                 const TensorChunk chunk{TensorKind::kState,
                                         static_cast<std::uint32_t>(layer),
@@ -312,13 +303,13 @@ void SimPortal::absorb(SessionOutcomes outcomes) {
                 dial(work->device, member->second.instance);
             }
         } else if (auto* supply = std::get_if<session_outcome::SupplyFromPortal>(&outcome)) {
-            if (supply->step != disk_.step) world_.violate("the base is of another step");
+            if (supply->step != base_step_) world_.violate("the base is of another step");
             to_supply_ = std::move(*supply);
             supply_attached();
         } else if (auto* begin = std::get_if<session_outcome::SendBegin>(&outcome)) {
             Begin out;
             out.mode = begin->evaluation ? StepMode::kEvaluate : StepMode::kTrain;
-            out.micro_batch_samples.assign(kMicroBatches, 1);
+            out.micro_batch_samples = parts_;
             out.recovery_point = begin->recovery_point;
             for (const std::string& device : begin->devices) send(device, header(begin->step), out);
         } else if (auto* commit = std::get_if<session_outcome::SendCommit>(&outcome)) {
@@ -326,20 +317,24 @@ void SimPortal::absorb(SessionOutcomes outcomes) {
                 send(device, header(commit->step), Commit{1, 1, commit->snapshot});
         } else if (auto* fetch = std::get_if<session_outcome::SendFetch>(&outcome)) {
             for (const std::string& device : fetch->devices)
-                send(device, header(cursor_), Fetch{true});
+                send(device, header(step_), Fetch{true});
         } else if (auto* ready = std::get_if<session_outcome::AllReady>(&outcome)) {
+            step_ = ready->step;
+            ready_ = ready->step;
+            to_supply_.reset();
+            if (std::exchange(broken_, false)) rewound_ = ready->step;
+            const auto devices = plan_devices(plan_);
             std::vector<std::string> left;
             for (const auto& [device, member] : members_)
-                if (member.leaving) left.push_back(device);
+                if (member.leaving &&
+                    std::find(devices.begin(), devices.end(), device) == devices.end())
+                    left.push_back(device);
             for (const std::string& device : left) {
                 send(device, header(ready->step), End{0, "handed over"});
                 lose(device, "it left");
             }
-            cursor_ = ready->step;
-            to_supply_.reset();
-            begin_next_ = true;
-        } else if (std::holds_alternative<session_outcome::AllDone>(outcome)) {
-            step_done_ = true;
+        } else if (auto* done = std::get_if<session_outcome::AllDone>(&outcome)) {
+            done_ = std::move(*done);
             progress();
         } else if (std::holds_alternative<session_outcome::AllCommitted>(outcome)) {
             progress();
@@ -348,8 +343,7 @@ void SimPortal::absorb(SessionOutcomes outcomes) {
         } else if (auto* broken = std::get_if<session_outcome::Broken>(&outcome)) {
             world_.trace("{}", broken->error.message);
             ++recoveries_;
-            step_done_ = false;
-            begin_next_ = false;
+            broken_ = true;
             // One failure seldom comes alone: the next tick plans over those who are left.
             if (!configure_soon_) {
                 configure_soon_ = true;
@@ -366,82 +360,142 @@ void SimPortal::absorb(SessionOutcomes outcomes) {
     }
 }
 
-void SimPortal::begin(bool evaluation) {
-    doing_ = evaluation ? Doing::kEvaluate : Doing::kStep;
-    step_done_ = false;
-    progress();
-    absorb(machine_.on(session_event::BeginWanted{cursor_, evaluation}));
-    for (std::uint32_t m = 0; m < kMicroBatches; ++m) {
-        const auto feed = [&](const std::string& to, TensorKind kind, std::uint64_t value) {
-            FrameHeader head = header(cursor_);
-            head.micro_batch = m;
-            const TensorChunk chunk{kind, 0, 0, 1, false, "", DType::kI64, {1}, 0};
-            send(to, head, chunk, std::string(reinterpret_cast<const char*>(&value), sizeof value));
-        };
-        feed(plan_.stages.front().device, evaluation ? TensorKind::kEvalInput : TensorKind::kInput,
-             input_of(cursor_, m));
-        feed(plan_.stages.back().device, evaluation ? TensorKind::kEvalLabel : TensorKind::kLabel,
-             label_of(cursor_, m));
+void SimPortal::feed(bool evaluation, std::uint32_t micro_batch, const Batch& batch) {
+    const auto send_to = [&](const std::string& device, TensorKind kind, std::uint64_t value) {
+        FrameHeader head = header(step_);
+        head.micro_batch = micro_batch;
+        const TensorChunk chunk{kind, 0, 0, 1, false, "", DType::kI64, {1}, 0};
+        send(device, head, chunk, std::string(reinterpret_cast<const char*>(&value), sizeof value));
+    };
+    send_to(plan_.stages.front().device, evaluation ? TensorKind::kEvalInput : TensorKind::kInput,
+            digest(batch.inputs));
+    send_to(plan_.stages.back().device, evaluation ? TensorKind::kEvalLabel : TensorKind::kLabel,
+            digest(batch.labels));
+}
+
+Result<bool> SimPortal::run_until(const std::function<bool()>& done) {
+    for (;;) {
+        if (!world_.violations.empty())
+            return fail(ExitCode::kRunFailed, world_.violations.front());
+        if (!world_.net.runs(kNode)) return fail(ExitCode::kUnreachable, "the portal was killed");
+        if (rewound_) return false;
+        if (!broken_ && machine_.ready() && done()) return true;
+        if (!world_.net.advance(world_.end)) {
+            world_.violate(fmt::format("nothing moves any more, at step {}: waiting for {}", step_,
+                                       machine_.waiting_for()));
+        }
     }
 }
 
-// What the trainer does between the machine's outcomes.
-void SimPortal::go_on() {
-    if (!machine_.ready() || disk_.finished) return;
-    if (doing_ == Doing::kStep && step_done_ && machine_.all_committed()) {
-        absorb(machine_.on(session_event::CommitWanted{}));
-        step_done_ = false;
-        if (disk_.recorded.empty() || disk_.recorded.back() < cursor_)
-            disk_.recorded.push_back(cursor_);
-        ++cursor_;
-        begin_next_ = true;
-        doing_ = Doing::kWait;
-    } else if (doing_ == Doing::kEvaluate && step_done_) {
-        evaluated_ = cursor_;
-        begin_next_ = true;
-        doing_ = Doing::kWait;
-    } else if ((doing_ == Doing::kCheckpoint || doing_ == Doing::kFetch) && fetched_count_) {
-        std::size_t count = 0;
-        for (const auto& [layer, tensors] : fetched_) count += tensors.size();
-        if (count < *fetched_count_) return;
-        std::map<int, std::uint64_t> states;
-        for (const auto& [layer, tensors] : fetched_) {
-            TensorMap list;
-            for (const auto& [index, tensor] : tensors) list.push_back(tensor);
-            const std::uint64_t* state = state_in(list);
-            if (state == nullptr || *state != world_.reference.at(cursor_).at(layer))
-                world_.violate("a checkpoint of mixed states");
-            else
-                states[layer] = *state;
-        }
-        if (states.size() != kStatefulLayers.size()) world_.violate("a checkpoint with holes");
-        disk_.step = cursor_;
-        disk_.states = std::move(states);
-        if (cursor_ == world_.steps) {
-            disk_.finished = true;
-            return;
-        }
-        absorb(machine_.on(session_event::BaseSet{cursor_}));
-        begin_next_ = true;
-        doing_ = Doing::kWait;
+Result<bool> SimPortal::all_committed() {
+    return run_until([this] { return machine_.all_committed(); });
+}
+
+Result<bool> SimPortal::move_if_due(std::uint64_t step) {
+    if (!member_change_) return true;
+    ECOPIPE_ASSIGN_OR_RETURN(const bool committed, all_committed());
+    if (!committed) return false;
+    configure("devices came or go");
+    ECOPIPE_ASSIGN_OR_RETURN(const bool ready, run_until([this] { return ready_.has_value(); }));
+    if (ready && *ready_ != step) rewound_ = *ready_;
+    return ready && !rewound_;
+}
+
+Result<void> SimPortal::load(const TensorMap& state, std::uint64_t step) {
+    base_ = *states_in(state);
+    base_step_ = step_ = step;
+    absorb(machine_.on(session_event::BaseSet{step, true}));
+    const auto ready = run_until([this] { return ready_.has_value(); });
+    if (!ready) return tl::unexpected<Error>(ready.error());
+    rewound_.reset();  // to the state that was to be loaded
+    return {};
+}
+
+Result<void> SimPortal::start_step(std::uint64_t step, std::vector<Batch> micro_batches, double,
+                                   bool) {
+    ECOPIPE_ASSIGN_OR_RETURN(const bool on, move_if_due(step));
+    if (!on) return {};
+    if (step != step_) world_.violate(fmt::format("step {} after state {}", step, step_));
+    parts_.clear();
+    for (const Batch& batch : micro_batches)
+        parts_.push_back(static_cast<std::uint32_t>(batch.labels.shape()[0]));
+    done_.reset();
+    progress();
+    absorb(machine_.on(session_event::BeginWanted{step, false}));
+    for (std::uint32_t m = 0; m < micro_batches.size(); ++m) feed(false, m, micro_batches[m]);
+    return {};
+}
+
+Result<StepOutcome> SimPortal::finish_step() {
+    StepOutcome outcome;
+    ECOPIPE_ASSIGN_OR_RETURN(const bool on, run_until([this] { return done_.has_value(); }));
+    if (!on) return outcome;
+    for (const auto& [device, done] : done_->done) outcome.loss.add(done.loss);
+    return outcome;
+}
+
+Result<void> SimPortal::commit(double, double) {
+    ECOPIPE_ASSIGN_OR_RETURN(const bool on, all_committed());
+    if (!on) return {};
+    absorb(machine_.on(session_event::CommitWanted{}));
+    ++step_;
+    return {};
+}
+
+Result<LossTotals> SimPortal::evaluate(const Dataset& data, int batch, int readers) {
+    LossTotals loss;
+    ECOPIPE_ASSIGN_OR_RETURN(const bool committed, all_committed());
+    if (!committed) return loss;
+    EvaluationReader reader(data, batch, readers);
+    parts_.clear();
+    for (std::uint64_t m = 0; m < reader.count(); ++m)
+        parts_.push_back(static_cast<std::uint32_t>(reader.samples(m)));
+    done_.reset();
+    progress();
+    absorb(machine_.on(session_event::BeginWanted{step_, true}));
+    for (std::uint64_t m = 0; m < reader.count(); ++m) {
+        ECOPIPE_ASSIGN_OR_RETURN(const Batch part, reader.take());
+        feed(true, static_cast<std::uint32_t>(m), part);
     }
-    if (!begin_next_) return;
-    const bool at_end = cursor_ == world_.steps;
-    const bool checkpoint = cursor_ % kCheckpointEvery == 0 && cursor_ > disk_.step;
-    const bool evaluate = cursor_ % kEvaluateEvery == 0 && cursor_ > evaluated_;
-    if ((at_end || checkpoint || evaluate || member_change_) && !machine_.all_committed()) return;
-    begin_next_ = false;
-    if (member_change_ && !at_end) {
-        configure("devices came or go");
-    } else if (at_end || checkpoint) {
-        doing_ = at_end ? Doing::kFetch : Doing::kCheckpoint;
-        fetched_.clear();
-        fetched_count_.reset();
-        progress();
-        absorb(machine_.on(session_event::FetchWanted{}));
-    } else {
-        begin(evaluate);
+    ECOPIPE_ASSIGN_OR_RETURN(const bool on, run_until([this] { return done_.has_value(); }));
+    if (!on) return loss;
+    for (const auto& [device, done] : done_->done) loss.add(done.loss);
+    return loss;
+}
+
+Result<TensorMap> SimPortal::state(bool) {
+    ECOPIPE_ASSIGN_OR_RETURN(const bool committed, all_committed());
+    if (!committed) return TensorMap();
+    fetched_.clear();
+    fetched_count_.reset();
+    progress();
+    absorb(machine_.on(session_event::FetchWanted{}));
+    ECOPIPE_ASSIGN_OR_RETURN(const bool on, run_until([this] {
+                                 std::size_t count = 0;
+                                 for (const auto& [layer, tensors] : fetched_)
+                                     count += tensors.size();
+                                 return fetched_count_ && count >= *fetched_count_;
+                             }));
+    if (!on) return TensorMap();
+    ToyStates states;
+    for (const auto& [layer, tensors] : fetched_) {
+        TensorMap list;
+        for (const auto& [index, tensor] : tensors) list.push_back(tensor);
+        const std::uint64_t* state = state_in(list);
+        if (state == nullptr || !world_.is_state(step_, layer, *state))
+            world_.violate("a checkpoint of mixed states");
+        else
+            states[layer] = *state;
     }
+    if (states.size() != kStatefulLayers.size()) world_.violate("a checkpoint with holes");
+    return checkpoint_of(states);
+}
+
+Result<void> SimPortal::set_base(const TensorMap& state, std::uint64_t step) {
+    base_ = *states_in(state);
+    base_step_ = step;
+    absorb(machine_.on(session_event::BaseSet{step, false}));
+    return {};
 }
 
 }  // namespace ecopipe::sim

@@ -123,7 +123,7 @@ void SimStage::on_control(const FrameHeader& received, const SimMessage& message
             if (!ping || !welcomed_) return;
             Pong pong{ping->sent_ns,
                       world_.net.now().time_since_epoch().count(),
-                      actions_finished_,
+                      progress_,
                       0,
                       milliseconds(5).count() * 1'000'000,
                       machine_.step(),
@@ -144,10 +144,11 @@ void SimStage::on_control(const FrameHeader& received, const SimMessage& message
             const auto devices = plan_devices(plan_);
             const auto at = std::find(devices.begin(), devices.end(), name_) - devices.begin();
             if (begin->mode == StepMode::kEvaluate) {
-                for (int m = 0; m < kMicroBatches; ++m)
-                    actions.push_back({ActionKind::kForward, m, 0});
+                const auto parts = static_cast<int>(begin->micro_batch_samples.size());
+                for (int m = 0; m < parts; ++m) actions.push_back({ActionKind::kForward, m, 0});
             } else if (at < static_cast<std::ptrdiff_t>(devices.size())) {
-                const auto lists = plan_actions(plan_, kMicroBatches);
+                const auto lists =
+                    plan_actions(plan_, static_cast<int>(begin->micro_batch_samples.size()));
                 if (lists) actions = lists->at(static_cast<std::size_t>(at));
             }
             obey(machine_.on(
@@ -324,7 +325,7 @@ void SimStage::obey(StageCommands commands) {
                 world_.violate(name_ + " is to load a state that it has not got");
                 return;
             }
-            if (world_.reference.at(load->step).at(load->layer) != *state)
+            if (!world_.is_state(load->step, load->layer, *state))
                 world_.violate(name_ + " loads a state of another step");
             slice_with(load->layer).load(load->layer, *state);
         } else if (const auto* supply = std::get_if<stage_command::SupplyLayers>(&command)) {
@@ -363,12 +364,13 @@ void SimStage::obey(StageCommands commands) {
             send(kPortalNode, header(), Ready{});
         } else if (std::holds_alternative<stage_command::StartStep>(command)) {
             for (ToySlice& slice : slices_) slice.begin_step();
+            done_ = {};
         } else if (const auto* action = std::get_if<stage_command::Run>(&command)) {
             run(*action);
         } else if (const auto* drop = std::get_if<stage_command::DropTensor>(&command)) {
             tensors_.erase(drop->address);
         } else if (std::holds_alternative<stage_command::ReportStep>(command)) {
-            send(kPortalNode, header(), Done{});
+            send(kPortalNode, header(), done_);
             obey(machine_.on(stage_event::StepReported{}));
         } else if (std::holds_alternative<stage_command::ApplyUpdate>(command)) {
             const std::uint64_t step = machine_.step();
@@ -377,7 +379,7 @@ void SimStage::obey(StageCommands commands) {
                     before_[layer] = tensors_of(state);
                 slice.commit(step);
                 for (const auto& [layer, state] : slice.states())
-                    if (world_.reference.at(step + 1).at(layer) != state)
+                    if (!world_.is_state(step + 1, layer, state))
                         world_.violate(name_ + " has another state after step " +
                                        std::to_string(step));
             }
@@ -425,6 +427,7 @@ void SimStage::run(const stage_command::Run& action) {
         if (action.action.kind == ActionKind::kForward) {
             const std::uint64_t output = slices_[index].forward(micro_batch_, values[0]);
             if (role.last) {
+                done_.loss.add(loss_of(output, values[1]));
                 // The gradient of the loss waits where the last stage's backward looks for it.
                 if (!evaluates) values_of_loss_[micro_batch_] = mix(output, values[1]);
             } else {
@@ -448,7 +451,7 @@ void SimStage::run(const stage_command::Run& action) {
 
 void SimStage::finish_action() {
     computing_since_.reset();
-    ++actions_finished_;
+    ++progress_;
     obey(machine_.on(stage_event::ActionFinished{}));
 }
 

@@ -3,16 +3,24 @@
 #include <cstring>
 
 #include "core/random.h"
+#include "orchestrator/evaluation_reader.h"
 
 namespace ecopipe::sim {
 
 std::uint64_t mix(std::uint64_t a, std::uint64_t b) { return keyed_seed(a, {b}); }
 std::uint64_t initial_state(int layer) { return mix(1, static_cast<std::uint64_t>(layer)); }
-std::uint64_t input_of(std::uint64_t step, std::uint32_t micro_batch) {
-    return mix(mix(2, step), micro_batch);
+std::uint64_t digest(const HostTensor& tensor) {
+    std::uint64_t sum = 2;
+    for (std::size_t at = 0; at < tensor.bytes(); ++at)
+        sum = mix(sum, static_cast<std::uint64_t>(tensor.data()[at]));
+    return sum;
 }
-std::uint64_t label_of(std::uint64_t step, std::uint32_t micro_batch) {
-    return mix(mix(3, step), micro_batch);
+LossTotals loss_of(std::uint64_t output, std::uint64_t label) {
+    LossTotals loss;
+    loss.sum = static_cast<double>(mix(output, label) % 1000) / 8;
+    loss.weight = 1;
+    loss.labels = 1;
+    return loss;
 }
 
 HostTensor tensor_of(std::uint64_t value) {
@@ -62,20 +70,74 @@ void ToySlice::commit(std::uint64_t step) {
     begin_step();
 }
 
-std::vector<std::map<int, std::uint64_t>> reference_states(std::uint64_t steps) {
-    ToySlice whole(0, kLayers - 1);
-    for (const int layer : kStatefulLayers) whole.load(layer, initial_state(layer));
-    std::vector<std::map<int, std::uint64_t>> states{whole.states()};
-    for (std::uint64_t step = 0; step < steps; ++step) {
-        whole.begin_step();
-        for (std::uint32_t m = 0; m < kMicroBatches; ++m) {
-            const std::uint64_t output = whole.forward(m, input_of(step, m));
-            static_cast<void>(whole.backward(m, mix(output, label_of(step, m))));
-        }
-        whole.commit(step);
-        states.push_back(whole.states());
+TensorMap checkpoint_of(const ToyStates& states) {
+    TensorMap all;
+    for (const auto& [layer, state] : states)
+        for (NamedTensor& entry : tensors_of(state))
+            all.push_back({std::to_string(layer) + "." + entry.name, std::move(entry.tensor)});
+    return all;
+}
+
+std::optional<ToyStates> states_in(const TensorMap& checkpoint) {
+    ToyStates states;
+    if (checkpoint.size() != 2 * kStatefulLayers.size()) return std::nullopt;
+    for (std::size_t i = 0; i < kStatefulLayers.size(); ++i) {
+        const TensorMap layer{checkpoint[2 * i], checkpoint[2 * i + 1]};
+        const std::uint64_t* state = state_in(layer);
+        if (state == nullptr) return std::nullopt;
+        states[kStatefulLayers[i]] = *state;
     }
     return states;
+}
+
+TensorMap WholeModel::initial() {
+    ToyStates states;
+    for (const int layer : kStatefulLayers) states[layer] = initial_state(layer);
+    return checkpoint_of(states);
+}
+
+Result<void> WholeModel::load(const TensorMap& state, std::uint64_t) {
+    const auto states = states_in(state);
+    if (!states) return fail(ExitCode::kBadFile, "not a state of the toy model");
+    for (const auto& [layer, value] : *states) layers_.load(layer, value);
+    states_ = {*states};
+    return {};
+}
+
+Result<void> WholeModel::start_step(std::uint64_t, std::vector<Batch> micro_batches, double, bool) {
+    layers_.begin_step();
+    loss_ = {};
+    for (std::uint32_t m = 0; m < micro_batches.size(); ++m) {
+        const std::uint64_t label = digest(micro_batches[m].labels);
+        const std::uint64_t output = layers_.forward(m, digest(micro_batches[m].inputs));
+        loss_.add(loss_of(output, label));
+        static_cast<void>(layers_.backward(m, mix(output, label)));
+    }
+    return {};
+}
+
+Result<StepOutcome> WholeModel::finish_step() {
+    StepOutcome outcome;
+    outcome.loss = loss_;
+    return outcome;
+}
+
+Result<void> WholeModel::commit(double, double) {
+    layers_.commit(states_.size() - 1);
+    states_.push_back(layers_.states());
+    return {};
+}
+
+Result<LossTotals> WholeModel::evaluate(const Dataset& data, int batch, int readers) {
+    LossTotals loss;
+    EvaluationReader reader(data, batch, readers);
+    for (std::uint64_t m = 0; m < reader.count(); ++m) {
+        ECOPIPE_ASSIGN_OR_RETURN(const Batch part, reader.take());
+        const auto id = static_cast<std::uint32_t>(m);
+        loss.add(loss_of(layers_.forward(id, digest(part.inputs)), digest(part.labels)));
+    }
+    layers_.begin_step();
+    return loss;
 }
 
 }  // namespace ecopipe::sim

@@ -6,21 +6,24 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "core/host_tensor.h"
+#include "orchestrator/training_engine.h"
 
 namespace ecopipe::sim {
 
 inline constexpr int kLayers = 6;
 inline constexpr int kStatelessLayer = 2;
-inline constexpr int kMicroBatches = 3;
 inline const std::vector<int> kStatefulLayers{0, 1, 3, 4, 5};
 
 [[nodiscard]] std::uint64_t mix(std::uint64_t a, std::uint64_t b);
 [[nodiscard]] std::uint64_t initial_state(int layer);
-[[nodiscard]] std::uint64_t input_of(std::uint64_t step, std::uint32_t micro_batch);
-[[nodiscard]] std::uint64_t label_of(std::uint64_t step, std::uint32_t micro_batch);
+// What becomes of a batch's inputs or labels: all of them count.
+[[nodiscard]] std::uint64_t digest(const HostTensor& tensor);
+// What the last layer's output is worth, a small multiple of 1/8: sums are exact in any order.
+[[nodiscard]] LossTotals loss_of(std::uint64_t output, std::uint64_t label);
 
 // A layer's state as tensors: the value, and a second one that belongs to the same step.
 [[nodiscard]] TensorMap tensors_of(std::uint64_t state);
@@ -49,7 +52,30 @@ class ToySlice {
     std::map<int, std::uint64_t> gradients_;
 };
 
-// The states of every layer before each step, computed in one process.
-[[nodiscard]] std::vector<std::map<int, std::uint64_t>> reference_states(std::uint64_t steps);
+// All layers as the tensors of a checkpoint, and back; nothing when some do not belong together.
+using ToyStates = std::map<int, std::uint64_t>;
+[[nodiscard]] TensorMap checkpoint_of(const ToyStates& states);
+[[nodiscard]] std::optional<ToyStates> states_in(const TensorMap& checkpoint);
+
+// The model in one process, where nothing fails. It remembers the states before each step.
+class WholeModel : public TrainingEngine {
+  public:
+    [[nodiscard]] static TensorMap initial();
+    [[nodiscard]] const std::vector<ToyStates>& states() const { return states_; }
+
+    Result<void> load(const TensorMap& state, std::uint64_t step) override;
+    Result<void> start_step(std::uint64_t step, std::vector<Batch> micro_batches, double,
+                            bool) override;
+    Result<StepOutcome> finish_step() override;
+    Result<void> commit(double, double) override;
+    Result<LossTotals> evaluate(const Dataset& data, int batch, int readers) override;
+    Result<TensorMap> state(bool) override { return checkpoint_of(layers_.states()); }
+    void end(ExitCode, const std::string&) override {}
+
+  private:
+    ToySlice layers_{0, kLayers - 1};
+    std::vector<ToyStates> states_;
+    LossTotals loss_;
+};
 
 }  // namespace ecopipe::sim

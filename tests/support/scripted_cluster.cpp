@@ -28,6 +28,7 @@ OutgoingSlice whole_update(const Task& task, const std::string& bytes) {
     slice.bytes = bytes.size();
     slice.announcement.base_version = task.base_version;
     slice.announcement.sequence = task.sequence;
+    slice.announcement.epoch = task.epoch;
     slice.announcement.last_layer = 100;
     slice.announcement.samples = kScriptedSamples;
     slice.announcement.bytes = bytes.size();
@@ -55,7 +56,7 @@ Result<void> live(const Endpoint& server, const std::string& name, const AnswerT
         ECOPIPE_ASSIGN_OR_RETURN(const auto task, link.next_task());
         if (!task) return {};
         ECOPIPE_ASSIGN_OR_RETURN(const auto model, link.pull_model(*task));
-        if (!model) return {};
+        if (!model) continue;
         ECOPIPE_RETURN_IF_ERROR(answer(link, *task));
     }
 }

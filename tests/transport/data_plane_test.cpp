@@ -116,6 +116,7 @@ class DataPlanes : public testing::Test {
     Inbox<Delivery> right_in_;
     Inbox<std::string> left_attached_;
     Inbox<std::string> right_attached_;
+    std::atomic<int> right_chunks_{0};
     DataPlane left_{loop_,
                     "left",
                     {[this](Delivery d) { left_in_.push(std::move(d)); },
@@ -123,9 +124,19 @@ class DataPlanes : public testing::Test {
     DataPlane right_{loop_,
                      "right",
                      {[this](Delivery d) { right_in_.push(std::move(d)); },
-                      [this](const std::string& p, std::uint64_t) { right_attached_.push(p); }}};
+                      [this](const std::string& p, std::uint64_t) { right_attached_.push(p); },
+                      [this] { ++right_chunks_; }}};
     Endpoint endpoint_;
 };
+
+// However slow the link is, whoever waits for a tensor sees it come.
+TEST_F(DataPlanes, EachChunkThatArrivesIsTold) {
+    connect();
+    constexpr auto kElements = static_cast<std::int64_t>(3 * kChunkBytes / sizeof(float) + 1);
+    left_.send("right", address(TensorKind::kState, 0), numbered(kElements));
+    ASSERT_TRUE(right_in_.pop_until(deadline()));
+    EXPECT_EQ(right_chunks_, 4);
+}
 
 TEST_F(DataPlanes, TensorsArriveWholeInOrderBothWays) {
     connect();

@@ -88,10 +88,10 @@ std::map<int, std::function<void(const std::string&)>> round_trips() {
 TEST(WireDocument, EveryExampleOpensAndEncodesToTheSameBytes) {
     const auto known =
         round_trips<Hello, Welcome, Refuse, Ping, Pong, Configure, Ready, Begin, Done, Commit,
-                    Committed, Stored, Leave, ProbeLink, LinkProbed, Introduce, Unreached, Fetch,
-                    Fetched, Failed, End, Attach, TensorChunk, Credit, Attached, ClusterHello,
-                    ClusterWelcome, Task, ModelRequest, ModelChunk, UpdateSlice, UpdateChunk,
-                    Verdict, FederationEnd, UploadGrant, ClusterStatus, ClassList>();
+                    Committed, Stored, Leave, ProbeLink, LinkProbed, Introduce, Unreached, Trace,
+                    Fetch, Fetched, Failed, End, Attach, TensorChunk, Credit, Attached,
+                    ClusterHello, ClusterWelcome, Task, ModelRequest, ModelChunk, UpdateSlice,
+                    UpdateChunk, Verdict, FederationEnd, UploadGrant, ClusterStatus, ClassList>();
     const std::vector<Example> examples = read_examples();
     EXPECT_EQ(examples.size(), known.size());
     for (const Example& example : examples) {
