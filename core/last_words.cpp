@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -24,6 +25,8 @@ constexpr std::size_t kLineBytesMax = 512;
 // More than what libraries ask for when they fail at it: a thread's stack is 8 MiB, an arena of
 // malloc 64 MiB, a buffer of OpenBLAS 128 MiB.
 constexpr std::size_t kProbeBytes = 256U << 20;
+// Of CPU time, that libraries may take to be loaded before they are suspected.
+constexpr time_t kInitialisersTakeS = 2;
 
 std::atomic<const char*> g_program{"ecopipe"};
 std::atomic_flag g_speaking = ATOMIC_FLAG_INIT;
@@ -93,6 +96,18 @@ void on_fault(int signal) {
     std::signal(signal, SIG_DFL);  // the instruction is run again
 }
 
+// OpenBLAS asks for ever for a buffer that finds no room, in its initialiser too.
+void on_long_initialisers(int) {
+    if (memory_is_short())
+        say("out of memory: the limit of the address space (ulimit -v) leaves too little for the "
+            "libraries");
+}
+
+void look_at_initialisers(time_t every_s) {
+    const itimerval timer{{every_s, 0}, {every_s, 0}};
+    ::setitimer(ITIMER_PROF, &timer, nullptr);
+}
+
 bool address_space_is_limited() {
     rlimit space{};
     return ::getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY;
@@ -102,6 +117,9 @@ void install_early(int, char** argv, char**) {
     const char* const path = argv[0] != nullptr ? argv[0] : "ecopipe";
     const char* const slash = std::strrchr(path, '/');
     install_last_words(slash != nullptr ? slash + 1 : path);
+    if (!address_space_is_limited()) return;
+    std::signal(SIGPROF, on_long_initialisers);
+    look_at_initialisers(kInitialisersTakeS);
 }
 
 // Libraries allocate in their initialisers, torch hundreds of megabytes: this runs before them all.
@@ -125,6 +143,7 @@ void install_last_words(const char* program) {
     if (!address_space_is_limited()) return;
     for (const int fault : {SIGSEGV, SIGBUS}) std::signal(fault, on_fault);
     std::signal(SIGINT, on_interrupt);  // until watch_signals
+    look_at_initialisers(0);            // main has been reached, if this is not the early call
 }
 
 }  // namespace ecopipe
