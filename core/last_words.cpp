@@ -30,6 +30,9 @@ constexpr time_t kInitialisersTakeS = 2;
 
 std::atomic<const char*> g_program{"ecopipe"};
 std::atomic_flag g_speaking = ATOMIC_FLAG_INIT;
+std::atomic<bool> g_loading{false};  // libraries: main has not been reached
+constexpr const char* kShortForLibraries =
+    "out of memory: the limit of the address space (ulimit -v) leaves too little for the libraries";
 
 [[noreturn]] void leave() { ::_exit(static_cast<int>(ExitCode::kRunFailed)); }
 
@@ -77,9 +80,13 @@ bool memory_is_short() {
     std::abort();
 }
 
-// ZeroMQ, OpenMP and glibc abort when they get no memory or no thread, after a line of their own.
+// ZeroMQ, OpenMP and glibc abort when they get no memory or no thread, after a line of their own;
+// what is only being loaded may do so without.
 void on_abort(int) {
-    if (memory_is_short()) leave();
+    if (memory_is_short()) {
+        if (g_loading) say(kShortForLibraries);
+        leave();
+    }
     std::signal(SIGABRT, SIG_DFL);  // abort() raises it again
 }
 
@@ -98,9 +105,7 @@ void on_fault(int signal) {
 
 // OpenBLAS asks for ever for a buffer that finds no room, in its initialiser too.
 void on_long_initialisers(int) {
-    if (memory_is_short())
-        say("out of memory: the limit of the address space (ulimit -v) leaves too little for the "
-            "libraries");
+    if (memory_is_short()) say(kShortForLibraries);
 }
 
 void look_at_initialisers(time_t every_s) {
@@ -118,6 +123,7 @@ void install_early(int, char** argv, char**) {
     const char* const slash = std::strrchr(path, '/');
     install_last_words(slash != nullptr ? slash + 1 : path);
     if (!address_space_is_limited()) return;
+    g_loading = true;
     std::signal(SIGPROF, on_long_initialisers);
     look_at_initialisers(kInitialisersTakeS);
 }
@@ -143,7 +149,8 @@ void install_last_words(const char* program) {
     if (!address_space_is_limited()) return;
     for (const int fault : {SIGSEGV, SIGBUS}) std::signal(fault, on_fault);
     std::signal(SIGINT, on_interrupt);  // until watch_signals
-    look_at_initialisers(0);            // main has been reached, if this is not the early call
+    g_loading = false;                  // main has been reached, if this is not the early call
+    look_at_initialisers(0);
 }
 
 }  // namespace ecopipe
