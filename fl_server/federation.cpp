@@ -14,7 +14,8 @@ namespace ecopipe {
 namespace {
 
 constexpr std::size_t kEventsPerSnapshot = 1000;
-constexpr std::size_t kReasonsMax = 8;  // of one cluster in one line of rounds.jsonl
+constexpr double kComesBackWithinS = 60;  // who is waited for before a federation ends without it
+constexpr std::size_t kReasonsMax = 8;    // of one cluster in one line of rounds.jsonl
 
 }  // namespace
 
@@ -73,7 +74,8 @@ bool Federation::finished() const {
     // Nobody is left whose update could end the round at hand; its deadline still may.
     const bool left = std::none_of(sites_.begin(), sites_.end(),
                                    [](const auto& entry) { return entry.second.joined; });
-    return left && (paused_ || clock_s_ > finish_by_s_);
+    const bool waits = wake_at_s_ && *wake_at_s_ > clock_s_;
+    return left && (paused_ || (!waits && clock_s_ - last_left_s_ > kComesBackWithinS));
 }
 
 bool Federation::disk_is_low() const {
@@ -181,7 +183,7 @@ Result<void> Federation::hello(const ClientFacts& facts, std::uint64_t working_o
 Result<void> Federation::left(const std::string& cluster) {
     Site& s = site(cluster);
     s.connected = false;
-    s.away_since_s = clock_s_;
+    s.away_since_s = last_left_s_ = clock_s_;
     if (s.task != 0) intake_.abandon(s.task);
     if (!s.joined) return {};
     return feed(strategy_event::Left{cluster});
@@ -234,7 +236,6 @@ Result<void> Federation::let_go_of_absent() {
 
 Result<void> Federation::finish() {
     finish_from_ = version();
-    finish_by_s_ = wake_at_s_.value_or(clock_s_);
     return journal_.set_meta("finish_from", std::to_string(version()));
 }
 

@@ -278,7 +278,7 @@ class Federation {
     bool replaying_ = false;
     bool paused_ = false;
     std::optional<std::uint64_t> finish_from_;
-    double finish_by_s_ = 0;  // the deadline that the round at hand has at most, when all have left
+    double last_left_s_ = 0;
     std::vector<Outgoing> outgoing_;
 };
 

@@ -85,7 +85,6 @@ Result<void> Federation::restore_orders() {
     ECOPIPE_ASSIGN_OR_RETURN(const auto from, journal_.meta("finish_from"));
     if (!from) return {};
     finish_from_ = std::strtoull(from->c_str(), nullptr, 10);
-    finish_by_s_ = wake_at_s_.value_or(clock_s_);
     log_warn("{}: it ends after the round at hand, as was said before the restart",
              options_.state_directory);
     return {};
@@ -310,6 +309,7 @@ Result<void> Federation::restore() {
             return row && (" " + row->spool + " ").find(" " + file + " ") != std::string::npos;
         }));
     for (auto& [name, s] : sites_) s.away_since_s = clock_s_;
+    last_left_s_ = clock_s_;
     ECOPIPE_RETURN_IF_ERROR(restore_orders());
     ECOPIPE_RETURN_IF_ERROR(rewrite_rounds());
     log_info("{} goes on after version {}, {} tasks open", options_.state_directory, version(),
@@ -353,6 +353,7 @@ Result<void> Federation::rewrite_rounds() {
 }
 
 Result<void> Federation::backup_to(const std::string& directory) {
+    const OwnWork working(*this);
     return backup_state(journal_, options_.state_directory, directory);
 }
 
@@ -370,7 +371,7 @@ Result<void> backup_state(Journal& journal, const std::string& state, const std:
     } catch (const std::filesystem::filesystem_error& error) {
         return fail(ExitCode::kRunFailed, one_line(error.what()));
     }
-    return journal.backup_to(to + "/journal.sqlite", "epoch");
+    return journal.backup_to(to + "/journal.sqlite", {"epoch", "paused", "finish_from"});
 }
 
 }  // namespace ecopipe

@@ -345,10 +345,11 @@ Result<std::vector<SiteRow>> Journal::sites() {
     }
 }
 
-Result<void> Journal::backup_to(const std::string& path, const std::string& forget) {
+Result<void> Journal::backup_to(const std::string& path, const std::vector<std::string>& forget) {
     ECOPIPE_RETURN_IF_ERROR(database_.backup_to(path));
     ECOPIPE_ASSIGN_OR_RETURN(Journal copy, Journal::open(path));
-    return copy.remove_meta(forget);
+    for (const std::string& key : forget) ECOPIPE_RETURN_IF_ERROR(copy.remove_meta(key));
+    return {};
 }
 
 }  // namespace ecopipe

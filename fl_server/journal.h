@@ -129,7 +129,8 @@ class Journal {
     [[nodiscard]] Result<std::vector<SiteRow>> sites();
 
     // Without what `forget` names of `meta`.
-    [[nodiscard]] Result<void> backup_to(const std::string& path, const std::string& forget);
+    [[nodiscard]] Result<void> backup_to(const std::string& path,
+                                         const std::vector<std::string>& forget);
 
   private:
     explicit Journal(Database database) : database_(std::move(database)) {}

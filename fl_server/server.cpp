@@ -128,8 +128,8 @@ class Server {
     bool disk_is_low_ = false;
     // All that has come was handled: only then is a silence a cluster's own.
     bool caught_up_ = true;
-    bool returned_ = false;             // those who did not come back after a restart were given up
-    Instant waiting_since_ = started_;  // for those
+    bool returned_ = false;    // those who did not come back after a restart were given up
+    Instant waiting_since_{};  // for those
     std::uint64_t bytes_in_ = 0;
     std::uint64_t bytes_out_ = 0;
     Inbox<Received> inbox_;
@@ -191,6 +191,7 @@ Result<void> Server::open(std::string initial) {
     ECOPIPE_ASSIGN_OR_RETURN(
         control_, ControlSocket::open(options_.federation.state_directory + "/control.sock",
                                       options_.metrics, command));
+    waiting_since_ = monotonic_now();
     return serve_page();
 }
 
@@ -266,6 +267,8 @@ Result<void> Server::turn() {
     // Between transactions the files and the journal agree.
     for (Order& order : std::exchange(backups_, {}))
         answer(order, federation_->backup_to(order.line.substr(order.line.find(' ') + 1)));
+    // What came while this process worked for itself is still to be handled.
+    if (time_not_run(monotonic_now(), until) > Duration::zero()) caught_up_ = false;
     ECOPIPE_RETURN_IF_ERROR(move_bytes());
     if (monotonic_now() >= next_view_) publish_view();
     return {};
@@ -289,8 +292,9 @@ Result<void> Server::watch_members() {
     // What this process did not run, or worked for itself, is nobody's silence.
     if (next_ping_ != Instant{}) {
         const Duration away = time_not_run(now, next_ping_);
-        for (auto& [cluster, member] : members_) member.last_heard += away;
-        transfers_.nobody_looked(away);
+        for (auto& [cluster, member] : members_)
+            member.last_heard = std::min<Instant>(now, member.last_heard + away);
+        transfers_.nobody_looked(now, away);
         waiting_since_ += away;
     }
     next_ping_ = now + silence_max / 10;

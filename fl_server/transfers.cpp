@@ -168,9 +168,10 @@ void Transfers::forget_stalled(Instant now, Duration patience) {
     }
 }
 
-void Transfers::nobody_looked(Duration time) {
-    for (auto& [key, upload] : uploads_) upload.last += time;
-    for (auto& [cluster, download] : downloads_) download.last += time;
+void Transfers::nobody_looked(Instant now, Duration time) {
+    for (auto& [key, upload] : uploads_) upload.last = std::min<Instant>(now, upload.last + time);
+    for (auto& [cluster, download] : downloads_)
+        download.last = std::min<Instant>(now, download.last + time);
 }
 
 void Transfers::forget(const std::string& cluster) {

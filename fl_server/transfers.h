@@ -59,7 +59,7 @@ class Transfers {
     void forget_stalled(Instant now, Duration patience);
 
     // Stalls of the last `time` are nobody's: whoever would have seen the bytes did not run.
-    void nobody_looked(Duration time);
+    void nobody_looked(Instant now, Duration time);
 
     void forget(const std::string& cluster);
     [[nodiscard]] std::size_t used() const { return used_; }

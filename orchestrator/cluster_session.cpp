@@ -26,8 +26,8 @@ constexpr auto kLongWait = std::chrono::minutes(60);  // liveness ends a dead wa
 constexpr int kBreaksMax = 20;                        // without a step that is new in between
 constexpr std::uint64_t kMoveCooldownSteps = 20;      // so that a move shows its worth first
 constexpr double kMoveFixedMs = 150;                  // configure, load, fill the pipeline
-constexpr std::size_t kTracedActionsMax = 4 * kStepMicroBatchesMax;  // of a device, in a step
-constexpr auto kEndLinger = std::chrono::milliseconds(300);          // for the last word to leave
+constexpr std::size_t kTracedActionsMax = 1U << 20;   // of a device, in a step
+constexpr auto kEndLinger = std::chrono::milliseconds(300);  // for the last word to leave
 
 std::uint64_t fresh_run_id() {
     std::random_device device;  // an id only: nothing of the training depends on it

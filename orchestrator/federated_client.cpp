@@ -102,17 +102,15 @@ std::vector<OutgoingSlice> FederatedClient::slices_of(const TensorMap& trained,
 // The received model on the cluster's own held-out data.
 Result<std::optional<LossTotals>> FederatedClient::evaluate(TrainingEngine& engine,
                                                             const DataSplits& data,
-                                                            const TrainerOptions& trainer_options,
-                                                            const TensorMap& model,
-                                                            std::uint64_t key) {
+                                                            const TrainerOptions& trainer_options) {
     if (!trainer_options.evaluate_received || !data.test || data.test->size() == 0)
         return std::optional<LossTotals>();
     for (;;) {
         ECOPIPE_ASSIGN_OR_RETURN(
             const LossTotals sum,
             engine.evaluate(*data.test, trainer_options.test_batch, trainer_options.readers));
+        // Nothing was committed: what all went back to is the received model.
         if (!engine.take_rewind()) return std::optional(sum);
-        ECOPIPE_RETURN_IF_ERROR(engine.load(model, key));
     }
 }
 
@@ -143,8 +141,7 @@ Result<void> FederatedClient::run_task(const Task& task, TrainingEngine& engine,
     transfers_s_ = 2 * to_ms(monotonic_now() - started) / 1000;
     const std::uint64_t key = round_key(task.base_version, task.repeat);
     ECOPIPE_RETURN_IF_ERROR(engine.load(*model, key));
-    ECOPIPE_ASSIGN_OR_RETURN(const auto tested,
-                             evaluate(engine, data, trainer_options, *model, key));
+    ECOPIPE_ASSIGN_OR_RETURN(const auto tested, evaluate(engine, data, trainer_options));
     ECOPIPE_ASSIGN_OR_RETURN(TrainResult result, trainer.run_round(key, trainer_options.epochs,
                                                                    trainer_options.learning_rate));
     if (result.interrupted) return fail(ExitCode::kRunFailed, "interrupted by a signal");
@@ -197,8 +194,8 @@ Result<ExitCode> FederatedClient::serve(TrainingEngine& engine, const DataSplits
         ECOPIPE_RETURN_IF_ERROR(record.save_timeline());
     }
     record.run["results"] = {{"rounds", rounds_}};
-    ECOPIPE_RETURN_IF_ERROR(record.finish());
     ECOPIPE_RETURN_IF_ERROR(record.save_run());
+    ECOPIPE_RETURN_IF_ERROR(record.finish());
     progress.finish();
     fmt::print("{} rounds with {}; files in {}\n", rounds_, options_.server.text(),
                record.directory());

@@ -60,9 +60,7 @@ class FederatedClient {
                                         Progress& progress);
     [[nodiscard]] Result<std::optional<LossTotals>> evaluate(TrainingEngine& engine,
                                                              const DataSplits& data,
-                                                             const TrainerOptions& trainer_options,
-                                                             const TensorMap& model,
-                                                             std::uint64_t key);
+                                                             const TrainerOptions& trainer_options);
     [[nodiscard]] std::vector<OutgoingSlice> slices_of(const TensorMap& trained,
                                                        const std::string& bytes,
                                                        const UpdateSlice& common) const;

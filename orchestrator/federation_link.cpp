@@ -153,6 +153,12 @@ tl::unexpected<Error> FederationLink::still_refused(double waited_s) const {
                             waited_s, refused_for_now_));
 }
 
+bool FederationLink::is_newer(const Message& message, const Task& than) {
+    if (message.type != MessageType::kTask) return false;
+    const auto task = decode_as<Task>(message.body);
+    return task && task->epoch == than.epoch && task->sequence > than.sequence;
+}
+
 bool FederationLink::keep(Message message) {
     const bool over = message.type == MessageType::kFederationEnd;
     if (over) kept_.clear();
@@ -186,11 +192,10 @@ Result<ClusterWelcome> FederationLink::join(const Endpoint& server, const std::s
         say_hello();
         return {};
     }));
-    const Instant deadline = monotonic_now() + from_ms(timeout_s * 1000);
-    while (monotonic_now() < deadline) {
-        ECOPIPE_ASSIGN_OR_RETURN(auto message,
-                                 next(to_ms(deadline - monotonic_now()) / 1000, 2 * timeout_s + 1));
-        if (!message) break;
+    WatchedDeadline deadline(monotonic_now(), from_ms(timeout_s * 1000), kLinkTick);
+    while (!deadline.over(monotonic_now())) {
+        ECOPIPE_ASSIGN_OR_RETURN(auto message, next(to_ms(kLinkTick) / 1000, 2 * timeout_s + 1));
+        if (!message) continue;
         welcomed_ = message->type == MessageType::kClusterWelcome;
         if (welcomed_) return decode_as<ClusterWelcome>(message->body);
         if (message->type == MessageType::kClassList && map_classes) {
@@ -257,8 +262,10 @@ Result<std::optional<TensorMap>> FederationLink::pull_model(const Task& task) {
             continue;
         }
         if (message->type != MessageType::kModelChunk) {
-            if (keep(std::move(*message))) return std::optional<TensorMap>();
-            continue;
+            const bool newer = is_newer(*message, task);
+            if (!keep(std::move(*message)) && !newer) continue;
+            if (newer) work_on(0);
+            return std::optional<TensorMap>();
         }
         ECOPIPE_ASSIGN_OR_RETURN(const ModelChunk chunk, decode_as<ModelChunk>(message->body));
         if (chunk.version != task.base_version || chunk.offset != bytes.size() ||

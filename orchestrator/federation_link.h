@@ -45,7 +45,7 @@ class FederationLink {
     // ended well. Errors: kUnreachable; the server's reason when it ended badly.
     [[nodiscard]] Result<std::optional<Task>> next_task();
     // Nothing when the task is void: the federation has ended meanwhile, which `next_task` tells,
-    // or its state was restored.
+    // it has given another task, or its state was restored.
     [[nodiscard]] Result<std::optional<TensorMap>> pull_model(const Task& task);
     // Sends the update and waits for the verdict, over reconnects and restarts of the server.
     [[nodiscard]] Result<Verdict> push_update(const std::vector<OutgoingSlice>& slices,
@@ -67,6 +67,8 @@ class FederationLink {
     // has been silent for longer than `patience_s`.
     [[nodiscard]] Result<std::optional<Message>> next(double wait_s, double patience_s);
     [[nodiscard]] tl::unexpected<Error> still_refused(double waited_s) const;
+    // A task that the server has given since: the one before is not the cluster's any more.
+    [[nodiscard]] static bool is_newer(const Message& message, const Task& than);
     // For `next_task`. Whether it is the end, after which no task that was sent before counts.
     [[nodiscard]] bool keep(Message message);
     template <class Body>

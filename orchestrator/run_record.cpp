@@ -12,6 +12,8 @@
 namespace ecopipe {
 namespace {
 constexpr std::size_t kTracedStepsMax = 20;
+constexpr std::size_t kAlwaysTraced = 1024;  // micro-batches: some 50 KB from each device
+constexpr std::size_t kEverTraced = 65536;
 constexpr std::size_t kMetricsBytesMax = 4ULL << 30;
 constexpr std::size_t kWaitingBytesMax = 16U << 20;  // of lines, some 50,000 steps
 }  // namespace
@@ -105,7 +107,7 @@ Result<void> RunRecord::metric(const OrderedJson& line) {
         ECOPIPE_ASSIGN_OR_RETURN(LineAppender opened, LineAppender::open(path("metrics.jsonl")));
         metrics_.emplace(std::move(opened));
     }
-    if (metrics_->waiting_bytes() > kWaitingBytesMax) {
+    if (metrics_->waiting_bytes() > kWaitingBytesMax && !metrics_->flush()) {
         ++lost_lines_;
         return {};
     }
@@ -127,11 +129,17 @@ Result<void> RunRecord::finish() {
     return {};
 }
 
-Result<void> RunRecord::save_checkpoint(const Checkpoint& checkpoint) const {
+Result<void> RunRecord::save_checkpoint(const Checkpoint& checkpoint) {
+    if (owed_best_) ECOPIPE_RETURN_IF_ERROR(write_best());
     ECOPIPE_RETURN_IF_ERROR(CheckpointStore(path("checkpoints")).write(checkpoint));
     if (view_ != nullptr)
         view_->event("checkpoint", fmt::format("the state of step {} is on disk", checkpoint.step));
     return {};
+}
+
+bool RunRecord::wants_trace(std::uint64_t step, std::uint64_t steps, std::size_t micro_batches) {
+    if (micro_batches <= kAlwaysTraced) return true;
+    return micro_batches <= kEverTraced && step + kTracedStepsMax >= steps;
 }
 
 void RunRecord::trace(std::uint64_t step, const std::vector<DeviceReport>& devices) {

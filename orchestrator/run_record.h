@@ -56,13 +56,18 @@ class RunRecord {
     // What cannot be written for now is said once, waits in memory and comes later: training goes
     // on. Only `finish` fails for it.
     [[nodiscard]] Result<void> metric(const OrderedJson& line);
+    // Whether the actions of a step are worth their bytes: of one of many micro-batches only at the
+    // end, where timeline.json will hold it, and not where it would be beyond measure.
+    [[nodiscard]] static bool wants_trace(std::uint64_t step, std::uint64_t steps,
+                                          std::size_t micro_batches);
     // Keeps the newest steps for timeline.json. Times of the portal's clock, in nanoseconds.
     void trace(std::uint64_t step, const std::vector<DeviceReport>& devices);
 
     OrderedJson run = OrderedJson::object();  // run.json, filled by whoever knows
     [[nodiscard]] Result<void> save_run() const;
     [[nodiscard]] Result<void> save_timeline() const;
-    [[nodiscard]] Result<void> save_checkpoint(const Checkpoint& checkpoint) const;
+    // No checkpoint knows of best weights that are not on disk.
+    [[nodiscard]] Result<void> save_checkpoint(const Checkpoint& checkpoint);
     // best.safetensors: the weights with the lowest validation loss so far. Where they cannot be
     // written for now, likewise.
     [[nodiscard]] Result<void> save_best(const TensorMap& weights);

@@ -570,8 +570,8 @@ Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
         record.run["results"]["median_step_ms"] = result.median_step_ms;
     }
     const std::string tested = record_results(run, result, record.run["results"]);
-    ECOPIPE_RETURN_IF_ERROR(record.finish());
     ECOPIPE_RETURN_IF_ERROR(record.save_run());
+    ECOPIPE_RETURN_IF_ERROR(record.finish());
     tell_memory(run, record, result);
     run.ended_with = fmt::format("{}{} steps, {:.0f} samples/s{}; files in {}",
                                  result.interrupted ? "interrupted: " : "", result.steps,

@@ -60,8 +60,9 @@ Result<bool> Trainer::step(const Stretch& stretch, std::uint64_t step, std::vect
         samples += part.labels.shape()[0];
     }
     const double divisor = loss_divisor(weight);
+    const bool traced = RunRecord::wants_trace(step, stretch.steps, batch.size());
     ECOPIPE_RETURN_IF_ERROR(
-        engine_.start_step(stretch.key + step, std::move(batch), divisor, true));
+        engine_.start_step(stretch.key + step, std::move(batch), divisor, traced));
     ECOPIPE_ASSIGN_OR_RETURN(StepOutcome outcome, engine_.finish_step());
     if (rewound(stretch)) return false;
     const double loss = outcome.loss.sum / divisor;
@@ -102,7 +103,7 @@ Result<bool> Trainer::step(const Stretch& stretch, std::uint64_t step, std::vect
                                                       static_cast<double>(samples) / step_ms * 1000,
                                                       outcome.recovery_point,
                                                       {}}));
-        record_.trace(committed_steps_, outcome.devices);
+        if (traced) record_.trace(committed_steps_, outcome.devices);
     }
     const double epoch =
         static_cast<double>(step + 1) / static_cast<double>(stretch.plan.steps_per_epoch);

@@ -203,7 +203,7 @@ class Worker {
     WaitingTensors tensors_;  // early ones: of a generation whose Configure is still under way
     std::map<std::string, std::uint64_t> attached_;  // channels that stand, and with which instance
     bool taken_for_lost_ = false;
-    std::optional<Instant> leaving_since_;
+    std::optional<WatchedDeadline> leaving_;
     bool configured_ = false;
     bool was_welcomed_ = false;
     struct Loading {               // from Configure to Ready
@@ -240,7 +240,7 @@ Result<ExitCode> Worker::serve_one_run() {
     inbox_.clear();
     superseded_ = 0;
     loading_.reset();
-    leaving_since_.reset();
+    leaving_.reset();
     std::random_device device;  // an identity only
     instance_ = (std::uint64_t{device()} << 32) | device() | 1U;
     const Hello hello{.device = options_.device,
@@ -312,12 +312,12 @@ Result<void> Worker::leave_in_order() {
     const auto name = signal_received() == SIGINT ? "SIGINT" : "SIGTERM";
     const Error left{ExitCode::kUnreachable, fmt::format("left on {}", name)};
     if (!was_welcomed_) return tl::unexpected<Error>(left);
-    if (!leaving_since_) {
-        leaving_since_ = monotonic_now();
+    if (!leaving_) {
+        leaving_.emplace(monotonic_now(), kLeaveWait, kTick);
         log_info("{} hands its layers over and leaves", options_.device);
         link_.send(header(), Leave{left.message});
     }
-    if (monotonic_now() - *leaving_since_ > kLeaveWait) return tl::unexpected<Error>(left);
+    if (leaving_->over(monotonic_now())) return tl::unexpected<Error>(left);
     return {};
 }
 

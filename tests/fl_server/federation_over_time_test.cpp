@@ -190,7 +190,10 @@ TEST_F(FederationOverTime, FinishEndsWhenAllHaveLeft) {
     restart();
     for (const std::string& name : clusters_) leaves(name);
     turn([&] { ASSERT_TRUE(federation_->finish()); });
-    now_s_ += 6;
+    now_s_ += 50;
+    turn();
+    EXPECT_FALSE(federation_->finished()) << "somebody may come back";
+    now_s_ += 10;
     turn();
     turn();
     EXPECT_TRUE(federation_->finished());

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <set>
 
 #include "core/strict_json.h"
 #include "tests/integration/training_fixture.h"
@@ -115,6 +116,20 @@ TEST_F(Federation, TheServersClipBoundsEveryStepOfItsClusters) {
         squares += std::pow(static_cast<double>(after[i]) - static_cast<double>(before[i]), 2);
     EXPECT_GT(std::sqrt(squares), kBound / 8);
     EXPECT_LT(std::sqrt(squares), kBound * 1.01);
+}
+
+// A buffered strategy asks again before there is a new version: it gets another update each time.
+TEST_F(Federation, EachTaskOfOneVersionTrainsSomethingElse) {
+    write(directory_ / "server.yaml", "strategy: {name: fedbuff, buffer: 3, min_clients: 1}\n");
+    Process server(server_flags(
+        "state", {"--config", directory_ / "server.yaml", "--keep-updates", "--rounds", "1"}));
+    Process a(client_flags("a", "0,1", {"--single", "--no-evaluation"}));
+    EXPECT_EQ(server.wait(kFederationS).code, 0) << server.err();
+    EXPECT_EQ(a.wait(kFederationS).code, 0) << a.err();
+    std::set<std::string> updates;
+    for (const char* file : {"state/spool/1.0", "state/spool/2.0", "state/spool/3.0"})
+        updates.insert(read(directory_ / file));
+    EXPECT_EQ(updates.size(), 3U) << server.err();
 }
 
 TEST_F(Federation, ContradictionsSecondNamesAndOtherModelsAreRefused) {

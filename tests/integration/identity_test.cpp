@@ -209,6 +209,20 @@ TEST_F(Identity, UnequalEmulatedDevicesAndLinksChangeOnlyTheTime) {
     EXPECT_NE(read(directory_ / "planned/plan.json").find("\"predicted\""), std::string::npos);
 }
 
+// What a stage tells of its actions does not fit one message.
+TEST_F(Identity, AStepOfTwentyThousandMicroBatches) {
+    const ModelCase model = torchscript("regressor", 5);
+    const Flags flags{"--data", "synthetic:8:2:20000", "--steps", "1", "--seed", "3", "--batch",
+                      "20000",  "--micro-batches",     "20000"};
+    EXPECT_TRUE(local(model, hand_plan(model, 2, "1f1b", 20000, 20000), flags, "many") ==
+                single(model, flags, "single"));
+    const std::string timeline = read(directory_ / "many/timeline.json");
+    std::size_t actions = 0;
+    for (std::size_t at = 0; (at = timeline.find("\"ph\":\"X\"", at)) != std::string::npos; ++at)
+        ++actions;
+    EXPECT_EQ(actions, 80000U);
+}
+
 // One tensor takes longer to arrive (24 s) than a stage waits without anything that comes.
 TEST_F(Identity, OverALinkThatTakesLongForOneTensor) {
     const ModelCase model = torchscript("wide", 5);

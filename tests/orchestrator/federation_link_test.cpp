@@ -170,6 +170,33 @@ TEST(FederationLink, AModelOfAStateBeforeItWasRestoredIsNotWaitedFor) {
     EXPECT_EQ((*next)->epoch, 8U);
 }
 
+// The server has let go of the task and of its version, which nobody will send any more.
+TEST(FederationLink, ANewerTaskEndsTheWaitForTheModelOfTheOneBefore) {
+    ScriptedServer server([&](MessageSocket& socket, const Incoming& message) {
+        if (type_of(message) == MessageType::kClusterHello)
+            send(socket, message, ClusterWelcome{1000, 10000, {}, 7});
+        if (type_of(message) == MessageType::kClusterHello ||
+            type_of(message) == MessageType::kModelRequest) {
+            Task task = empty_task(type_of(message) == MessageType::kModelRequest ? 2 : 1, 7);
+            task.tensors = {{"w", DType::kF32, {4}}};
+            send(socket, message, task);
+        }
+    });
+    NetLoop loop;
+    FederationLink link(loop);
+    ASSERT_TRUE(link.join(server.address(), "", plain_hello(), kDeadlineS));
+    link.set_patience(kDeadlineS);
+    const auto first = link.next_task();
+    ASSERT_TRUE(first && *first);
+    EXPECT_EQ((*first)->sequence, 1U);
+    const auto model = link.pull_model(**first);
+    ASSERT_TRUE(model) << model.error().message;
+    EXPECT_FALSE(*model);
+    const auto next = link.next_task();
+    ASSERT_TRUE(next && *next);
+    EXPECT_EQ((*next)->sequence, 2U);
+}
+
 // Says "not now" so many times before its welcome.
 ScriptedServer::Answer busy_for(int& refusals) {
     return [&refusals](MessageSocket& socket, const Incoming& message) {

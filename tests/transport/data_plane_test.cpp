@@ -133,7 +133,7 @@ class DataPlanes : public testing::Test {
 TEST_F(DataPlanes, EachChunkThatArrivesIsTold) {
     connect();
     constexpr auto kElements = static_cast<std::int64_t>(3 * kChunkBytes / sizeof(float) + 1);
-    left_.send("right", address(TensorKind::kState, 0), numbered(kElements));
+    left_.send("right", address(TensorKind::kGradient, 0), numbered(kElements));
     ASSERT_TRUE(right_in_.pop_until(deadline()));
     EXPECT_EQ(right_chunks_, 4);
 }
