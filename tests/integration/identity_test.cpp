@@ -211,9 +211,9 @@ TEST_F(Identity, UnequalEmulatedDevicesAndLinksChangeOnlyTheTime) {
 
 // What a stage tells of its actions does not fit one message.
 TEST_F(Identity, AStepOfTwentyThousandMicroBatches) {
-    const ModelCase model = torchscript("regressor", 5);
-    const Flags flags{"--data", "synthetic:8:2:20000", "--steps", "1", "--seed", "3", "--batch",
-                      "20000",  "--micro-batches",     "20000"};
+    const ModelCase model = torchscript("narrow", 4);
+    const Flags flags{"--data", "synthetic:1x1x8:2:20000", "--steps", "1", "--seed", "3", "--batch",
+                      "20000",  "--micro-batches",         "20000"};
     EXPECT_TRUE(local(model, hand_plan(model, 2, "1f1b", 20000, 20000), flags, "many") ==
                 single(model, flags, "single"));
     const std::string timeline = read(directory_ / "many/timeline.json");
@@ -225,15 +225,18 @@ TEST_F(Identity, AStepOfTwentyThousandMicroBatches) {
 
 // One tensor takes longer to arrive (24 s) than a stage waits without anything that comes.
 TEST_F(Identity, OverALinkThatTakesLongForOneTensor) {
-    const ModelCase model = torchscript("wide", 5);
+    const ModelCase model = torchscript("wide", 6);
     write(directory_ / "cluster.yaml",
           "name: home\nportal: d0\nportal_address: 127.0.0.1\ndevices:\n"
           "  - {name: d0, memory_mib: 1024, speed: 0.7}\n"
           "  - {name: d1, memory_mib: 1024, speed: 0.7}\n"
           "default_link: {mbps: 0.7, latency_ms: 0.1}\n");
-    const Flags flags{
-        "--data", "synthetic:16:2:16", "--steps", "1",          "--seed", "3", "--micro-batches",
-        "2",      "--batch",           "4",       "--replicas", "off"};
+    const Flags flags{"--data",          "synthetic:1x1x16:2:16",
+                      "--steps",         "1",
+                      "--seed",          "3",
+                      "--micro-batches", "2",
+                      "--batch",         "4",
+                      "--replicas",      "off"};
     EXPECT_TRUE(local(
                     model, hand_plan(model, 2, "gpipe", 4, 2),
                     [&] {

@@ -82,7 +82,11 @@ def regressor():
 
 def wide():
     """A weight of 2 MiB."""
-    return nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 8192), nn.ReLU(), nn.Linear(8192, 2))
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 8192), nn.ReLU(), nn.Linear(8192, 2))
+
+
+def narrow():
+    return nn.Sequential(nn.Flatten(), nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 2))
 
 
 def yes_or_no():
@@ -91,5 +95,5 @@ def yes_or_no():
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    for build in (norm_dropout, strided, activations, token_gru, token_tagger, token_tagger_plain, regressor, wide, yes_or_no):
+    for build in (norm_dropout, strided, activations, token_gru, token_tagger, token_tagger_plain, regressor, wide, narrow, yes_or_no):
         torch.jit.script(build().train()).save(f"{sys.argv[1]}/{build.__name__}.pt")
