@@ -45,7 +45,8 @@ FederationLink::~FederationLink() {
 
 void FederationLink::say_hello() {
     const Instant now = monotonic_now();
-    if (hello_due_ != Instant{}) last_heard_ += time_not_run(now, hello_due_);
+    if (hello_due_ != Instant{})
+        last_heard_ = std::min<Instant>(now, last_heard_ + time_not_run(now, hello_due_));
     const bool silent = now - last_heard_ > silence_max_;
     const bool idle = hello_.working_on == 0 && now - last_hello_ > kIdleHelloEvery;
     if (silent || idle) {

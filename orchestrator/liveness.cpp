@@ -70,9 +70,11 @@ Duration Liveness::action_limit(const State& state) const {
     return std::max(limits_.action_min, learnt);
 }
 
-void Liveness::observer_was_away(Duration away) {
-    for (auto& [device, state] : devices_) state.last_heard += away;
-    last_progress_ += away;
+void Liveness::observer_was_away(Instant now, Duration away) {
+    // What has come since is not of before.
+    for (auto& [device, state] : devices_)
+        state.last_heard = std::min<Instant>(now, state.last_heard + away);
+    last_progress_ = std::min<Instant>(now, last_progress_ + away);
 }
 
 std::vector<Suspect> Liveness::suspects(Instant now) {

@@ -56,7 +56,7 @@ class Liveness {
               const Activity& activity);
 
     // Whoever calls did not run for so long: that counts for nobody.
-    void observer_was_away(Duration away);
+    void observer_was_away(Instant now, Duration away);
     // Bytes of a tensor have come here: nothing has stalled.
     void progressed(Instant now) { last_progress_ = now; }
     // Devices past a deadline; each is reported once.

@@ -47,7 +47,7 @@ void Membership::ping() {
     const Instant now = monotonic_now();
     if (const Duration away = time_not_run(now, ping_due_); away > Duration::zero()) {
         log_debug("this process did not run for {:.1f} s", to_ms(away) / 1000);
-        liveness_.observer_was_away(away);
+        liveness_.observer_was_away(now, away);
     }
     ping_due_ = now + options_.ping_interval;
     std::vector<std::string> gone;

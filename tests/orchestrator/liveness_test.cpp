@@ -65,6 +65,18 @@ TEST(Liveness, BytesThatArriveAreProgressWhoeverGetsThem) {
     EXPECT_TRUE(liveness.stalled(now + seconds(31)));
 }
 
+// Its answer is read before the observer finds out that it was away itself.
+TEST(Liveness, WhoIsHeardAfterThePauseIsNotGivenItsTimeTwice) {
+    Instant now{};
+    Liveness liveness({});
+    liveness.joined("a", now);
+    for (int i = 0; i < 50; ++i) liveness.heard("a", now += milliseconds(100));
+    liveness.heard("a", now += seconds(60));
+    liveness.observer_was_away(now, seconds(60));
+    EXPECT_TRUE(liveness.suspects(now + seconds(1)).empty());
+    EXPECT_EQ(liveness.suspects(now + seconds(6)).size(), 1U);
+}
+
 TEST(WatchedDeadline, WhatItsHolderDidNotRunDoesNotCount) {
     Instant now{};
     WatchedDeadline deadline(now, seconds(5), milliseconds(50));
@@ -85,7 +97,7 @@ TEST(Liveness, TimeInWhichTheObserverDidNotRunCountsForNobody) {
     liveness.work_due(true, now);
     now += seconds(60);
     EXPECT_EQ(time_not_run(now, now - seconds(60)), seconds(60));
-    liveness.observer_was_away(seconds(60));
+    liveness.observer_was_away(now, seconds(60));
     EXPECT_TRUE(liveness.suspects(now + milliseconds(150)).empty());
     EXPECT_FALSE(liveness.stalled(now + milliseconds(3900)));
     // One that really is gone is missed as soon as ever.
