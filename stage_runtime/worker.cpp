@@ -507,8 +507,8 @@ Result<void> Worker::check_loading() {
     loading_->since += away;
     loading_->moved += away;
     loading_->look_due = now + kTick;
-    if (std::exchange(loading_->progress, activity_.progress) != activity_.progress)
-        loading_->moved = now;
+    const std::uint64_t progress = activity_.progress;
+    if (std::exchange(loading_->progress, progress) != progress) loading_->moved = now;
     const auto missing =
         now - loading_->since > kReachWait ? unreached() : std::vector<std::string>();
     if (!missing.empty()) {
