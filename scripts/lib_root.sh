@@ -29,10 +29,12 @@ root_tools=
 
 # As this machine reaches its packages: the mirror of its own Debian sources.
 root_mirror() {
-    local found
-    found=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources} 2>/dev/null |
-        grep -oE '^(URIs:|deb )[^#]*https?://[^ ]+/debian/?( |$)' | grep -oE 'https?://[^ ]+' | head -n 1) || true
-    echo "${ECOPIPE_DEBIAN_MIRROR:-${found:-http://deb.debian.org/debian}}"
+    local found=${ECOPIPE_DEBIAN_MIRROR:-}
+    [ -n "$found" ] ||
+        found=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources} 2>/dev/null |
+            grep -oE '^(URIs:|deb )[^#]*https?://[^ ]+/debian/?( |$)' | grep -oE 'https?://[^ ]+' | head -n 1) || true
+    [ -n "$found" ] || root_skip "no Debian mirror among this machine's package sources; set ECOPIPE_DEBIAN_MIRROR"
+    echo "$found"
 }
 
 root_needs() {
@@ -42,8 +44,8 @@ root_needs() {
 
 root_open() {
     local dir=$1 release=$2 arch=${3:-$root_machine} mirror options=(--variant=minbase) log
-    mirror=$(root_mirror)
     root_needs
+    mirror=$(root_mirror)
     [ "$arch" = "$root_machine" ] || emulate "$arch"
     mkdir -p "$dir"
     if [ -e "$dir/etc/debian_version" ]; then

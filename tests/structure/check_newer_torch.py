@@ -34,7 +34,7 @@ def mirror():
                 if path.exists() else None
             if found:
                 return found.group(1)
-    return "http://deb.debian.org/debian"
+    return skip("no Debian mirror among this machine's package sources; set ECOPIPE_DEBIAN_MIRROR")
 
 
 def fetch(release, at):
