@@ -11,12 +11,14 @@
 #include "core/command_line.h"
 #include "core/log.h"
 #include "core/statistics.h"
+#include "domain/plan_index.h"
 #include "orchestrator/cluster_session.h"
 #include "orchestrator/local_launcher.h"
 #include "orchestrator/planning.h"
 #include "orchestrator/single_engine.h"
 #include "planner/memory_check.h"
 #include "planner/partition.h"
+#include "planner/schedule/plan_file.h"
 #include "stage_runtime/engine/executor.h"
 #include "stage_runtime/profiler.h"
 #include "stage_runtime/torch_compat.h"
@@ -218,7 +220,7 @@ Result<Contender> open_pipeline(const Setup& setup, const TensorMap& weights, Ne
         return launcher.check();
     };
     ECOPIPE_ASSIGN_OR_RETURN(auto session, ClusterSession::open(loop, std::move(options)));
-    const std::vector<std::string> wanted = plan_devices(setup.plan);
+    const std::vector<std::string> wanted = PlanIndex(setup.plan).devices();
     auto stages = local_stages(setup.cluster);
     std::erase_if(stages, [&](const LocalStage& stage) {
         return std::find(wanted.begin(), wanted.end(), stage.device) == wanted.end();
@@ -252,18 +254,17 @@ void print_results(const Setup& setup, const Contender& single, const Contender&
     OrderedJson peaks = OrderedJson::array();
     OrderedJson predicted_peaks = OrderedJson::array();
     OrderedJson busy = OrderedJson::array();
-    for (const std::string& device : plan_devices(plan)) {
-        std::uint64_t predicted = 0;
+    const PlanIndex index(plan);
+    for (const std::string& device : index.devices()) {
         std::string layers;
-        for (const StagePlan& stage : plan.stages) {
-            if (stage.device != device) continue;
-            predicted += stage.peak_bytes.value_or(0);
+        for (const StageId id : index.stages_of(device)) {
+            const StagePlan& stage = plan.stages[id.index()];
             layers += fmt::format("{}{}-{}{}", layers.empty() ? "" : " ", stage.first_layer,
                                   stage.last_layer, stage.recompute ? " (recomputing)" : "");
         }
         stages.push_back({{"device", device}, {"layers", layers}});
         peaks.push_back(pipeline.peak_bytes.at(device));
-        predicted_peaks.push_back(predicted);
+        predicted_peaks.push_back(predicted_peak_bytes(plan, device));
         busy.push_back(pipeline.busy_ms.at(device) / total);
     }
     const OrderedJson results{

@@ -9,17 +9,19 @@
 #include "core/command_line.h"
 #include "core/files.h"
 #include "core/log.h"
+#include "domain/limits.h"
 #include "planner/bounds.h"
 #include "planner/gantt.h"
 #include "planner/in_flight.h"
 #include "planner/partition.h"
 #include "planner/plan_timeline.h"
-#include "planner/schedule_csv.h"
+#include "planner/schedule/plan_file.h"
+#include "planner/schedule/registry.h"
+#include "planner/schedule/schedule_csv.h"
 
 namespace ecopipe {
 namespace {
 
-constexpr int kDevicesMax = 64;
 constexpr int kMicroBatchesMax = 4096;
 
 struct Row {
@@ -88,28 +90,37 @@ std::vector<Row> rows_of(const Numbers& given) {
     const PipelineCosts costs = sliced_costs(given, 1);
     const std::vector<int> free_caps(costs.stages.size(), given.micro_batches);
     std::vector<Row> out;
-    const auto add_chosen = [&](ScheduleKind kind, const char* name, BackwardKind backward) {
-        InFlightChooser chooser(kind, given.micro_batches);
+    const auto add = [&](const Schedule& schedule, const std::string& name, auto&& count_of) {
+        const int slices = schedule.sliced ? given.slices : 1;
+        std::vector<ActionList> lists;
+        for (int s = 0; s < given.stages; ++s)
+            lists.push_back(schedule.actions({.micro_batches = given.micro_batches,
+                                              .device = s,
+                                              .devices = given.stages,
+                                              .slices = slices,
+                                              .in_flight = count_of(s)}));
+        out.push_back(make_row(name, sliced_costs(given, slices), std::move(lists)));
+    };
+    for (const Schedule* schedule : schedules()) {
+        const std::string name(schedule->name);
+        if (!schedule->one_f_one_b) {
+            // The paper's own counts: its lists are what is to be seen.
+            add(*schedule, name, [&](int s) {
+                return schedule->usual_in_flight == nullptr
+                           ? given.micro_batches
+                           : std::min(schedule->usual_in_flight(s, given.stages),
+                                      given.micro_batches);
+            });
+            continue;
+        }
+        InFlightChooser chooser(*schedule, given.micro_batches);
         InFlightChoice choice =
-            chooser.choose(costs, free_caps, pipeline_bound(costs, backward).ms, 256);
+            chooser.choose(costs, free_caps, pipeline_bound(costs, BackwardKind::kWhole).ms, 256);
         chooser.lower(costs, free_caps, 256, choice);
         out.push_back(make_row(name, costs, chooser.lists(choice.in_flight)));
-    };
-    add_chosen(ScheduleKind::kGpipe, "gpipe", BackwardKind::kWhole);
-    add_chosen(ScheduleKind::kOneFOneB, "1f1b", BackwardKind::kWhole);
-    std::vector<ActionList> textbook;
-    std::vector<ActionList> interleaved;
-    std::vector<ActionList> split;
-    for (int s = 0; s < given.stages; ++s) {
-        textbook.push_back(one_f_one_b_actions(given.micro_batches, given.stages - s));
-        interleaved.push_back(
-            interleaved_actions(given.micro_batches, s, given.stages, given.slices));
-        split.push_back(zb_h1_actions(given.micro_batches, s, given.stages,
-                                      std::min(given.stages, given.micro_batches)));
+        if (schedule->paced())
+            add(*schedule, name + " K=S-s", [&](int s) { return given.stages - s; });
     }
-    out.push_back(make_row("1f1b K=S-s", costs, textbook));
-    out.push_back(make_row("interleaved", sliced_costs(given, given.slices), interleaved));
-    out.push_back(make_row("zb-h1", costs, split));
     return out;
 }
 
@@ -158,7 +169,8 @@ Result<std::vector<Row>> rows_of_cluster(const CommandLine& line) {
         request.batch = plan.batch;
         request.micro_batches = plan.micro_batches;
     }
-    for (const char* schedule : {"gpipe", "1f1b", "interleaved", "zb-h1"}) {
+    for (const Schedule* known : schedules()) {
+        const std::string schedule(known->name);
         request.schedule = schedule;
         const auto plan = search_plan(cluster, profiles, request);
         if (!plan) {
@@ -204,7 +216,7 @@ void print_table(const std::vector<Row>& rows) {
 CommandLine options() {
     CommandLine line("ecopipe-bench schedules",
                      "simulates every schedule on the same pipeline or cluster");
-    line.integer("stages", "devices of the pipeline", {1, kDevicesMax});
+    line.integer("stages", "devices of the pipeline", {1, static_cast<std::int64_t>(kDevicesMax)});
     line.integer("micro-batches", "micro-batches a step", {1, kMicroBatchesMax});
     line.integer("slices", "slices a device of interleaved", {1, 16}, 2);
     line.text("forward-ms", "a stage's forward, one number or one a stage (default 1)");

@@ -28,7 +28,7 @@ install(FILES ${settings} DESTINATION /etc/ecopipe COMPONENT programs)
 
 # ---- libraries -----------------------------------------------------------------------------------------------------
 # Those whose headers are of use to others. The engine needs LibTorch and is a component of its own.
-set(plain_libraries flags core planner transport web data stage_protocol fl_numbers fl_strategies fl_logic)
+set(plain_libraries flags core domain planner transport web data stage_protocol fl_numbers fl_strategies fl_logic)
 foreach(library IN LISTS plain_libraries ITEMS engine)
     set_target_properties(ecopipe_${library} PROPERTIES EXPORT_NAME ${library})
     add_library(ecopipe::${library} ALIAS ecopipe_${library})
@@ -36,7 +36,7 @@ endforeach()
 list(TRANSFORM plain_libraries PREPEND ecopipe_ OUTPUT_VARIABLE plain_targets)
 install(TARGETS ${plain_targets} EXPORT ecopipeTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT development)
 install(TARGETS ecopipe_engine EXPORT ecopipeEngineTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT development)
-foreach(module core planner transport stage_runtime fl_server)
+foreach(module core domain planner transport stage_runtime fl_server)
     install(DIRECTORY ${module} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/ecopipe COMPONENT development FILES_MATCHING PATTERN "*.h")
 endforeach()
 set(cmake_directory ${CMAKE_INSTALL_LIBDIR}/cmake/ecopipe)

@@ -18,7 +18,7 @@
 #include "fl_server/simulation/summary.h"
 #include "fl_server/simulation/worker.h"
 #include "stage_runtime/data/dataset.h"
-#include "stage_runtime/model/model_spec.h"
+#include "stage_runtime/model/models.h"
 #include "stage_runtime/torch_compat.h"
 
 namespace ecopipe {

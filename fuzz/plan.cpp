@@ -1,8 +1,9 @@
 // plan.json, as a portal reads it and as a stage gets it in Configure; what is accepted is checked,
 // written and read again.
-#include "planner/plan.h"
+#include "domain/plan.h"
 
 #include "fuzz/target.h"
+#include "planner/schedule/plan_file.h"
 
 namespace {
 constexpr int kMicroBatchesTried = 64;

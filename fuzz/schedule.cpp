@@ -1,6 +1,6 @@
 // A schedule of the user's own, CSV.
 #include "fuzz/target.h"
-#include "planner/schedule_csv.h"
+#include "planner/schedule/schedule_csv.h"
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     using namespace ecopipe;

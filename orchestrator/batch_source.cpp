@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "planner/plan.h"
+#include "domain/plan.h"
 
 namespace ecopipe {
 

@@ -6,8 +6,8 @@
 #include <string>
 
 #include "core/result.h"
+#include "domain/plan.h"
 #include "orchestrator/recovery.h"
-#include "planner/plan.h"
 
 namespace ecopipe {
 

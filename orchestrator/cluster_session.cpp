@@ -8,7 +8,9 @@
 
 #include "core/log.h"
 #include "core/step_number.h"
+#include "domain/plan_index.h"
 #include "orchestrator/evaluation_reader.h"
+#include "planner/schedule/plan_file.h"
 #include "stage_runtime/model/state_names.h"
 #include "stage_runtime/stage_machine.h"
 #include "transport/key_ring.h"
@@ -455,7 +457,7 @@ void ClusterSession::set_plan(Plan plan, TrainingSpec spec, ModelInfo info) {
     plan_ = std::move(plan);
     spec_ = std::move(spec);
     info_ = std::move(info);
-    devices_ = plan_devices(plan_);
+    index_ = PlanIndex(plan_);
     layer_bytes_.clear();
     std::vector<int> layers;
     for (const TensorInfo& tensor : info_.tensors) {
@@ -568,20 +570,20 @@ std::set<std::string> ClusterSession::usable() const {
 }
 
 bool ClusterSession::has_part(const std::string& device) const {
-    return std::find(devices_.begin(), devices_.end(), device) != devices_.end() ||
+    return index_.has(device) ||
            std::any_of(replicas_.buddies.begin(), replicas_.buddies.end(),
                        [&](const auto& entry) { return entry.second == device; });
 }
 
 Result<bool> ClusterSession::configure(Plan plan, const std::string& cause) {
     plan_ = std::move(plan);
-    devices_ = plan_devices(plan_);
-    for (const std::string& device : devices_)
+    index_ = PlanIndex(plan_);
+    for (const std::string& device : index_.devices())
         if (!joined_.contains(device))
             return fail(ExitCode::kUnreachable,
                         fmt::format("device {} of the plan has not joined", device));
     std::set<std::string> spares = usable();
-    for (const std::string& device : devices_) spares.erase(device);
+    for (const std::string& device : index_.devices()) spares.erase(device);
     replicas_ = planner_ ? planner_->replicas(plan_, spares, layer_bytes_) : ReplicaPlan{};
     ready_.reset();
     supply_.reset();
@@ -729,13 +731,10 @@ Result<void> ClusterSession::recover() {
 
 double ClusterSession::bytes_to_move(const Plan& to) const {
     double sum = 0;
-    const auto device_of = [](const Plan& plan, int layer) {
-        for (const StagePlan& stage : plan.stages)
-            if (layer >= stage.first_layer && layer <= stage.last_layer) return stage.device;
-        return std::string();
-    };
+    const PlanIndex after(to);
     for (const auto& [layer, bytes] : layer_bytes_)
-        if (device_of(plan_, layer) != device_of(to, layer)) sum += bytes;
+        for (const std::string& device : after.holders_of(layer))
+            if (!index_.holds(device, layer)) sum += bytes;
     return sum;
 }
 
@@ -754,8 +753,8 @@ Result<void> ClusterSession::consider_move(std::uint64_t step) {
         log_warn("{}, but there is no plan for that: {}", reason, candidate.error().message);
         return {};
     }
-    const bool leaves = std::any_of(devices_.begin(), devices_.end(),
-                                    [&](const auto& device) { return leaving_.contains(device); });
+    const bool leaves = std::any_of(leaving_.begin(), leaving_.end(),
+                                    [&](const auto& device) { return index_.has(device); });
     MoveOffer offer;
     if (!leaves) {
         ECOPIPE_ASSIGN_OR_RETURN(offer.current_step_ms, planner_->step_ms(plan_, slowness_));
@@ -880,9 +879,9 @@ Result<StepOutcome> ClusterSession::finish_step() {
             (outcome.nonfinite_layer < 0 || done.nonfinite_layer < outcome.nonfinite_layer))
             outcome.nonfinite_layer = done.nonfinite_layer;
         std::size_t next = 0;
-        for (const StagePlan& stage : plan_.stages) {
-            if (stage.device != device) continue;
-            for (int layer = stage.first_layer; layer <= stage.last_layer; ++layer)
+        for (const StageId stage : index_.stages_of(device)) {
+            const LayerRange layers = index_.layers_of(stage);
+            for (int layer = layers.first; layer <= layers.last; ++layer)
                 if (next < done.squared_gradient_norms.size())
                     outcome.squared_gradient_norms[static_cast<std::size_t>(layer)] =
                         done.squared_gradient_norms[next++];
@@ -891,7 +890,7 @@ Result<StepOutcome> ClusterSession::finish_step() {
     const bool whole_batch =
         std::accumulate(begin_.micro_batch_samples.begin(), begin_.micro_batch_samples.end(), 0U) ==
         static_cast<std::uint32_t>(plan_.batch);
-    for (const std::string& device : devices_) {
+    for (const std::string& device : index_.devices()) {
         Done& done = done_->done[device];
         if (const auto drift =
                 whole_batch ? drift_.step(device, done.busy_ms) : std::optional<Drift>()) {

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "domain/plan.h"
+#include "domain/plan_index.h"
 #include "orchestrator/cluster_planner.h"
 #include "orchestrator/drift.h"
 #include "orchestrator/membership.h"
@@ -17,8 +19,7 @@
 #include "orchestrator/session_machine.h"
 #include "orchestrator/session_observer.h"
 #include "orchestrator/training_engine.h"
-#include "planner/plan.h"
-#include "stage_runtime/model/model_spec.h"
+#include "stage_runtime/model/models.h"
 #include "stage_runtime/state_keeper.h"
 #include "transport/security.h"
 #include "transport/stranger_log.h"
@@ -172,7 +173,7 @@ class ClusterSession : public TrainingEngine {
     ModelInfo info_;
     ReplicaPlan replicas_;
     std::map<int, double> layer_bytes_;
-    std::vector<std::string> devices_;  // of the plan
+    PlanIndex index_;                   // of the plan
     std::set<std::string> configured_;  // devices of the configuration under way
     std::map<int, TensorMap> base_;     // what the portal itself can give
     std::uint64_t base_step_ = 0;

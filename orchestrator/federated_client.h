@@ -8,7 +8,7 @@
 
 #include "orchestrator/federation_link.h"
 #include "orchestrator/trainer.h"
-#include "stage_runtime/model/model_spec.h"
+#include "stage_runtime/model/models.h"
 
 namespace ecopipe {
 

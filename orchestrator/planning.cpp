@@ -8,9 +8,11 @@
 #include <map>
 
 #include "core/log.h"
+#include "domain/plan_index.h"
 #include "orchestrator/local_launcher.h"
 #include "planner/memory_check.h"
 #include "planner/partition.h"
+#include "planner/schedule/plan_file.h"
 #include "stage_runtime/profiler.h"
 
 namespace ecopipe {
@@ -196,7 +198,7 @@ Cluster present_part(const Cluster& cluster, const std::set<std::string>& presen
 Cluster cluster_of_plan(const Plan& plan) {
     Cluster cluster;
     cluster.name = "plan";
-    for (const std::string& name : plan_devices(plan)) {
+    for (const std::string& name : PlanIndex(plan).devices()) {
         Device device;
         device.name = name;
         device.memory_mib = 1 << 20;

@@ -6,11 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "domain/plan.h"
 #include "orchestrator/train_options.h"
 #include "planner/cluster.h"
 #include "planner/model_profile.h"
-#include "planner/plan.h"
-#include "stage_runtime/model/model_spec.h"
+#include "stage_runtime/model/models.h"
 
 namespace ecopipe {
 

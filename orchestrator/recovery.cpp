@@ -64,7 +64,7 @@ std::uint64_t Holdings::newest_point(std::size_t copies) const {
     return base_;
 }
 
-RestorePlan plan_restore(const Holdings& holdings, const Plan& plan, std::uint64_t step) {
+RestorePlan plan_restore(const Holdings& holdings, const PlanIndex& plan, std::uint64_t step) {
     RestorePlan out;
     out.step = step;
     std::map<std::string, int> gives;
@@ -76,12 +76,11 @@ RestorePlan plan_restore(const Holdings& holdings, const Plan& plan, std::uint64
             list.push_back({number, number, peer});
         }
     };
-    for (const StagePlan& stage : plan.stages) {
-        for (const int layer : holdings.stateful_layers()) {
-            if (layer < stage.first_layer || layer > stage.last_layer) continue;
+    for (const int layer : holdings.stateful_layers()) {
+        for (const std::string& receiver : plan.holders_of(layer)) {
             std::string giver;
-            if (holdings.holds(stage.device, layer, step)) {
-                giver = stage.device;
+            if (holdings.holds(receiver, layer, step)) {
+                giver = receiver;
             } else if (const auto holders = holdings.holders(layer, step); !holders.empty()) {
                 giver = *std::min_element(
                     holders.begin(), holders.end(),
@@ -90,10 +89,10 @@ RestorePlan plan_restore(const Holdings& holdings, const Plan& plan, std::uint64
                 ECOPIPE_CHECK(step == holdings.base());
                 giver = kPortalPeer;
             }
-            add(out.restore[stage.device], layer, giver);
-            if (giver == stage.device) continue;
+            add(out.restore[receiver], layer, giver);
+            if (giver == receiver) continue;
             ++gives[giver];
-            add(out.supply[giver], layer, stage.device);
+            add(out.supply[giver], layer, receiver);
         }
     }
     return out;

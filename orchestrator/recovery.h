@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "planner/plan.h"
-#include "transport/messages.h"
+#include "domain/layer_range.h"
+#include "domain/plan_index.h"
 
 namespace ecopipe {
 
@@ -52,7 +52,7 @@ struct RestorePlan {
 // Every stateful layer of the plan: kept where its new device holds it already; else given by the
 // holder that gives least so far; else from the base. `step` must be a point of the holdings with
 // one copy.
-[[nodiscard]] RestorePlan plan_restore(const Holdings& holdings, const Plan& plan,
+[[nodiscard]] RestorePlan plan_restore(const Holdings& holdings, const PlanIndex& plan,
                                        std::uint64_t step);
 
 // How replicas are kept: who keeps whose, and every how many steps they are refreshed.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "domain/plan_index.h"
 #include "orchestrator/planning.h"
 
 namespace ecopipe {
@@ -24,10 +25,9 @@ void scale(ModelProfile& profile, double times) {
 
 // What crosses a cut is compressed as the stage of that layer was told to: bytes depend on it.
 void keep_codecs(const Plan& given, Plan& plan) {
+    const PlanIndex index(given);
     const auto stage_of = [&](int layer) -> const StagePlan& {
-        return *std::find_if(given.stages.begin(), given.stages.end(), [&](const StagePlan& stage) {
-            return layer >= stage.first_layer && layer <= stage.last_layer;
-        });
+        return given.stages[index.stage_of(layer).value().index()];
     };
     for (StagePlan& stage : plan.stages) {
         stage.codec_forward = stage_of(stage.last_layer).codec_forward;
@@ -65,7 +65,8 @@ std::pair<Cluster, std::vector<ModelProfile>> Replanner::as_it_is(
 Result<Plan> Replanner::plan(const std::set<std::string>& devices, const Slowness& slowness) {
     if (devices.empty()) return fail(ExitCode::kUnreachable, "no device is there");
     if (options_.given) {
-        const auto wanted = plan_devices(*options_.given);
+        const PlanIndex index(*options_.given);
+        const auto& wanted = index.devices();
         if (std::all_of(wanted.begin(), wanted.end(),
                         [&](const std::string& device) { return devices.contains(device); }))
             return *options_.given;
@@ -116,13 +117,13 @@ ReplicaPlan Replanner::replicas(const Plan& plan, const std::set<std::string>& s
     }
     ReplicaRequest request;
     std::map<std::string, double> used;
-    std::vector<std::string> order = plan_devices(plan);
-    for (const StagePlan& stage : plan.stages) {
-        used[stage.device] += static_cast<double>(stage.peak_bytes.value_or(0));
-        for (const auto& [layer, bytes] : layer_bytes)
-            if (layer >= stage.first_layer && layer <= stage.last_layer)
-                request.state_bytes[stage.device] += bytes;
-    }
+    const PlanIndex index(plan);
+    std::vector<std::string> order = index.devices();
+    for (const std::string& device : order)
+        used[device] = static_cast<double>(predicted_peak_bytes(plan, device));
+    for (const auto& [layer, bytes] : layer_bytes)
+        for (const std::string& device : index.holders_of(layer))
+            request.state_bytes[device] += bytes;
     order.insert(order.end(), spares.begin(), spares.end());
     for (const std::string& name : order) {
         const auto at = cluster.find(name);
@@ -138,16 +139,22 @@ ReplicaPlan Replanner::replicas(const Plan& plan, const std::set<std::string>& s
                     cluster.link(a, b).mbps, 0};
     if (!options_.profiles.empty()) {
         const ModelProfile& profile = options_.profiles.front();
-        for (std::size_t s = 0; s + 1 < plan.stages.size(); ++s) {
-            const auto last = static_cast<std::size_t>(plan.stages[s].last_layer);
+        const auto load = [&](const std::string& from, const std::string& to, double bytes) {
+            if (const auto link = request.links.find({from, to});
+                link != request.links.end() && link->second.mbps > 0)
+                link->second.busy_ms += bytes * 8 / (link->second.mbps * 1000);
+        };
+        for (std::uint32_t s = 0; s < index.stage_count(); ++s) {
+            const auto last = static_cast<std::size_t>(index.layers_of({s}).last);
             if (last >= profile.layers.size()) continue;
             const double bytes =
                 static_cast<double>(profile.layers[last].output_bytes_per_sample) * plan.batch;
-            for (const auto& key : {std::pair(plan.stages[s].device, plan.stages[s + 1].device),
-                                    std::pair(plan.stages[s + 1].device, plan.stages[s].device)})
-                if (const auto link = request.links.find(key);
-                    link != request.links.end() && link->second.mbps > 0)
-                    link->second.busy_ms += bytes * 8 / (link->second.mbps * 1000);
+            for (const StageId consumer : index.consumers_of({s}))
+                for (const std::string& from : index.devices_of({s}))
+                    for (const std::string& to : index.devices_of(consumer)) {
+                        load(from, to, bytes);
+                        load(to, from, bytes);
+                    }
         }
     }
     return place_replicas(request);

@@ -4,7 +4,7 @@
 
 #include "orchestrator/train_options.h"
 #include "stage_runtime/data/dataset.h"
-#include "stage_runtime/model/model_spec.h"
+#include "stage_runtime/model/models.h"
 
 namespace ecopipe {
 

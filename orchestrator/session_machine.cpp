@@ -8,6 +8,7 @@
 #include "core/check.h"
 #include "core/log.h"
 #include "core/step_number.h"
+#include "domain/plan_index.h"
 #include "stage_runtime/stage_machine.h"
 #include "transport/data_plane.h"
 
@@ -43,9 +44,13 @@ bool SessionMachine::has_part(const std::string& device) const {
 }
 
 void SessionMachine::hold_plan(std::uint64_t step) {
-    for (const StagePlan& stage : plan_.stages)
-        if (involved_.contains(stage.device))
-            holdings_.stored(stage.device, stage.first_layer, stage.last_layer, step);
+    for (const std::string& device : index_.devices()) {
+        if (!involved_.contains(device)) continue;
+        for (const StageId stage : index_.stages_of(device)) {
+            const LayerRange layers = index_.layers_of(stage);
+            holdings_.stored(device, layers.first, layers.last, step);
+        }
+    }
 }
 
 void SessionMachine::handle(const session_event::ConfigureWanted& event, SessionOutcomes& out) {
@@ -56,13 +61,12 @@ void SessionMachine::handle(const session_event::ConfigureWanted& event, Session
     if (live_) hold_plan(*live_);
     live_.reset();
     restore_step_ = holdings_.newest_point(1);
-    const RestorePlan restore = plan_restore(holdings_, event.plan, restore_step_);
+    const RestorePlan restore = plan_restore(holdings_, PlanIndex(event.plan), restore_step_);
     holdings_.rewound_to(restore_step_);
-    plan_ = event.plan;
+    index_ = PlanIndex(event.plan);
     replicas_ = event.replicas;
     ++generation_;
-    const auto devices = plan_devices(plan_);
-    devices_ = {devices.begin(), devices.end()};
+    devices_ = {index_.devices().begin(), index_.devices().end()};
     involved_.insert(devices_.begin(), devices_.end());
     for (const auto& [owner, buddy] : replicas_.buddies)
         if (buddy != kPortalPeer) involved_.insert(buddy);
@@ -89,7 +93,7 @@ void SessionMachine::handle(const session_event::ConfigureWanted& event, Session
         peers[b].insert(a);
     };
     for (const std::string& device : devices_)
-        for (const std::string& peer : tensor_peers(plan_, device)) connect(device, peer);
+        for (const std::string& peer : index_.neighbours_of(device)) connect(device, peer);
     for (const auto& [giver, transfers] : restore.supply)
         for (const LayerTransfer& transfer : transfers) connect(giver, transfer.peer);
     for (const auto& [owner, buddy] : replicas_.buddies) connect(owner, buddy);
@@ -211,9 +215,9 @@ void SessionMachine::handle(const session_event::FetchedReceived& event, Session
 }
 
 std::string SessionMachine::place_of(const std::string& device) const {
-    for (std::size_t s = 0; s < plan_.stages.size(); ++s)
-        if (plan_.stages[s].device == device) return fmt::format("device {} (stage {})", device, s);
-    return "device " + device;
+    const auto stages = index_.stages_of(device);
+    return stages.empty() ? "device " + device
+                          : fmt::format("device {} (stage {})", device, stages.front().value);
 }
 
 void SessionMachine::break_off(const std::string& device, Error error, SessionOutcomes& out) {

@@ -24,8 +24,9 @@
 #include <vector>
 
 #include "core/result.h"
+#include "domain/plan.h"
+#include "domain/plan_index.h"
 #include "orchestrator/recovery.h"
-#include "planner/plan.h"
 #include "transport/messages.h"
 
 namespace ecopipe {
@@ -217,7 +218,7 @@ class SessionMachine {
 
     Phase phase_ = Phase::kIdle;
     Holdings holdings_;
-    Plan plan_;
+    PlanIndex index_;
     ReplicaPlan replicas_;
     std::uint32_t generation_ = 0;
     std::set<std::string> devices_;    // of the plan

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "planner/plan.h"
+#include "domain/plan.h"
 
 namespace ecopipe {
 

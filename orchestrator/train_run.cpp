@@ -8,6 +8,7 @@
 
 #include "core/files.h"
 #include "core/log.h"
+#include "domain/plan_index.h"
 #include "orchestrator/cluster_session.h"
 #include "orchestrator/federated_client.h"
 #include "orchestrator/local_launcher.h"
@@ -17,6 +18,8 @@
 #include "orchestrator/run_monitor.h"
 #include "orchestrator/single_engine.h"
 #include "planner/partition.h"
+#include "planner/schedule/plan_file.h"
+#include "planner/schedule/registry.h"
 #include "stage_runtime/engine/numeric_class.h"
 #include "stage_runtime/engine/test_batch.h"
 #include "stage_runtime/host_facts.h"
@@ -101,7 +104,8 @@ Result<void> await_devices(ClusterSession& session, const Cluster& cluster,
 // The first stage that compresses what it sends, if one does.
 const StagePlan* compressing_stage(const Plan& plan) {
     for (const StagePlan& stage : plan.stages)
-        if (stage.codec_forward != "fp32" || stage.codec_backward != "fp32") return &stage;
+        if (stage.codec_forward != TensorCodec::kNone || stage.codec_backward != TensorCodec::kNone)
+            return &stage;
     return nullptr;
 }
 
@@ -133,7 +137,7 @@ void tell_numeric_classes(const ClusterSession& session, const Plan& plan, RunRe
         log_warn(
             "the plan compresses what {} sends (forward {}, backward {}): weights no longer equal "
             "those of --single",
-            stage->device, stage->codec_forward, stage->codec_backward);
+            stage->device, codec_name(stage->codec_forward), codec_name(stage->codec_backward));
     } else {
         log_info(
             "all devices are of one numeric class: weights are byte-identical to those of one "
@@ -154,9 +158,8 @@ std::unique_ptr<ClusterPlanner> make_planner(Run& run, const Cluster& cluster,
     };
     options.request.batch = run.options.trainer.batch;
     options.request.micro_batches = plan.micro_batches;
-    const std::string& name = plan.schedule;
     options.request.schedule =
-        name == "gpipe" || name == "interleaved" || name == "zb-h1" ? name : "1f1b";
+        find_schedule(plan.schedule) != nullptr ? plan.schedule : std::string(kOneFOneB.name);
     if (!run.options.plan_file.empty()) options.given = plan;
     options.replicas = run.options.replicas;
     options.links_known = run.options.local || !run.options.cluster_file.empty();
@@ -309,7 +312,8 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
     }
     std::set<std::string> wanted;
     if (plan) {
-        for (const std::string& device : plan_devices(*plan)) wanted.insert(device);
+        const PlanIndex index(*plan);
+        wanted.insert(index.devices().begin(), index.devices().end());
     } else {
         for (const Device& device : cluster.devices) wanted.insert(device.name);
     }
@@ -459,9 +463,7 @@ void tell_memory(const Run& run, RunRecord& record, const TrainResult& result) {
     constexpr double kMib = 1 << 20;
     OrderedJson devices = OrderedJson::object();
     for (const auto& [device, peak] : result.peak_bytes) {
-        std::uint64_t predicted = 0;
-        for (const StagePlan& stage : run.session->plan().stages)
-            if (stage.device == device) predicted += stage.peak_bytes.value_or(0);
+        const std::uint64_t predicted = predicted_peak_bytes(run.session->plan(), device);
         devices[device] = {{"peak_bytes", peak}, {"predicted_peak_bytes", predicted}};
         if (predicted > 0)
             log_info("{} used {:.1f} MiB for tensors at most, {:.1f} predicted", device,

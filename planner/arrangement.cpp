@@ -38,16 +38,17 @@ std::vector<int> Appraiser::caps(const std::vector<StageSpan>& stages) const {
     std::vector<int> out;
     for (const StageSpan& stage : stages) {
         out.push_back(model_.in_flight_cap(stage));
-        const int needed = kind_ == ScheduleKind::kGpipe ? model_.micro_batches() : 1;
-        if (out.back() < needed || (stage.recompute && kind_ == ScheduleKind::kZbH1)) return {};
+        const int needed = schedule_.holds_all() ? model_.micro_batches() : 1;
+        if (out.back() < needed || (stage.recompute && schedule_.splits_backward)) return {};
     }
     return out;
 }
 
 double Appraiser::bound_ms(const PipelineCosts& costs, const std::vector<int>& caps) const {
-    if (kind_ == ScheduleKind::kZbH1) return pipeline_bound(costs, BackwardKind::kSplit).ms;
-    return std::max(pipeline_bound(costs, BackwardKind::kWhole).ms,
-                    in_flight_bound_ms(costs, caps));
+    const double bound = pipeline_bound(costs, schedule_.splits_backward ? BackwardKind::kSplit
+                                                                         : BackwardKind::kWhole)
+                             .ms;
+    return schedule_.one_f_one_b ? std::max(bound, in_flight_bound_ms(costs, caps)) : bound;
 }
 
 Arrangement Appraiser::appraise(const std::vector<StageSpan>& stages, int vectors_max) {
@@ -64,7 +65,7 @@ Arrangement Appraiser::appraise(const std::vector<StageSpan>& stages, int vector
 double Appraiser::below_ms(const std::vector<StageSpan>& stages, std::vector<int>& wished,
                            double limit_ms) {
     model_.pipeline_into(stages, costs_);
-    if (kind_ != ScheduleKind::kZbH1 && quick_bound_ms(costs_) * (1 - 1e-9) > limit_ms)
+    if (schedule_.one_f_one_b && quick_bound_ms(costs_) * (1 - 1e-9) > limit_ms)
         return std::numeric_limits<double>::infinity();
     const std::vector<int> most = caps(stages);
     if (most.empty()) return std::numeric_limits<double>::infinity();

@@ -23,8 +23,8 @@ struct Arrangement {
 // Simulates arrangements of one model under one schedule, and keeps the best.
 class Appraiser {
   public:
-    Appraiser(const CostModel& model, ScheduleKind kind)
-        : model_(model), kind_(kind), chooser_(kind, model.micro_batches()) {}
+    Appraiser(const CostModel& model, const Schedule& schedule)
+        : model_(model), schedule_(schedule), chooser_(schedule, model.micro_batches()) {}
 
     // The stages' in-flight caps; empty when one of them does not fit its device under this
     // schedule.
@@ -48,13 +48,13 @@ class Appraiser {
 
     [[nodiscard]] const Arrangement& best() const { return best_; }
     [[nodiscard]] const CostModel& model() const { return model_; }
-    [[nodiscard]] ScheduleKind kind() const { return kind_; }
+    [[nodiscard]] const Schedule& schedule() const { return schedule_; }
     [[nodiscard]] std::uint64_t work() const { return chooser_.work() + extra_work_; }
     void add_work(std::uint64_t actions) { extra_work_ += actions; }  // of the caller's own
 
   private:
     const CostModel& model_;
-    ScheduleKind kind_;
+    const Schedule& schedule_;
     InFlightChooser chooser_;
     Arrangement best_;
     PipelineCosts costs_;  // of the arrangement at hand

@@ -8,6 +8,7 @@
 #include "core/files.h"
 #include "core/log.h"
 #include "core/strict_yaml.h"
+#include "domain/limits.h"
 
 namespace ecopipe {
 namespace {

@@ -12,8 +12,6 @@
 
 namespace ecopipe {
 
-inline constexpr std::size_t kDevicesMax = 64;
-
 struct Device {
     std::string name;
     double memory_mib = 0;

@@ -6,6 +6,8 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "domain/limits.h"
+#include "domain/plan_index.h"
 
 namespace ecopipe {
 namespace {
@@ -40,9 +42,9 @@ double range_max(const std::vector<std::vector<double>>& levels, std::size_t fir
 }
 
 // What a codec leaves of a float32 tensor's bytes.
-double codec_ratio(const std::string& codec) {
-    if (codec == "fp16" || codec == "bf16") return 0.5;
-    return codec == "int8" ? 0.25 : 1.0;
+double codec_ratio(TensorCodec codec) {
+    return static_cast<double>(dtype_bytes(encoded_dtype(codec))) /
+           static_cast<double>(dtype_bytes(DType::kF32));
 }
 
 }  // namespace
@@ -312,7 +314,7 @@ void CostModel::pipeline_into(const std::vector<StageSpan>& stages, PipelineCost
 }
 
 PipelineCosts CostModel::pipeline(const Plan& plan, const std::vector<StageSpan>& stages) const {
-    PipelineCosts costs = pipeline(stages, static_cast<int>(plan_devices(plan).size()));
+    PipelineCosts costs = pipeline(stages, static_cast<int>(PlanIndex(plan).devices().size()));
     for (std::size_t k = 0; k + 1 < stages.size(); ++k) {
         costs.forward[k].occupy_ms *= codec_ratio(plan.stages[k].codec_forward);
         costs.backward[k].occupy_ms *= codec_ratio(plan.stages[k + 1].codec_backward);

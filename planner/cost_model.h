@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "domain/plan.h"
 #include "planner/cluster.h"
 #include "planner/model_profile.h"
 #include "planner/pipeline_costs.h"
-#include "planner/plan.h"
 #include "planner/resolved_profiles.h"
 
 namespace ecopipe {

@@ -7,7 +7,7 @@
 #include <iterator>
 
 #include "core/strict_json.h"
-#include "planner/schedule_csv.h"
+#include "planner/schedule/schedule_csv.h"
 
 namespace ecopipe {
 namespace {

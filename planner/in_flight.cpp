@@ -37,9 +37,10 @@ int count_vectors(const std::vector<int>& caps, int limit) {
 bool step_less(double a, double b) { return a < b * (1 - 1e-10); }
 
 ActionList InFlightChooser::list(int stage, int stages, int in_flight) const {
-    if (kind_ == ScheduleKind::kGpipe) return gpipe_actions(micro_batches_);
-    if (kind_ == ScheduleKind::kOneFOneB) return one_f_one_b_actions(micro_batches_, in_flight);
-    return zb_h1_actions(micro_batches_, stage, stages, in_flight);
+    return schedule_->actions({.micro_batches = micro_batches_,
+                               .device = stage,
+                               .devices = stages,
+                               .in_flight = in_flight});
 }
 
 std::vector<ActionList> InFlightChooser::lists(const std::vector<int>& in_flight) const {
@@ -60,7 +61,7 @@ double InFlightChooser::wave_ms(const PipelineCosts& costs, const std::vector<in
                     cost.update_ms,
                     s + 1 < stages ? costs.forward[s] : Transfer{},
                     s > 0 ? costs.backward[s - 1] : Transfer{},
-                    kind_ == ScheduleKind::kGpipe ? micro_batches_ : in_flight[s]};
+                    schedule_->holds_all() ? micro_batches_ : in_flight[s]};
     }
     const Transfer feed = costs.feed.value_or(Transfer{});
     const double taken_ms = feed_precedes_gradients(costs) ? micro_batches_ * feed.occupy_ms : 0;
@@ -73,7 +74,7 @@ double InFlightChooser::step_ms(const PipelineCosts& costs, const std::vector<in
                                 double limit_ms) {
     const int stages = static_cast<int>(in_flight.size());
     const bool fast = recurrence_applies(costs);
-    if (fast && kind_ != ScheduleKind::kZbH1) return wave_ms(costs, in_flight, limit_ms);
+    if (fast && schedule_->one_f_one_b) return wave_ms(costs, in_flight, limit_ms);
     work_ +=
         static_cast<std::uint64_t>(2 * stages * micro_batches_) * (fast ? kListCost : kEventCost);
     if (!fast) return simulate(costs, lists(in_flight)).step_ms;
@@ -147,14 +148,12 @@ void InFlightChooser::improve(const PipelineCosts& costs, const std::vector<int>
 std::vector<int> InFlightChooser::ruled(const std::vector<int>& caps) const {
     std::vector<int> out = capped(caps);
     const int stages = static_cast<int>(caps.size());
-    if (kind_ == ScheduleKind::kGpipe) out.assign(caps.size(), micro_batches_);
-    if (kind_ == ScheduleKind::kOneFOneB)
+    if (schedule_->holds_all()) out.assign(caps.size(), micro_batches_);
+    if (schedule_->usual_in_flight != nullptr)
         for (int s = 0; s < stages; ++s) {
             int& count = out[static_cast<std::size_t>(s)];
-            count = std::min(count, 2 * (stages - s) - 1);
+            count = std::min(count, schedule_->usual_in_flight(s, stages));
         }
-    if (kind_ == ScheduleKind::kZbH1)
-        for (int& count : out) count = std::min(count, stages);
     return out;
 }
 
@@ -179,11 +178,11 @@ double InFlightChooser::find_pace(const PipelineCosts& costs, const std::vector<
 InFlightChoice InFlightChooser::below(const PipelineCosts& costs, const std::vector<int>& caps,
                                       const std::vector<int>& wished, double limit_ms) {
     InFlightChoice best{ruled(caps), 0};
-    if (wished.size() == caps.size() && kind_ != ScheduleKind::kGpipe) {
+    if (wished.size() == caps.size() && !schedule_->holds_all()) {
         best.in_flight = capped(caps);
         for (std::size_t s = 0; s < caps.size(); ++s)
             best.in_flight[s] = std::min(best.in_flight[s], wished[s]);
-    } else if (kind_ == ScheduleKind::kOneFOneB && caps.size() > 1) {
+    } else if (schedule_->paced() && caps.size() > 1) {
         find_pace(costs, capped(caps));
         best.step_ms = step_ms(costs, best.in_flight, limit_ms);
         try_one(costs, paced_, best);
@@ -211,7 +210,7 @@ void InFlightChooser::try_paces(const PipelineCosts& costs, const std::vector<in
 InFlightChoice InFlightChooser::choose(const PipelineCosts& costs, const std::vector<int>& caps,
                                        double bound_ms, int vectors_max) {
     InFlightChoice best = rule(costs, caps);
-    if (kind_ == ScheduleKind::kGpipe || !step_less(bound_ms, best.step_ms)) return best;
+    if (schedule_->holds_all() || !step_less(bound_ms, best.step_ms)) return best;
     const std::vector<int> most = capped(caps);
     const int stages = static_cast<int>(caps.size());
     if (count_vectors(most, vectors_max) <= vectors_max) {
@@ -231,14 +230,14 @@ InFlightChoice InFlightChooser::choose(const PipelineCosts& costs, const std::ve
     try_rule([&](int s) { return 2 * (stages - s); });
     try_rule([&](int s) { return 3 * (stages - s) - 2; });
     try_rule([&](int) { return micro_batches_; });
-    if (kind_ == ScheduleKind::kOneFOneB) try_paces(costs, most, best);
+    if (schedule_->paced()) try_paces(costs, most, best);
     if (2 * stages * micro_batches_ <= kActionsImproved) improve(costs, most, bound_ms, best);
     return best;
 }
 
 void InFlightChooser::lower(const PipelineCosts& costs, const std::vector<int>& caps,
                             int vectors_max, InFlightChoice& choice) {
-    if (kind_ == ScheduleKind::kGpipe) return;
+    if (schedule_->holds_all()) return;
     const std::vector<int> most = capped(caps);
     if (count_vectors(most, vectors_max) <= vectors_max) {
         InFlightChoice smallest;

@@ -11,11 +11,10 @@
 #include "planner/pace.h"
 #include "planner/pipeline_costs.h"
 #include "planner/recurrence.h"
+#include "planner/schedule/schedule.h"
 #include "planner/wavefront.h"
 
 namespace ecopipe {
-
-enum class ScheduleKind { kGpipe, kOneFOneB, kZbH1 };
 
 [[nodiscard]] bool step_less(double a, double b);  // shorter by more than rounding, 1e-10 of it
 
@@ -28,14 +27,15 @@ struct InFlightChoice {
 // thread-safe.
 class InFlightChooser {
   public:
-    InFlightChooser(ScheduleKind kind, int micro_batches)
-        : kind_(kind), micro_batches_(micro_batches) {}
+    // `schedule`: not by actions; of the registry, or one that lives as long.
+    InFlightChooser(const Schedule& schedule, int micro_batches)
+        : schedule_(&schedule), micro_batches_(micro_batches) {}
 
     // Every count vector is tried, in rising order, when there are at most `vectors_max`; otherwise
     // the best of the known rules (2(S-s)-1, S-s, M; research/pipeline.md 7.4) is improved
     // coordinate by coordinate (not for steps of more than 20,000 actions). Stops at `bound_ms`,
-    // below which no step can be. `caps`: what memory allows each stage, at least 1. gpipe has no
-    // choice: M, whatever the caps.
+    // below which no step can be. `caps`: what memory allows each stage, at least 1. Where all
+    // micro-batches are held there is no choice: M, whatever the caps.
     [[nodiscard]] InFlightChoice choose(const PipelineCosts& costs, const std::vector<int>& caps,
                                         double bound_ms, int vectors_max);
     // The one rule K_s = min(cap, 2(S-s)-1), without a search.
@@ -73,13 +73,13 @@ class InFlightChooser {
     bool try_one(const PipelineCosts& costs, const std::vector<int>& in_flight,
                  InFlightChoice& best);
 
-    ScheduleKind kind_;
+    const Schedule* schedule_;
     int micro_batches_;
     std::uint64_t work_ = 0;
     Recurrence recurrence_;
     Wavefront wavefront_;
     std::vector<WaveStage> wave_;
-    // zb-h1's lists by count, stage and stages. Node addresses are stable.
+    // Lists that are no one_f_one_b_actions, by count, stage and stages. Node addresses are stable.
     std::map<std::tuple<int, int, int>, ActionList> cache_;
     std::vector<const ActionList*> chosen_;
     std::vector<PaceStage> pace_;

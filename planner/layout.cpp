@@ -8,8 +8,8 @@ namespace {
 constexpr double kMisfit = 1e12;  // ms: above every step, so that any layout that fits wins
 }
 
-LayoutEstimator::LayoutEstimator(const CostModel& model, ScheduleKind kind)
-    : model_(model), kind_(kind) {
+LayoutEstimator::LayoutEstimator(const CostModel& model, const Schedule& schedule)
+    : model_(model), schedule_(schedule) {
     for (int layer = 0; layer < model.layers(); ++layer)
         if (model.may_cut_before(layer)) first_layer_.push_back(layer);
     first_layer_.push_back(model.layers());
@@ -22,14 +22,14 @@ double LayoutEstimator::work_ms(int device, int begin, int end) const {
 
 LayoutEstimator::Choice LayoutEstimator::choice(const StageSpan& span) const {
     const StageCost cost = model_.stage_cost(span);
-    const bool split = kind_ == ScheduleKind::kZbH1;
+    const bool split = schedule_.splits_backward;
     Choice out{span,
                cost.forward_ms,
                split ? cost.input_gradient_ms : cost.backward_ms,
                split ? cost.weight_gradient_ms : 0,
                model_.in_flight_cap(span),
                0};
-    const int needed = kind_ == ScheduleKind::kGpipe ? model_.micro_batches() : 1;
+    const int needed = schedule_.holds_all() ? model_.micro_batches() : 1;
     if (out.cap < needed) {
         const double budget = std::max(1.0, model_.budget_bytes(span.device));
         out.missing = std::max(1e-9, model_.stage_memory(span).peak(needed) / budget - 1);
@@ -78,7 +78,7 @@ void LayoutEstimator::choose_stages(const Layout& layout) {
         chosen_[s] = choice(span);
         double plain_ms = pace_with(chosen_[s], s, pace_ms);
         const bool tight = chosen_[s].missing > 0 || plain_ms > std::max(pace_ms, pace_[s].own_ms);
-        if (tight && kind_ != ScheduleKind::kZbH1) {
+        if (tight && !schedule_.splits_backward) {
             span.recompute = true;
             const Choice again = choice(span);
             const double again_ms = pace_with(again, s, pace_ms);
@@ -132,12 +132,11 @@ double LayoutEstimator::step_ms(const Layout& layout) {
         caps_[s] = cap = std::min(cap, chosen_[s].cap);
     }
     if (missing > 0) return kMisfit * (1 + missing);
-    if (kind_ == ScheduleKind::kOneFOneB)
-        least_pace_ms(pace_, caps_, model_.micro_batches(), counts_);
+    if (schedule_.paced()) least_pace_ms(pace_, caps_, model_.micro_batches(), counts_);
     return step_at_counts(layout);
 }
 
-// With counts_ in flight, unless the schedule is another than 1f1b.
+// With counts_ in flight, unless the schedule is not paced.
 double LayoutEstimator::step_at_counts(const Layout& layout) const {
     const std::size_t count = chosen_.size();
     const double m = model_.micro_batches();
@@ -154,13 +153,12 @@ double LayoutEstimator::step_at_counts(const Layout& layout) const {
             round += pace_[t].own_ms;
             const int passing = counts_[s] - (t + 1 < count ? counts_[t] - 1 : 0);
             const int rounds = (model_.micro_batches() + passing - 1) / passing;
-            if (kind_ == ScheduleKind::kOneFOneB && t > s)
-                step = std::max(step, head + rounds * round + tail);
+            if (schedule_.paced() && t > s) step = std::max(step, head + rounds * round + tail);
             round += pace_[t].travel_ms;
         }
         // The first gradient comes after one round; until then only forwards can run, at most as
         // many as memory holds.
-        const int later = kind_ == ScheduleKind::kOneFOneB ? model_.micro_batches() - caps_[s] : 0;
+        const int later = schedule_.paced() ? model_.micro_batches() - caps_[s] : 0;
         const double first_ms = head + round + tail;
         step = std::max(step, first_ms + (m - 1) * c.back_ms + later * c.forward_ms);
         step = std::max(step, first_ms + (m - 1) * c.forward_ms);

@@ -21,7 +21,7 @@ struct Layout {
 // scratch memory.
 class LayoutEstimator {
   public:
-    LayoutEstimator(const CostModel& model, ScheduleKind kind);
+    LayoutEstimator(const CostModel& model, const Schedule& schedule);
 
     [[nodiscard]] int atoms() const { return static_cast<int>(first_layer_.size()) - 1; }
     // The layout's stages, each recomputing when that is estimated to be faster under its memory;
@@ -53,7 +53,7 @@ class LayoutEstimator {
     [[nodiscard]] double step_at_counts(const Layout& layout) const;
 
     const CostModel& model_;
-    ScheduleKind kind_;
+    const Schedule& schedule_;
     std::vector<int> first_layer_;  // of each atom, and the layer count
     std::vector<Choice> chosen_;
     std::vector<PaceStage> pace_;

@@ -12,10 +12,7 @@ Result<void> check_memory(const Cluster& cluster, const std::vector<ModelProfile
     ECOPIPE_ASSIGN_OR_RETURN(const ResolvedProfiles resolved, resolve_profiles(cluster, profiles));
     for (std::size_t d = 0; d < cluster.devices.size(); ++d) {
         const Device& device = cluster.devices[d];
-        double needed = 0;
-        for (const StagePlan& stage : plan.stages)
-            if (stage.device == device.name)
-                needed += static_cast<double>(stage.peak_bytes.value_or(0)) / kMib;
+        const double needed = static_cast<double>(predicted_peak_bytes(plan, device.name)) / kMib;
         const double process = resolved.profiles[resolved.of_device[d].profile].process_mib;
         const double budget = device.memory_mib - process;
         if (needed > budget)

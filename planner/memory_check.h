@@ -3,9 +3,9 @@
 
 #include <vector>
 
+#include "domain/plan.h"
 #include "planner/cluster.h"
 #include "planner/model_profile.h"
-#include "planner/plan.h"
 
 namespace ecopipe {
 

@@ -5,8 +5,9 @@
 #include <set>
 
 #include "core/files.h"
+#include "core/schema.h"
 #include "core/strict_json.h"
-#include "planner/schema.h"
+#include "domain/limits.h"
 
 namespace ecopipe {
 namespace {

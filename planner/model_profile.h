@@ -56,9 +56,6 @@ struct ModelProfile {
     [[nodiscard]] Result<void> train_only(const std::vector<std::uint64_t>& trainable_bytes);
 };
 
-inline constexpr int kLayersMax = 4096;
-inline constexpr int kMicroBatchMax = 1 << 16;
-
 // `source` names the text in errors. Refuses everything that INTERFACES does not allow, with its
 // place.
 [[nodiscard]] Result<ModelProfile> parse_profile(std::string_view text, const std::string& source);

@@ -8,7 +8,8 @@ constexpr int kShorter =
     4;  // cuts tried before the furthest when its tensor is too large for the link
 }
 
-Packer::Packer(const CostModel& model, ScheduleKind kind) : model_(model), kind_(kind) {
+Packer::Packer(const CostModel& model, const Schedule& schedule)
+    : model_(model), schedule_(schedule) {
     for (int layer = 0; layer < model.layers(); ++layer)
         if (model.may_cut_before(layer)) first_layer_.push_back(layer);
     first_layer_.push_back(model.layers());
@@ -22,7 +23,7 @@ StageSpan Packer::span(int device, int begin, int end) const {
 bool Packer::fits(int device, int begin, int end, const Way& way, double step_ms) const {
     StageSpan stage = span(device, begin, end);
     const double m = model_.micro_batches();
-    const bool split = kind_ == ScheduleKind::kZbH1;
+    const bool split = schedule_.splits_backward;
     const double work = model_.work_ms(device, stage.first, stage.last, split);
     if (way.head_ms + m * work + (split ? 0 : way.tail_ms) > step_ms) return false;
     if (model_.in_flight_cap(stage) >= way.needed) return true;
@@ -47,9 +48,8 @@ std::optional<Layout> Packer::pack(const std::vector<int>& order, double step_ms
             model_.output_ms(layer - 1, from, device) + model_.latency_ms(from, device);
         way.head_ms += travel;
         if (s > 0 && model_.returns_gradient(layer - 1)) way.tail_ms += travel;
-        way.needed = kind_ == ScheduleKind::kGpipe
-                         ? m
-                         : std::clamp(stages_expected - static_cast<int>(s), 1, m);
+        way.needed =
+            schedule_.holds_all() ? m : std::clamp(stages_expected - static_cast<int>(s), 1, m);
         int low = begin;  // the furthest end known to fit; `begin` for none
         for (int high = atoms; low < high;) {
             const int middle = (low + high + 1) / 2;
@@ -71,7 +71,7 @@ std::optional<Layout> Packer::pack(const std::vector<int>& order, double step_ms
         }
         const StageCost cost = model_.stage_cost(span(device, begin, low));
         way.head_ms += cost.forward_ms;
-        way.tail_ms += kind_ == ScheduleKind::kZbH1 ? cost.input_gradient_ms : cost.backward_ms;
+        way.tail_ms += schedule_.splits_backward ? cost.input_gradient_ms : cost.backward_ms;
         out.devices.push_back(device);
         out.ends.push_back(low);
         begin = low;

@@ -11,7 +11,7 @@ namespace ecopipe {
 // For one model, schedule and micro-batch count. O(devices * log atoms) a packing.
 class Packer {
   public:
-    Packer(const CostModel& model, ScheduleKind kind);
+    Packer(const CostModel& model, const Schedule& schedule);
 
     // Goes down `order` and gives each device the most atoms with which head + M * stage + tail and
     // its outgoing link stay within `step_ms` and its memory holds the in-flight micro-batches of a
@@ -29,7 +29,7 @@ class Packer {
     [[nodiscard]] StageSpan span(int device, int begin, int end) const;
 
     const CostModel& model_;
-    ScheduleKind kind_;
+    const Schedule& schedule_;
     std::vector<int> first_layer_;  // of each atom, and the layer count
 };
 

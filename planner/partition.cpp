@@ -6,9 +6,12 @@
 #include <cmath>
 #include <set>
 
+#include "domain/limits.h"
 #include "planner/bounds.h"
 #include "planner/plan_timeline.h"
-#include "planner/schedule_check.h"
+#include "planner/schedule/plan_file.h"
+#include "planner/schedule/registry.h"
+#include "planner/schedule/schedule_check.h"
 #include "planner/schedule_search.h"
 
 namespace ecopipe {
@@ -20,9 +23,11 @@ constexpr int kCountsDeepened = 3;  // of them, those that get the whole effort
 constexpr double kWorthwhile =
     0.99;  // what another schedule must bring the step to, to be chosen over 1f1b
 
-ScheduleKind kind_of(const std::string& schedule) {
-    if (schedule == "gpipe") return ScheduleKind::kGpipe;
-    return schedule == "zb-h1" ? ScheduleKind::kZbH1 : ScheduleKind::kOneFOneB;
+// Which one's arrangement comes nearest when nothing fits: of those whose counts the lists decide,
+// and of a user's own, 1f1b's is the one that needs least.
+const Schedule& tightest(const std::string& name) {
+    const Schedule* schedule = find_schedule(name);
+    return schedule == nullptr || schedule->sliced ? kOneFOneB : *schedule;
 }
 
 tl::unexpected<Error> no_split_times(const std::string& source, const std::string& schedule) {
@@ -33,9 +38,9 @@ tl::unexpected<Error> no_split_times(const std::string& source, const std::strin
 }
 
 // Which memory is short and by how much, in the arrangement that misses least.
-tl::unexpected<Error> nothing_fits(const CostModel& model, ScheduleKind kind) {
-    const std::vector<StageSpan> stages = nearest_misfit(model, kind);
-    const int in_flight = kind == ScheduleKind::kGpipe ? model.micro_batches() : 1;
+tl::unexpected<Error> nothing_fits(const CostModel& model, const Schedule& schedule) {
+    const std::vector<StageSpan> stages = nearest_misfit(model, schedule);
+    const int in_flight = schedule.holds_all() ? model.micro_batches() : 1;
     std::string shortages;
     std::size_t first = 0;
     for (const StageSpan& stage : stages) {
@@ -78,12 +83,12 @@ Result<GivenSchedule> given(const PlanRequest& request, const Cluster& cluster) 
 // 1f1b, or another schedule when it is clearly faster. Together they take `effort`.
 Found search_any(const CostModel& model, double effort) {
     const bool may_split = model.has_split_backward();
-    Found best = search_named(model, ScheduleKind::kOneFOneB, effort * (may_split ? 0.45 : 0.8));
+    Found best = search_whole(model, kOneFOneB, effort * (may_split ? 0.45 : 0.8));
     const double limit_ms = best.arrangement.step_ms * kWorthwhile;
-    Found interleaved = search_interleaved(model, best.arrangement, effort * 0.2);
+    Found interleaved = search_sliced(model, kInterleaved, best.arrangement, effort * 0.2);
     if (interleaved.arrangement.step_ms < limit_ms) best = std::move(interleaved);
     if (!may_split) return best;
-    Found split = search_named(model, ScheduleKind::kZbH1, effort * 0.35);
+    Found split = search_whole(model, kZbH1, effort * 0.35);
     if (split.arrangement.step_ms < limit_ms && better(split.arrangement, best.arrangement))
         best = std::move(split);
     return best;
@@ -96,11 +101,13 @@ Result<Found> search_model(const CostModel& model, const PlanRequest& request, d
             return no_split_times(model.cluster().source, request.schedule);
         return search_own(model, request.schedule, schedule, effort);
     }
-    if (request.schedule == "zb-h1" && !model.has_split_backward())
+    if (request.schedule == kAutoSchedule) return search_any(model, effort);
+    const Schedule* schedule = find_schedule(request.schedule);
+    if (schedule == nullptr) return unknown_schedule(request.schedule);
+    if (schedule->splits_backward && !model.has_split_backward())
         return no_split_times(model.cluster().source, request.schedule);
-    if (request.schedule == "auto") return search_any(model, effort);
-    if (request.schedule == "interleaved") return search_interleaved(model, {}, effort);
-    return search_named(model, kind_of(request.schedule), effort);
+    return schedule->sliced ? search_sliced(model, *schedule, {}, effort)
+                            : search_whole(model, *schedule, effort);
 }
 
 // The fewest micro-batches of each size ceil(batch / M), thinned evenly to kCountsTried.
@@ -205,7 +212,7 @@ Plan as_plan(const Found& found, const CostModel& model, const PlanRequest& requ
 
 // Nothing when no device holds the whole model.
 std::optional<SingleDevice> best_single(const CostModel& model) {
-    Appraiser appraiser(model, ScheduleKind::kOneFOneB);
+    Appraiser appraiser(model, kOneFOneB);
     for (int d = 0; d < model.devices(); ++d)
         for (const bool recompute : {false, true})
             appraiser.appraise({{d, 0, model.layers() - 1, recompute}}, model.micro_batches());
@@ -270,7 +277,7 @@ Result<Plan> search_plan(const Cluster& cluster, const std::vector<ModelProfile>
                              candidate_models(cluster, resolved, request));
     ECOPIPE_ASSIGN_OR_RETURN(const Trial best, search_counts(std::move(models), request));
     if (best.found.arrangement.stages.empty())
-        return nothing_fits(best.model, kind_of(request.schedule));
+        return nothing_fits(best.model, tightest(request.schedule));
     Plan plan = as_plan(best.found, best.model, request, resolved.profiles.front().model);
     ECOPIPE_RETURN_IF_ERROR(predict(best.model, resolved, plan, "plan"));
     return plan;

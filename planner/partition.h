@@ -4,23 +4,27 @@
 #include <string>
 #include <vector>
 
+#include "domain/plan.h"
 #include "planner/cluster.h"
 #include "planner/model_profile.h"
-#include "planner/plan.h"
-#include "planner/schedule_csv.h"
+#include "planner/schedule/schedule_csv.h"
 
 namespace ecopipe {
+
+inline constexpr const char* kAutoSchedule = "auto";  // whichever is fastest
 
 struct PlanRequest {
     int batch = 64;
     int micro_batches = 8;  // 0: choose
-    // auto, gpipe, 1f1b, interleaved, zb-h1; or, with `actions`, the name of the user's own
-    // schedule.
-    std::string schedule = "auto";
+    // kAutoSchedule, one of the registry, or, with `actions`, the name of the user's own.
+    std::string schedule = kAutoSchedule;
     std::optional<ScheduleText> actions;  // a valid schedule (read_own_schedule)
     double effort =
         1;  // how long to search, as a share of the usual; below 0.1 only the obvious is tried
 };
+
+// kUsage for --schedule.
+[[nodiscard]] tl::unexpected<Error> unknown_schedule(const std::string& name);
 
 // Takes a --schedule flag's value: one of the names, or the path of a CSV file (docs/SCHEDULES.md)
 // that is read and checked; then `micro_batches` becomes the file's when it is 0, and must be the
@@ -33,8 +37,8 @@ struct PlanRequest {
 [[nodiscard]] Result<std::vector<ModelProfile>> read_profiles(
     const Cluster& cluster, const std::vector<std::string>& paths);
 
-// The plan with the least simulated step time that fits every device's memory (INTERFACES, "The
-// planner's cost model"). `profiles`: the first serves every device that has none of its own.
+// The plan with the least simulated step time that fits every device's memory. `profiles`: the
+// first serves every device that has none of its own.
 //
 // `auto` is 1f1b (gpipe is its K = M), unless zb-h1 (when the profiles have its gradient times) or
 // interleaved is faster by more than 1 %: they send or run more pieces than the model prices. Cuts,

@@ -17,7 +17,7 @@ class BranchAndBound {
           vectors_max_(vectors_max),
           work_max_(work_max),
           used_(static_cast<std::size_t>(model_.devices()), false),
-          split_(appraiser.kind() == ScheduleKind::kZbH1) {
+          split_(appraiser.schedule().splits_backward) {
         for (const auto& [ends, link] : model_.cluster().links) media_ |= !link.medium.empty();
         media_ |= !model_.cluster().default_link.medium.empty();
         measure_rest();
@@ -122,8 +122,7 @@ class BranchAndBound {
     }
 
     void descend(const StageSpan& stage, int own_cap, double head_ms, double tail_ms, int cap) {
-        if (own_cap < (appraiser_.kind() == ScheduleKind::kGpipe ? model_.micro_batches() : 1))
-            return;
+        if (own_cap < (appraiser_.schedule().holds_all() ? model_.micro_batches() : 1)) return;
         spend();
         const StageCost cost = model_.stage_cost(stage);
         const double back = split_ ? cost.input_gradient_ms : cost.backward_ms;

@@ -62,8 +62,8 @@ class LocalSearch {
     LocalSearch(Appraiser& appraiser, std::uint64_t work_max, std::uint64_t seed)
         : appraiser_(appraiser),
           model_(appraiser.model()),
-          estimator_(model_, appraiser.kind()),
-          packer_(model_, appraiser.kind()),
+          estimator_(model_, appraiser.schedule()),
+          packer_(model_, appraiser.schedule()),
           rng_(seed),
           begin_(appraiser.work()),
           work_max_(work_max) {}
@@ -252,7 +252,7 @@ class LocalSearch {
 
     // Whether suffix beams apply, and `work` is enough for a scan of narrow ones.
     [[nodiscard]] bool may_build(std::uint64_t work) const {
-        return appraiser_.kind() == ScheduleKind::kOneFOneB && model_.micro_batches() > 1 &&
+        return appraiser_.schedule().paced() && model_.micro_batches() > 1 &&
                model_.devices() > 1 && !appraiser_.best().stages.empty() &&
                SuffixBeam::expected_work(model_, kScanned) < static_cast<double>(work);
     }
@@ -300,9 +300,9 @@ class LocalSearch {
 
 }  // namespace
 
-std::vector<StageSpan> least_misfit(const CostModel& model, ScheduleKind kind,
+std::vector<StageSpan> least_misfit(const CostModel& model, const Schedule& schedule,
                                     std::uint64_t work_max, std::uint64_t seed) {
-    Appraiser appraiser(model, kind);
+    Appraiser appraiser(model, schedule);
     LocalSearch search(appraiser, work_max, seed);
     search.run();
     return search.best_by_estimate();

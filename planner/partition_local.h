@@ -17,7 +17,7 @@ namespace ecopipe {
 void search_locally(Appraiser& appraiser, std::uint64_t work_max, std::uint64_t seed);
 
 // The stages that miss the least memory, found the same way.
-[[nodiscard]] std::vector<StageSpan> least_misfit(const CostModel& model, ScheduleKind kind,
+[[nodiscard]] std::vector<StageSpan> least_misfit(const CostModel& model, const Schedule& schedule,
                                                   std::uint64_t work_max, std::uint64_t seed);
 
 }  // namespace ecopipe

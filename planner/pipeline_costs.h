@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "planner/schedule.h"
+#include "domain/action.h"
 
 namespace ecopipe {
 

@@ -7,10 +7,12 @@
 #include "core/command_line.h"
 #include "core/files.h"
 #include "core/log.h"
+#include "domain/limits.h"
 #include "planner/gantt.h"
 #include "planner/partition.h"
 #include "planner/plan_report.h"
 #include "planner/plan_timeline.h"
+#include "planner/schedule/plan_file.h"
 #include "planner/what_if.h"
 
 namespace ecopipe {

@@ -6,6 +6,8 @@
 #include <iterator>
 
 #include "core/check.h"
+#include "domain/plan_index.h"
+#include "planner/schedule/plan_file.h"
 
 namespace ecopipe {
 namespace {
@@ -65,7 +67,7 @@ void add_single(std::string& out, const Plan& plan) {
     const double step_ms = plan.predicted->step_ms;
     if (!plan.single_device) {
         line(out, "no single device holds the model");
-    } else if (plan_devices(plan).size() == 1 && plan.single_device->step_ms >= step_ms) {
+    } else if (PlanIndex(plan).devices().size() == 1 && plan.single_device->step_ms >= step_ms) {
         line(out, "the single device {} wins: no pipeline of this cluster was found to be faster",
              plan.stages.front().device);
     } else {
@@ -98,7 +100,7 @@ std::string plan_report(const Plan& plan, const PlayedPlan& played,
     ECOPIPE_CHECK(plan.predicted.has_value());
     std::string out;
     line(out, "{} on {}: {} of {} devices, {}, {} micro-batches of {}", plan.model,
-         played.model.cluster().name, plan_devices(plan).size(), played.model.devices(),
+         played.model.cluster().name, PlanIndex(plan).devices().size(), played.model.devices(),
          plan.schedule, plan.micro_batches, played.model.micro_batch());
     add_stages(out, plan, played);
     add_prediction(out, plan);

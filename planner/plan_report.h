@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "planner/plan.h"
+#include "domain/plan.h"
 #include "planner/plan_timeline.h"
 
 namespace ecopipe {

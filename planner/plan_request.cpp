@@ -1,27 +1,28 @@
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <array>
 #include <filesystem>
 
 #include "core/files.h"
 #include "core/log.h"
 #include "core/strict_json.h"
 #include "planner/partition.h"
-#include "planner/schedule_check.h"
+#include "planner/schedule/registry.h"
+#include "planner/schedule/schedule_check.h"
 
 namespace ecopipe {
 
+tl::unexpected<Error> unknown_schedule(const std::string& name) {
+    return fail(ExitCode::kUsage,
+                fmt::format("--schedule: expected {}, {} or a FILE.csv, found '{}'", kAutoSchedule,
+                            schedule_names(", "), printable(name)));
+}
+
 Result<void> use_schedule(PlanRequest& request, const std::string& name_or_path) {
-    constexpr std::array kNames{"auto", "gpipe", "1f1b", "interleaved", "zb-h1"};
-    if (std::find(kNames.begin(), kNames.end(), name_or_path) != kNames.end()) {
+    if (name_or_path == kAutoSchedule || find_schedule(name_or_path) != nullptr) {
         request.schedule = name_or_path;
         return {};
     }
-    if (!name_or_path.ends_with(".csv"))
-        return fail(ExitCode::kUsage, fmt::format("--schedule: expected auto, gpipe, 1f1b, "
-                                                  "interleaved, zb-h1 or a FILE.csv, found '{}'",
-                                                  printable(name_or_path)));
+    if (!name_or_path.ends_with(".csv")) return unknown_schedule(name_or_path);
     ECOPIPE_ASSIGN_OR_RETURN(const std::string bytes, read_file(name_or_path, kConfigBytesMax));
     ECOPIPE_ASSIGN_OR_RETURN(ScheduleText text, parse_schedule(bytes, name_or_path));
     ECOPIPE_ASSIGN_OR_RETURN(const ScheduleFacts facts, check_schedule(text, name_or_path));

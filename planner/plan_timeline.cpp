@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "planner/bounds.h"
+#include "planner/schedule/plan_file.h"
 
 namespace ecopipe {
 

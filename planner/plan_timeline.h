@@ -3,10 +3,10 @@
 
 #include <vector>
 
+#include "domain/plan.h"
 #include "planner/cluster.h"
 #include "planner/cost_model.h"
 #include "planner/model_profile.h"
-#include "planner/plan.h"
 #include "planner/simulator.h"
 
 namespace ecopipe {

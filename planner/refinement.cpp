@@ -19,7 +19,7 @@ constexpr std::uint64_t kMoveCost = 100;  // of a move without its simulation, i
 bool Refiner::should_recompute(const StageSpan& plain, int wished) const {
     const CostModel& model = appraiser_.model();
     const int cap = model.in_flight_cap(plain);
-    if (cap >= wished || appraiser_.kind() == ScheduleKind::kZbH1) return false;
+    if (cap >= wished || appraiser_.schedule().splits_backward) return false;
     StageSpan again = plain;
     again.recompute = true;
     return model.in_flight_cap(again) > cap;

@@ -34,26 +34,21 @@ std::vector<int> order_of(const Arrangement& arrangement) {
 
 }  // namespace
 
-const char* schedule_name(ScheduleKind kind) {
-    return kind == ScheduleKind::kGpipe      ? "gpipe"
-           : kind == ScheduleKind::kOneFOneB ? "1f1b"
-                                             : "zb-h1";
-}
-
-Found search_named(const CostModel& model, ScheduleKind kind, double effort) {
-    Appraiser appraiser(model, kind);
+Found search_whole(const CostModel& model, const Schedule& schedule, double effort) {
+    Appraiser appraiser(model, schedule);
     // A good plan first: the better it is, the more the exhaustive search can leave out.
     search_locally(appraiser, scaled(kFirstLook, effort), kSeed);
     const bool optimal =
         search_exhaustively(appraiser, kVectorsMax, appraiser.work() + scaled(kExhaustive, effort));
     if (!optimal) search_locally(appraiser, scaled(kLocal, effort), kSeed + 1);
-    Found out{schedule_name(kind), appraiser.finish(kVectorsMax), 0, {}, optimal};
+    Found out{std::string(schedule.name), appraiser.finish(kVectorsMax), 0, {}, optimal};
     out.devices = static_cast<int>(out.arrangement.stages.size());
     return out;
 }
 
-Found search_interleaved(const CostModel& model, const Arrangement& start, double effort) {
-    Found best{"interleaved", {}, 0, {}, false};
+Found search_sliced(const CostModel& model, const Schedule& schedule, const Arrangement& start,
+                    double effort) {
+    Found best{std::string(schedule.name), {}, 0, {}, false};
     const int devices_max = model.devices();
     const auto preferred =
         start.stages.empty() ? devices_max : static_cast<int>(start.stages.size());
@@ -72,14 +67,13 @@ Found search_interleaved(const CostModel& model, const Arrangement& start, doubl
         for (int slices = 1; slices <= slices_max(devices); ++slices) {
             // Of long steps even the few simulations that every run begins with are too much.
             if (work > kOverrun * work_max && !best.arrangement.stages.empty()) return best;
-            const GivenSchedule schedule =
-                interleaved_schedule(model.micro_batches(), devices, slices);
+            const GivenSchedule given =
+                given_schedule(schedule, model.micro_batches(), devices, slices);
             std::vector<std::vector<int>> orders;
             // On one device only the choice of it matters: each is a start of its own.
             for (int d = 0; devices == 1 && d < devices_max; ++d) orders.push_back({d});
             if (static_cast<int>(start.stages.size()) == devices) orders.push_back(order_of(start));
-            SlicedArrangement found =
-                search_given(model, schedule, orders, work_each, kSeed + runs);
+            SlicedArrangement found = search_given(model, given, orders, work_each, kSeed + runs);
             work += found.work;
             if (!better(found.arrangement, best.arrangement)) continue;
             best.arrangement = std::move(found.arrangement);
@@ -94,8 +88,8 @@ Found search_own(const CostModel& model, const std::string& name, const GivenSch
     return {name, std::move(found.arrangement), found.devices, schedule.lists, false};
 }
 
-std::vector<StageSpan> nearest_misfit(const CostModel& model, ScheduleKind kind) {
-    return least_misfit(model, kind, scaled(kFirstLook, 4), kSeed);
+std::vector<StageSpan> nearest_misfit(const CostModel& model, const Schedule& schedule) {
+    return least_misfit(model, schedule, scaled(kFirstLook, 4), kSeed);
 }
 
 }  // namespace ecopipe

@@ -17,19 +17,18 @@ struct Found {
     bool optimal = false;             // the search tried everything, given its in-flight counts
 };
 
-// gpipe, 1f1b, zb-h1.
-[[nodiscard]] Found search_named(const CostModel& model, ScheduleKind kind, double effort);
-// Every device count, and 1 to 4 slices on each. `start`: an arrangement whose device order is
-// tried too.
-[[nodiscard]] Found search_interleaved(const CostModel& model, const Arrangement& start,
-                                       double effort);
+// One of the registry that is not sliced.
+[[nodiscard]] Found search_whole(const CostModel& model, const Schedule& schedule, double effort);
+// A sliced one: every device count, and 1 to 4 slices on each. `start`: an arrangement whose device
+// order is tried too.
+[[nodiscard]] Found search_sliced(const CostModel& model, const Schedule& schedule,
+                                  const Arrangement& start, double effort);
 // A user's own lists.
 [[nodiscard]] Found search_own(const CostModel& model, const std::string& name,
                                const GivenSchedule& schedule, double effort);
 
-// The stages that come nearest to fitting under `kind` when nothing fits; for the error.
-[[nodiscard]] std::vector<StageSpan> nearest_misfit(const CostModel& model, ScheduleKind kind);
-
-[[nodiscard]] const char* schedule_name(ScheduleKind kind);
+// The stages that come nearest to fitting under `schedule` when nothing fits; for the error.
+[[nodiscard]] std::vector<StageSpan> nearest_misfit(const CostModel& model,
+                                                    const Schedule& schedule);
 
 }  // namespace ecopipe

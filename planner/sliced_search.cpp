@@ -8,7 +8,8 @@
 #include "core/check.h"
 #include "core/random.h"
 #include "planner/layout.h"
-#include "planner/schedule_check.h"
+#include "planner/schedule/registry.h"
+#include "planner/schedule/schedule_check.h"
 #include "planner/simulator.h"
 
 namespace ecopipe {
@@ -22,7 +23,7 @@ class SlicedSearch {
                  std::uint64_t seed)
         : model_(model),
           schedule_(schedule),
-          estimator_(model, ScheduleKind::kOneFOneB),
+          estimator_(model, kOneFOneB),
           rng_(seed),
           work_max_(work_max) {
         for (const ActionList& list : schedule.lists) step_cost_ += kEventCost * list.size();
@@ -176,17 +177,19 @@ SlicedArrangement search_given(const CostModel& model, const GivenSchedule& sche
     return SlicedSearch(model, schedule, work_max, seed).run({all.begin(), all.end()});
 }
 
-GivenSchedule interleaved_schedule(int micro_batches, int devices, int slices) {
+GivenSchedule given_schedule(const Schedule& schedule, int micro_batches, int devices, int slices) {
     GivenSchedule out{devices, slices, {}, {}, false};
     ScheduleText text;
     for (int d = 0; d < devices; ++d) {
-        text.devices.push_back(interleaved_actions(micro_batches, d, devices, slices));
+        text.devices.push_back(schedule.actions(
+            {.micro_batches = micro_batches, .device = d, .devices = devices, .slices = slices}));
         text.places.emplace_back("list");
     }
-    const auto facts = check_schedule(text, "interleaved");
+    const auto facts = check_schedule(text, std::string(schedule.name));
     ECOPIPE_CHECK(facts.has_value());
     out.lists = std::move(text.devices);
     out.peak_in_flight = facts->peak_in_flight;
+    out.split_backward = facts->split_backward;
     return out;
 }
 

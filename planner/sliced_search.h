@@ -1,12 +1,12 @@
 #pragma once
-// The search for schedules whose action lists are given beforehand: interleaved, and a user's own.
+// The search for schedules whose action lists are given beforehand: sliced ones, and a user's own.
 
 #include <cstdint>
 #include <functional>
 #include <vector>
 
 #include "planner/arrangement.h"
-#include "planner/schedule.h"
+#include "planner/schedule/schedule.h"
 
 namespace ecopipe {
 
@@ -34,6 +34,8 @@ struct SlicedArrangement {
                                              const std::vector<std::vector<int>>& orders,
                                              std::uint64_t work_max, std::uint64_t seed);
 
-[[nodiscard]] GivenSchedule interleaved_schedule(int micro_batches, int devices, int slices);
+// What a sliced schedule gives for these counts.
+[[nodiscard]] GivenSchedule given_schedule(const Schedule& schedule, int micro_batches, int devices,
+                                           int slices);
 
 }  // namespace ecopipe

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "planner/plan_timeline.h"
+#include "planner/schedule/registry.h"
 
 namespace ecopipe {
 namespace {
@@ -91,9 +92,9 @@ class WhatIfSearch {
                 if (resource < 0 ||
                     name != link_name(played_.costs.resources[static_cast<std::size_t>(resource)]))
                     continue;
-                for (std::string* codec :
+                for (TensorCodec* codec :
                      {&coded.stages[k].codec_forward, &coded.stages[k + 1].codec_backward})
-                    if (*codec == "fp32") *codec = "fp16";
+                    if (*codec == TensorCodec::kNone) *codec = TensorCodec::kFp16;
             }
             const auto played = play_plan(played_.model, coded, "plan");
             if (!played || played->timeline.step_ms > kCodecWorthwhile * played_.timeline.step_ms)
@@ -164,7 +165,9 @@ class WhatIfSearch {
     }
 
     void add_in_flight() {
-        if (plan_.schedule != "1f1b" || plan_.stages.size() < 2 || plan_.stages.front().actions)
+        const Schedule* schedule = find_schedule(plan_.schedule);
+        if (schedule == nullptr || !schedule->paced() || plan_.stages.size() < 2 ||
+            plan_.stages.front().actions)
             return;
         const int stages = static_cast<int>(plan_.stages.size());
         add_counts("in-flight S-s, the textbook's", [&](int s) { return stages - s; });

@@ -7,6 +7,7 @@
 #include "core/files.h"
 #include "core/glob.h"
 #include "core/log.h"
+#include "domain/limits.h"
 #include "stage_runtime/data/dataset.h"
 #include "stage_runtime/host_facts.h"
 #include "stage_runtime/profiler.h"
@@ -14,8 +15,6 @@
 
 namespace ecopipe {
 namespace {
-
-constexpr int kMicroBatchMax = 65536;
 
 // What is measured on: samples of the data, or random images of --input.
 Result<void> read_samples(const CommandLine& line, ProfileRequest& request, DataSplits& data) {

@@ -7,7 +7,7 @@
 
 #include "planner/model_profile.h"
 #include "stage_runtime/data/dataset.h"
-#include "stage_runtime/model/model_spec.h"
+#include "stage_runtime/model/models.h"
 #include "transport/messages.h"
 
 namespace ecopipe {

@@ -7,40 +7,26 @@
 
 namespace ecopipe {
 
-std::vector<SliceRole> slice_roles(const Plan& plan, const std::string& device,
+std::vector<SliceRole> slice_roles(const PlanIndex& plan, const std::string& device,
                                    int first_trainable_layer) {
     std::vector<SliceRole> roles;
-    const auto count = plan.stages.size();
-    for (std::size_t s = 0; s < count; ++s) {
-        const StagePlan& stage = plan.stages[s];
-        if (stage.device != device) continue;
+    for (const StageId stage : plan.stages_of(device)) {
+        const LayerRange layers = plan.layers_of(stage);
+        const auto producers = plan.producers_of(stage);
+        const auto consumers = plan.consumers_of(stage);
         SliceRole role;
-        role.stage = static_cast<int>(s);
-        role.first_layer = stage.first_layer;
-        role.last_layer = stage.last_layer;
-        role.first = s == 0;
-        role.last = s + 1 == count;
-        role.upstream = role.first ? kPortalPeer : plan.stages[s - 1].device;
-        role.downstream = role.last ? "" : plan.stages[s + 1].device;
-        role.sends_gradient = stage.first_layer > first_trainable_layer;
-        role.receives_gradient = !role.last && stage.last_layer >= first_trainable_layer;
+        role.stage = stage;
+        role.first_layer = layers.first;
+        role.last_layer = layers.last;
+        role.first = producers.empty();
+        role.last = consumers.empty();
+        role.upstream = role.first ? kPortalPeer : plan.devices_of(producers.front()).front();
+        role.downstream = role.last ? "" : plan.devices_of(consumers.front()).front();
+        role.sends_gradient = layers.first > first_trainable_layer;
+        role.receives_gradient = !role.last && layers.last >= first_trainable_layer;
         roles.push_back(role);
     }
     return roles;
-}
-
-std::vector<std::string> tensor_peers(const Plan& plan, const std::string& device) {
-    std::vector<std::string> peers;
-    const auto add = [&](const std::string& other) {
-        if (other != device && std::find(peers.begin(), peers.end(), other) == peers.end())
-            peers.push_back(other);
-    };
-    for (std::size_t s = 0; s < plan.stages.size(); ++s) {
-        if (plan.stages[s].device != device) continue;
-        if (s > 0) add(plan.stages[s - 1].device);
-        if (s + 1 < plan.stages.size()) add(plan.stages[s + 1].device);
-    }
-    return peers;
 }
 
 StageCommands StageMachine::on(const StageEvent& event) {

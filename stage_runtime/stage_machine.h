@@ -21,15 +21,16 @@
 #include <vector>
 
 #include "core/result.h"
-#include "planner/plan.h"
-#include "transport/data_plane.h"
+#include "domain/action.h"
+#include "domain/plan_index.h"
+#include "domain/tensor_address.h"
 #include "transport/messages.h"
 
 namespace ecopipe {
 
 // One group of consecutive layers on this device.
 struct SliceRole {
-    int stage = 0;
+    StageId stage;
     int first_layer = 0;
     int last_layer = 0;
     std::string upstream;    // the device that holds the layer before, kPortalPeer for the first
@@ -41,10 +42,8 @@ struct SliceRole {
 };
 
 // This device's slices in a plan, in layer order.
-[[nodiscard]] std::vector<SliceRole> slice_roles(const Plan& plan, const std::string& device,
+[[nodiscard]] std::vector<SliceRole> slice_roles(const PlanIndex& plan, const std::string& device,
                                                  int first_trainable_layer);
-// The devices that this one exchanges tensors with, the portal not counted.
-[[nodiscard]] std::vector<std::string> tensor_peers(const Plan& plan, const std::string& device);
 
 namespace stage_event {
 struct Configured {

@@ -16,6 +16,8 @@
 #include "core/inbox.h"
 #include "core/log.h"
 #include "core/tensor_memory.h"
+#include "domain/plan_index.h"
+#include "planner/schedule/plan_file.h"
 #include "stage_runtime/engine/executor.h"
 #include "stage_runtime/engine/numeric_class.h"
 #include "stage_runtime/host_facts.h"
@@ -198,6 +200,7 @@ class Worker {
 
     StageMachine machine_;
     Plan plan_;
+    PlanIndex index_;
     Configure work_;  // in force
     Executors executors_;
     WaitingTensors tensors_;  // early ones: of a generation whose Configure is still under way
@@ -412,15 +415,15 @@ Result<void> Worker::make_executors(const Configure& work, std::vector<SliceRole
     spec.freeze = work.freeze;
     Executors before = std::move(executors_);
     executors_.clear();
-    for (const StagePlan& stage : plan_.stages) {
-        if (stage.device != work.device) continue;
+    for (const StageId id : index_.stages_of(work.device)) {
+        const StagePlan& stage = plan_.stages[id.index()];
         ExecutorOptions options;
         options.range = {stage.first_layer, stage.last_layer};
         options.recompute = stage.recompute;
         options.optimizer = work.optimizer;
         options.loss = work.loss;
         options.seed = work.seed;
-        options.gradient_codec = *codec_named(stage.codec_backward);
+        options.gradient_codec = stage.codec_backward;
         const auto same = std::find_if(before.begin(), before.end(), [&](const auto& executor) {
             return executor && executor->fits(options);
         });
@@ -435,7 +438,7 @@ Result<void> Worker::make_executors(const Configure& work, std::vector<SliceRole
             ECOPIPE_ASSIGN_OR_RETURN(auto executor, Executor::create(spec, options));
             executors_.push_back(std::move(executor));
         }
-        slices = slice_roles(plan_, work.device, executors_.back()->model().first_trainable_layer);
+        slices = slice_roles(index_, work.device, executors_.back()->model().first_trainable_layer);
     }
     return {};
 }
@@ -450,6 +453,7 @@ Result<void> Worker::configure(const FrameHeader& head, const Configure& work) {
         static_cast<void>(state_.keep(head.step, executors_));
     state_.keeper().rewind_to(head.step);
     ECOPIPE_ASSIGN_OR_RETURN(plan_, parse_plan(work.plan_json, "plan"));
+    index_ = PlanIndex(plan_);
     std::vector<SliceRole> slices;
     ECOPIPE_RETURN_IF_ERROR(make_executors(work, slices));
     work_ = work;
@@ -541,10 +545,7 @@ Result<void> Worker::begin(const FrameHeader& head, const Begin& step) {
     ActionList actions;
     if (step.mode == StepMode::kTrain && !executors_.empty()) {
         ECOPIPE_ASSIGN_OR_RETURN(const auto lists, plan_actions(plan_, micro_batches));
-        const auto devices = plan_devices(plan_);
-        const auto at =
-            std::find(devices.begin(), devices.end(), options_.device) - devices.begin();
-        actions = lists.at(static_cast<std::size_t>(at));
+        actions = lists.at(index_.place(options_.device).value());
     } else {
         for (int m = 0; m < micro_batches; ++m)
             for (int slice = 0; slice < static_cast<int>(executors_.size()); ++slice)
@@ -623,10 +624,7 @@ void Worker::take_probe(const Delivery& delivery) {
 // and nobody but a layer's owner may say what the layer made.
 bool Worker::entitled(const Delivery& delivery) const {
     const auto owns = [&](std::uint32_t layer) {
-        return std::any_of(plan_.stages.begin(), plan_.stages.end(), [&](const StagePlan& stage) {
-            return stage.device == delivery.peer && stage.first_layer <= static_cast<int>(layer) &&
-                   static_cast<int>(layer) <= stage.last_layer;
-        });
+        return index_.holds(delivery.peer, static_cast<int>(layer));
     };
     switch (delivery.address.kind) {
         case TensorKind::kActivation:
@@ -772,10 +770,10 @@ Result<void> Worker::train_action(const Action& action, std::vector<HostTensor> 
         }
         ECOPIPE_ASSIGN_OR_RETURN(
             auto outputs, executor.forward(micro_batch_, tensors, slice.last ? &labels : nullptr));
-        const StagePlan& stage = plan_.stages[static_cast<std::size_t>(slice.stage)];
+        const StagePlan& stage = plan_.stages[slice.stage.index()];
         std::vector<EncodedTensor> encoded;
         for (const HostTensor& output : outputs)
-            encoded.push_back(encode_tensor(output, *codec_named(stage.codec_forward)));
+            encoded.push_back(encode_tensor(output, stage.codec_forward));
         free_since_ = work.slow_down(slowdown());
         if (!slice.last)
             send_outputs(slice, action.slice, micro_batch_, TensorKind::kActivation,

@@ -19,11 +19,6 @@ constexpr auto kShapeAhead =
 
 constexpr std::size_t kBackgroundChunkBytes = 64U << 10;  // what a training tensor waits for
 
-bool streamed(TensorKind kind) {
-    return kind == TensorKind::kInput || kind == TensorKind::kLabel ||
-           (kind >= TensorKind::kEvalActivation && kind <= TensorKind::kEvalLabel);
-}
-
 bool in_background(TensorKind kind) { return kind == TensorKind::kReplica; }
 
 }  // namespace
@@ -418,7 +413,7 @@ void DataPlane::take_chunk(const std::string& name, Peer& from, const TensorAddr
     partial.bytes += bytes.size();
     if (callbacks_.on_chunk) callbacks_.on_chunk();
     if (partial.bytes < total) return;
-    if (streamed(address.kind)) from.unconsumed += total;
+    if (is_streamed(address.kind)) from.unconsumed += total;
     deliver(name, address, {std::exchange(partial.tensor, HostTensor()), chunk.codec, chunk.scale});
 }
 

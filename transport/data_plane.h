@@ -21,6 +21,8 @@
 #include <vector>
 
 #include "core/host_tensor.h"
+#include "domain/tensor_address.h"
+#include "domain/tensor_codec.h"
 #include "transport/buffer_pool.h"
 #include "transport/link_shaper.h"
 #include "transport/message_socket.h"
@@ -34,31 +36,6 @@ inline constexpr std::size_t kWindowBytes = 8U << 20;   // under way, per peer a
 inline constexpr std::size_t kUnconsumedBytes =
     8U << 20;  // streamed tensors that wait for the compute thread
 inline constexpr std::size_t kBacklogBytes = 16U << 20;  // streamed tensors queued at the sender
-// The portal's own name on data channels; no device may have it.
-inline constexpr const char* kPortalPeer = "@portal";
-
-// Where a tensor belongs: never "the next stage".
-struct TensorAddress {
-    std::uint32_t generation = 0;
-    std::uint64_t step = 0;
-    TensorKind kind = TensorKind::kActivation;
-    std::uint32_t micro_batch = 0;
-    std::uint16_t slice = 0;
-    std::uint32_t producer = 0;
-    std::uint16_t output = 0;
-    std::uint16_t outputs = 1;
-    bool gradient_returns = false;
-    std::string name;
-    friend auto operator<=>(const TensorAddress&, const TensorAddress&) = default;
-};
-
-struct Delivery {
-    std::string peer;
-    TensorAddress address;
-    HostTensor tensor;
-    Instant arrived = monotonic_now();
-    std::shared_ptr<void> counted{};  // against kArrivedBytesMax, while it lives
-};
 
 class DataPlane {
   public:

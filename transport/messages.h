@@ -9,9 +9,13 @@
 #include <vector>
 
 #include "core/host_tensor.h"
+#include "domain/layer_range.h"
+#include "domain/loss.h"
+#include "domain/optimizer_spec.h"
+#include "domain/tensor_address.h"
+#include "domain/tensor_codec.h"
 #include "transport/frame.h"
 #include "transport/key_file.h"
-#include "transport/tensor_codec.h"
 
 namespace ecopipe {
 
@@ -116,81 +120,6 @@ struct PeerAddress {
     }
 };
 
-// Layers whose state goes from one process to another.
-struct LayerTransfer {
-    std::uint32_t first_layer = 0;
-    std::uint32_t last_layer = 0;  // inclusive
-    std::string peer;  // who gives, or who gets; the receiver itself: it holds them already
-
-    template <class Archive>
-    void serialize(Archive& ar) {
-        ar(first_layer, last_layer, peer);
-    }
-    friend bool operator==(const LayerTransfer&, const LayerTransfer&) = default;
-};
-
-struct OptimizerSpec {
-    std::string name = "sgd";  // sgd | adam | adamw
-    double momentum = 0;
-    double weight_decay = 0;
-    // FedProx: the gradient gains mu * (w - w0), w0 being the weights at the first step since the
-    // optimiser was reset.
-    double proximal_mu = 0;
-
-    template <class Archive>
-    void serialize(Archive& ar) {
-        ar(name, momentum, weight_decay, proximal_mu);
-    }
-    [[nodiscard]] bool known() const { return name == "sgd" || name == "adam" || name == "adamw"; }
-    // Tensors of a parameter's size that it keeps.
-    [[nodiscard]] int slots() const {
-        return (name != "sgd" ? 2 : momentum != 0 ? 1 : 0) + (proximal_mu != 0 ? 1 : 0);
-    }
-};
-
-// What is minimised.
-struct LossSpec {
-    std::string name = "cross_entropy";  // of stage_runtime/model/loss_names.h
-    // Of cross_entropy: targets of this value count neither in the sum nor in the divisor.
-    std::int64_t ignore_index = -100;
-    std::vector<double> class_weights;  // of cross_entropy, one a class; empty: 1 each
-
-    template <class Archive>
-    void serialize(Archive& ar) {
-        ar(name, ignore_index, class_weights);
-    }
-    friend bool operator==(const LossSpec&, const LossSpec&) = default;
-};
-
-// Sums over samples; those of a batch are the sums of its micro-batches', in their order.
-struct LossTotals {
-    double sum = 0;            // of the labels' losses, each times its class's weight
-    double weight = 0;         // what the loss is that sum over: labels, or their classes' weights
-    std::uint64_t labels = 0;  // without ignored ones
-    std::uint64_t correct = 0;
-    double absolute_error = 0;  // regression only
-
-    template <class Archive>
-    void serialize(Archive& ar) {
-        ar(sum, weight, labels, correct, absolute_error);
-    }
-    void add(const LossTotals& other) {
-        sum += other.sum;
-        weight += other.weight;
-        labels += other.labels;
-        correct += other.correct;
-        absolute_error += other.absolute_error;
-    }
-    // 0 where nothing counted.
-    [[nodiscard]] double loss() const { return weight > 0 ? sum / weight : 0; }
-    [[nodiscard]] double accuracy() const {
-        return labels > 0 ? static_cast<double>(correct) / static_cast<double>(labels) : 0;
-    }
-    [[nodiscard]] double mean_absolute_error() const {
-        return labels > 0 ? absolute_error / static_cast<double>(labels) : 0;
-    }
-};
-
 // portal -> stage: the work from now on. The generation is the header's, the step that of the
 // state to start from. State that the receiver lacks follows on the data channels, from the portal
 // or from other devices.
@@ -233,8 +162,6 @@ struct Ready {
     }
     [[nodiscard]] std::string validate() const { return {}; }
 };
-
-enum class StepMode : std::uint8_t { kTrain = 0, kEvaluate = 1 };
 
 // portal -> stage: one step, or one evaluation that streams through. The step is the header's.
 struct Begin {
@@ -490,22 +417,6 @@ struct Attached {
     }
     [[nodiscard]] std::string validate() const;
 };
-
-enum class TensorKind : std::uint8_t {
-    kActivation = 1,
-    kGradient = 2,
-    kInput = 3,
-    kLabel = 4,
-    kState = 5,
-    kEvalActivation = 6,
-    kEvalInput = 7,
-    kEvalLabel = 8,
-    kReplica = 9,  // a layer's state to keep for another device
-    kProbe = 10,   // measures a link; the receiver answers one that wants a gradient back
-};
-[[nodiscard]] constexpr bool is_state(TensorKind kind) {
-    return kind == TensorKind::kState || kind == TensorKind::kReplica;
-}
 
 // A piece of a tensor; the payload frame holds bytes [offset, offset + payload). Step, generation,
 // slice and micro-batch are the header's; `producer` is the layer that made the tensor (for a

@@ -18,7 +18,7 @@
 
 #include "core/host_tensor.h"
 #include "core/result.h"
-#include "stage_runtime/model/model_spec.h"
+#include "stage_runtime/model/models.h"
 #include "transport/messages.h"
 
 namespace ecopipe {
@@ -30,12 +30,6 @@ struct ExecutorOptions {
     LossSpec loss;
     std::uint64_t seed = 0;
     TensorCodec gradient_codec = TensorCodec::kNone;  // of what encode_gradients makes
-};
-
-struct StepTotals {
-    LossTotals loss;                             // of the last layer's slice
-    std::vector<double> squared_gradient_norms;  // one a layer of the slice
-    int nonfinite_layer = -1;  // model's index of the first layer with a non-finite gradient
 };
 
 class Executor {

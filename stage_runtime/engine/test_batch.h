@@ -2,7 +2,7 @@
 // How many samples are tested at a time.
 
 #include "stage_runtime/data/dataset.h"
-#include "stage_runtime/model/model_spec.h"
+#include "stage_runtime/model/models.h"
 
 namespace ecopipe {
 

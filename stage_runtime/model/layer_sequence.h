@@ -2,7 +2,7 @@
 // A model or a slice of it, loaded. Includes torch: for .cpp files of the model and engine alone.
 
 #include "stage_runtime/model/layer.h"
-#include "stage_runtime/model/model_spec.h"
+#include "stage_runtime/model/models.h"
 
 namespace ecopipe {
 

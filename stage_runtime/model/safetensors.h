@@ -6,7 +6,7 @@
 
 #include "core/host_tensor.h"
 #include "core/result.h"
-#include "stage_runtime/model/model_spec.h"
+#include "stage_runtime/model/models.h"
 
 namespace ecopipe {
 

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "core/host_tensor.h"
-#include "stage_runtime/model/model_spec.h"
+#include "stage_runtime/model/models.h"
 
 namespace ecopipe {
 

@@ -3,7 +3,7 @@
 // only files you trust. Includes torch.
 
 #include "stage_runtime/model/layer.h"
-#include "stage_runtime/model/model_spec.h"
+#include "stage_runtime/model/models.h"
 
 namespace ecopipe {
 

@@ -5,7 +5,7 @@
 #include <tuple>
 #include <vector>
 
-#include "planner/plan.h"
+#include "domain/plan.h"
 
 namespace ecopipe {
 

@@ -55,7 +55,7 @@ TEST(PlanRestore, KeepsWhatIsThereAndSharesTheRest) {
     holdings.stored("a", 0, 1, 8);
     holdings.stored("c", 4, 5, 8);
     holdings.stored("a", 2, 3, 8);
-    const auto restore = plan_restore(holdings, plan_of({{"a", 0, 2}, {"c", 3, 5}}), 8);
+    const auto restore = plan_restore(holdings, PlanIndex(plan_of({{"a", 0, 2}, {"c", 3, 5}})), 8);
     EXPECT_EQ(restore.restore.at("a"), (std::vector<LayerTransfer>{{0, 2, "a"}}));
     EXPECT_EQ(restore.restore.at("c"), (std::vector<LayerTransfer>{{3, 3, "a"}, {4, 5, "c"}}));
     EXPECT_EQ(restore.supply.at("a"), (std::vector<LayerTransfer>{{3, 3, "c"}}));
@@ -66,7 +66,7 @@ TEST(PlanRestore, TheBaseGivesWhatNobodyHas) {
     Holdings holdings({0, 1, 3});
     holdings.set_base(5);
     holdings.stored("a", 0, 0, 5);
-    const auto restore = plan_restore(holdings, plan_of({{"a", 0, 1}, {"b", 2, 3}}), 5);
+    const auto restore = plan_restore(holdings, PlanIndex(plan_of({{"a", 0, 1}, {"b", 2, 3}})), 5);
     EXPECT_EQ(restore.restore.at("a"),
               (std::vector<LayerTransfer>{{0, 0, "a"}, {1, 1, kPortalPeer}}));
     EXPECT_EQ(restore.restore.at("b"), (std::vector<LayerTransfer>{{3, 3, kPortalPeer}}));

@@ -8,6 +8,7 @@
 #include "core/random.h"
 #include "planner/in_flight.h"
 #include "planner/recurrence.h"
+#include "planner/schedule/registry.h"
 #include "planner/simulator.h"
 
 namespace ecopipe {
@@ -42,7 +43,7 @@ TEST(Bounds, NoStepIsBelowAndTheChosenInFlightCountsComeNear) {
     double textbook_sum = 0;
     for (int i = 0; i < kCases; ++i) {
         const PipelineCosts costs = random_pipeline(rng, 6, 32);
-        InFlightChooser chooser(ScheduleKind::kOneFOneB, costs.micro_batches);
+        InFlightChooser chooser(kOneFOneB, costs.micro_batches);
         const double bound = pipeline_bound(costs, BackwardKind::kWhole).ms;
         const double rule = chooser.rule(costs, no_caps(costs)).step_ms;
         const InFlightChoice choice = chooser.choose(costs, no_caps(costs), bound, 256);
@@ -88,18 +89,17 @@ TEST(Bounds, HoldForEveryScheduleAndRandomCounts) {
         for (int s = 0, above = M; s < S; ++s)
             counts.push_back(
                 above = 1 + static_cast<int>(rng.below(static_cast<std::uint64_t>(above))));
-        for (const ScheduleKind kind :
-             {ScheduleKind::kGpipe, ScheduleKind::kOneFOneB, ScheduleKind::kZbH1}) {
-            InFlightChooser chooser(kind, M);
+        for (const Schedule* schedule : {&kGpipe, &kOneFOneB, &kZbH1}) {
+            InFlightChooser chooser(*schedule, M);
             const std::vector<ActionList> lists = chooser.lists(counts);
             const double step = simulate(costs, lists).step_ms;
             ASSERT_GE(step, pipeline_bound(costs, backward_kind(lists)).ms * (1 - 1e-12))
                 << "pipeline " << i;
-            if (kind == ScheduleKind::kOneFOneB) {
+            if (schedule == &kOneFOneB) {
                 ASSERT_GE(step, in_flight_bound_ms(costs, counts) * (1 - 1e-12))
                     << "pipeline " << i;
             }
-            if (kind == ScheduleKind::kGpipe) {
+            if (schedule == &kGpipe) {
                 ASSERT_GE(step, in_flight_bound_ms(costs, no_caps(costs)) * (1 - 1e-12))
                     << "pipeline " << i;
             }
@@ -123,7 +123,7 @@ TEST(Bounds, HoldForInterleavedSlices) {
         PipelineCosts costs = plain_costs(M, stages, links, links);
         costs.devices = S;
         std::vector<ActionList> lists;
-        for (int d = 0; d < S; ++d) lists.push_back(interleaved_actions(M, d, S, v));
+        for (int d = 0; d < S; ++d) lists.push_back(kInterleaved.actions({M, d, S, v}));
         ASSERT_GE(simulate(costs, lists).step_ms,
                   pipeline_bound(costs, BackwardKind::kWhole).ms * (1 - 1e-12))
             << i;
@@ -156,12 +156,11 @@ TEST(Recurrence, EqualsTheEventSimulator) {
         for (int s = 0, above = M; s < costs.stage_count(); ++s)
             counts.push_back(
                 above = 1 + static_cast<int>(rng.below(static_cast<std::uint64_t>(above))));
-        for (const ScheduleKind kind :
-             {ScheduleKind::kGpipe, ScheduleKind::kOneFOneB, ScheduleKind::kZbH1}) {
-            InFlightChooser chooser(kind, M);
+        for (const Schedule* schedule : {&kGpipe, &kOneFOneB, &kZbH1}) {
+            InFlightChooser chooser(*schedule, M);
             const double step = simulate(costs, chooser.lists(counts)).step_ms;
             ASSERT_NEAR(chooser.step_ms(costs, counts), step, 1e-9 * step) << "pipeline " << i;
-            if (kind == ScheduleKind::kZbH1) continue;  // which knows no limit
+            if (schedule == &kZbH1) continue;  // which knows no limit
             // A limit cuts off what is above it, and nothing else.
             const double limit_ms = step * rng.uniform(0.5, 1.5);
             const double limited_ms = chooser.step_ms(costs, counts, limit_ms);
@@ -200,7 +199,7 @@ TEST(Bounds, InFlightTableOfTheResearch) {
         std::vector<int> counts;
         for (int s = 0; s < S; ++s)
             counts.push_back(std::min(M, textbook ? S - s : 2 * (S - s) - 1));
-        return InFlightChooser(ScheduleKind::kOneFOneB, M).step_ms(costs, counts);
+        return InFlightChooser(kOneFOneB, M).step_ms(costs, counts);
     };
     EXPECT_DOUBLE_EQ(step(4, 16, true), 99);
     EXPECT_DOUBLE_EQ(step(4, 16, false), 66);

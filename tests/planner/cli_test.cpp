@@ -14,7 +14,8 @@
 
 #include "core/files.h"
 #include "core/strict_json.h"
-#include "planner/plan.h"
+#include "domain/plan.h"
+#include "planner/schedule/plan_file.h"
 #include "tests/planner/data.h"
 
 namespace ecopipe {

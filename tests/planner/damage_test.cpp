@@ -9,6 +9,7 @@
 #include "core/random.h"
 #include "planner/partition.h"
 #include "planner/plan_timeline.h"
+#include "planner/schedule/plan_file.h"
 #include "tests/planner/data.h"
 
 namespace ecopipe {

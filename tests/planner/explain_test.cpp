@@ -10,6 +10,7 @@
 #include "planner/partition.h"
 #include "planner/plan_report.h"
 #include "planner/plan_timeline.h"
+#include "planner/schedule/plan_file.h"
 #include "planner/what_if.h"
 #include "tests/planner/data.h"
 #include "tests/planner/reference.h"
@@ -85,7 +86,7 @@ TEST(WhatIf, ProposesFp16OnlyWhereALinkBinds) {
     ASSERT_NE(row, nullptr);
     EXPECT_LT(*row->step_ms, 0.99 * plan.predicted->step_ms);
     Plan coded = plan;
-    coded.stages[0].codec_forward = coded.stages[1].codec_backward = "fp16";
+    coded.stages[0].codec_forward = coded.stages[1].codec_backward = TensorCodec::kFp16;
     ASSERT_TRUE(predict_plan(home.cluster, home.profiles, coded));
     EXPECT_DOUBLE_EQ(*row->step_ms, coded.predicted->step_ms);
 }
@@ -118,8 +119,8 @@ TEST(Search, NeverCutsJoinedLayersWhateverTheSchedule) {
     Plan by_hand = home.plan();
     by_hand.schedule = "1f1b";
     by_hand.stages.resize(2);
-    by_hand.stages[0] = {"hub", 0, 8, 2, false, {}, "fp32", "fp32", {}};
-    by_hand.stages[1] = {"laptop", 9, 21, 1, false, {}, "fp32", "fp32", {}};
+    by_hand.stages[0] = {"hub", 0, 8, 2, false, {}, TensorCodec::kNone, TensorCodec::kNone, {}};
+    by_hand.stages[1] = {"laptop", 9, 21, 1, false, {}, TensorCodec::kNone, TensorCodec::kNone, {}};
     const auto refused = predict_plan(home.cluster, home.profiles, by_hand);
     ASSERT_FALSE(refused);
     EXPECT_NE(refused.error().message.find("stages[1].first_layer: expected no cut before layer 9"),
@@ -177,8 +178,8 @@ TEST(Predict, CodecsShortenTransfersAlone) {
     Plan plan = home.plan();
     ASSERT_TRUE(predict_plan(home.cluster, home.profiles, plan));
     const PlayedPlan plain = *play_plan(home.cluster, home.profiles, plan, "plan");
-    plan.stages[0].codec_forward = "fp16";
-    plan.stages[1].codec_backward = "int8";
+    plan.stages[0].codec_forward = TensorCodec::kFp16;
+    plan.stages[1].codec_backward = TensorCodec::kInt8;
     const PlayedPlan coded = *play_plan(home.cluster, home.profiles, plan, "plan");
     EXPECT_DOUBLE_EQ(coded.costs.forward[0].occupy_ms, plain.costs.forward[0].occupy_ms / 2);
     EXPECT_DOUBLE_EQ(coded.costs.backward[0].occupy_ms, plain.costs.backward[0].occupy_ms / 4);

@@ -10,6 +10,7 @@
 #include "planner/partition.h"
 #include "planner/plan_report.h"
 #include "planner/plan_timeline.h"
+#include "planner/schedule/plan_file.h"
 #include "planner/what_if.h"
 #include "tests/planner/data.h"
 

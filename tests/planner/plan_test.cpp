@@ -1,11 +1,14 @@
-#include "planner/plan.h"
+#include "domain/plan.h"
 
 #include <gtest/gtest.h>
 
 #include "core/random.h"
 #include "core/strict_json.h"
+#include "domain/plan_index.h"
 #include "planner/partition.h"
-#include "planner/schedule_check.h"
+#include "planner/schedule/plan_file.h"
+#include "planner/schedule/registry.h"
+#include "planner/schedule/schedule_check.h"
 
 namespace ecopipe {
 namespace {
@@ -28,7 +31,7 @@ TEST(Plan, AHandWrittenOneNeedsNoPrediction) {
     const auto plan = parse_plan(small().dump(), "plan.json");
     ASSERT_TRUE(plan) << plan.error().message;
     EXPECT_FALSE(plan->predicted);
-    EXPECT_EQ(plan_devices(*plan), (std::vector<std::string>{"hub", "pi"}));
+    EXPECT_EQ(PlanIndex(*plan).devices(), (std::vector<std::string>{"hub", "pi"}));
     EXPECT_EQ(plan_text(*parse_plan(plan_text(*plan), "again")), plan_text(*plan));
 }
 
@@ -171,12 +174,12 @@ TEST(Plan, MicroBatchSizesDifferByAtMostOneLargerFirst) {
 
 TEST(ScheduleText, ComesBackAsItWasPrinted) {
     std::vector<ActionList> lists;
-    for (int d = 0; d < 3; ++d) lists.push_back(interleaved_actions(7, d, 3, 2));
+    for (int d = 0; d < 3; ++d) lists.push_back(kInterleaved.actions({7, d, 3, 2}));
     const auto text = parse_schedule("# interleaved\n\n" + schedule_csv(lists), "s.csv");
     ASSERT_TRUE(text) << text.error().message;
     EXPECT_EQ(text->devices, lists);
     EXPECT_EQ(text->places.front(), "line 3");
-    EXPECT_EQ(parse_schedule(" F0 , B0 \r\n", "s.csv")->devices[0], gpipe_actions(1));
+    EXPECT_EQ(parse_schedule(" F0 , B0 \r\n", "s.csv")->devices[0], kGpipe.actions({1}));
 }
 
 TEST(ScheduleText, RefusesMalformedLines) {
@@ -226,10 +229,10 @@ TEST(ScheduleCheck, SaysWhatChannelsMustHold) {
         return check_schedule(text, "s")->channel_capacity;
     };
     EXPECT_EQ(capacity({one_f_one_b_actions(8, 2), one_f_one_b_actions(8, 1)}), 1);
-    EXPECT_EQ(capacity({gpipe_actions(8), gpipe_actions(8)}), 1);
+    EXPECT_EQ(capacity({kGpipe.actions({8}), kGpipe.actions({8})}), 1);
     // Stage 0 sends eight before it takes a gradient; stage 1 gives a gradient after each:
     // something must hold seven.
-    EXPECT_GT(capacity({gpipe_actions(8), one_f_one_b_actions(8, 1)}), 3);
+    EXPECT_GT(capacity({kGpipe.actions({8}), one_f_one_b_actions(8, 1)}), 3);
 }
 
 // Random damage to valid schedules is found, or what remains is still valid by the simulator's own
@@ -242,7 +245,7 @@ TEST(ScheduleCheck, SurvivesRandomDamage) {
         const int M = 1 + static_cast<int>(rng.below(6));
         std::vector<ActionList> lists;
         for (int s = 0; s < S; ++s)
-            lists.push_back(rng.below(2) == 0 ? zb_h1_actions(M, s, S, std::min(S, M))
+            lists.push_back(rng.below(2) == 0 ? kZbH1.actions({M, s, S, 1, std::min(S, M)})
                                               : one_f_one_b_actions(M, S - s));
         std::string csv = schedule_csv(lists);
         const auto at = static_cast<std::size_t>(rng.below(csv.size()));

@@ -7,6 +7,7 @@
 #include "planner/model_profile.h"
 #include "planner/partition.h"
 #include "planner/resolved_profiles.h"
+#include "planner/schedule/plan_file.h"
 #include "tests/planner/data.h"
 
 namespace ecopipe {

@@ -1,12 +1,11 @@
-#include "planner/schedule.h"
-
 #include <gtest/gtest.h>
 
 #include <functional>
 
 #include "planner/bounds.h"
 #include "planner/in_flight.h"
-#include "planner/schedule_check.h"
+#include "planner/schedule/registry.h"
+#include "planner/schedule/schedule_check.h"
 #include "planner/simulator.h"
 
 namespace ecopipe {
@@ -44,7 +43,7 @@ TEST(Schedules, GpipeAndOneForwardOneBackwardTakeTheFormula) {
         for (int M = 1; M <= 20; ++M) {
             const PipelineCosts costs = equal_stages(M, S, 1, 1.5, 2.25);
             const double expected = (M + S - 1) * (1.5 + 2.25);
-            const auto gpipe = lists_of(S, [&](int) { return gpipe_actions(M); });
+            const auto gpipe = lists_of(S, [&](int) { return kGpipe.actions({M}); });
             const auto textbook = lists_of(S, [&](int s) { return one_f_one_b_actions(M, S - s); });
             EXPECT_DOUBLE_EQ(simulate(costs, gpipe).step_ms, expected);
             EXPECT_DOUBLE_EQ(simulate(costs, textbook).step_ms, expected);
@@ -66,7 +65,7 @@ TEST(Schedules, InterleavedTakesTheFormulaWhenDevicesDivideMicroBatches) {
             for (int M = 1; M <= 18; ++M) {
                 const PipelineCosts costs = equal_stages(M, S, v, 1.0, 2.0);
                 const auto lists =
-                    lists_of(S, [&](int d) { return interleaved_actions(M, d, S, v); });
+                    lists_of(S, [&](int d) { return kInterleaved.actions({M, d, S, v}); });
                 const auto facts = facts_of(lists);
                 ASSERT_TRUE(facts) << facts.error().message;
                 const double step = simulate(costs, lists).step_ms;
@@ -80,7 +79,7 @@ TEST(Schedules, InterleavedTakesTheFormulaWhenDevicesDivideMicroBatches) {
 TEST(Schedules, InterleavedFirstDevicesPeakIsThePapers) {
     for (int S = 2; S <= 6; ++S)
         for (int v = 1; v <= 4; ++v)
-            EXPECT_EQ(peak_in_flight(interleaved_actions(4 * S, 0, S, v)), v * S + S - 1);
+            EXPECT_EQ(peak_in_flight(kInterleaved.actions({4 * S, 0, S, v})), v * S + S - 1);
 }
 
 TEST(Schedules, ZeroBubbleIsWithinOneActionOfTheFormulaAtOneForwardOneBackwardsMemory) {
@@ -88,7 +87,7 @@ TEST(Schedules, ZeroBubbleIsWithinOneActionOfTheFormulaAtOneForwardOneBackwardsM
         for (int M = 1; M <= 24; ++M) {
             const PipelineCosts costs = equal_stages(M, S, 1, 1.0, 2.0);
             const int cap = std::min(M, S);
-            const auto lists = lists_of(S, [&](int s) { return zb_h1_actions(M, s, S, cap); });
+            const auto lists = lists_of(S, [&](int s) { return kZbH1.actions({M, s, S, 1, cap}); });
             const auto facts = facts_of(lists);
             ASSERT_TRUE(facts) << facts.error().message;
             const double step = simulate(costs, lists).step_ms;
@@ -103,6 +102,39 @@ TEST(Schedules, ZeroBubbleIsWithinOneActionOfTheFormulaAtOneForwardOneBackwardsM
             EXPECT_LE(step, std::max(bound, formula) + 1.0) << S << ' ' << M;
             for (const int peak : facts->peak_in_flight) EXPECT_LE(peak, cap);
         }
+}
+
+// What a new schedule's file says is enough: without a promise of its lists' form they are played.
+TEST(Schedules, OneOfWhichOnlyItsListsAreKnownIsSearchedLikeAnyOther) {
+    const Schedule unknown{.name = "unknown",
+                           .actions = kOneFOneB.actions,
+                           .usual_in_flight = [](int, int) { return 1; }};
+    for (int S = 1; S <= 4; ++S) {
+        const PipelineCosts costs = equal_stages(6, S, 1, 1.0, 2.0);
+        const std::vector<int> caps(static_cast<std::size_t>(S), 4);
+        const double bound_ms = pipeline_bound(costs, BackwardKind::kWhole).ms;
+        const InFlightChoice found = InFlightChooser(unknown, 6).choose(costs, caps, bound_ms, 256);
+        const InFlightChoice known =
+            InFlightChooser(kOneFOneB, 6).choose(costs, caps, bound_ms, 256);
+        EXPECT_NEAR(found.step_ms, known.step_ms, 1e-9 * known.step_ms) << S;
+    }
+}
+
+TEST(Schedules, EachHasItsNameAndListsThatAreASchedule) {
+    EXPECT_EQ(schedule_names(), "gpipe, 1f1b, interleaved or zb-h1");
+    EXPECT_EQ(find_schedule("auto"), nullptr);
+    for (const Schedule* schedule : schedules()) {
+        EXPECT_EQ(find_schedule(schedule->name), schedule);
+        for (int S = 1; S <= 4; ++S)
+            for (int M = 1; M <= 9; ++M) {
+                const int slices = schedule->sliced ? 2 : 1;
+                const auto facts = facts_of(lists_of(
+                    S, [&](int d) { return schedule->actions({M, d, S, slices, S - d}); }));
+                ASSERT_TRUE(facts) << schedule->name << ": " << facts.error().message;
+                EXPECT_EQ(facts->split_backward, schedule->splits_backward);
+                EXPECT_EQ(facts->micro_batches, M);
+            }
+    }
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "planner/in_flight.h"
 #include "planner/resolved_profiles.h"
+#include "planner/schedule/registry.h"
 #include "planner/simulator.h"
 #include "tests/planner/reference.h"
 
@@ -41,7 +42,7 @@ void expect_sound(const CostModel& model, const SuffixBeam::Completion& completi
     // The beam knows nothing of inputs that share a direction with gradients.
     for (const Resource& resource : costs.resources)
         if (resource.uses > 1) return;
-    const InFlightChooser chooser(ScheduleKind::kOneFOneB, model.micro_batches());
+    const InFlightChooser chooser(kOneFOneB, model.micro_batches());
     const double step_ms = simulate(costs, chooser.lists(completion.in_flight)).step_ms;
     EXPECT_NEAR(completion.step_ms, step_ms, 1e-9 * step_ms);
 }

@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "domain/plan_index.h"
 #include "orchestrator/evaluation_reader.h"
+#include "planner/schedule/plan_file.h"
 #include "tests/sim/sim_cluster.h"
 #include "tests/support/small_training.h"
 
@@ -323,12 +325,10 @@ void SimPortal::absorb(SessionOutcomes outcomes) {
             ready_ = ready->step;
             to_supply_.reset();
             if (std::exchange(broken_, false)) rewound_ = ready->step;
-            const auto devices = plan_devices(plan_);
+            const PlanIndex index(plan_);
             std::vector<std::string> left;
             for (const auto& [device, member] : members_)
-                if (member.leaving &&
-                    std::find(devices.begin(), devices.end(), device) == devices.end())
-                    left.push_back(device);
+                if (member.leaving && !index.has(device)) left.push_back(device);
             for (const std::string& device : left) {
                 send(device, header(ready->step), End{0, "handed over"});
                 lose(device, "it left");

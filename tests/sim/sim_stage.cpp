@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "domain/plan_index.h"
+#include "planner/schedule/plan_file.h"
 #include "tests/sim/sim_cluster.h"
 
 namespace ecopipe::sim {
@@ -141,15 +143,14 @@ void SimStage::on_control(const FrameHeader& received, const SimMessage& message
             const auto begin = decode<Begin>(body);
             if (!begin) return;
             ActionList actions;
-            const auto devices = plan_devices(plan_);
-            const auto at = std::find(devices.begin(), devices.end(), name_) - devices.begin();
+            const auto at = PlanIndex(plan_).place(name_);
             if (begin->mode == StepMode::kEvaluate) {
                 const auto parts = static_cast<int>(begin->micro_batch_samples.size());
                 for (int m = 0; m < parts; ++m) actions.push_back({ActionKind::kForward, m, 0});
-            } else if (at < static_cast<std::ptrdiff_t>(devices.size())) {
+            } else if (at) {
                 const auto lists =
                     plan_actions(plan_, static_cast<int>(begin->micro_batch_samples.size()));
-                if (lists) actions = lists->at(static_cast<std::size_t>(at));
+                if (lists) actions = lists->at(*at);
             }
             obey(machine_.on(
                 stage_event::Begun{head.generation, head.step, *begin, std::move(actions)}));
@@ -193,7 +194,7 @@ void SimStage::configure(const FrameHeader& head, const Configure& work) {
     plan_ = *plan;
     slices_.clear();
     computing_since_.reset();
-    const auto roles = slice_roles(plan_, name_, 0);
+    const auto roles = slice_roles(PlanIndex(plan_), name_, 0);
     for (const SliceRole& role : roles) slices_.emplace_back(role.first_layer, role.last_layer);
     buddy_ = work.buddy;
     wanted_.clear();

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "planner/schedule/registry.h"
+
 namespace ecopipe {
 namespace {
 
@@ -17,7 +19,7 @@ const Command* find(const StageCommands& commands) {
 
 SliceRole middle() {
     SliceRole role;
-    role.stage = 1;
+    role.stage = StageId{1};
     role.first_layer = 2;
     role.last_layer = 3;
     role.upstream = "a";
@@ -53,7 +55,7 @@ class MiddleStage : public testing::Test {
     static Begun begun(std::uint64_t step, std::uint32_t generation = 1) {
         Begin begin;
         begin.micro_batch_samples = {4, 4};
-        return {generation, step, begin, one_f_one_b_actions(2, 1)};
+        return {generation, step, begin, kOneFOneB.actions({.micro_batches = 2})};
     }
     StageMachine machine_;
 };
@@ -198,16 +200,16 @@ TEST(SliceRoles, FollowThePlanAndTheFirstTrainableLayer) {
         stage.last_layer = first + 1;
         plan.stages.push_back(stage);
     }
-    const auto a = slice_roles(plan, "a", 2);
+    const auto a = slice_roles(PlanIndex(plan), "a", 2);
     ASSERT_EQ(a.size(), 2U);
     EXPECT_TRUE(a[0].first);
     EXPECT_EQ(a[0].upstream, kPortalPeer);
     EXPECT_FALSE(a[0].receives_gradient);  // layers 0 and 1 are frozen
     EXPECT_TRUE(a[1].sends_gradient);
-    const auto b = slice_roles(plan, "b", 2);
+    const auto b = slice_roles(PlanIndex(plan), "b", 2);
     EXPECT_FALSE(b[0].sends_gradient);
     EXPECT_TRUE(b[1].last);
-    EXPECT_EQ(tensor_peers(plan, "a"), std::vector<std::string>{"b"});
+    EXPECT_EQ(PlanIndex(plan).neighbours_of("a"), std::vector<std::string>{"b"});
 }
 
 }  // namespace

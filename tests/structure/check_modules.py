@@ -10,12 +10,13 @@ import sys
 
 MAY_INCLUDE = {
     "core": set(),
-    "planner": {"core"},
-    "transport": {"core"},
-    "stage_runtime": {"core", "planner", "transport"},
-    "orchestrator": {"core", "planner", "transport", "stage_runtime"},
-    "fl_server": {"core", "transport", "stage_runtime"},
-    "bench": {"core", "planner", "transport", "stage_runtime", "orchestrator", "fl_server"},
+    "domain": {"core"},
+    "planner": {"core", "domain"},
+    "transport": {"core", "domain"},
+    "stage_runtime": {"core", "domain", "planner", "transport"},
+    "orchestrator": {"core", "domain", "planner", "transport", "stage_runtime"},
+    "fl_server": {"core", "domain", "transport", "stage_runtime"},
+    "bench": {"core", "domain", "planner", "transport", "stage_runtime", "orchestrator", "fl_server"},
 }
 TORCH = re.compile(r"^(torch|ATen|c10)/")
 # The files that include torch: few, and only .cpp files or headers that say so.

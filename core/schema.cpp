@@ -1,4 +1,4 @@
-#include "planner/schema.h"
+#include "core/schema.h"
 
 #include <fmt/format.h>
 

@@ -7,7 +7,8 @@
 #include <string_view>
 #include <vector>
 
-#include "planner/schedule.h"
+#include "core/result.h"
+#include "domain/action.h"
 
 namespace ecopipe {
 

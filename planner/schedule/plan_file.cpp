@@ -1,41 +1,35 @@
-#include "planner/plan.h"
+#include "planner/schedule/plan_file.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 
-#include "core/check.h"
 #include "core/files.h"
 #include "core/log.h"
+#include "core/schema.h"
 #include "core/strict_json.h"
-#include "planner/cluster.h"
-#include "planner/model_profile.h"
-#include "planner/schedule_check.h"
-#include "planner/schema.h"
+#include "domain/limits.h"
+#include "domain/plan_index.h"
+#include "planner/schedule/registry.h"
+#include "planner/schedule/schedule_check.h"
 
 namespace ecopipe {
 namespace {
 
 constexpr Range<double> kMs{0, 1e15};
 
-bool is_schedule_name(const std::string& name) {
-    constexpr std::array kNames{"gpipe", "1f1b", "interleaved", "zb-h1"};
-    return std::find(kNames.begin(), kNames.end(), name) != kNames.end();
-}
-
 bool has_actions(const Plan& plan) {
     return std::any_of(plan.stages.begin(), plan.stages.end(),
                        [](const StagePlan& stage) { return stage.actions.has_value(); });
 }
 
-std::string read_codec(Fields& fields, const std::string& key) {
-    constexpr std::array kCodecs{"fp32", "fp16", "bf16", "int8"};
-    std::string codec = fields.text(key, "fp32");
-    if (std::find(kCodecs.begin(), kCodecs.end(), codec) == kCodecs.end())
+TensorCodec read_codec(Fields& fields, const std::string& key) {
+    const std::string name = fields.text(key, "fp32");
+    const std::optional<TensorCodec> codec = codec_named(name);
+    if (!codec)
         fields.refuse(
-            key, fmt::format("expected fp32, fp16, bf16 or int8, found '{}'", printable(codec)));
-    return codec;
+            key, fmt::format("expected fp32, fp16, bf16 or int8, found '{}'", printable(name)));
+    return codec.value_or(TensorCodec::kNone);
 }
 
 StagePlan read_stage(Fields& fields, int first_layer) {
@@ -89,7 +83,7 @@ void read_alternatives(Fields fields, Plan& plan) {
 // The count of devices: all stages' when none repeats, else the length of the one cyclic order; 0
 // when neither holds.
 std::size_t device_count(const Plan& plan) {
-    const std::vector<std::string> devices = plan_devices(plan);
+    const std::vector<std::string> devices = PlanIndex(plan).devices();
     if (devices.empty() || plan.stages.size() % devices.size() != 0) return 0;
     for (std::size_t i = 0; i < plan.stages.size(); ++i)
         if (plan.stages[i].device != devices[i % devices.size()]) return 0;
@@ -116,7 +110,7 @@ Result<void> check_in_flight(const Plan& plan, const std::string& source) {
 // stage.
 Result<ScheduleText> own_schedule(const Plan& plan, const std::string& source) {
     ScheduleText out;
-    const std::size_t devices = plan_devices(plan).size();
+    const std::size_t devices = PlanIndex(plan).devices().size();
     for (std::size_t s = 0; s < plan.stages.size(); ++s) {
         const std::string place = fmt::format("stages[{}].actions", s);
         const auto& actions = plan.stages[s].actions;
@@ -165,19 +159,18 @@ Result<void> check_own_actions(const Plan& plan, const std::string& source) {
 }
 
 Result<void> check_named_schedule(const Plan& plan, const std::string& source) {
-    if (!is_schedule_name(plan.schedule))
+    const Schedule* schedule = find_schedule(plan.schedule);
+    if (schedule == nullptr)
         return fail(ExitCode::kBadFile,
-                    fmt::format("{}: schedule: expected gpipe, 1f1b, interleaved or zb-h1 (or "
-                                "actions in the stages), "
-                                "found '{}'",
-                                source, printable(plan.schedule)));
-    if (plan.schedule == "zb-h1")
+                    fmt::format("{}: schedule: expected {} (or actions in the stages), found '{}'",
+                                source, schedule_names(), printable(plan.schedule)));
+    if (schedule->splits_backward)
         for (std::size_t s = 0; s < plan.stages.size(); ++s)
             if (plan.stages[s].recompute)
                 return fail(
                     ExitCode::kBadFile,
-                    fmt::format("{}: stages[{}].recompute: expected false under zb-h1, found true",
-                                source, s));
+                    fmt::format("{}: stages[{}].recompute: expected false under {}, found true",
+                                source, s, schedule->name));
     return check_in_flight(plan, source);
 }
 
@@ -188,8 +181,10 @@ OrderedJson stage_json(const StagePlan& stage) {
                        {"in_flight", stage.in_flight},
                        {"recompute", stage.recompute}};
     if (stage.peak_bytes) out["peak_bytes"] = *stage.peak_bytes;
-    if (stage.codec_forward != "fp32") out["codec_forward"] = stage.codec_forward;
-    if (stage.codec_backward != "fp32") out["codec_backward"] = stage.codec_backward;
+    if (stage.codec_forward != TensorCodec::kNone)
+        out["codec_forward"] = codec_name(stage.codec_forward);
+    if (stage.codec_backward != TensorCodec::kNone)
+        out["codec_backward"] = codec_name(stage.codec_backward);
     if (stage.actions) out["actions"] = *stage.actions;
     return out;
 }
@@ -223,7 +218,8 @@ OrderedJson alternatives_json(const Plan& plan) {
 
 Result<void> check_plan(const Plan& plan, const std::string& source) {
     const std::size_t devices = device_count(plan);
-    const bool repeats_allowed = plan.schedule == "interleaved" || has_actions(plan);
+    const Schedule* schedule = find_schedule(plan.schedule);
+    const bool repeats_allowed = has_actions(plan) || (schedule != nullptr && schedule->sliced);
     if (devices == 0 || (devices < plan.stages.size() && !repeats_allowed))
         return fail(ExitCode::kBadFile,
                     fmt::format("{}: stages: expected {}, found a device again", source,
@@ -274,25 +270,11 @@ std::string plan_text(const Plan& plan) {
     return out.dump(1) + "\n";
 }
 
-std::vector<int> micro_batch_sizes(int samples, int micro_batches) {
-    ECOPIPE_CHECK(samples >= 0 && micro_batches >= 1);
-    const int parts = std::min(samples, micro_batches);
-    std::vector<int> out;
-    for (int m = 0; m < parts; ++m) out.push_back(samples / parts + (m < samples % parts ? 1 : 0));
-    return out;
-}
-
 int micro_batches_in_flight(const Plan& plan, std::size_t stage) {
-    if (plan.schedule == "gpipe" && !has_actions(plan)) return plan.micro_batches;
+    const Schedule* schedule = find_schedule(plan.schedule);
+    if (schedule != nullptr && schedule->holds_all() && !has_actions(plan))
+        return plan.micro_batches;
     return std::min(plan.stages[stage].in_flight, plan.micro_batches);
-}
-
-std::vector<std::string> plan_devices(const Plan& plan) {
-    std::vector<std::string> out;
-    for (const StagePlan& stage : plan.stages)
-        if (std::find(out.begin(), out.end(), stage.device) == out.end())
-            out.push_back(stage.device);
-    return out;
 }
 
 Result<std::vector<ActionList>> plan_actions(const Plan& plan, int micro_batches) {
@@ -301,8 +283,6 @@ Result<std::vector<ActionList>> plan_actions(const Plan& plan, int micro_batches
         return fail(ExitCode::kUsage,
                     fmt::format("plan: micro_batches: expected 1 to {} of a step, found {}",
                                 plan.micro_batches, micro_batches));
-    const int devices = static_cast<int>(plan_devices(plan).size());
-    const int slices = static_cast<int>(plan.stages.size()) / devices;
     std::vector<ActionList> out;
     if (has_actions(plan)) {
         ECOPIPE_ASSIGN_OR_RETURN(const ScheduleText text, own_schedule(plan, "plan"));
@@ -310,14 +290,13 @@ Result<std::vector<ActionList>> plan_actions(const Plan& plan, int micro_batches
             out.push_back(first_micro_batches(list, micro_batches));
         return out;
     }
-    for (int d = 0; d < devices; ++d) {
-        const int in_flight = plan.stages[static_cast<std::size_t>(d)].in_flight;
-        if (plan.schedule == "gpipe") out.push_back(gpipe_actions(micro_batches));
-        if (plan.schedule == "1f1b") out.push_back(one_f_one_b_actions(micro_batches, in_flight));
-        if (plan.schedule == "interleaved")
-            out.push_back(interleaved_actions(micro_batches, d, devices, slices));
-        if (plan.schedule == "zb-h1")
-            out.push_back(zb_h1_actions(micro_batches, d, devices, in_flight));
+    ScheduleShape shape;
+    shape.micro_batches = micro_batches;
+    shape.devices = static_cast<int>(PlanIndex(plan).devices().size());
+    shape.slices = static_cast<int>(plan.stages.size()) / shape.devices;
+    for (; shape.device < shape.devices; ++shape.device) {
+        shape.in_flight = plan.stages[static_cast<std::size_t>(shape.device)].in_flight;
+        out.push_back(find_schedule(plan.schedule)->actions(shape));
     }
     return out;
 }

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "planner/schedule_csv.h"
+#include "planner/schedule/schedule_csv.h"
 
 namespace ecopipe {
 

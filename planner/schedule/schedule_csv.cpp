@@ -1,4 +1,4 @@
-#include "planner/schedule_csv.h"
+#include "planner/schedule/schedule_csv.h"
 
 #include <fmt/format.h>
 
@@ -6,8 +6,7 @@
 
 #include "core/log.h"
 #include "core/strict_json.h"
-#include "planner/cluster.h"
-#include "planner/model_profile.h"
+#include "domain/limits.h"
 
 namespace ecopipe {
 namespace {

@@ -21,6 +21,7 @@ enum class TensorCodec : std::uint8_t {
 
 // fp32 | fp16 | bf16 | int8, as in a plan.
 [[nodiscard]] std::optional<TensorCodec> codec_named(std::string_view name);
+[[nodiscard]] std::string_view codec_name(TensorCodec codec);
 // The element type of an encoded tensor; kF32 for kNone.
 [[nodiscard]] DType encoded_dtype(TensorCodec codec);
 

@@ -1,4 +1,4 @@
-#include "transport/tensor_codec.h"
+#include "domain/tensor_codec.h"
 
 #include <gtest/gtest.h>
 

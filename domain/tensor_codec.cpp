@@ -1,4 +1,4 @@
-#include "transport/tensor_codec.h"
+#include "domain/tensor_codec.h"
 
 #include <algorithm>
 #include <array>
@@ -45,6 +45,10 @@ std::optional<TensorCodec> codec_named(std::string_view name) {
     for (std::size_t i = 0; i < kCodecs.size(); ++i)
         if (kCodecs[i].name == name) return static_cast<TensorCodec>(i);
     return std::nullopt;
+}
+
+std::string_view codec_name(TensorCodec codec) {
+    return kCodecs[static_cast<std::size_t>(codec)].name;
 }
 
 DType encoded_dtype(TensorCodec codec) { return kCodecs[static_cast<std::size_t>(codec)].dtype; }

@@ -1,4 +1,4 @@
-#include "planner/schedule_check.h"
+#include "planner/schedule/schedule_check.h"
 
 #include <fmt/format.h>
 

@@ -1,0 +1,70 @@
+#pragma once
+// What runs where. planner/schedule/plan_file.h reads and writes it, plan_index.h answers who has
+// what and who is before and after.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "domain/tensor_codec.h"
+
+namespace ecopipe {
+
+struct StagePlan {
+    std::string device;
+    int first_layer = 0;
+    int last_layer = 0;  // inclusive
+    int in_flight = 1;
+    bool recompute = false;
+    std::optional<std::uint64_t> peak_bytes;
+    TensorCodec codec_forward = TensorCodec::kNone;   // of the activations this stage sends on
+    TensorCodec codec_backward = TensorCodec::kNone;  // of the gradients this stage sends back
+    // One line of docs/SCHEDULES.md that replaces the named schedule. In the device's first stage;
+    // all devices or none.
+    std::optional<std::string> actions;
+};
+
+struct Prediction {
+    double step_ms = 0;
+    double control_ms = 0;
+    double lower_bound_ms = 0;
+    std::string bound_by;
+    double cluster_bound_ms = 0;
+    double bubble_fraction = 0;
+};
+
+// What a change of the cluster would make of the step; no time when no plan would exist.
+struct WhatIf {
+    std::string change;
+    std::optional<double> step_ms;
+};
+
+// One device that does the whole step by itself, with as many threads as were best of those
+// profiled.
+struct SingleDevice {
+    double step_ms = 0;
+    std::string device;  // "" when a plan written by hand does not say
+    int threads = 1;
+};
+
+struct Plan {
+    std::string model;
+    int batch = 0;
+    int micro_batches = 0;
+    // A name of planner/schedule/registry.h, or one for the stages' own actions.
+    std::string schedule;
+    std::vector<StagePlan> stages;  // layer order
+    std::optional<Prediction> predicted;
+    std::optional<SingleDevice> single_device;  // the best that holds the model, if one does
+    std::vector<WhatIf> what_if;
+};
+
+// What the device's stages take at most together, as predicted; 0 where nothing was.
+[[nodiscard]] std::uint64_t predicted_peak_bytes(const Plan& plan, const std::string& device);
+
+// Micro-batch sizes of a batch of `samples`: min(M, samples) parts that differ by at most one,
+// larger first.
+[[nodiscard]] std::vector<int> micro_batch_sizes(int samples, int micro_batches);
+
+}  // namespace ecopipe
