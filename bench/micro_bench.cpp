@@ -79,7 +79,7 @@ void chunk_path(benchmark::State& state) {
     left.set_run(1, 1);
     right.set_run(1, 1);
     const auto port = right.bind({"127.0.0.1", 0});
-    if (!port || !left.dial("right", {"127.0.0.1", *port}) ||
+    if (!port || !left.dial("right", {"127.0.0.1", *port}, 0) ||
         !attached.pop_until(monotonic_now() + std::chrono::seconds(10))) {
         state.SkipWithError("the channel did not open");
         return;

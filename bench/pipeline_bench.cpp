@@ -212,7 +212,7 @@ Result<Contender> open_pipeline(const Setup& setup, const TensorMap& weights, Ne
                                 LocalLauncher& launcher) {
     SessionOptions options;
     options.bind = {"127.0.0.1", 0};
-    options.shared_machine = true;
+    options.portal.shared_machine = true;
     for (const Device& device : setup.cluster.devices) options.devices.push_back(device.name);
     if (setup.emulate) options.links = portal_links(setup.cluster);
     options.check = [&launcher]() -> Result<void> {

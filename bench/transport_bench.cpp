@@ -74,25 +74,29 @@ Result<double> through_data_plane(std::size_t bytes, std::uint64_t count, const 
     std::atomic<std::uint64_t> received{0};
     Inbox<bool> attached;
     Inbox<bool> finished;
+    Inbox<bool> room;
     DataPlane receiver(receiving_loop, "receiver",
                        {[&](const Delivery&) {
                             if (++received == count) finished.push(true);
                         },
                         [](const std::string&, std::uint64_t) {}});
-    DataPlane sender(
-        sending_loop, "sender",
-        {[](const Delivery&) {}, [&](const std::string&, std::uint64_t) { attached.push(true); }});
-    sender.set_run(kRun);
-    receiver.set_run(kRun);
+    DataPlane sender(sending_loop, "sender",
+                     {[](const Delivery&) {},
+                      [&](const std::string&, std::uint64_t) { attached.push(true); },
+                      {},
+                      [&] { room.push(true); }});
+    sender.set_run(kRun, 0);
+    receiver.set_run(kRun, 0);
     ECOPIPE_ASSIGN_OR_RETURN(const std::uint16_t port, receiver.bind({"127.0.0.1", 0}));
-    ECOPIPE_RETURN_IF_ERROR(sender.dial("receiver", {"127.0.0.1", port}));
+    ECOPIPE_RETURN_IF_ERROR(sender.dial("receiver", {"127.0.0.1", port}, 0));
     if (!attached.pop_until(monotonic_now() + kPatience))
         return fail(ExitCode::kUnreachable, "the data channel did not open");
     const HostTensor tensor = HostTensor::allocate(DType::kU8, {static_cast<std::int64_t>(bytes)});
     std::memset(const_cast<std::byte*>(tensor.data()), 1, bytes);
     const Instant started = monotonic_now();
     for (std::uint64_t i = 0; i < count; ++i) {
-        while (!sender.wait_for_room(monotonic_now() + std::chrono::milliseconds(100)))
+        while (!sender.has_room() &&
+               !room.pop_until(monotonic_now() + std::chrono::milliseconds(100)))
             if (signal_received() != 0 || monotonic_now() > started + kPatience)
                 return fail(ExitCode::kRunFailed, "the data channel stands still");
         TensorAddress address;

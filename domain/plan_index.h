@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "domain/ids.h"
@@ -21,7 +22,8 @@ class PlanIndex {
     explicit PlanIndex(const Plan& plan);
 
     // All devices, in the order of their first stage.
-    [[nodiscard]] const std::vector<std::string>& devices() const { return devices_; }
+    [[nodiscard]] const std::vector<std::string>& devices() const& { return devices_; }
+    [[nodiscard]] std::vector<std::string> devices() && { return std::move(devices_); }
     [[nodiscard]] bool has(const std::string& device) const { return slices_.contains(device); }
     // Its place in devices().
     [[nodiscard]] std::optional<std::size_t> place(const std::string& device) const;

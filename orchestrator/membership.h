@@ -2,62 +2,20 @@
 // The control port of a portal: who may join, who has, who is lost. The adapter between sockets and
 // the session.
 
-#include <atomic>
 #include <map>
 #include <memory>
 #include <set>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "core/inbox.h"
 #include "orchestrator/liveness.h"
 #include "orchestrator/name_claims.h"
-#include "transport/data_plane.h"
+#include "orchestrator/portal_event.h"
 #include "transport/message_socket.h"
 #include "transport/messages.h"
 
 namespace ecopipe {
-
-// One device's messages that wait for the main thread: one that sends faster than it is heard is
-// lost, instead of filling memory.
-struct Backlog {
-    std::atomic<std::size_t> messages{0};
-    std::atomic<std::size_t> bytes{0};
-};
-
-// What reaches the portal's main thread.
-namespace portal_event {
-struct Joined {
-    std::string device;
-    Hello hello;
-    std::string address;  // that it dialled from, "" if unknown
-};
-struct Message {
-    std::string device;
-    FrameHeader header;
-    std::vector<std::byte> body;
-    std::shared_ptr<Backlog> backlog;
-    // The message is taken off it.
-    void handled() const {
-        --backlog->messages;
-        backlog->bytes -= body.size();
-    }
-};
-struct Lost {
-    std::string device;
-    std::string how;
-};
-struct Attached {
-    std::string device;
-    std::uint64_t instance;
-};
-struct Stalled {  // all are alive, work is due, and nothing has been finished for long
-    std::string how;
-};
-}  // namespace portal_event
-using PortalEvent = std::variant<portal_event::Joined, portal_event::Message, portal_event::Lost,
-                                 portal_event::Attached, portal_event::Stalled, Delivery>;
 
 struct MembershipOptions {
     Endpoint bind;

@@ -185,8 +185,8 @@ Result<void> open_session(Run& run, const Cluster& cluster) {
     SessionOptions session_options;
     session_options.peer_timeout_s = options.peer_timeout_s;
     session_options.security = options.security;
-    session_options.shared_machine = options.local;
-    session_options.observer = &run.monitor.view();
+    session_options.portal.shared_machine = options.local;
+    session_options.portal.observer = &run.monitor.view();
     session_options.bind = options.local
                                ? Endpoint{"127.0.0.1", 0}
                                : Endpoint{"127.0.0.1", static_cast<std::uint16_t>(cluster.port)};
@@ -206,14 +206,14 @@ Result<void> open_session(Run& run, const Cluster& cluster) {
                                           options.bind ? "--bind" : "portal_address"));
     if (options.local && !options.cluster_file.empty())
         session_options.links = portal_links(cluster);
-    session_options.portal_device = cluster.devices[cluster.portal].name;
+    session_options.portal.portal_device = cluster.devices[cluster.portal].name;
     for (const Device& device : cluster.devices) {
         session_options.devices.push_back(device.name);
         if (options.local || device.data_address.empty()) continue;
         const auto host =
             parse_host(device.data_address, fmt::format("data_address of {}", device.name));
         if (!host) return fail_in(options.cluster_file, {ExitCode::kBadFile, host.error().message});
-        session_options.data_address[device.name] = *host;
+        session_options.portal.data_address[device.name] = *host;
     }
     show_cluster(cluster, options, run.monitor.view());
     run.launcher = std::make_unique<LocalLauncher>();
@@ -229,7 +229,7 @@ Result<void> open_session(Run& run, const Cluster& cluster) {
             lost.push_back({device, "its process " + how});
         return lost;
     };
-    session_options.rejoin_timeout_s = options.local ? 0 : options.join_timeout_s;
+    session_options.portal.rejoin_timeout_s = options.local ? 0 : options.join_timeout_s;
     ECOPIPE_ASSIGN_OR_RETURN(auto session,
                              ClusterSession::open(run.loop, std::move(session_options)));
     run.session = session.get();

@@ -17,16 +17,10 @@ void ComputeActivity::begin(std::uint64_t at_step, std::uint32_t at_micro_batch,
     busy_since_ns = now.time_since_epoch().count();
 }
 
-void ComputeActivity::wait(Instant now) {
+void ComputeActivity::end(Instant now) {
     const auto took =
         static_cast<std::uint64_t>(now.time_since_epoch().count() - busy_since_ns.exchange(0));
     if (took > longest_ns) longest_ns = took;
-}
-
-void ComputeActivity::go_on(Instant now) { busy_since_ns = now.time_since_epoch().count(); }
-
-void ComputeActivity::end(Instant now) {
-    wait(now);
     ++progress;
 }
 

@@ -22,9 +22,6 @@ struct ComputeActivity {
     std::atomic<std::uint32_t> micro_batch{0};
 
     void begin(std::uint64_t at_step, std::uint32_t at_micro_batch, Instant now);
-    // Within an action: it waits for others from now on, and then goes on.
-    void wait(Instant now);
-    void go_on(Instant now);
     void end(Instant now);
 };
 

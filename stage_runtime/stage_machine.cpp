@@ -248,6 +248,7 @@ void StageMachine::handle(const stage_event::UpdateFinished&, StageCommands& out
 }
 
 void StageMachine::handle(const stage_event::FetchReceived& event, StageCommands& out) {
+    if (event.generation != generation_) return;  // of a plan that is no longer in force
     if (phase_ == Phase::kIdle) {
         out.push_back(stage_command::SendState{event.fetch.optimizer_state});
     } else {

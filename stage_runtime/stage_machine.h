@@ -84,6 +84,7 @@ struct CommitReceived {
 };
 struct UpdateFinished {};
 struct FetchReceived {
+    std::uint32_t generation;
     Fetch fetch;
 };
 }  // namespace stage_event

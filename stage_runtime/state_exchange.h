@@ -1,31 +1,28 @@
 #pragma once
-// Moves layers' states between a stage's executors, what it keeps, and other devices. Compute
-// thread only.
+// Moves layers' states between what a stage computes with, what it keeps, and other devices. One
+// thread.
 
-#include <memory>
 #include <string>
 #include <vector>
 
-#include "stage_runtime/engine/executor.h"
+#include "stage_runtime/stage_compute.h"
 #include "stage_runtime/state_keeper.h"
-#include "transport/data_plane.h"
-#include "transport/messages.h"
+#include "transport/tensor_channels.h"
 
 namespace ecopipe {
 
-using Executors = std::vector<std::unique_ptr<Executor>>;  // one a slice
-
 class StateExchange {
   public:
-    explicit StateExchange(DataPlane& data) : data_(data) {}
+    StateExchange(StageCompute& compute, TensorChannels& channels)
+        : compute_(compute), channels_(channels) {}
 
     [[nodiscard]] StateKeeper& keeper() { return keeper_; }
-    // Copies of every layer of the executors become the kept state of `step`. The layers that have
-    // state, in order.
-    std::vector<int> keep(std::uint64_t step, const Executors& executors);
-    // From what is kept into the executor that has the layer. Errors: kRunFailed when it is not
-    // kept, kBadFile when it is not of this model.
-    [[nodiscard]] Result<void> load(std::uint64_t step, int layer, const Executors& executors);
+    // Copies of every layer that is computed here become the kept state of `step`. The layers that
+    // have state, in order.
+    std::vector<int> keep(std::uint64_t step);
+    // From what is kept into the slice that has the layer. Errors: kRunFailed when it is not kept,
+    // kBadFile when it is not of this model.
+    [[nodiscard]] Result<void> load(std::uint64_t step, int layer);
     // Sends kept layers; those without state are passed over.
     void send(const std::string& to, TensorKind kind, std::uint32_t generation, std::uint64_t step,
               int first_layer, int last_layer);
@@ -33,7 +30,8 @@ class StateExchange {
     [[nodiscard]] bool arrived(Delivery delivery);
 
   private:
-    DataPlane& data_;
+    StageCompute& compute_;
+    TensorChannels& channels_;
     StateKeeper keeper_;
 };
 

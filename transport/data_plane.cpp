@@ -192,16 +192,22 @@ void DataPlane::send(const std::string& name, TensorAddress address, EncodedTens
 }
 
 void DataPlane::change_backlog(std::ptrdiff_t bytes) {
-    const std::lock_guard lock(backlog_mutex_);
-    backlog_bytes_ += bytes;
-    if (bytes < 0) room_.notify_all();
+    const auto room = [this] {
+        return backlog_bytes_ < static_cast<std::ptrdiff_t>(kBacklogBytes);
+    };
+    bool made = false;
+    {
+        const std::lock_guard lock(backlog_mutex_);
+        const bool before = room();
+        backlog_bytes_ += bytes;
+        made = !before && room();
+    }
+    if (made && callbacks_.on_room) callbacks_.on_room();
 }
 
-bool DataPlane::wait_for_room(Instant deadline) {
-    std::unique_lock lock(backlog_mutex_);
-    return room_.wait_until(lock, deadline, [this] {
-        return backlog_bytes_ < static_cast<std::ptrdiff_t>(kBacklogBytes);
-    });
+bool DataPlane::has_room() {
+    const std::lock_guard lock(backlog_mutex_);
+    return backlog_bytes_ < static_cast<std::ptrdiff_t>(kBacklogBytes);
 }
 
 bool DataPlane::send_chunk(Peer& to, const Queued& item, std::size_t bytes) {

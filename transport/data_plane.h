@@ -11,7 +11,6 @@
 
 #include <array>
 #include <atomic>
-#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <map>
@@ -28,6 +27,7 @@
 #include "transport/message_socket.h"
 #include "transport/messages.h"
 #include "transport/security.h"
+#include "transport/tensor_channels.h"
 
 namespace ecopipe {
 
@@ -37,21 +37,21 @@ inline constexpr std::size_t kUnconsumedBytes =
     8U << 20;  // streamed tensors that wait for the compute thread
 inline constexpr std::size_t kBacklogBytes = 16U << 20;  // streamed tensors queued at the sender
 
-class DataPlane {
+class DataPlane : public TensorChannels {
   public:
     struct Callbacks {  // all on the network thread
         std::function<void(Delivery)> on_tensor;
         // With the other end's instance; again when the channel begins anew.
         std::function<void(const std::string& peer, std::uint64_t instance)> on_attached;
         std::function<void()> on_chunk{};  // some bytes of a tensor have come; may be empty
+        std::function<void()> on_room{};   // has_room() is true again; may be empty
     };
     DataPlane(NetLoop& loop, std::string own_device, Callbacks callbacks);
-    ~DataPlane();
+    ~DataPlane() override;
 
     // Any thread, before tensors flow. Errors: kUnreachable.
     [[nodiscard]] Result<std::uint16_t> bind(const Endpoint& endpoint);
-    // `instance`: told to peers when channels are opened.
-    void set_run(std::uint64_t run, std::uint64_t instance = 0);
+    void set_run(std::uint64_t run, std::uint64_t instance) override;
     // Without keys, and unless it is insecure, only loopback addresses are dialled, whatever a peer
     // says of its own.
     void set_security(Security security) {
@@ -63,29 +63,17 @@ class DataPlane {
     }
     // Emulated links, for peers known now or later; `otherwise` serves peers not named.
     void emulate(std::map<std::string, EmulatedLink> links, EmulatedLink otherwise);
-    // Dials a peer; a channel that stands with the same endpoint and instance is kept, but both
-    // ends make sure that it does. Errors: kUsage for an address that may not be dialled.
+    // Any thread, as all that follows.
     [[nodiscard]] Result<void> dial(const std::string& peer, const Endpoint& endpoint,
-                                    std::uint64_t instance = 0);
-    // Whether a channel with this peer stands, as far as is known: of one that was dialled, whether
-    // it still has a connection.
-    [[nodiscard]] bool connected(const std::string& peer);
-    // Forgets peers not in `keep` and everything queued for or from them, and what is queued of
-    // generations before `generation` for the others.
-    void keep_only(const std::vector<std::string>& keep, std::uint32_t generation = 0);
-
-    // Any thread: queues the tensor; its memory is read until it has left. An encoded tensor is
-    // decoded at the other end before it is delivered.
-    void send(const std::string& peer, TensorAddress address, EncodedTensor tensor);
-    void send(const std::string& peer, TensorAddress address, HostTensor tensor) {
-        send(peer, std::move(address), EncodedTensor{std::move(tensor)});
-    }
-    // Any thread but the network's: true once less than kBacklogBytes wait to be sent, false at the
-    // deadline. A producer of streamed tensors asks before each.
-    [[nodiscard]] bool wait_for_room(Instant deadline);
-    // Any thread: a streamed tensor of this size was taken by the compute thread.
-    void consumed(const std::string& peer, std::size_t bytes);
-    [[nodiscard]] std::uint64_t sent_bytes();  // payload so far; waits for the network thread
+                                    std::uint64_t instance) override;
+    [[nodiscard]] bool connected(const std::string& peer) override;
+    void keep_only(const std::vector<std::string>& keep, std::uint32_t generation) override;
+    using TensorChannels::send;
+    void send(const std::string& peer, TensorAddress address, EncodedTensor tensor) override;
+    // Room: less than kBacklogBytes wait to be sent.
+    [[nodiscard]] bool has_room() override;
+    void consumed(const std::string& peer, std::size_t bytes) override;
+    [[nodiscard]] std::uint64_t sent_bytes() override;  // waits for the network thread
 
   private:
     struct Queued {
@@ -161,7 +149,6 @@ class DataPlane {
     std::uint64_t sent_bytes_ = 0;
 
     std::mutex backlog_mutex_;
-    std::condition_variable room_;
     std::ptrdiff_t backlog_bytes_ =
         0;  // guarded by backlog_mutex_: queued and not yet handed to a socket
 };

@@ -4,6 +4,14 @@
 
 namespace ecopipe {
 
+SimMessage sealed_message(std::string from, std::uint64_t connection, FrameHeader header,
+                          std::string body, std::string payload) {
+    SimMessage out{std::move(from), connection, {}, std::move(body), std::move(payload)};
+    const auto sealed = seal(header, out.body, out.payload.size());
+    out.header.assign(reinterpret_cast<const char*>(sealed.data()), sealed.size());
+    return out;
+}
+
 Result<FrameHeader> SimMessage::open() const {
     std::vector<std::span<const std::byte>> frames{std::as_bytes(std::span(header)),
                                                    std::as_bytes(std::span(body))};

@@ -41,6 +41,10 @@ struct SimMessage {
     [[nodiscard]] Result<FrameHeader> open() const;
 };
 
+// A message of that node, sealed.
+[[nodiscard]] SimMessage sealed_message(std::string from, std::uint64_t connection,
+                                        FrameHeader header, std::string body, std::string payload);
+
 class SimNetwork {
   public:
     using Handler = std::function<void(const SimMessage&)>;
@@ -64,6 +68,8 @@ class SimNetwork {
     void send(const std::string& to, SimMessage message);
     // Runs `task` at `when`, if the process that set the timer still runs; "" is nobody's.
     void at(Instant when, const std::string& node, std::function<void()> task);
+    // Nothing is due before `when`: it is then now.
+    void idle_until(Instant when) { now_ = std::max(now_, when); }
     // Runs what is due next; false when nothing is left or it lies behind `end`.
     bool advance(Instant end);
 

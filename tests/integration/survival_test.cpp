@@ -264,19 +264,6 @@ TEST_F(Survival, AnyStageKilledAtAnyMomentMayComeBack) {
     }
 }
 
-TEST_F(Survival, AStageKilledBetweenCommitAndCommitted) {
-    const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
-    auto train = start("commit", {"--cluster", cluster(3), "--bind", portal});
-    Process d0({"ecopipe-stage", "--join", portal, "--name", "d0"});
-    Process d1({"ecopipe-stage", "--join", portal, "--name", "d1"});
-    ::setenv("ECOPIPE_TEST_DIE_AT_COMMIT", "13", 1);
-    Process d2({"ecopipe-stage", "--join", portal, "--name", "d2"});
-    ::unsetenv("ECOPIPE_TEST_DIE_AT_COMMIT");
-    expect_survived("commit", *train);
-    EXPECT_EQ(d2.wait(kDeadlineS).code, 128 + SIGKILL);
-    EXPECT_NE(metrics("commit").find("\"devices\":[\"d2\"]"), std::string::npos);
-}
-
 TEST_F(Survival, AHungStageIsNamedAndReplaced) {
     auto train = start("hung", {"--local", "--cluster", cluster(3)});
     reach("hung", 15, *train);

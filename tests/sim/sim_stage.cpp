@@ -1,25 +1,154 @@
-#include <algorithm>
-#include <cstring>
+#include "tests/sim/sim_stage.h"
 
-#include "domain/plan_index.h"
-#include "planner/schedule/plan_file.h"
-#include "tests/sim/sim_cluster.h"
+#include <algorithm>
+
+#include "transport/codec.h"
 
 namespace ecopipe::sim {
 namespace {
 using std::chrono::milliseconds;
 constexpr auto kHelloEvery = milliseconds(200);
-constexpr auto kStageAttachEvery = milliseconds(200);
+constexpr auto kWatchEvery = milliseconds(200);
 constexpr auto kPortalSilence = std::chrono::seconds(5);
-constexpr auto kLeavePatience = std::chrono::seconds(3);
-constexpr const char* kPortalNode = kPortalPeer;
+constexpr double kJoinTimeoutS = 1e6;  // who waits for a portal waits
 }  // namespace
 
-SimStage::SimStage(World& world, std::string name) : world_(world), name_(std::move(name)) {}
+Result<int> ToyCompute::prepare(const Configure&, const Plan& plan,
+                                std::span<const StageId> slices) {
+    slices_.clear();
+    for (const StageId id : slices)
+        slices_.emplace_back(plan.stages[id.index()].first_layer,
+                             plan.stages[id.index()].last_layer);
+    return 0;
+}
+
+std::map<int, TensorMap> ToyCompute::layer_states() const {
+    std::map<int, TensorMap> out;
+    for (const ToySlice& slice : slices_)
+        for (const auto& [layer, state] : slice.states()) out[layer] = tensors_of(layer, state);
+    return out;
+}
+
+Result<void> ToyCompute::load(int layer, const TensorMap& tensors) {
+    const std::uint64_t* state = state_in(tensors);
+    if (state == nullptr) {
+        world_.violate(name_ + " loads a state of mixed steps");
+        return fail(ExitCode::kBadFile, "not a state");
+    }
+    for (ToySlice& slice : slices_)
+        if (slice.first() <= layer && layer <= slice.last()) slice.load(layer, *state);
+    return {};
+}
+
+void ToyCompute::begin(std::uint64_t step, const Begin& begin) {
+    step_ = step;
+    loss_ = {};
+    for (ToySlice& slice : slices_) {
+        for (const auto& [layer, state] : slice.states())
+            if (!world_.is_state(step, layer, state))
+                world_.violate(fmt::format("{} begins {} {} from another state", name_,
+                                           begin.mode == StepMode::kTrain ? "step" : "a test at",
+                                           step));
+        slice.begin_step();
+    }
+}
+
+Result<ComputeResult> ToyCompute::run(ComputeJob job) {
+    ToySlice& slice = slices_[static_cast<std::size_t>(job.action.slice)];
+    const auto micro_batch = static_cast<std::uint32_t>(job.action.micro_batch);
+    const auto value = [](const HostTensor& tensor) { return tensor.as<std::uint64_t>()[0]; };
+    ComputeResult result;
+    result.ended = world_.net.now();
+    result.started = result.ended - takes_;
+    if (job.action.kind == ActionKind::kForward) {
+        const std::uint64_t input =
+            slice.first() == 0 ? digest(job.tensors[0]) : value(job.tensors[0]);
+        const std::uint64_t output = slice.forward(micro_batch, input);
+        if (job.labels.defined()) {
+            const std::uint64_t label = digest(job.labels);
+            if (job.mode == StepMode::kEvaluate) {
+                result.loss = loss_of(output, label);
+            } else {
+                loss_.add(loss_of(output, label));
+                // The gradient of the loss waits where the last slice's backward looks for it.
+                values_of_loss_[micro_batch] = mix(output, label);
+            }
+        } else {
+            result.tensors.push_back({tensor_of(output)});
+        }
+    } else {
+        const std::uint64_t gradient =
+            job.tensors.empty() ? values_of_loss_.at(micro_batch) : value(job.tensors[0]);
+        result.tensors.push_back({tensor_of(slice.backward(micro_batch, gradient))});
+    }
+    return result;
+}
+
+StepTotals ToyCompute::finish_step() {
+    StepTotals totals;
+    totals.loss = loss_;
+    for (const ToySlice& slice : slices_)
+        totals.squared_gradient_norms.resize(
+            totals.squared_gradient_norms.size() +
+            static_cast<std::size_t>(slice.last() - slice.first() + 1));
+    return totals;
+}
+
+void ToyCompute::commit(const Commit&) {
+    before_ = layer_states();
+    for (ToySlice& slice : slices_) {
+        slice.commit(step_);
+        for (const auto& [layer, state] : slice.states())
+            if (!world_.is_state(step_ + 1, layer, state))
+                world_.violate(fmt::format("{} has another state after step {}", name_, step_));
+    }
+}
+
+TensorMap ToyCompute::state(SliceId slice, bool) const {
+    return checkpoint_of(slices_[slice.index()].states());
+}
+
+SimStage::SimStage(World& world, std::string name)
+    : world_(world),
+      name_(std::move(name)),
+      channels_(world.net, name_,
+                {[this](Delivery delivery) {
+                     if (hangs()) return;  // its memory fills, and nobody looks
+                     ++progress_;
+                     const TensorKind kind = delivery.address.kind;
+                     const bool replica = kind == TensorKind::kReplica;
+                     if (replica && world_.mistake == Mistake::kConfirmedWithoutReplica) {
+                         FrameHeader head;
+                         head.generation = driver_.machine().generation();
+                         head.step = delivery.address.step;
+                         const std::uint32_t layer = delivery.address.producer;
+                         send_to_portal(head, Stored{layer, layer});
+                         return;
+                     }
+                     if (kind == TensorKind::kActivation &&
+                         world_.mistake == Mistake::kStrangersTensorAccepted)
+                         for (const SliceRole& role : driver_.machine().slices())
+                             if (!role.first) delivery.peer = role.upstream;
+                     push(std::move(delivery));
+                 },
+                 [this](const std::string& peer, std::uint64_t instance) {
+                     push(stage_input::PeerAttached{peer, instance});
+                 },
+                 [this] { push(stage_input::RoomMade{}); }}),
+      compute_(world, name_),
+      driver_({name_, "the portal", 1, kJoinTimeoutS},
+              {*this, channels_, compute_, [this] { return world_.net.now(); }}) {
+    if (world_.mistake == Mistake::kReplicaOneStepOld)
+        channels_.forge = [this](const TensorAddress& address, HostTensor tensor) {
+            if (address.kind != TensorKind::kReplica) return tensor;
+            return compute_.before().at(static_cast<int>(address.producer))[address.output].tensor;
+        };
+}
 
 void SimStage::start() {
     world_.net.start(name_, [this](const SimMessage& message) { on_message(message); });
     compute_hangs_ = false;
+    asked_to_leave_ = false;
     join();
 }
 
@@ -28,34 +157,34 @@ void SimStage::join() {
     instance_ = world_.net.rng().next() | 1;
     welcomed_ = false;
     run_ = 0;
-    machine_ = StageMachine();
-    keeper_.clear();
-    slices_.clear();
-    tensors_.clear();
-    early_.clear();
-    attached_.clear();
-    wanted_.clear();
+    heard_ = world_.net.now();
     computing_since_.reset();
+    driver_.join(instance_);
+    inbox_.clear();
     say_hello(attempt_);
+    watch(attempt_);
 }
 
 template <class Message>
-void SimStage::send(const std::string& to, FrameHeader head, const Message& message,
-                    std::string payload) {
+void SimStage::send_to_portal(FrameHeader head, const Message& message) {
     head.run = run_;
     head.type = static_cast<std::uint16_t>(Message::kType);
-    SimMessage out{name_, instance_, {}, encode(message), std::move(payload)};
-    const auto sealed = seal(head, out.body, out.payload.size());
-    out.header.assign(reinterpret_cast<const char*>(sealed.data()), sealed.size());
-    world_.net.send(to, std::move(out));
+    world_.net.send(kPortalPeer, sealed_message(name_, instance_, head, encode(message), {}));
 }
 
-FrameHeader SimStage::header() const {
-    FrameHeader head;
-    head.generation = machine_.generation();
-    head.step = machine_.step();
-    head.micro_batch = micro_batch_;
-    return head;
+void SimStage::send(const FrameHeader& header, StageMessage message) {
+    if (std::holds_alternative<Committed>(message) && die_at_commit_ == header.step) {
+        die_at_commit_.reset();
+        world_.net.crash(name_);
+        channels_.set_run(0, 0);
+        run_ = 0;
+        return;
+    }
+    // Loss and reordering may stop a protocol, but not break its order.
+    if (const auto* failed = std::get_if<Failed>(&message);
+        failed != nullptr && static_cast<ExitCode>(failed->code) != ExitCode::kUnreachable)
+        world_.violate(name_ + ": " + failed->reason);
+    std::visit([&](const auto& body) { send_to_portal(header, body); }, message);
 }
 
 void SimStage::say_hello(std::uint64_t attempt) {
@@ -65,25 +194,32 @@ void SimStage::say_hello(std::uint64_t attempt) {
     hello.program_version = "sim";
     hello.data_port = 1;
     hello.instance = instance_;
-    send(kPortalNode, {}, hello);
+    send_to_portal({}, hello);
     world_.net.at(world_.net.now() + kHelloEvery, name_, [this, attempt] { say_hello(attempt); });
 }
 
-void SimStage::watch_portal(std::uint64_t attempt) {
+// What a portal link does of itself, and that the thread looks about at times.
+void SimStage::watch(std::uint64_t attempt) {
     if (attempt != attempt_) return;
-    if (world_.net.now() - heard_ > kPortalSilence && !hangs()) {
-        join();  // orphaned: waits for the next portal
-        return;
-    }
-    world_.net.at(world_.net.now() + milliseconds(500), name_,
-                  [this, attempt] { watch_portal(attempt); });
+    if (welcomed_ && world_.net.now() - heard_ > kPortalSilence)
+        push(stage_input::PortalLost{{ExitCode::kUnreachable, "silent"}});
+    turn();
+    world_.net.at(world_.net.now() + kWatchEvery, name_, [this, attempt] { watch(attempt); });
 }
 
-void SimStage::ask_to_leave() {
-    if (!welcomed_ || hangs()) return;
-    send(kPortalNode, header(), Leave{"left on SIGTERM"});
-    // Where nobody can take its layers it goes all the same, and the run waits for somebody.
-    world_.net.at(world_.net.now() + kLeavePatience, name_, [this] { world_.net.crash(name_); });
+void SimStage::forge_activation(const SimStage& to) {
+    const StageMachine& machine = to.driver_.machine();
+    // What a device says of its own layers, nobody can check.
+    if (machine.slices().empty() || machine.slices().front().first ||
+        machine.slices().front().upstream == name_)
+        return;
+    TensorAddress address;
+    address.generation = machine.generation();
+    address.step = machine.step() + world_.net.rng().below(2);
+    address.micro_batch = static_cast<std::uint32_t>(world_.net.rng().below(2));
+    address.producer = static_cast<std::uint32_t>(machine.slices().front().first_layer - 1);
+    address.gradient_returns = true;
+    channels_.send(to.name(), address, tensor_of(world_.net.rng().next()));
 }
 
 void SimStage::on_message(const SimMessage& message) {
@@ -92,368 +228,83 @@ void SimStage::on_message(const SimMessage& message) {
     const auto type = static_cast<MessageType>(head->type);
     if (type == MessageType::kAttach || type == MessageType::kAttached ||
         type == MessageType::kTensorChunk) {
-        if (!hangs() && run_ != 0 && head->run == run_) on_data(*head, message);
-    } else if (message.from == kPortalNode) {
-        on_control(*head, message);
+        channels_.on_message(*head, message);
+    } else if (message.from == kPortalPeer && message.connection == instance_) {
+        on_control(*head, message);  // the answer to the connection that it was dialled by
     }
 }
 
 void SimStage::on_control(const FrameHeader& received, const SimMessage& message) {
     FrameHeader head = received;
     const auto kind = static_cast<MessageType>(head.type);
+    heard_ = world_.net.now();
+    const auto body = std::as_bytes(std::span(message.body));
+    if (kind == MessageType::kPing) {
+        const auto ping = decode<Ping>(body);
+        if (!ping || !welcomed_) return;
+        Pong pong{ping->sent_ns,
+                  world_.net.now().time_since_epoch().count(),
+                  progress_,
+                  0,
+                  milliseconds(5).count() * 1'000'000,
+                  driver_.machine().step(),
+                  0};
+        if (computing_since_)
+            pong.busy_ns =
+                static_cast<std::uint64_t>((world_.net.now() - *computing_since_).count() + 1);
+        return send_to_portal({}, pong);
+    }
+    if (kind == MessageType::kWelcome) {
+        if (std::exchange(welcomed_, true)) return;
+        run_ = head.run;
+    } else if (!welcomed_) {
+        return;
+    }
     if (world_.mistake == Mistake::kOldGenerationAccepted &&
         (kind == MessageType::kBegin || kind == MessageType::kCommit))
-        head.generation = machine_.generation();
-    // The portal answers the connection that it was dialled by.
-    if (message.connection != instance_) return;
-    heard_ = world_.net.now();
-    // A hung compute thread handles nothing; the network thread still answers pings.
-    if (hangs() && static_cast<MessageType>(head.type) != MessageType::kPing) return;
-    const auto body = std::as_bytes(std::span(message.body));
-    switch (static_cast<MessageType>(head.type)) {
-        case MessageType::kWelcome:
-            if (welcomed_) return;
-            welcomed_ = true;
-            run_ = head.run;
-            watch_portal(attempt_);
-            break;
-        case MessageType::kRefuse:
-            if (welcomed_) join();
-            break;
-        case MessageType::kPing: {
-            const auto ping = decode<Ping>(body);
-            if (!ping || !welcomed_) return;
-            Pong pong{ping->sent_ns,
-                      world_.net.now().time_since_epoch().count(),
-                      progress_,
-                      0,
-                      milliseconds(5).count() * 1'000'000,
-                      machine_.step(),
-                      micro_batch_};
-            if (computing_since_)
-                pong.busy_ns =
-                    static_cast<std::uint64_t>((world_.net.now() - *computing_since_).count() + 1);
-            send(kPortalNode, {}, pong);
-            break;
-        }
-        case MessageType::kConfigure:
-            if (const auto work = decode<Configure>(body)) configure(head, *work);
-            break;
-        case MessageType::kBegin: {
-            const auto begin = decode<Begin>(body);
-            if (!begin) return;
-            ActionList actions;
-            const auto at = PlanIndex(plan_).place(name_);
-            if (begin->mode == StepMode::kEvaluate) {
-                const auto parts = static_cast<int>(begin->micro_batch_samples.size());
-                for (int m = 0; m < parts; ++m) actions.push_back({ActionKind::kForward, m, 0});
-            } else if (at) {
-                const auto lists =
-                    plan_actions(plan_, static_cast<int>(begin->micro_batch_samples.size()));
-                if (lists) actions = lists->at(*at);
-            }
-            obey(machine_.on(
-                stage_event::Begun{head.generation, head.step, *begin, std::move(actions)}));
-            break;
-        }
-        case MessageType::kCommit:
-            if (const auto commit = decode<Commit>(body))
-                obey(machine_.on(stage_event::CommitReceived{head.generation, head.step, *commit}));
-            break;
-        case MessageType::kFetch:
-            if (head.generation == machine_.generation())
-                obey(machine_.on(stage_event::FetchReceived{Fetch{true}}));
-            break;
-        case MessageType::kEnd:
-            world_.net.crash(name_);  // leaves
-            break;
-        default:
-            break;
-    }
+        head.generation = driver_.machine().generation();
+    push(stage_input::Message{head, {body.begin(), body.end()}});
 }
 
-ToySlice& SimStage::slice_with(int layer) {
-    return *std::find_if(slices_.begin(), slices_.end(), [&](const ToySlice& slice) {
-        return layer >= slice.first() && layer <= slice.last();
-    });
+void SimStage::push(StageInput input) {
+    inbox_.push_back(std::move(input));
+    turn();
 }
 
-void SimStage::configure(const FrameHeader& head, const Configure& work) {
-    if (head.generation <= machine_.generation()) return;
-    // What the slices hold is one of the kept states too, if it is the one that all go to.
-    if (machine_.state() == head.step)
-        for (const ToySlice& slice : slices_)
-            for (const auto& [layer, state] : slice.states())
-                keeper_.put(head.step, layer, tensors_of(state));
-    keeper_.rewind_to(head.step);
-    const auto plan = parse_plan(work.plan_json, "the portal's plan");
-    if (!plan) {
-        world_.violate("a plan that cannot be read");
-        return;
+void SimStage::turn() {
+    if (computing_since_) return;
+    while (!inbox_.empty() && !driver_.ended()) {
+        StageInput next = std::move(inbox_.front());
+        inbox_.pop_front();
+        driver_.on(std::move(next));
     }
-    plan_ = *plan;
-    slices_.clear();
-    computing_since_.reset();
-    const auto roles = slice_roles(PlanIndex(plan_), name_, 0);
-    for (const SliceRole& role : roles) slices_.emplace_back(role.first_layer, role.last_layer);
-    buddy_ = work.buddy;
-    wanted_.clear();
-    std::set<std::string> missing;
-    for (const PeerAddress& peer : work.peers) {
-        wanted_[peer.device] = peer.instance;
-        if (attached_[peer.device] != peer.instance) missing.insert(peer.device);
-    }
-    if (attached_[kPortalPeer] == 0) missing.insert(kPortalPeer);
-    obey(machine_.on(stage_event::Configured{head.generation, name_, roles, missing, head.step,
-                                             work.restore, work.supply, work.keep_snapshots}));
-    world_.trace("  {} is at generation {}: {}", name_, head.generation, machine_.waiting_for());
-    // What came whole for an earlier configuration that broke off need not come again.
-    for (const LayerTransfer& transfer : work.restore)
-        for (auto layer = static_cast<int>(transfer.first_layer);
-             layer <= static_cast<int>(transfer.last_layer); ++layer)
-            if (keeper_.find(head.step, layer) != nullptr)
-                obey(machine_.on(
-                    stage_event::LayerArrived{head.generation, head.step, layer, false}));
-    for (const PeerAddress& peer : work.peers)
-        if (peer.dial) {
-            send(peer.device, {}, Attach{name_, instance_});  // heals what only one end believes in
-            dial(peer.device, peer.instance, attempt_);
-        }
-    for (auto& [peer, address, tensor] : std::exchange(early_, {}))
-        take_tensor(peer, address, std::move(tensor));
+    if (asked_to_leave_) driver_.leave("SIGTERM");
+    driver_.tick(progress_);
+    if (driver_.ended()) return end_run();
+    if (driver_.next_action()) begin_work();
 }
 
-void SimStage::dial(const std::string& peer, std::uint64_t instance, std::uint64_t attempt) {
-    if (attempt != attempt_ || wanted_[peer] != instance || attached_[peer] == instance) return;
-    send(peer, {}, Attach{name_, instance_});
-    world_.net.at(world_.net.now() + kStageAttachEvery, name_,
-                  [this, peer, instance, attempt] { dial(peer, instance, attempt); });
-}
-
-void SimStage::on_data(const FrameHeader& head, const SimMessage& message) {
-    const std::string& peer = message.from;
-    const auto body = std::as_bytes(std::span(message.body));
-    const auto attach = [&](std::uint64_t instance) {
-        attached_[peer] = instance;
-        if (peer == kPortalPeer || wanted_[peer] == instance)
-            obey(machine_.on(stage_event::Attached{peer}));
-    };
-    switch (static_cast<MessageType>(head.type)) {
-        case MessageType::kAttach:
-            if (const auto request = decode<Attach>(body)) {
-                send(peer, {}, Attached{name_, instance_});
-                if (attached_[peer] != request->instance) attach(request->instance);
-            }
-            break;
-        case MessageType::kAttached:
-            if (const auto answer = decode<Attached>(body);
-                answer && attached_[peer] != answer->instance)
-                attach(answer->instance);
-            break;
-        default: {
-            const auto chunk = decode<TensorChunk>(body);
-            // Of a socket that is not the one attached: a stranger's.
-            if (!chunk || attached_[peer] != message.connection) return;
-            HostTensor tensor = HostTensor::allocate(chunk->dtype, chunk->shape);
-            std::memcpy(tensor.data(), message.payload.data(), tensor.bytes());
-            take_tensor(peer,
-                        {head.generation, head.step, chunk->kind, head.micro_batch, head.slice,
-                         chunk->producer, chunk->output, chunk->outputs, chunk->gradient_returns,
-                         chunk->name},
-                        std::move(tensor));
-        }
-    }
-}
-
-void SimStage::take_tensor(const std::string& peer, TensorAddress address, HostTensor tensor) {
-    if (address.generation > machine_.generation()) {
-        early_.emplace_back(peer, address, std::move(tensor));
-        return;
-    }
-    if (is_state(address.kind)) {
-        if (address.generation < machine_.generation()) return;
-        const auto layer = static_cast<int>(address.producer);
-        const bool replica = address.kind == TensorKind::kReplica;
-        if (replica && world_.mistake == Mistake::kConfirmedWithoutReplica) {
-            obey(machine_.on(
-                stage_event::LayerArrived{address.generation, address.step, layer, true}));
-            return;
-        }
-        if (keeper_.add(address.step, layer, address.output, address.outputs,
-                        {address.name, std::move(tensor)}))
-            obey(machine_.on(
-                stage_event::LayerArrived{address.generation, address.step, layer, replica}));
-        return;
-    }
-    tensors_.insert_or_assign(address, std::move(tensor));
-    obey(machine_.on(stage_event::TensorArrived{address}));
-}
-
-void SimStage::send_tensor(const std::string& to, TensorAddress address, HostTensor tensor) {
-    FrameHeader head;
-    head.generation = address.generation;
-    head.step = address.step;
-    head.micro_batch = address.micro_batch;
-    head.slice = address.slice;
-    const TensorChunk chunk{address.kind,    address.producer,         address.output,
-                            address.outputs, address.gradient_returns, address.name,
-                            tensor.dtype(),  tensor.shape(),           0};
-    send(to, head, chunk,
-         std::string(reinterpret_cast<const char*>(tensor.data()), tensor.bytes()));
-}
-
-void SimStage::send_layer(const std::string& to, TensorKind kind, std::uint64_t step, int layer,
-                          const TensorMap& tensors) {
-    for (std::size_t i = 0; i < tensors.size(); ++i) {
-        TensorAddress address;
-        address.generation = machine_.generation();
-        address.step = step;
-        address.kind = kind;
-        address.producer = static_cast<std::uint32_t>(layer);
-        address.output = static_cast<std::uint16_t>(i);
-        address.outputs = static_cast<std::uint16_t>(tensors.size());
-        address.name = tensors[i].name;
-        send_tensor(to, address, tensors[i].tensor);
-    }
-}
-
-void SimStage::obey(StageCommands commands) {
-    for (const StageCommand& command : commands) {
-        if (const auto* load = std::get_if<stage_command::LoadLayer>(&command)) {
-            const TensorMap* kept = keeper_.find(load->step, load->layer);
-            const std::uint64_t* state = kept != nullptr ? state_in(*kept) : nullptr;
-            if (state == nullptr) {
-                world_.violate(name_ + " is to load a state that it has not got");
-                return;
-            }
-            if (!world_.is_state(load->step, load->layer, *state))
-                world_.violate(name_ + " loads a state of another step");
-            slice_with(load->layer).load(load->layer, *state);
-        } else if (const auto* supply = std::get_if<stage_command::SupplyLayers>(&command)) {
-            for (auto layer = static_cast<int>(supply->transfer.first_layer);
-                 layer <= static_cast<int>(supply->transfer.last_layer); ++layer) {
-                if (layer == kStatelessLayer) continue;
-                const TensorMap* kept = keeper_.find(supply->step, layer);
-                if (kept == nullptr) {
-                    world_.violate(name_ + " is to give a state that it has not got");
-                } else {
-                    send_layer(supply->transfer.peer, TensorKind::kState, supply->step, layer,
-                               *kept);
-                }
-            }
-        } else if (const auto* drop_old = std::get_if<stage_command::DropSnapshots>(&command)) {
-            keeper_.drop_before(drop_old->before);
-        } else if (const auto* snapshot = std::get_if<stage_command::TakeSnapshot>(&command)) {
-            for (const ToySlice& slice : slices_) {
-                for (const auto& [layer, state] : slice.states()) {
-                    keeper_.put(snapshot->step, layer, tensors_of(state));
-                    const bool old = world_.mistake == Mistake::kReplicaOneStepOld;
-                    send_layer(buddy_, TensorKind::kReplica, snapshot->step, layer,
-                               old ? before_.at(layer) : tensors_of(state));
-                    FrameHeader head = header();
-                    head.step = snapshot->step;
-                    const auto number = static_cast<std::uint32_t>(layer);
-                    send(kPortalNode, head, Stored{number, number});
-                }
-            }
-        } else if (const auto* stored = std::get_if<stage_command::SendStored>(&command)) {
-            FrameHeader head = header();
-            head.step = stored->step;
-            const auto number = static_cast<std::uint32_t>(stored->layer);
-            send(kPortalNode, head, Stored{number, number});
-        } else if (std::holds_alternative<stage_command::SendReady>(command)) {
-            send(kPortalNode, header(), Ready{});
-        } else if (std::holds_alternative<stage_command::StartStep>(command)) {
-            for (ToySlice& slice : slices_) slice.begin_step();
-            done_ = {};
-        } else if (const auto* action = std::get_if<stage_command::Run>(&command)) {
-            run(*action);
-        } else if (const auto* drop = std::get_if<stage_command::DropTensor>(&command)) {
-            tensors_.erase(drop->address);
-        } else if (std::holds_alternative<stage_command::ReportStep>(command)) {
-            send(kPortalNode, header(), done_);
-            obey(machine_.on(stage_event::StepReported{}));
-        } else if (std::holds_alternative<stage_command::ApplyUpdate>(command)) {
-            const std::uint64_t step = machine_.step();
-            for (ToySlice& slice : slices_) {
-                for (const auto& [layer, state] : slice.states())
-                    before_[layer] = tensors_of(state);
-                slice.commit(step);
-                for (const auto& [layer, state] : slice.states())
-                    if (!world_.is_state(step + 1, layer, state))
-                        world_.violate(name_ + " has another state after step " +
-                                       std::to_string(step));
-            }
-            obey(machine_.on(stage_event::UpdateFinished{}));
-        } else if (std::holds_alternative<stage_command::SendCommitted>(command)) {
-            send(kPortalNode, header(), Committed{});
-        } else if (std::holds_alternative<stage_command::SendState>(command)) {
-            std::uint32_t count = 0;
-            for (const ToySlice& slice : slices_)
-                for (const auto& [layer, state] : slice.states()) {
-                    send_layer(kPortalPeer, TensorKind::kState, machine_.step(), layer,
-                               tensors_of(state));
-                    count += 2;
-                }
-            send(kPortalNode, header(), Fetched{count});
-        } else if (const auto* error = std::get_if<stage_command::ProtocolError>(&command)) {
-            // Loss and reordering may stop a protocol, but not break its order.
-            world_.violate(name_ + ": " + error->reason);
-            return;
-        }
-    }
-}
-
-void SimStage::run(const stage_command::Run& action) {
-    micro_batch_ = static_cast<std::uint32_t>(action.action.micro_batch);
-    const auto index = static_cast<std::size_t>(action.action.slice);
-    const SliceRole role = machine_.slices()[index];
-    std::vector<std::uint64_t> values;
-    for (const TensorAddress& address : action.tensors) {
-        values.push_back(tensors_.at(address).as<std::uint64_t>()[0]);
-        tensors_.erase(address);
-    }
+void SimStage::begin_work() {
     computing_since_ = world_.net.now();
     if (compute_hangs_) return;
-    const std::uint64_t attempt = attempt_;
-    const std::uint32_t generation = machine_.generation();
-    const auto took = Duration(static_cast<std::int64_t>(world_.net.rng().uniform(1e6, 5e6)));
-    world_.net.at(world_.net.now() + took, name_, [=, this] {
-        if (attempt != attempt_ || generation != machine_.generation()) return;
-        TensorAddress address;
-        address.generation = generation;
-        address.step = machine_.step();
-        address.micro_batch = micro_batch_;
-        const bool evaluates = machine_.mode() == StepMode::kEvaluate;
-        if (action.action.kind == ActionKind::kForward) {
-            const std::uint64_t output = slices_[index].forward(micro_batch_, values[0]);
-            if (role.last) {
-                done_.loss.add(loss_of(output, values[1]));
-                // The gradient of the loss waits where the last stage's backward looks for it.
-                if (!evaluates) values_of_loss_[micro_batch_] = mix(output, values[1]);
-            } else {
-                address.kind = evaluates ? TensorKind::kEvalActivation : TensorKind::kActivation;
-                address.producer = static_cast<std::uint32_t>(role.last_layer);
-                send_tensor(role.downstream, address, tensor_of(output));
-            }
-        } else {
-            const std::uint64_t gradient =
-                role.last ? values_of_loss_.at(micro_batch_) : values.at(0);
-            const std::uint64_t back = slices_[index].backward(micro_batch_, gradient);
-            if (role.sends_gradient) {
-                address.kind = TensorKind::kGradient;
-                address.producer = static_cast<std::uint32_t>(role.first_layer - 1);
-                send_tensor(role.upstream, address, tensor_of(back));
-            }
-        }
-        finish_action();
+    const auto took =
+        Duration(static_cast<std::int64_t>(slowdown_ * world_.net.rng().uniform(1e6, 5e6)));
+    world_.net.at(world_.net.now() + took, name_, [this, took, attempt = attempt_] {
+        if (attempt != attempt_) return;
+        compute_.takes(took);
+        driver_.work();
+        computing_since_.reset();
+        ++progress_;
+        turn();
     });
 }
 
-void SimStage::finish_action() {
-    computing_since_.reset();
-    ++progress_;
-    obey(machine_.on(stage_event::ActionFinished{}));
+void SimStage::end_run() {
+    const StageEnd ended = *driver_.ended();
+    if (ended.result || asked_to_leave_) return world_.net.crash(name_);  // leaves
+    if (ended.result.error().code != ExitCode::kUnreachable)
+        world_.violate(name_ + ": " + ended.result.error().message);
+    join();  // as one that stays
 }
 
 }  // namespace ecopipe::sim

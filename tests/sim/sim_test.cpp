@@ -7,7 +7,9 @@
 #include <cstdlib>
 #include <sstream>
 
-#include "tests/sim/sim_cluster.h"
+#include "core/log.h"
+#include "tests/sim/sim_portal.h"
+#include "tests/sim/sim_stage.h"
 #include "tests/support/small_training.h"
 
 namespace ecopipe::sim {
@@ -36,21 +38,26 @@ const Undisturbed& undisturbed(const test::Ways& ways) {
 struct Outcome {
     std::string problem;  // "" when all is well
     std::uint64_t recoveries = 0;
+    std::uint64_t moves = 0;
 };
 
 class Cluster {
   public:
-    Cluster(std::uint64_t seed, Mistake mistake)
-        : net_(seed),
+    // Without faults but those that the caller makes, unless `faulty`.
+    explicit Cluster(std::uint64_t seed, Mistake mistake = Mistake::kNone, bool faulty = true)
+        : faulty_(faulty),
+          net_(seed),
           rng_(keyed_seed(seed, "faults")),
           ways_{rng_.below(4) > 0, rng_.below(3), 2 * rng_.below(3), 3 + rng_.below(4)},
           world_{net_, undisturbed(ways_).states, mistake} {
         world_.traced = std::getenv("ECOPIPE_SIM_TRACE") != nullptr;
+        static_cast<void>(configure_log("sim", world_.traced ? "debug" : "error"));
         const std::uint64_t count = 2 + rng_.below(3);
         for (std::uint64_t i = 0; i < count; ++i) {
             names_.insert("d" + std::to_string(i));
             stages_.push_back(std::make_unique<SimStage>(world_, "d" + std::to_string(i)));
         }
+        if (!faulty) return;
         // Some seeds are rough in one way, some in all.
         const auto share = [&](double most) {
             return rng_.below(2) == 0 ? 0.0 : rng_.uniform(0, most);
@@ -65,13 +72,17 @@ class Cluster {
     Outcome run() {
         start_portal();
         for (auto& stage : stages_) stage->start();
-        schedule_faults();
+        if (faulty_) schedule_faults();
         const Instant calm = net_.now() + kFaultsLast;
         net_.at(calm, "", [this] { calm_down(); });
         world_.end = calm + kPatience;
         test::SmallTraining training(ways_);
         auto result = training.live(*portal_, WholeModel::initial());
         while (!result && world_.violations.empty()) {
+            if (net_.runs(kPortalPeer)) {
+                world_.violate("the run ended: " + result.error().message);
+                break;
+            }
             past_.push_back(std::move(portal_));  // its timers may still be queued
             while (!net_.runs(kPortalPeer) && net_.advance(world_.end)) {
             }
@@ -79,7 +90,10 @@ class Cluster {
         }
         past_.push_back(std::move(portal_));
         Outcome outcome;
-        for (const auto& portal : past_) outcome.recoveries += portal->recoveries();
+        for (const auto& portal : past_) {
+            outcome.recoveries += portal->recoveries();
+            outcome.moves += portal->moves();
+        }
         outcome.recoveries += past_.size() - 1;
         if (!world_.violations.empty()) {
             outcome.problem = world_.violations.front();
@@ -91,6 +105,9 @@ class Cluster {
         }
         return outcome;
     }
+
+    [[nodiscard]] const std::vector<std::unique_ptr<SimStage>>& stages() const { return stages_; }
+    [[nodiscard]] std::uint64_t steps() const { return world_.reference.size() - 1; }
 
   private:
     static constexpr auto kFaultsLast = seconds(12);
@@ -116,7 +133,7 @@ class Cluster {
         SimStage& stage = any_stage();
         const std::string name = stage.name();
         const auto later = net_.now() + milliseconds(50 + rng_.below(5000));
-        const std::uint64_t fault = rng_.below(8);
+        const std::uint64_t fault = rng_.below(10);
         world_.trace("fault {} near {}", fault, name);
         switch (fault) {
             case 0:
@@ -134,7 +151,7 @@ class Cluster {
                 net_.at(later, "", [this, name] { net_.wake(name); });
                 break;
             case 4:
-                stage.hang_compute();
+                stage.hang_compute(true);
                 break;
             case 5: {
                 const std::string other =
@@ -145,6 +162,13 @@ class Cluster {
             }
             case 6:
                 stage.ask_to_leave();
+                break;
+            case 7:  // a faulty device, or a hostile one with a key
+                if (net_.runs(name)) stage.forge_activation(any_stage());
+                break;
+            case 8:
+                stage.slow_down(4);
+                net_.at(later, "", [&stage] { stage.slow_down(1); });
                 break;
             default:  // the portal itself
                 net_.crash(kPortalPeer);
@@ -161,10 +185,12 @@ class Cluster {
         for (auto& stage : stages_) {
             net_.wake(stage->name());
             if (stage->hangs()) net_.crash(stage->name());  // somebody pulls the plug
+            stage->hang_compute(false);
             if (!net_.runs(stage->name())) stage->start();
         }
     }
 
+    bool faulty_;
     SimNetwork net_;
     Rng rng_;
     test::Ways ways_;
@@ -187,14 +213,18 @@ TEST(Sim, EverySeedIsSafeAndFinishes) {
         return;
     }
     std::uint64_t recoveries = 0;
+    std::uint64_t moves = 0;
     for (std::uint64_t seed = 0; seed < seeds_wanted(); ++seed) {
         const Outcome outcome = Cluster(seed, Mistake::kNone).run();
         EXPECT_EQ(outcome.problem, "")
             << "reproduce with ECOPIPE_SIM_SEED=" << seed << " build/bin/sim_test";
         recoveries += outcome.recoveries;
+        moves += outcome.moves;
     }
     // Faults that nobody notices test nothing.
     EXPECT_GT(recoveries, seeds_wanted() / 2);
+    EXPECT_GT(moves, seeds_wanted() / 10);
+    RecordProperty("moves", static_cast<int>(moves));
     RecordProperty("recoveries", static_cast<int>(recoveries));
 }
 
@@ -204,6 +234,21 @@ TEST(Sim, ASeedRepeatsItself) {
         const Outcome second = Cluster(seed, Mistake::kNone).run();
         EXPECT_EQ(first.problem, second.problem);
         EXPECT_EQ(first.recoveries, second.recoveries);
+    }
+}
+
+TEST(Sim, AStageThatDiesBetweenCommitAndCommittedCostsTimeAlone) {
+    for (const std::uint64_t seed : {1U, 2U, 3U}) {
+        const std::uint64_t steps = Cluster(seed, Mistake::kNone, false).steps();
+        const std::size_t stages = Cluster(seed, Mistake::kNone, false).stages().size();
+        for (std::size_t victim = 0; victim < stages; ++victim)
+            for (std::uint64_t step = 0; step < steps; ++step) {
+                Cluster cluster(seed, Mistake::kNone, false);
+                cluster.stages()[victim]->die_at_commit(step);
+                const Outcome outcome = cluster.run();
+                EXPECT_EQ(outcome.problem, "") << seed << ' ' << victim << ' ' << step;
+                EXPECT_GE(outcome.recoveries, 1U) << seed << ' ' << victim << ' ' << step;
+            }
     }
 }
 
@@ -223,7 +268,9 @@ INSTANTIATE_TEST_SUITE_P(Variants, Broken,
                          testing::Values(Mistake::kCommitWithoutAllAcks,
                                          Mistake::kReplicaOneStepOld,
                                          Mistake::kOldGenerationAccepted,
-                                         Mistake::kConfirmedWithoutReplica),
+                                         Mistake::kConfirmedWithoutReplica,
+                                         Mistake::kStrangersTensorAccepted, Mistake::kStaleRoster,
+                                         Mistake::kMoveWithoutCooldown),
                          [](const auto& variant) {
                              switch (variant.param) {
                                  case Mistake::kCommitWithoutAllAcks:
@@ -232,8 +279,14 @@ INSTANTIATE_TEST_SUITE_P(Variants, Broken,
                                      return std::string("ReplicaOneStepOld");
                                  case Mistake::kOldGenerationAccepted:
                                      return std::string("OldGenerationAccepted");
-                                 default:
+                                 case Mistake::kConfirmedWithoutReplica:
                                      return std::string("ConfirmedWithoutReplica");
+                                 case Mistake::kStrangersTensorAccepted:
+                                     return std::string("StrangersTensorAccepted");
+                                 case Mistake::kStaleRoster:
+                                     return std::string("StaleRoster");
+                                 default:
+                                     return std::string("MoveWithoutCooldown");
                              }
                          });
 

@@ -1,5 +1,7 @@
 #include "tests/sim/toy_model.h"
 
+#include <fmt/format.h>
+
 #include <cstring>
 
 #include "core/random.h"
@@ -29,8 +31,19 @@ HostTensor tensor_of(std::uint64_t value) {
     return tensor;
 }
 
-TensorMap tensors_of(std::uint64_t state) {
-    return {{"value", tensor_of(state)}, {"moment", tensor_of(mix(state, 4))}};
+TensorMap tensors_of(int layer, std::uint64_t state) {
+    return {{fmt::format("{}.value", layer), tensor_of(state)},
+            {fmt::format("{}.moment", layer), tensor_of(mix(state, 4))}};
+}
+
+ModelInfo model_info() {
+    ModelInfo info;
+    info.layers.resize(kLayers);
+    for (const int layer : kStatefulLayers)
+        for (const NamedTensor& entry : tensors_of(layer, 0))
+            info.tensors.push_back(
+                {entry.name, DType::kI64, {1}, layer, entry.name.ends_with("value")});
+    return info;
 }
 
 const std::uint64_t* state_in(const TensorMap& tensors) {
@@ -73,8 +86,7 @@ void ToySlice::commit(std::uint64_t step) {
 TensorMap checkpoint_of(const ToyStates& states) {
     TensorMap all;
     for (const auto& [layer, state] : states)
-        for (NamedTensor& entry : tensors_of(state))
-            all.push_back({std::to_string(layer) + "." + entry.name, std::move(entry.tensor)});
+        for (NamedTensor& entry : tensors_of(layer, state)) all.push_back(std::move(entry));
     return all;
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/host_tensor.h"
+#include "domain/model_spec.h"
 #include "orchestrator/training_engine.h"
 
 namespace ecopipe::sim {
@@ -26,10 +27,13 @@ inline const std::vector<int> kStatefulLayers{0, 1, 3, 4, 5};
 [[nodiscard]] LossTotals loss_of(std::uint64_t output, std::uint64_t label);
 
 // A layer's state as tensors: the value, and a second one that belongs to the same step.
-[[nodiscard]] TensorMap tensors_of(std::uint64_t state);
+[[nodiscard]] TensorMap tensors_of(int layer, std::uint64_t state);
 // Nothing when the two do not belong together.
 [[nodiscard]] const std::uint64_t* state_in(const TensorMap& tensors);
 [[nodiscard]] HostTensor tensor_of(std::uint64_t value);
+
+// What the world outside may know of the model.
+[[nodiscard]] ModelInfo model_info();
 
 // Some consecutive layers, as an executor holds them.
 class ToySlice {

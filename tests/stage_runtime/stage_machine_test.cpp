@@ -187,7 +187,7 @@ TEST_F(MiddleStage, SeveralOutputsOfOneLayerAreAllAwaited) {
 TEST_F(MiddleStage, ACommitOutOfOrderIsAnError) {
     EXPECT_TRUE(find<ProtocolError>(machine_.on(CommitReceived{1, 0, Commit{}})));
     static_cast<void>(machine_.on(begun(0)));
-    EXPECT_TRUE(find<ProtocolError>(machine_.on(FetchReceived{})));
+    EXPECT_TRUE(find<ProtocolError>(machine_.on(FetchReceived{1, {}})));
     EXPECT_TRUE(find<ProtocolError>(machine_.on(begun(1))));
 }
 

@@ -38,7 +38,7 @@ class Channel {
         const auto port = right_.bind({"127.0.0.1", 0});
         left_.set_run(9, 1);
         right_.set_run(9, 1);
-        open_ = port && left_.dial("right", {"127.0.0.1", *port}) &&
+        open_ = port && left_.dial("right", {"127.0.0.1", *port}, 0) &&
                 attached_.pop_until(monotonic_now() + std::chrono::seconds(10));
     }
     [[nodiscard]] bool open() const { return open_; }

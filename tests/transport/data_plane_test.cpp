@@ -63,12 +63,12 @@ class DataPlanes : public testing::Test {
     void SetUp() override {
         const auto port = right_.bind({"127.0.0.1", 0});
         ASSERT_TRUE(port);
-        left_.set_run(kRun);
-        right_.set_run(kRun);
+        left_.set_run(kRun, 0);
+        right_.set_run(kRun, 0);
         endpoint_ = {"127.0.0.1", *port};
     }
     void connect() {
-        ASSERT_TRUE(left_.dial("right", endpoint_));
+        ASSERT_TRUE(left_.dial("right", endpoint_, 0));
         for (auto* inbox : {&left_attached_, &right_attached_})
             ASSERT_TRUE(inbox->pop_until(deadline())) << "not attached";
     }
@@ -117,10 +117,13 @@ class DataPlanes : public testing::Test {
     Inbox<std::string> left_attached_;
     Inbox<std::string> right_attached_;
     std::atomic<int> right_chunks_{0};
+    std::atomic<int> left_room_{0};
     DataPlane left_{loop_,
                     "left",
                     {[this](Delivery d) { left_in_.push(std::move(d)); },
-                     [this](const std::string& p, std::uint64_t) { left_attached_.push(p); }}};
+                     [this](const std::string& p, std::uint64_t) { left_attached_.push(p); },
+                     {},
+                     [this] { ++left_room_; }}};
     DataPlane right_{loop_,
                      "right",
                      {[this](Delivery d) { right_in_.push(std::move(d)); },
@@ -159,7 +162,7 @@ TEST_F(DataPlanes, TensorsArriveWholeInOrderBothWays) {
 TEST_F(DataPlanes, WhatIsSentBeforeTheChannelStandsArrivesAfter) {
     left_.send("right", address(TensorKind::kActivation, 0), numbered(10));
     EXPECT_FALSE(right_in_.pop_until(monotonic_now() + std::chrono::milliseconds(50)));
-    ASSERT_TRUE(left_.dial("right", endpoint_));
+    ASSERT_TRUE(left_.dial("right", endpoint_, 0));
     ASSERT_TRUE(left_attached_.pop_until(deadline()));
 }
 
@@ -172,7 +175,8 @@ TEST_F(DataPlanes, StreamedTensorsWaitUntilConsumed) {
     std::uint32_t arrived = 0;
     while (right_in_.pop_until(monotonic_now() + std::chrono::milliseconds(300))) ++arrived;
     EXPECT_LT(arrived, kCount);  // the window and the unconsumed limit hold the rest back
-    EXPECT_FALSE(left_.wait_for_room(monotonic_now() + std::chrono::milliseconds(20)));
+    EXPECT_FALSE(left_.has_room());
+    EXPECT_EQ(left_room_, 0);
     std::uint32_t consumed = 0;
     while (consumed < kCount) {
         for (; consumed < arrived; ++consumed) right_.consumed("left", kElements * 4);
@@ -183,11 +187,13 @@ TEST_F(DataPlanes, StreamedTensorsWaitUntilConsumed) {
         }
     }
     EXPECT_EQ(arrived, kCount);
+    EXPECT_TRUE(left_.has_room());
+    EXPECT_EQ(left_room_, 1);  // told once, when there was
 }
 
 TEST_F(DataPlanes, AnotherRunsPeerIsNotHeard) {
-    left_.set_run(10);
-    ASSERT_TRUE(left_.dial("right", endpoint_));
+    left_.set_run(10, 0);
+    ASSERT_TRUE(left_.dial("right", endpoint_, 0));
     EXPECT_FALSE(right_attached_.pop_until(monotonic_now() + std::chrono::milliseconds(200)));
 }
 
@@ -205,11 +211,11 @@ TEST_F(DataPlanes, AnEmulatedLinkLosesNothingWhenTheReceiverIsSlow) {
                         if (++received == kTensors) all.push(true);
                     },
                     [](const std::string&, std::uint64_t) {}});
-    slow.set_run(9);
+    slow.set_run(9, 0);
     const auto port = slow.bind({"127.0.0.1", 0});
     ASSERT_TRUE(port);
     left_.emulate({}, EmulatedLink{10'000, 0.01});
-    ASSERT_TRUE(left_.dial("slow", {"127.0.0.1", *port}));
+    ASSERT_TRUE(left_.dial("slow", {"127.0.0.1", *port}, 0));
     ASSERT_TRUE(left_attached_.pop_until(deadline()));
     std::promise<void> release;
     slow_loop.post([blocked = release.get_future().share()] { blocked.wait(); });
@@ -295,14 +301,14 @@ TEST_F(DataPlanes, ATensorMayHaveSoManyBytesOnceDecodedAndNotOneMore) {
 }
 
 TEST_F(DataPlanes, WithoutKeysNoPeerIsDialledBeyondThisMachine) {
-    const auto dialled = left_.dial("right", {"192.0.2.1", 5600});
+    const auto dialled = left_.dial("right", {"192.0.2.1", 5600}, 0);
     ASSERT_FALSE(dialled);
     EXPECT_EQ(dialled.error().code, ExitCode::kUsage);
     EXPECT_NE(dialled.error().message.find("192.0.2.1:5600 is not a loopback address"),
               std::string::npos)
         << dialled.error().message;
     left_.set_security({nullptr, true});
-    EXPECT_TRUE(left_.dial("right", {"192.0.2.1", 5600}));
+    EXPECT_TRUE(left_.dial("right", {"192.0.2.1", 5600}, 0));
 }
 
 // A device that stays dials again as soon as it has closed its socket.
@@ -387,9 +393,9 @@ TEST(DataPlaneAddresses, NamesAndBothKindsOfAddressesMeet) {
                         [&](const std::string& peer, std::uint64_t) { attached.push(peer); }});
         const auto port = right.bind({listens, 0});
         ASSERT_TRUE(port) << port.error().message;
-        right.set_run(kRun);
-        left.set_run(kRun);
-        ASSERT_TRUE(left.dial("right", {dials, *port}));
+        right.set_run(kRun, 0);
+        left.set_run(kRun, 0);
+        ASSERT_TRUE(left.dial("right", {dials, *port}, 0));
         EXPECT_EQ(attached.pop_until(monotonic_now() + std::chrono::seconds(20)), "right");
     }
 }

@@ -1,0 +1,72 @@
+#include "tests/sim/sim_planner.h"
+
+#include <algorithm>
+
+#include "tests/sim/toy_model.h"
+#include "tests/support/small_training.h"
+
+namespace ecopipe::sim {
+namespace {
+
+constexpr std::uint64_t kSnapshotEvery = 3;
+constexpr double kActionMs = 3;  // as long as a stage's takes on the average
+
+double slowness_of(const Slowness& slowness, const std::string& device) {
+    const auto found = slowness.find(device);
+    return found == slowness.end() ? 1 : found->second;
+}
+
+}  // namespace
+
+Result<Plan> SimPlanner::plan(const std::set<std::string>& devices, const Slowness& slowness) {
+    if (devices.empty()) return fail(ExitCode::kUnreachable, "no device is there");
+    std::vector<std::string> order(devices.begin(), devices.end());
+    if (order.size() > static_cast<std::size_t>(kLayers)) order.resize(kLayers);
+    const auto count = static_cast<int>(order.size());
+    Plan plan;
+    plan.model = "toy";
+    plan.batch = 4;
+    plan.micro_batches = test::SmallTraining::kMicroBatches;
+    plan.schedule = "1f1b";
+    double speed = 0;
+    for (const std::string& device : order) speed += 1 / slowness_of(slowness, device);
+    double share = 0;
+    for (int s = 0; s < count; ++s) {
+        StagePlan stage;
+        stage.device = order[static_cast<std::size_t>(s)];
+        share += 1 / slowness_of(slowness, stage.device) / speed;
+        stage.first_layer = s == 0 ? 0 : plan.stages.back().last_layer + 1;
+        // At least a layer each.
+        stage.last_layer = std::clamp(static_cast<int>(share * kLayers + 0.5) - 1,
+                                      stage.first_layer, kLayers - count + s);
+        if (s + 1 == count) stage.last_layer = kLayers - 1;
+        stage.in_flight = std::min(plan.micro_batches, 2 * (count - s) - 1);
+        plan.stages.push_back(stage);
+    }
+    Prediction predicted;
+    predicted.bound_by = "the slowest stage";
+    ECOPIPE_ASSIGN_OR_RETURN(predicted.step_ms, step_ms(plan, slowness));
+    plan.predicted = predicted;
+    return plan;
+}
+
+Result<double> SimPlanner::step_ms(const Plan& plan, const Slowness& slowness) {
+    double slowest = 0;
+    for (const StagePlan& stage : plan.stages)
+        slowest = std::max(slowest, (stage.last_layer - stage.first_layer + 1) *
+                                        slowness_of(slowness, stage.device));
+    return 2 * plan.micro_batches * kActionMs * slowest;
+}
+
+ReplicaPlan SimPlanner::replicas(const Plan& plan, const std::set<std::string>&,
+                                 const std::map<int, double>&) {
+    ReplicaPlan out;
+    const std::size_t count = plan.stages.size();
+    if (count < 2) return out;
+    out.every = kSnapshotEvery;
+    for (std::size_t s = 0; s < count; ++s)
+        out.buddies[plan.stages[s].device] = plan.stages[(s + 1) % count].device;
+    return out;
+}
+
+}  // namespace ecopipe::sim
