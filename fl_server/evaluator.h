@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "fl_server/federation.h"
+#include "fl_server/evaluation.h"
 #include "stage_runtime/data/dataset.h"
 #include "stage_runtime/engine/single_process.h"
 

@@ -30,6 +30,7 @@
 #include "fl_server/aggregator.h"
 #include "fl_server/class_names.h"
 #include "fl_server/client_tests.h"
+#include "fl_server/evaluation.h"
 #include "fl_server/federation_view.h"
 #include "fl_server/intake.h"
 #include "fl_server/journal.h"
@@ -40,10 +41,6 @@
 
 namespace ecopipe {
 
-struct Evaluation {
-    double loss = 0;
-    double accuracy = 0;
-};
 // Tests a model, given as flat bytes, on the server's own data.
 using EvaluateModel = std::function<Result<Evaluation>(const std::string& flat)>;
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "core/host_tensor.h"
-#include "fl_server/federation.h"
+#include "fl_server/evaluation.h"
 #include "fl_server/model_layout.h"
 #include "fl_server/worker_process.h"
 

@@ -22,7 +22,7 @@
 #include "planner/schedule/registry.h"
 #include "stage_runtime/engine/numeric_class.h"
 #include "stage_runtime/engine/test_batch.h"
-#include "stage_runtime/host_facts.h"
+#include "core/host_facts.h"
 #include "stage_runtime/model/loss_names.h"
 #include "stage_runtime/model/safetensors.h"
 #include "stage_runtime/torch_compat.h"

@@ -9,7 +9,7 @@
 #include "core/log.h"
 #include "domain/limits.h"
 #include "stage_runtime/data/dataset.h"
-#include "stage_runtime/host_facts.h"
+#include "core/host_facts.h"
 #include "stage_runtime/profiler.h"
 #include "stage_runtime/torch_compat.h"
 

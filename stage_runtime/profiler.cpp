@@ -19,11 +19,11 @@
 #include "stage_runtime/engine/layer_pass.h"
 #include "stage_runtime/engine/optimizer.h"
 #include "stage_runtime/engine/tensor_bridge.h"
-#include "stage_runtime/host_facts.h"
+#include "core/host_facts.h"
 #include "stage_runtime/model/layer_sequence.h"
 #include "stage_runtime/model/loss.h"
 #include "stage_runtime/torch_error.h"
-#include "stage_runtime/work_clock.h"
+#include "core/work_clock.h"
 
 namespace ecopipe {
 namespace {

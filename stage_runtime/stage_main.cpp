@@ -6,7 +6,7 @@
 #include "core/command_line.h"
 #include "core/log.h"
 #include "stage_runtime/engine/numeric_class.h"
-#include "stage_runtime/host_facts.h"
+#include "core/host_facts.h"
 #include "stage_runtime/slow_switch.h"
 #include "stage_runtime/torch_compat.h"
 #include "stage_runtime/worker.h"

@@ -10,9 +10,9 @@
 #include "core/files.h"
 #include "core/sha256.h"
 #include "core/tensor_memory.h"
-#include "stage_runtime/host_facts.h"
+#include "core/host_facts.h"
 #include "stage_runtime/model/state_names.h"
-#include "stage_runtime/work_clock.h"
+#include "core/work_clock.h"
 
 namespace ecopipe {
 namespace {

@@ -11,7 +11,7 @@
 #include "core/inbox.h"
 #include "core/log.h"
 #include "stage_runtime/engine/numeric_class.h"
-#include "stage_runtime/host_facts.h"
+#include "core/host_facts.h"
 #include "stage_runtime/portal_link.h"
 #include "stage_runtime/slow_switch.h"
 #include "stage_runtime/stage_driver.h"

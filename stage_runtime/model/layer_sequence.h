@@ -1,6 +1,7 @@
 #pragma once
 // A model or a slice of it, loaded. Includes torch: for .cpp files of the model and engine alone.
 
+#include "domain/layer_range.h"
 #include "stage_runtime/model/layer.h"
 #include "stage_runtime/model/models.h"
 

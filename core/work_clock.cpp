@@ -1,4 +1,4 @@
-#include "stage_runtime/work_clock.h"
+#include "core/work_clock.h"
 
 #include <time.h>
 

@@ -1,4 +1,4 @@
-#include "stage_runtime/host_facts.h"
+#include "core/host_facts.h"
 
 #include <unistd.h>
 
