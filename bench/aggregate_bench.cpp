@@ -12,7 +12,7 @@
 #include "core/command_line.h"
 #include "core/random.h"
 #include "core/statistics.h"
-#include "fl_server/aggregator.h"
+#include "fl_server/numbers/aggregator.h"
 
 namespace ecopipe {
 namespace {

@@ -15,9 +15,9 @@
 #include "core/files.h"
 #include "core/log.h"
 #include "core/open_files.h"
-#include "transport/federation_messages.h"
-#include "transport/message_socket.h"
-#include "transport/messages.h"
+#include "transport/net/message_socket.h"
+#include "transport/wire/federation_messages.h"
+#include "transport/wire/messages.h"
 
 namespace ecopipe {
 namespace {

@@ -8,8 +8,8 @@
 
 #include "core/inbox.h"
 #include "core/random.h"
-#include "transport/codec.h"
-#include "transport/data_plane.h"
+#include "transport/data/data_plane.h"
+#include "transport/wire/codec.h"
 
 namespace ecopipe {
 namespace {

@@ -10,14 +10,14 @@
 #include "core/files.h"
 #include "core/log.h"
 #include "domain/limits.h"
-#include "planner/bounds.h"
-#include "planner/gantt.h"
-#include "planner/in_flight.h"
-#include "planner/partition.h"
-#include "planner/plan_timeline.h"
+#include "planner/report/gantt.h"
 #include "planner/schedule/plan_file.h"
 #include "planner/schedule/registry.h"
 #include "planner/schedule/schedule_csv.h"
+#include "planner/search/in_flight.h"
+#include "planner/search/partition.h"
+#include "planner/simulate/bounds.h"
+#include "planner/simulate/plan_timeline.h"
 
 namespace ecopipe {
 namespace {

@@ -15,8 +15,9 @@
 #include "bench/subcommands.h"
 #include "core/command_line.h"
 #include "core/inbox.h"
-#include "transport/data_plane.h"
-#include "transport/key_ring.h"
+#include "transport/data/data_plane.h"
+#include "transport/net/zap_handler.h"
+#include "transport/security/key_ring.h"
 
 namespace ecopipe {
 namespace {
@@ -69,8 +70,8 @@ Result<void> make_keys(Keys& keys) {
 Result<double> through_data_plane(std::size_t bytes, std::uint64_t count, const Keys& keys) {
     NetLoop sending_loop;
     NetLoop receiving_loop;
-    sending_loop.set_keys(keys.sender);
-    receiving_loop.set_keys(keys.receiver);
+    use_keys(sending_loop, keys.sender);
+    use_keys(receiving_loop, keys.receiver);
     std::atomic<std::uint64_t> received{0};
     Inbox<bool> attached;
     Inbox<bool> finished;

@@ -9,7 +9,7 @@ namespace ecopipe {
 
 // What is minimised.
 struct LossSpec {
-    std::string name = "cross_entropy";  // of stage_runtime/model/loss_names.h
+    std::string name = "cross_entropy";  // of stage_runtime/engine/model/loss_names.h
     // Of cross_entropy: targets of this value count neither in the sum nor in the divisor.
     std::int64_t ignore_index = -100;
     std::vector<double> class_weights;  // of cross_entropy, one a class; empty: 1 each

@@ -1,6 +1,6 @@
 // A checkpoint; half of the inputs get the right checksum of their header, to come further. What is
 // accepted takes no more memory than its file.
-#include "orchestrator/checkpoint.h"
+#include "orchestrator/train/checkpoint.h"
 
 #include <algorithm>
 #include <cstring>

@@ -1,5 +1,5 @@
 // cluster.yaml; what is accepted is written and read again.
-#include "planner/cluster.h"
+#include "planner/cost/cluster.h"
 
 #include "fuzz/target.h"
 

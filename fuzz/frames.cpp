@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "fuzz/target.h"
-#include "transport/frame.h"
+#include "transport/wire/frame.h"
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     using namespace ecopipe;

@@ -1,8 +1,8 @@
 // A federation's journal: an odd first byte gives the file itself, an even one a JSON text for each
 // of the rows that hold one. What a strategy's event or recipe says is written and read back alike.
-#include "fl_server/journal.h"
+#include "fl_server/state/journal.h"
 
-#include "fl_server/decision_json.h"
+#include "fl_server/strategies/decision_json.h"
 #include "fuzz/target.h"
 
 namespace {

@@ -1,6 +1,6 @@
 // Key files; what is read is written and read again the same.
 #include "fuzz/target.h"
-#include "transport/key_file.h"
+#include "transport/security/key_file.h"
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     using namespace ecopipe;

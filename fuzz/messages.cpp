@@ -1,11 +1,11 @@
 // Every message's decoder and validate(): the first byte picks the type.
-#include "transport/messages.h"
+#include "transport/wire/messages.h"
 
 #include <array>
 
 #include "fuzz/target.h"
-#include "transport/codec.h"
-#include "transport/federation_messages.h"
+#include "transport/wire/codec.h"
+#include "transport/wire/federation_messages.h"
 
 namespace ecopipe::fuzz {
 namespace {

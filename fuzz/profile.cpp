@@ -1,6 +1,6 @@
 // profile.json.
 #include "fuzz/target.h"
-#include "planner/model_profile.h"
+#include "planner/cost/model_profile.h"
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     using namespace ecopipe;

@@ -1,5 +1,5 @@
 // model.safetensors; what is accepted takes no more memory than its file.
-#include "stage_runtime/model/safetensors.h"
+#include "stage_runtime/data/safetensors.h"
 
 #include "fuzz/target.h"
 

@@ -1,5 +1,5 @@
 // server.yaml.
-#include "fl_server/server_config.h"
+#include "fl_server/service/server_config.h"
 
 #include "fuzz/target.h"
 

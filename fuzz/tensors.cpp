@@ -3,8 +3,8 @@
 #include <cstring>
 
 #include "fuzz/target.h"
-#include "transport/codec.h"
-#include "transport/messages.h"
+#include "transport/wire/codec.h"
+#include "transport/wire/messages.h"
 
 namespace {
 constexpr std::size_t kTensorBytesTried = 1U << 20;

@@ -7,7 +7,7 @@
 
 #include "core/result.h"
 #include "fl_server/simulation/settings.h"
-#include "fl_server/strategy.h"
+#include "fl_server/strategies/strategy.h"
 
 namespace ecopipe {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "fl_server/simulation/trainer_pool.h"
-#include "fl_server/worker_process.h"
+#include "fl_server/workers/worker_process.h"
 
 namespace ecopipe {
 

@@ -7,7 +7,7 @@
 
 #include "core/check.h"
 #include "core/random.h"
-#include "fl_server/samples_cap.h"
+#include "fl_server/numbers/samples_cap.h"
 
 namespace ecopipe {
 namespace {

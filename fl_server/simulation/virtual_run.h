@@ -14,10 +14,10 @@
 #include <queue>
 
 #include "core/strict_json.h"
-#include "fl_server/aggregator.h"
+#include "fl_server/numbers/aggregator.h"
 #include "fl_server/simulation/population.h"
 #include "fl_server/simulation/trainer_pool.h"
-#include "fl_server/strategy.h"
+#include "fl_server/strategies/strategy.h"
 
 namespace ecopipe {
 

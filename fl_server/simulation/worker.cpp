@@ -7,13 +7,14 @@
 #include <numeric>
 #include <optional>
 
-#include "fl_server/worker_process.h"
+#include "fl_server/workers/worker_process.h"
 #include "stage_runtime/data/dataset.h"
-#include "stage_runtime/engine/clip_scale.h"
-#include "stage_runtime/engine/single_process.h"
-#include "stage_runtime/model/target_weight.h"
-#include "stage_runtime/torch_compat.h"
-#include "transport/federation_messages.h"
+#include "stage_runtime/data/open_data.h"
+#include "stage_runtime/engine/model/target_weight.h"
+#include "stage_runtime/engine/model/torch_compat.h"
+#include "stage_runtime/engine/run/clip_scale.h"
+#include "stage_runtime/engine/run/single_process.h"
+#include "transport/wire/federation_messages.h"
 
 namespace ecopipe {
 namespace {

@@ -1,8 +1,8 @@
 #include <algorithm>
 
 #include "core/random.h"
-#include "fl_server/grouping.h"
 #include "fl_server/strategies/grouped_rounds.h"
+#include "fl_server/strategies/grouping.h"
 #include "fl_server/strategies/kinds.h"
 
 namespace ecopipe {

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "fl_server/latency_tiers.h"
 #include "fl_server/strategies/grouped_rounds.h"
 #include "fl_server/strategies/kinds.h"
+#include "fl_server/strategies/latency_tiers.h"
 
 namespace ecopipe {
 namespace {

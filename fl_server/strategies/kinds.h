@@ -1,7 +1,7 @@
 #pragma once
 // One function a strategy's file.
 
-#include "fl_server/strategies/registry.h"
+#include "fl_server/strategies/strategy_kind.h"
 
 namespace ecopipe {
 

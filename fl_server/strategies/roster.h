@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/strict_json.h"
-#include "fl_server/strategy.h"
+#include "fl_server/strategies/strategy.h"
 
 namespace ecopipe {
 

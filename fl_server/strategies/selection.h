@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "fl_server/label_distribution.h"
+#include "fl_server/strategies/label_distribution.h"
 #include "fl_server/strategies/roster.h"
 
 namespace ecopipe {

@@ -2,8 +2,8 @@
 #include <numeric>
 
 #include "core/random.h"
-#include "fl_server/latency_tiers.h"
 #include "fl_server/strategies/kinds.h"
+#include "fl_server/strategies/latency_tiers.h"
 #include "fl_server/strategies/one_group.h"
 
 namespace ecopipe {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "fl_server/robust_rules.h"
+#include "fl_server/numbers/robust_rules.h"
 
 namespace ecopipe {
 

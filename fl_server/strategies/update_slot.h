@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "core/strict_json.h"
-#include "fl_server/recipe.h"
-#include "fl_server/strategy.h"
+#include "fl_server/numbers/recipe.h"
+#include "fl_server/strategies/strategy.h"
 
 namespace ecopipe {
 

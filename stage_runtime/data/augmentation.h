@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "stage_runtime/data/data_options.h"
 #include "stage_runtime/data/dataset.h"
 
 namespace ecopipe {

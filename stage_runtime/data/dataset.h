@@ -40,37 +40,6 @@ struct DataSplits {
     std::unique_ptr<Dataset> test;        // the same
 };
 
-// Subtracted and divided by, one value a channel or one for all.
-struct Normalization {
-    std::vector<float> mean;
-    std::vector<float> deviation;
-    [[nodiscard]] bool given() const { return !mean.empty(); }
-};
-
-struct DataOptions {
-    std::vector<int> classes;  // keep only these labels; empty: all
-    std::int64_t limit = 0;    // then the first N of the training split; 0: all
-    int channels =
-        0;           // the model's: a one-channel image is repeated to fill it; 0: as the data are
-    int height = 0;  // of images in a folder, resized; 0: as they are
-    int width = 0;
-    Normalization normalize{};
-    double validation_fraction = 0;  // of the training split, drawn by `seed`
-    std::uint64_t seed = 0;
-    // A target that is no class and does not count; nothing: every integer target is a class.
-    std::optional<std::int64_t> ignored_class = -100;
-};
-
-// fashion-mnist | idx:DIR | cifar10:DIR | folder:DIR | tensors:DIR | synthetic:CxHxW:CLASSES:COUNT.
-// Errors: kUsage for another word or an option that does not go with the data, kBadFile for
-// missing, truncated or inconsistent files, naming them.
-[[nodiscard]] Result<DataSplits> open_data(const std::string& spec, const DataOptions& options);
-// The same for the test split only, to evaluate on.
-[[nodiscard]] Result<std::unique_ptr<Dataset>> open_test_data(const std::string& spec,
-                                                              const DataOptions& options);
-// "MEAN[,MEAN...]/STD[,STD...]". Errors: kUsage.
-[[nodiscard]] Result<Normalization> parse_normalization(const std::string& text);
-
 // So many samples from the beginning of a split, from its start again when it ends.
 [[nodiscard]] Result<Batch> first_samples(const Dataset& data, int count);
 // How many targets of each class there are, but for `ignored`; each of several targets of a sample

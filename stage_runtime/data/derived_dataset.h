@@ -1,6 +1,7 @@
 #pragma once
 // Data sets made of another: a part of its samples, or its samples normalised.
 
+#include "stage_runtime/data/data_options.h"
 #include "stage_runtime/data/dataset.h"
 
 namespace ecopipe {

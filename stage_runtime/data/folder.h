@@ -1,6 +1,7 @@
 #pragma once
 // folder:DIR: {train,val,test}/CLASS/*.jpg|jpeg|png, read as they are needed.
 
+#include "stage_runtime/data/data_options.h"
 #include "stage_runtime/data/dataset.h"
 
 namespace ecopipe {

@@ -1,6 +1,7 @@
 #pragma once
 // Images as bytes in memory, handed out as floats in [0, 1]: what every image format reads into.
 
+#include "stage_runtime/data/data_options.h"
 #include "stage_runtime/data/dataset.h"
 
 namespace ecopipe {

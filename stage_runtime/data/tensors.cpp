@@ -9,7 +9,7 @@
 
 #include "core/check.h"
 #include "core/log.h"
-#include "stage_runtime/model/safetensors.h"
+#include "stage_runtime/data/safetensors.h"
 
 namespace ecopipe {
 namespace {

@@ -1,4 +1,4 @@
-#include "fl_server/aggregator.h"
+#include "fl_server/numbers/aggregator.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "fl_server/class_names.h"
+#include "fl_server/service/class_names.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "fl_server/client_tests.h"
+#include "fl_server/service/client_tests.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "fl_server/cluster_claims.h"
+#include "fl_server/service/cluster_claims.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "fl_server/control_socket.h"
+#include "fl_server/service/control_socket.h"
 
 #include <arpa/inet.h>
 #include <gtest/gtest.h>

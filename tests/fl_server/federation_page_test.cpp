@@ -1,4 +1,4 @@
-#include "fl_server/federation_page.h"
+#include "fl_server/view/federation_page.h"
 
 #include <gtest/gtest.h>
 

@@ -16,8 +16,8 @@
 #include "core/files.h"
 #include "core/random.h"
 #include "core/sha256.h"
-#include "fl_server/federation.h"
-#include "fl_server/server_config.h"
+#include "fl_server/service/federation.h"
+#include "fl_server/service/server_config.h"
 #include "fl_server/strategies/registry.h"
 #include "tests/fl_server/toy_federation.h"
 

@@ -1,4 +1,4 @@
-#include "fl_server/federation.h"
+#include "fl_server/service/federation.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -9,9 +9,9 @@
 
 #include "core/sha256.h"
 #include "core/strict_json.h"
-#include "fl_server/replay.h"
-#include "fl_server/samples_cap.h"
-#include "fl_server/server_config.h"
+#include "fl_server/numbers/samples_cap.h"
+#include "fl_server/service/replay.h"
+#include "fl_server/service/server_config.h"
 #include "fl_server/strategies/registry.h"
 #include "tests/fl_server/federation_run.h"
 #include "tests/fl_server/toy_federation.h"

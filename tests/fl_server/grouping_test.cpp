@@ -1,4 +1,4 @@
-#include "fl_server/grouping.h"
+#include "fl_server/strategies/grouping.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "fl_server/inbox_bound.h"
+#include "fl_server/service/inbox_bound.h"
 
 #include <gtest/gtest.h>
 

@@ -1,12 +1,12 @@
 // A journal that is damaged, or was made to harm, is an error with a line; never a crash.
-#include "fl_server/journal.h"
+#include "fl_server/state/journal.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <filesystem>
 
-#include "fl_server/decision_json.h"
+#include "fl_server/strategies/decision_json.h"
 
 namespace ecopipe::test {
 namespace {

@@ -1,4 +1,4 @@
-#include "fl_server/robust_rules.h"
+#include "fl_server/numbers/robust_rules.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "fl_server/server_config.h"
+#include "fl_server/service/server_config.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "fl_server/aggregator.h"
+#include "fl_server/numbers/aggregator.h"
 #include "fl_server/strategies/registry.h"
 #include "tests/fl_server/toy_federation.h"
 

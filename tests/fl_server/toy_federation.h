@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/random.h"
-#include "fl_server/aggregator.h"
+#include "fl_server/numbers/aggregator.h"
 
 namespace ecopipe::test {
 

@@ -1,4 +1,4 @@
-#include "fl_server/transfers.h"
+#include "fl_server/state/transfers.h"
 
 #include <gtest/gtest.h>
 

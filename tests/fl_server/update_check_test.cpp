@@ -1,4 +1,4 @@
-#include "fl_server/update_check.h"
+#include "fl_server/numbers/update_check.h"
 
 #include <gtest/gtest.h>
 

@@ -9,9 +9,9 @@
 #include "core/command_line.h"
 #include "tests/integration/training_fixture.h"
 #include "tests/support/hostile.h"
-#include "transport/codec.h"
-#include "transport/federation_messages.h"
-#include "transport/messages.h"
+#include "transport/wire/codec.h"
+#include "transport/wire/federation_messages.h"
+#include "transport/wire/messages.h"
 
 namespace ecopipe::test {
 namespace {

@@ -6,7 +6,7 @@
 #include <filesystem>
 
 #include "tests/integration/training_fixture.h"
-#include "transport/key_ring.h"
+#include "transport/security/key_ring.h"
 
 namespace ecopipe::test {
 namespace {

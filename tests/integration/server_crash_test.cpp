@@ -10,7 +10,7 @@
 #include <thread>
 
 #include "core/random.h"
-#include "fl_server/journal.h"
+#include "fl_server/state/journal.h"
 #include "tests/integration/training_fixture.h"
 #include "tests/support/scripted_cluster.h"
 

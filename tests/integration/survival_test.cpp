@@ -32,11 +32,12 @@ class Survival : public Training {
                 "--seed",          "5"};
     }
 
-    std::string cluster(int devices, double speed = 0.5) {
+    std::string cluster(int devices, double speed = 0.5, const std::string& profile = "") {
         std::string text = "name: home\nportal: d0\nportal_address: 127.0.0.1\ndevices:\n";
         for (int d = 0; d < devices; ++d)
-            text += "  - {name: d" + std::to_string(d) +
-                    ", memory_mib: 1024, speed: " + std::to_string(speed) + "}\n";
+            text += "  - {name: d" + std::to_string(d) + ", memory_mib: 1024, " +
+                    (profile.empty() ? "speed: " + std::to_string(speed) : "profile: " + profile) +
+                    "}\n";
         write(directory_ / "cluster.yaml", text + "default_link: {mbps: 1000, latency_ms: 0.1}\n");
         return directory_ / "cluster.yaml";
     }
@@ -45,8 +46,8 @@ class Survival : public Training {
     std::string even_profile() {
         const std::string path = directory_ / "profile.json";
         const Finished profiled =
-            run({"ecopipe-profile", "--model", "lenet5", "--data", "fashion-mnist", "--data-limit",
-                 "500", "--micro-batch", "13", "--seconds", "0.01", "--out", path});
+            run({"ecopipe-profile", "--model", "lenet5", "--data", "fashion-mnist", "--micro-batch",
+                 "13", "--seconds", "0.01", "--out", path});
         EXPECT_EQ(profiled.code, 0) << profiled.err;
         std::string text = read(path);
         for (const auto& [key, ms] : {std::pair("forward_ms", "1"),
@@ -56,7 +57,7 @@ class Survival : public Training {
             text = std::regex_replace(text, std::regex("\"" + std::string(key) + "\": [0-9.e-]+"),
                                       "\"" + std::string(key) + "\": " + ms);
         write(path, text);
-        return path;
+        return "profile.json";
     }
 
     std::unique_ptr<Process> start(const std::string& name, Flags more,
@@ -161,10 +162,9 @@ TEST_F(Survival, AnyStageKilledAtAnyMoment) {
 
 TEST_F(Survival, AKilledStageThatComesBackIsUsedAgain) {
     const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
-    const std::string file = cluster(3);
+    const std::string file = cluster(3, 1, even_profile());
     // Long enough for a move to pay.
-    auto train =
-        start("back", {"--cluster", file, "--bind", portal, "--profile", even_profile()}, "400");
+    auto train = start("back", {"--cluster", file, "--bind", portal}, "400");
     const auto stage = [&](const std::string& name) {
         return std::make_unique<Process>(
             Flags{"ecopipe-stage", "--join", portal, "--name", name, "--slowdown", "3"});

@@ -3,8 +3,8 @@
 #include <cstring>
 
 #include "core/random.h"
-#include "stage_runtime/engine/single_process.h"
-#include "stage_runtime/torch_compat.h"
+#include "stage_runtime/engine/model/torch_compat.h"
+#include "stage_runtime/engine/run/single_process.h"
 #include "tests/integration/training_fixture.h"
 
 namespace ecopipe::test {

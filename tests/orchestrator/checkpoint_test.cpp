@@ -1,4 +1,4 @@
-#include "orchestrator/checkpoint.h"
+#include "orchestrator/train/checkpoint.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "orchestrator/drift.h"
+#include "orchestrator/session/drift.h"
 
 #include <gtest/gtest.h>
 

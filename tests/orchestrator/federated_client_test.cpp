@@ -1,4 +1,4 @@
-#include "orchestrator/federated_client.h"
+#include "fl_server/client/federated_client.h"
 
 #include <gtest/gtest.h>
 

@@ -1,11 +1,11 @@
-#include "orchestrator/federation_link.h"
+#include "fl_server/client/federation_link.h"
 
 #include <gtest/gtest.h>
 
 #include <functional>
 
 #include "core/files.h"
-#include "transport/net_loop.h"
+#include "transport/net/net_loop.h"
 
 namespace ecopipe {
 namespace {

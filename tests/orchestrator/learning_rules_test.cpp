@@ -7,10 +7,10 @@
 #include <limits>
 #include <thread>
 
-#include "orchestrator/evaluation_reader.h"
-#include "orchestrator/lr_schedule.h"
-#include "orchestrator/validation_history.h"
-#include "stage_runtime/engine/clip_scale.h"
+#include "orchestrator/train/lr_schedule.h"
+#include "orchestrator/train/validation_history.h"
+#include "stage_runtime/data/evaluation_reader.h"
+#include "stage_runtime/engine/run/clip_scale.h"
 
 namespace ecopipe {
 namespace {

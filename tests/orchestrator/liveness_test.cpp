@@ -1,4 +1,4 @@
-#include "orchestrator/liveness.h"
+#include "orchestrator/session/liveness.h"
 
 #include <gtest/gtest.h>
 

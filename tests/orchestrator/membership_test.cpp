@@ -1,6 +1,6 @@
 // The control port: a device that sends faster than the portal handles is lost, and fills no
 // memory; of two processes of one name the living one has it.
-#include "orchestrator/membership.h"
+#include "orchestrator/session/membership.h"
 
 #include <gtest/gtest.h>
 

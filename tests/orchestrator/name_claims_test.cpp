@@ -1,4 +1,4 @@
-#include "orchestrator/name_claims.h"
+#include "orchestrator/session/name_claims.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "orchestrator/reachability.h"
+#include "orchestrator/session/reachability.h"
 
 #include <gtest/gtest.h>
 

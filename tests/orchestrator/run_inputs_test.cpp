@@ -1,6 +1,8 @@
-#include "orchestrator/run_inputs.h"
+#include "orchestrator/program/run_inputs.h"
 
 #include <gtest/gtest.h>
+
+#include "orchestrator/program/train_command_line.h"
 
 namespace ecopipe {
 namespace {

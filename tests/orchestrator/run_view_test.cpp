@@ -1,9 +1,9 @@
-#include "orchestrator/run_view.h"
+#include "orchestrator/view/run_view.h"
 
 #include <gtest/gtest.h>
 
-#include "orchestrator/live_table.h"
-#include "orchestrator/view_document.h"
+#include "orchestrator/view/live_table.h"
+#include "orchestrator/view/view_document.h"
 
 namespace ecopipe {
 namespace {

@@ -1,9 +1,9 @@
-#include "orchestrator/session_machine.h"
+#include "orchestrator/session/session_machine.h"
 
 #include <gtest/gtest.h>
 
 #include "tests/orchestrator/plan_of.h"
-#include "transport/data_plane.h"
+#include "transport/data/data_plane.h"
 
 namespace ecopipe {
 namespace {

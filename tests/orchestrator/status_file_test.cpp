@@ -1,4 +1,4 @@
-#include "orchestrator/status_file.h"
+#include "orchestrator/view/status_file.h"
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>

@@ -7,7 +7,7 @@
 #include <set>
 
 #include "core/random.h"
-#include "orchestrator/trainer.h"
+#include "orchestrator/train/trainer.h"
 #include "tests/support/small_training.h"
 
 namespace ecopipe {

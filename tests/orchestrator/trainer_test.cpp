@@ -1,8 +1,8 @@
-#include "orchestrator/trainer.h"
+#include "orchestrator/train/trainer.h"
 
 #include <gtest/gtest.h>
 
-#include "orchestrator/train_options.h"
+#include "orchestrator/program/train_options.h"
 
 namespace ecopipe {
 namespace {

@@ -1,4 +1,4 @@
-#include "planner/bounds.h"
+#include "planner/simulate/bounds.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -6,10 +6,10 @@
 #include <algorithm>
 
 #include "core/random.h"
-#include "planner/in_flight.h"
-#include "planner/recurrence.h"
 #include "planner/schedule/registry.h"
-#include "planner/simulator.h"
+#include "planner/search/in_flight.h"
+#include "planner/simulate/recurrence.h"
+#include "planner/simulate/simulator.h"
 
 namespace ecopipe {
 namespace {

@@ -1,8 +1,8 @@
-#include "planner/cluster.h"
+#include "planner/cost/cluster.h"
 
 #include <gtest/gtest.h>
 
-#include "planner/what_if.h"
+#include "planner/report/what_if.h"
 
 namespace ecopipe {
 namespace {

@@ -7,9 +7,9 @@
 
 #include "core/files.h"
 #include "core/random.h"
-#include "planner/partition.h"
-#include "planner/plan_timeline.h"
 #include "planner/schedule/plan_file.h"
+#include "planner/search/partition.h"
+#include "planner/simulate/plan_timeline.h"
 #include "tests/planner/data.h"
 
 namespace ecopipe {

@@ -6,12 +6,12 @@
 #include <algorithm>
 
 #include "core/strict_json.h"
-#include "planner/gantt.h"
-#include "planner/partition.h"
-#include "planner/plan_report.h"
-#include "planner/plan_timeline.h"
+#include "planner/report/gantt.h"
+#include "planner/report/plan_report.h"
+#include "planner/report/what_if.h"
 #include "planner/schedule/plan_file.h"
-#include "planner/what_if.h"
+#include "planner/search/partition.h"
+#include "planner/simulate/plan_timeline.h"
 #include "tests/planner/data.h"
 #include "tests/planner/reference.h"
 

@@ -11,7 +11,7 @@
 #include <limits>
 #include <numeric>
 
-#include "planner/partition.h"
+#include "planner/search/partition.h"
 #include "tests/planner/reference.h"
 
 namespace ecopipe {

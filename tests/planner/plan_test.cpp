@@ -5,10 +5,10 @@
 #include "core/random.h"
 #include "core/strict_json.h"
 #include "domain/plan_index.h"
-#include "planner/partition.h"
 #include "planner/schedule/plan_file.h"
 #include "planner/schedule/registry.h"
 #include "planner/schedule/schedule_check.h"
+#include "planner/search/partition.h"
 
 namespace ecopipe {
 namespace {

@@ -2,12 +2,12 @@
 #include <gtest/gtest.h>
 
 #include "core/strict_json.h"
-#include "planner/cost_model.h"
-#include "planner/cost_predictor.h"
-#include "planner/model_profile.h"
-#include "planner/partition.h"
-#include "planner/resolved_profiles.h"
+#include "planner/cost/cost_model.h"
+#include "planner/cost/cost_predictor.h"
+#include "planner/cost/model_profile.h"
+#include "planner/cost/resolved_profiles.h"
 #include "planner/schedule/plan_file.h"
+#include "planner/search/partition.h"
 #include "tests/planner/data.h"
 
 namespace ecopipe {

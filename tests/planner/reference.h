@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "core/random.h"
-#include "planner/cluster.h"
-#include "planner/model_profile.h"
+#include "planner/cost/cluster.h"
+#include "planner/cost/model_profile.h"
 
 namespace ecopipe::reference {
 

@@ -2,11 +2,11 @@
 
 #include <functional>
 
-#include "planner/bounds.h"
-#include "planner/in_flight.h"
 #include "planner/schedule/registry.h"
 #include "planner/schedule/schedule_check.h"
-#include "planner/simulator.h"
+#include "planner/search/in_flight.h"
+#include "planner/simulate/bounds.h"
+#include "planner/simulate/simulator.h"
 
 namespace ecopipe {
 namespace {

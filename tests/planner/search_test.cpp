@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "planner/partition.h"
+#include "planner/search/partition.h"
 #include "tests/planner/reference.h"
 
 namespace ecopipe {

@@ -1,14 +1,14 @@
-#include "planner/suffix_beam.h"
+#include "planner/search/suffix_beam.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <set>
 
-#include "planner/in_flight.h"
-#include "planner/resolved_profiles.h"
+#include "planner/cost/resolved_profiles.h"
 #include "planner/schedule/registry.h"
-#include "planner/simulator.h"
+#include "planner/search/in_flight.h"
+#include "planner/simulate/simulator.h"
 #include "tests/planner/reference.h"
 
 namespace ecopipe {

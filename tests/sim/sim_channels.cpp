@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "transport/codec.h"
-#include "transport/messages.h"
+#include "transport/wire/codec.h"
+#include "transport/wire/messages.h"
 
 namespace ecopipe::sim {
 namespace {

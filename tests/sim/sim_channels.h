@@ -6,8 +6,8 @@
 #include <map>
 #include <string>
 
-#include "transport/sim_network.h"
-#include "transport/tensor_channels.h"
+#include "transport/data/tensor_channels.h"
+#include "transport/net/sim_network.h"
 
 namespace ecopipe::sim {
 

@@ -1,7 +1,7 @@
 #pragma once
 // Plans for the toy model: layers in the devices' order, as even as their speeds are.
 
-#include "orchestrator/cluster_planner.h"
+#include "orchestrator/session/cluster_planner.h"
 
 namespace ecopipe::sim {
 

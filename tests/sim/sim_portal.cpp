@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "tests/sim/sim_planner.h"
-#include "transport/codec.h"
+#include "transport/wire/codec.h"
 
 namespace ecopipe::sim {
 namespace {

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "orchestrator/liveness.h"
-#include "orchestrator/portal_driver.h"
+#include "orchestrator/session/liveness.h"
+#include "orchestrator/session/portal_driver.h"
 #include "tests/sim/sim_channels.h"
 #include "tests/sim/world.h"
 

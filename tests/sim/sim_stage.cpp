@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "transport/codec.h"
+#include "transport/wire/codec.h"
 
 namespace ecopipe::sim {
 namespace {

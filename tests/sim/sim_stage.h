@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "stage_runtime/stage_driver.h"
+#include "stage_runtime/stage/stage_driver.h"
 #include "tests/sim/sim_channels.h"
 #include "tests/sim/world.h"
 

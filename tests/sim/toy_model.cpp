@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "core/random.h"
-#include "orchestrator/evaluation_reader.h"
+#include "stage_runtime/data/evaluation_reader.h"
 
 namespace ecopipe::sim {
 

@@ -11,7 +11,7 @@
 
 #include "core/host_tensor.h"
 #include "domain/model_spec.h"
-#include "orchestrator/training_engine.h"
+#include "orchestrator/session/training_engine.h"
 
 namespace ecopipe::sim {
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "tests/sim/toy_model.h"
-#include "transport/sim_network.h"
+#include "transport/net/sim_network.h"
 
 namespace ecopipe::sim {
 

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "core/files.h"
+#include "stage_runtime/data/open_data.h"
 
 namespace ecopipe {
 namespace {

@@ -1,4 +1,4 @@
-#include "stage_runtime/engine/executor.h"
+#include "stage_runtime/engine/run/executor.h"
 
 #include <gtest/gtest.h>
 
@@ -8,8 +8,8 @@
 
 #include "core/random.h"
 #include "core/tensor_memory.h"
-#include "stage_runtime/engine/single_process.h"
-#include "stage_runtime/torch_compat.h"
+#include "stage_runtime/engine/model/torch_compat.h"
+#include "stage_runtime/engine/run/single_process.h"
 
 namespace ecopipe {
 namespace {

@@ -1,4 +1,4 @@
-#include "stage_runtime/link_probe.h"
+#include "stage_runtime/stage/link_probe.h"
 
 #include <gtest/gtest.h>
 

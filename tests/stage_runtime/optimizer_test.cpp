@@ -1,4 +1,4 @@
-#include "stage_runtime/engine/optimizer.h"
+#include "stage_runtime/engine/run/optimizer.h"
 
 #include <gtest/gtest.h>
 

@@ -12,9 +12,10 @@
 #include "stage_runtime/data/augmentation.h"
 #include "stage_runtime/data/dataset.h"
 #include "stage_runtime/data/derived_dataset.h"
+#include "stage_runtime/data/open_data.h"
 #include "stage_runtime/data/picture.h"
-#include "stage_runtime/model/safetensors.h"
-#include "stage_runtime/model/target_weight.h"
+#include "stage_runtime/data/safetensors.h"
+#include "stage_runtime/engine/model/target_weight.h"
 #include "tests/stage_runtime/pictures.h"
 
 namespace ecopipe {

@@ -1,4 +1,4 @@
-#include "stage_runtime/model/safetensors.h"
+#include "stage_runtime/data/safetensors.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>

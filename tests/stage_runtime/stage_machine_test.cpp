@@ -1,4 +1,4 @@
-#include "stage_runtime/stage_machine.h"
+#include "stage_runtime/stage/stage_machine.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "stage_runtime/state_keeper.h"
+#include "stage_runtime/stage/state_keeper.h"
 
 #include <gtest/gtest.h>
 

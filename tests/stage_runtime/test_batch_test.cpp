@@ -1,6 +1,8 @@
-#include "stage_runtime/engine/test_batch.h"
+#include "stage_runtime/engine/run/test_batch.h"
 
 #include <gtest/gtest.h>
+
+#include "stage_runtime/data/open_data.h"
 
 namespace ecopipe {
 namespace {

@@ -1,10 +1,10 @@
-#include "stage_runtime/waiting_tensors.h"
+#include "stage_runtime/stage/waiting_tensors.h"
 
 #include <gtest/gtest.h>
 
 #include <memory>
 
-#include "stage_runtime/limits.h"
+#include "stage_runtime/stage/limits.h"
 
 namespace ecopipe {
 namespace {

@@ -24,7 +24,7 @@ def main():
         subprocess.run(["cmake", "-S", root, "-B", build, "-G", "Ninja", "-DECOPIPE_TORCH=OFF", "-DECOPIPE_BUILD_TESTS=OFF",
                         "-DCMAKE_UNITY_BUILD=OFF", "-DECOPIPE_PRECOMPILE=OFF"], check=True, capture_output=True)
         commands = json.loads((pathlib.Path(build) / "compile_commands.json").read_text(encoding="utf-8"))
-    wanted = next(c for c in commands if c["file"].endswith("orchestrator/membership.cpp"))
+    wanted = next(c for c in commands if c["file"].endswith("orchestrator/session/membership.cpp"))
     words = shlex.split(wanted["command"])
     while os.path.basename(words[0]) == "ccache":
         words.pop(0)

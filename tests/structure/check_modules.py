@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Which module may include which, where torch, ZeroMQ and cereal may be known, and that a class's name is one class's (two of a
+"""Which module may include which, and which of its rooms; that no files include one another; where torch, ZeroMQ and cereal may be known, and that a class's name is one class's (two of a
 name in one program are one to the linker, which takes either's functions for both). Prints each violation; exit 1 if any.
 
 Usage: check_modules.py REPOSITORY"""
@@ -14,19 +14,84 @@ MAY_INCLUDE = {
     "planner": {"core", "domain"},
     "transport": {"core", "domain"},
     "stage_runtime": {"core", "domain", "planner", "transport"},
-    "orchestrator": {"core", "domain", "planner", "transport", "stage_runtime"},
-    "fl_server": {"core", "domain", "transport", "stage_runtime"},
+    "orchestrator": {"core", "domain", "planner", "transport", "stage_runtime", "fl_server"},
+    "fl_server": {"core", "domain", "transport", "stage_runtime", "orchestrator"},
     "bench": {"core", "domain", "planner", "transport", "stage_runtime", "orchestrator", "fl_server"},
 }
+# Rooms of modules, each built on those before it alone: a file may include its own folder and earlier ones.
+ROOMS = [
+    "planner/schedule", "planner/cost", "planner/simulate", "planner/search", "planner/report",
+    "transport", "transport/security", "transport/wire", "transport/net", "transport/data", "transport/web",
+    "stage_runtime/engine/model", "stage_runtime/data", "stage_runtime/engine/run", "stage_runtime/stage",
+    "orchestrator/session", "orchestrator/view", "orchestrator/train",
+    # A cluster's end of a federation is a way to train; the other rooms of fl_server know no orchestrator.
+    "fl_server/client",
+    "orchestrator/program",
+    "fl_server/numbers", "fl_server/strategies", "fl_server/workers", "fl_server/simulation", "fl_server/state",
+    "fl_server/view", "fl_server/service", "fl_server/program",
+]
 TORCH = re.compile(r"^(torch|ATen|c10)/")
 # The files that include torch: few, and only .cpp files or headers that say so.
-TORCH_HOME = ("stage_runtime/engine/", "stage_runtime/model/", "stage_runtime/profiler.cpp",
-              "stage_runtime/torch_compat.cpp", "stage_runtime/torch_error.cpp", "stage_runtime/torch_version.h")
+TORCH_HOME = ("stage_runtime/engine/", "stage_runtime/model/", "stage_runtime/engine/run/profiler.cpp",
+              "stage_runtime/engine/model/torch_compat.cpp", "stage_runtime/engine/model/torch_error.cpp", "stage_runtime/engine/model/torch_version.h")
 WIRE = re.compile(r"^(zmq(\.hpp|\.h|_addon\.hpp)|cereal/)")
 BANNED = re.compile(r"^cereal/(types/memory|types/polymorphic|archives/)")
 NAMESPACE = re.compile(r"^namespace ?([\w:]*) \{|^\}  // namespace")
 CLASS = re.compile(r"^(?:struct|class|enum(?: class)?) (\w+)(?!\w|::)[^;]*$")
 INCLUDE = re.compile(r'^\s*#include\s+[<"]([^>"]+)[>"]')
+
+
+def room(name):
+    """The folder of a file, as far as ROOMS tells folders apart; its module where they are one."""
+    at = [r for r in ROOMS if name.rsplit("/", 1)[0] == r or name.startswith(r + "/") and r != "transport"]
+    return max(at, key=len) if at else name.split("/")[0]
+
+
+def rooms_problem(name, target):
+    """Why a file of one room must not include that of another, or nothing."""
+    here, there = room(name), room(target)
+    if here == there or here not in ROOMS or there not in ROOMS:
+        return None
+    crosses = here.split("/")[0] != there.split("/")[0]
+    of_federation = {"orchestrator", "fl_server"} == {here.split("/")[0], there.split("/")[0]}
+    if crosses and not of_federation:
+        return None
+    if of_federation and (here, there) != ("orchestrator/program", "fl_server/client") and here != "fl_server/client":
+        return f"{here} must not include {target}"
+    return None if ROOMS.index(there) < ROOMS.index(here) else f"{here} must not include {target}"
+
+
+def rings(root):
+    """Files that include one another, a header and its source counting as one (Tarjan's components)."""
+    includes = {}
+    for module in MAY_INCLUDE:
+        for path in sorted((root / module).rglob("*")):
+            if path.suffix in (".h", ".cpp"):
+                stem = path.relative_to(root).as_posix().rsplit(".", 1)[0]
+                found = {m.group(1).rsplit(".", 1)[0] for m in map(INCLUDE.match, path.read_text().splitlines()) if m}
+                includes.setdefault(stem, set()).update(found - {stem})
+    index, low, stack, out = {}, {}, [], []
+
+    def visit(stem):
+        index[stem] = low[stem] = len(index)
+        stack.append(stem)
+        for other in includes[stem] & includes.keys():
+            if other not in index:
+                visit(other)
+                low[stem] = min(low[stem], low[other])
+            elif other in stack:
+                low[stem] = min(low[stem], index[other])
+        if low[stem] == index[stem]:
+            ring = stack[stack.index(stem):]
+            del stack[stack.index(stem):]
+            if len(ring) > 1:
+                out.append("include one another: " + ", ".join(sorted(ring)))
+
+    sys.setrecursionlimit(10000)
+    for stem in includes:
+        if stem not in index:
+            visit(stem)
+    return out
 
 
 def problems(root):
@@ -46,6 +111,8 @@ def problems(root):
                 first = target.split("/")[0]
                 if first in MAY_INCLUDE and first != module and first not in allowed:
                     yield f"{name}:{number}: {module} must not include {target}"
+                elif first in MAY_INCLUDE and (why := rooms_problem(name, target)):
+                    yield f"{name}:{number}: {why}"
                 if TORCH.match(target) and not name.startswith(TORCH_HOME):
                     yield f"{name}:{number}: torch is included in stage_runtime's engine and model alone"
                 if WIRE.match(target) and module != "transport":
@@ -81,6 +148,6 @@ def twice(root):
 
 
 checked = pathlib.Path(sys.argv[1])
-found = [*problems(checked), *twice(checked)]
+found = [*problems(checked), *rings(checked), *twice(checked)]
 print("\n".join(found) or "every include keeps to its module, every class has its name alone")
 sys.exit(1 if found else 0)

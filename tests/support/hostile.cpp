@@ -17,7 +17,7 @@
 
 #include "tests/support/process.h"
 #include "transport/limits.h"
-#include "transport/messages.h"
+#include "transport/wire/messages.h"
 
 namespace ecopipe::test {
 namespace {

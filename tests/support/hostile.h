@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "transport/frame.h"
-#include "transport/key_ring.h"
+#include "transport/security/key_ring.h"
+#include "transport/wire/frame.h"
 
 namespace ecopipe::test {
 

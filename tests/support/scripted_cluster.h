@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-#include "orchestrator/federation_link.h"
+#include "fl_server/client/federation_link.h"
 
 namespace ecopipe::test {
 

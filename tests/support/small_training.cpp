@@ -6,7 +6,8 @@
 
 #include <sstream>
 
-#include "orchestrator/checkpoint.h"
+#include "orchestrator/train/checkpoint.h"
+#include "stage_runtime/data/open_data.h"
 
 namespace ecopipe::test {
 namespace {

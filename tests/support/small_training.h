@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "orchestrator/trainer.h"
+#include "orchestrator/train/trainer.h"
 #include "tests/support/process.h"
 
 namespace ecopipe::test {

@@ -11,7 +11,7 @@
 
 #include "core/clock.h"
 #include "core/inbox.h"
-#include "transport/data_plane.h"
+#include "transport/data/data_plane.h"
 
 namespace {
 

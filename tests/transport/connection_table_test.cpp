@@ -1,5 +1,5 @@
 // Each limit on connections, at it and one past it.
-#include "transport/connection_table.h"
+#include "transport/net/connection_table.h"
 
 #include <gtest/gtest.h>
 

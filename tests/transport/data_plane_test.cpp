@@ -1,4 +1,4 @@
-#include "transport/data_plane.h"
+#include "transport/data/data_plane.h"
 
 #include <gtest/gtest.h>
 #include <netinet/in.h>
@@ -13,7 +13,7 @@
 
 #include "core/inbox.h"
 #include "transport/limits.h"
-#include "transport/message_socket.h"
+#include "transport/net/message_socket.h"
 
 namespace ecopipe {
 namespace {

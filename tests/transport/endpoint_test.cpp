@@ -1,8 +1,8 @@
-#include "transport/endpoint.h"
+#include "transport/security/endpoint.h"
 
 #include <gtest/gtest.h>
 
-#include "transport/security.h"
+#include "transport/security/security.h"
 
 namespace ecopipe {
 namespace {

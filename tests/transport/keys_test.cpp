@@ -7,9 +7,10 @@
 
 #include "core/inbox.h"
 #include "tests/support/process.h"
-#include "transport/key_ring.h"
-#include "transport/message_socket.h"
-#include "transport/messages.h"
+#include "transport/net/message_socket.h"
+#include "transport/net/zap_handler.h"
+#include "transport/security/key_ring.h"
+#include "transport/wire/messages.h"
 
 namespace ecopipe {
 namespace {
@@ -172,7 +173,7 @@ class KeyedSockets : public Keys {
         dialler_loop_.call([this] { dialler_.reset(); });
     }
     void listen(const std::string& keys, std::string_view port = "control") {
-        if (!keys.empty()) listener_loop_.set_keys(ring(keys));
+        if (!keys.empty()) use_keys(listener_loop_, ring(keys));
         listener_loop_.call([&] {
             auto bound = MessageSocket::bind(
                 listener_loop_, {"127.0.0.1", 0},
@@ -184,7 +185,7 @@ class KeyedSockets : public Keys {
     }
     // Dials `peer` and says a word every 20 ms.
     void dial(const std::string& keys, const std::string& peer) {
-        if (!keys.empty()) dialler_loop_.set_keys(ring(keys));
+        if (!keys.empty()) use_keys(dialler_loop_, ring(keys));
         dialler_loop_.call([&] {
             auto dialled = MessageSocket::dial(
                 dialler_loop_, {"127.0.0.1", listener_->port()}, [](const Incoming&) {},

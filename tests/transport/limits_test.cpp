@@ -6,12 +6,12 @@
 #include <cstring>
 #include <functional>
 
-#include "transport/codec.h"
-#include "transport/connection_table.h"
-#include "transport/federation_messages.h"
-#include "transport/frame.h"
-#include "transport/key_file.h"
-#include "transport/messages.h"
+#include "transport/net/connection_table.h"
+#include "transport/security/key_file.h"
+#include "transport/wire/codec.h"
+#include "transport/wire/federation_messages.h"
+#include "transport/wire/frame.h"
+#include "transport/wire/messages.h"
 
 namespace ecopipe {
 namespace {

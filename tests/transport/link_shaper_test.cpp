@@ -1,4 +1,4 @@
-#include "transport/link_shaper.h"
+#include "transport/net/link_shaper.h"
 
 #include <gtest/gtest.h>
 

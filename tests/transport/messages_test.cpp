@@ -1,12 +1,12 @@
-#include "transport/messages.h"
+#include "transport/wire/messages.h"
 
 #include <gtest/gtest.h>
 
 #include <limits>
 
 #include "core/random.h"
-#include "transport/codec.h"
-#include "transport/federation_messages.h"
+#include "transport/wire/codec.h"
+#include "transport/wire/federation_messages.h"
 
 namespace ecopipe {
 namespace {

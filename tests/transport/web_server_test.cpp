@@ -1,5 +1,5 @@
 // The page's server against those who mean it ill, over real sockets on loopback.
-#include "transport/web_server.h"
+#include "transport/web/web_server.h"
 
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
@@ -11,7 +11,7 @@
 #include <thread>
 
 #include "core/clock.h"
-#include "transport/web_page.h"
+#include "transport/web/web_page.h"
 
 namespace ecopipe {
 namespace {

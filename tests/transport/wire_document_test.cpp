@@ -10,10 +10,10 @@
 #include <string>
 #include <vector>
 
-#include "transport/codec.h"
-#include "transport/federation_messages.h"
-#include "transport/frame.h"
-#include "transport/messages.h"
+#include "transport/wire/codec.h"
+#include "transport/wire/federation_messages.h"
+#include "transport/wire/frame.h"
+#include "transport/wire/messages.h"
 
 namespace ecopipe {
 namespace {

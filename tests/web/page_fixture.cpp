@@ -8,10 +8,10 @@
 #include <string_view>
 
 #include "core/wall_clock.h"
-#include "fl_server/federation_page.h"
-#include "orchestrator/run_view.h"
-#include "orchestrator/view_document.h"
-#include "transport/web_page.h"
+#include "fl_server/view/federation_page.h"
+#include "orchestrator/view/run_view.h"
+#include "orchestrator/view/view_document.h"
+#include "transport/web/web_page.h"
 
 namespace ecopipe {
 namespace {

@@ -2,9 +2,9 @@
 #include <cstdio>
 
 #include "core/command_line.h"
-#include "planner/cluster.h"
-#include "stage_runtime/model/models.h"
-#include "transport/web_page.h"
+#include "planner/cost/cluster.h"
+#include "stage_runtime/engine/model/models.h"
+#include "transport/web/web_page.h"
 
 int main() {
     using namespace ecopipe;

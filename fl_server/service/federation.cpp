@@ -1,0 +1,558 @@
+#include "fl_server/service/federation.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/check.h"
+#include "core/log.h"
+#include "fl_server/numbers/samples_cap.h"
+#include "fl_server/strategies/decision_json.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr std::size_t kEventsPerSnapshot = 1000;
+constexpr double kComesBackWithinS = 60;  // who is waited for before a federation ends without it
+constexpr std::size_t kReasonsMax = 8;    // of one cluster in one line of rounds.jsonl
+
+}  // namespace
+
+Federation::Federation(FederationOptions options, const ModelLayout& layout, Journal journal,
+                       Spool spool, ModelStore models, std::unique_ptr<Strategy> strategy)
+    : options_(std::move(options)),
+      layout_(layout),
+      journal_(std::move(journal)),
+      spool_(std::move(spool)),
+      models_(std::move(models)),
+      strategy_(std::move(strategy)),
+      intake_(layout_, spool_, options_.limits) {
+    ECOPIPE_CHECK(options_.now_s != nullptr);
+    for (const LayoutTensor& tensor : layout_.tensors())
+        entries_.push_back({tensor.name, tensor.dtype, tensor.shape});
+}
+
+Federation::OwnWork::OwnWork(Federation& federation)
+    : federation_(federation), since_s_(federation.options_.now_s()) {
+    ++federation_.own_work_depth_;
+}
+Federation::OwnWork::~OwnWork() {
+    if (--federation_.own_work_depth_ == 0)
+        federation_.own_work_s_ += federation_.options_.now_s() - since_s_;
+}
+
+Federation::Site& Federation::site(const std::string& cluster) {
+    Site& site = sites_[cluster];
+    site.facts.cluster = site.record.cluster = cluster;
+    return site;
+}
+
+Result<BlockSourcePtr> Federation::model(std::uint64_t version) const {
+    if (version == this->version()) return memory_source(global());
+    if (!models_.has(version))
+        return fail(ExitCode::kRunFailed, fmt::format("version {} is not kept any more", version));
+    return models_.source(version);
+}
+
+std::size_t Federation::connected() const {
+    return static_cast<std::size_t>(std::count_if(
+        sites_.begin(), sites_.end(), [](const auto& entry) { return entry.second.connected; }));
+}
+
+std::vector<std::string> Federation::absent() const {
+    std::vector<std::string> names;
+    for (const auto& [name, s] : sites_)
+        if (s.joined && !s.connected) names.push_back(name);
+    return names;
+}
+
+bool Federation::finished() const {
+    if (options_.rounds > 0 && version() >= options_.rounds) return true;
+    if (!finish_from_) return false;
+    if (tasks_.empty() || version() > *finish_from_) return true;
+    // Nobody is left whose update could end the round at hand; its deadline still may.
+    const bool left = std::none_of(sites_.begin(), sites_.end(),
+                                   [](const auto& entry) { return entry.second.joined; });
+    const bool waits = wake_at_s_ && *wake_at_s_ > clock_s_;
+    return left && (paused_ || (!waits && clock_s_ - last_left_s_ > kComesBackWithinS));
+}
+
+bool Federation::disk_is_low() const {
+    return spool_.free_bytes() <
+           (options_.limits.free_space_mib << 20U) + layout_.bytes() + intake_.bytes_to_come();
+}
+
+// ---- turns
+
+Result<void> Federation::begin_turn() {
+    ECOPIPE_CHECK(!in_turn_);
+    const double now_s = options_.now_s();
+    const double own_s = std::exchange(own_work_s_, 0);
+    if (last_now_s_ && !paused_) clock_s_ += std::max(0.0, now_s - *last_now_s_ - own_s);
+    last_now_s_ = now_s;
+    in_turn_ = true;
+    return journal_.begin();
+}
+
+Result<void> Federation::end_turn() {
+    ECOPIPE_CHECK(in_turn_);
+    const OwnWork working(*this);
+    if (std::exchange(new_spool_files_, false)) ECOPIPE_RETURN_IF_ERROR(spool_.sync());
+    if (snapshot_due_ || events_since_snapshot_ > kEventsPerSnapshot)
+        ECOPIPE_RETURN_IF_ERROR(save_snapshot());
+    ECOPIPE_RETURN_IF_ERROR(journal_.commit());
+    in_turn_ = false;
+    if (std::exchange(snapshot_due_, false) && awaiting_) return after_commit();
+    return {};
+}
+
+Result<void> Federation::save_snapshot() {
+    ECOPIPE_ASSIGN_OR_RETURN(const std::uint64_t fold_through, journal_.last_fold());
+    ECOPIPE_RETURN_IF_ERROR(journal_.set_snapshot(snapshot(fold_through)));
+    events_since_snapshot_ = 0;
+    return {};
+}
+
+std::vector<Outgoing> Federation::take_outgoing() { return std::exchange(outgoing_, {}); }
+
+// ---- events
+
+Result<void> Federation::feed(const StrategyEvent& event) {
+    if (!replaying_) {
+        ECOPIPE_RETURN_IF_ERROR(journal_.add_event(clock_s_, event_json(event)));
+        ++events_since_snapshot_;
+    }
+    note(event);
+    return obey(strategy_->on(clock_s_, event));
+}
+
+void Federation::note(const StrategyEvent& event) {
+    using namespace strategy_event;
+    const auto close_task = [&](const std::string& cluster) {
+        Site& s = site(cluster);
+        tasks_.erase(s.task);
+        s.task = 0;
+    };
+    if (const auto* joined = std::get_if<Joined>(&event)) {
+        Site& s = site(joined->facts.cluster);
+        s.facts = joined->facts;
+        s.joined = true;
+    } else if (const auto* changed = std::get_if<Changed>(&event)) {
+        site(changed->facts.cluster).facts = changed->facts;
+    } else if (const auto* gone = std::get_if<Left>(&event)) {
+        site(gone->cluster).joined = false;
+    } else if (const auto* admitted = std::get_if<Admitted>(&event)) {
+        Site& s = site(admitted->facts.cluster);
+        s.facts.latency_s = admitted->facts.latency_s;
+        s.staleness = admitted->staleness;
+        ++s.updates;
+        close_task(admitted->facts.cluster);
+    } else if (const auto* failed = std::get_if<Failed>(&event)) {
+        note_rejected(failed->cluster, failed->reason);
+        close_task(failed->cluster);
+    } else if (std::holds_alternative<Committed>(event)) {
+        awaiting_.reset();
+    } else if (std::holds_alternative<Tick>(event)) {
+        wake_at_s_.reset();
+    }
+}
+
+Result<void> Federation::hello(const ClientFacts& facts, std::uint64_t working_on, bool tests) {
+    Site& s = site(facts.cluster);
+    s.connected = true;
+    s.tests = tests;
+    if (s.record.quarantined) {
+        s.facts.samples = facts.samples;  // as it joins with, once it is admitted again
+        s.facts.label_counts = facts.label_counts;
+        return {};
+    }
+    if (!s.joined) {
+        ClientFacts known = facts;
+        known.latency_s = s.facts.latency_s;
+        ECOPIPE_RETURN_IF_ERROR(feed(strategy_event::Joined{std::move(known)}));
+    } else if (facts.samples != s.facts.samples || facts.label_counts != s.facts.label_counts) {
+        ClientFacts changed = facts;
+        changed.latency_s = s.facts.latency_s;
+        ECOPIPE_RETURN_IF_ERROR(feed(strategy_event::Changed{std::move(changed)}));
+    }
+    if (s.task != 0 && s.task != working_on) send_task(s.task);
+    return {};
+}
+
+Result<void> Federation::left(const std::string& cluster) {
+    Site& s = site(cluster);
+    s.connected = false;
+    s.away_since_s = last_left_s_ = clock_s_;
+    if (s.task != 0) intake_.abandon(s.task);
+    if (!s.joined) return {};
+    return feed(strategy_event::Left{cluster});
+}
+
+void Federation::restarted(const std::string& cluster) {
+    if (const Site& s = site(cluster); s.task != 0) intake_.abandon(s.task);
+}
+
+Result<void> Federation::status(const std::string& cluster, const ClusterStatus& status) {
+    Site& s = site(cluster);
+    s.degraded = status.degraded;
+    log_info("cluster {}: {}, {:.1f} s a task", cluster, printable(status.note), status.latency_s);
+    if (!s.joined) return {};
+    ClientFacts facts = s.facts;
+    facts.latency_s = status.latency_s;
+    return feed(strategy_event::Changed{std::move(facts)});
+}
+
+Result<void> Federation::tick() {
+    if (paused_ || awaiting_) return {};
+    ECOPIPE_RETURN_IF_ERROR(let_go_of_absent());
+    if (!wake_at_s_ || clock_s_ < *wake_at_s_) return {};
+    return feed(strategy_event::Tick{});
+}
+
+Result<void> Federation::let_go_of_absent() {
+    const auto absence_s = static_cast<double>(options_.limits.absence_s);
+    if (absence_s == 0) return {};
+    std::vector<std::string> gone;
+    for (const auto& [number, task] : tasks_)
+        if (const Site& s = sites_.at(task.cluster);
+            !s.connected && !s.joined && clock_s_ - s.away_since_s > absence_s)
+            gone.push_back(task.cluster);
+    for (const std::string& cluster : gone) {
+        if (awaiting_) return {};  // a round ended with the one before: the next turn goes on
+        const std::uint64_t number = site(cluster).task;
+        UpdateRow row;
+        row.task = number;
+        row.cluster = cluster;
+        row.base_version = tasks_.at(number).base_version;
+        row.state = UpdateState::kRejected;
+        row.reason = fmt::format("the cluster was away for {:g} s", absence_s);
+        log_warn("cluster {} loses its task {}: away for {:g} s", cluster, number, absence_s);
+        ECOPIPE_RETURN_IF_ERROR(journal_.add_update(row));
+        ECOPIPE_RETURN_IF_ERROR(feed(strategy_event::Failed{cluster, row.reason}));
+    }
+    return {};
+}
+
+Result<void> Federation::finish() {
+    finish_from_ = version();
+    return journal_.set_meta("finish_from", std::to_string(version()));
+}
+
+Result<void> Federation::end() {
+    ECOPIPE_CHECK(!in_turn_);
+    return journal_.remove_meta("finish_from");
+}
+
+Result<void> Federation::pause(bool on) {
+    paused_ = on;
+    ECOPIPE_RETURN_IF_ERROR(journal_.set_meta("paused", on ? "1" : "0"));
+    if (on) return {};
+    for (const auto& [number, task] : tasks_) send_task(number);
+    return {};
+}
+
+Result<void> Federation::admit(const std::string& cluster) {
+    const auto found = sites_.find(cluster);
+    if (found == sites_.end() || !found->second.record.quarantined)
+        return fail(ExitCode::kUsage,
+                    fmt::format("cluster {} is not in quarantine", printable(cluster)));
+    Site& s = found->second;
+    s.record.quarantined = false;
+    s.record.in_a_row = 0;
+    ECOPIPE_RETURN_IF_ERROR(journal_.set_site(s.record));
+    log_info("cluster {} is admitted again", cluster);
+    if (!s.connected || s.joined) return {};
+    return feed(strategy_event::Joined{s.facts});
+}
+
+// ---- updates
+
+Result<std::optional<Intake::Announced>> Federation::announce(const std::string& cluster,
+                                                              const UpdateSlice& slice) {
+    using Answer = std::optional<Intake::Announced>;
+    if (slice.epoch != epoch_) {
+        send_verdict(cluster, slice.sequence, false,
+                     "its task is of before the federation's state was restored");
+        return Answer();
+    }
+    ECOPIPE_ASSIGN_OR_RETURN(const auto known, journal_.update(slice.sequence));
+    if (known && known->cluster == cluster) {
+        send_verdict(cluster, slice.sequence, known->state != UpdateState::kRejected,
+                     known->reason);
+        return Answer();
+    }
+    if (site(cluster).record.quarantined) {
+        send_verdict(cluster, slice.sequence, false, "the cluster is in quarantine");
+        return Answer();
+    }
+    const auto task = tasks_.find(slice.sequence);
+    if (task == tasks_.end() || task->second.cluster != cluster) {
+        ECOPIPE_RETURN_IF_ERROR(refuse_unknown(cluster, slice.sequence));
+        return Answer();
+    }
+    const std::uint64_t staleness = version() - task->second.base_version;
+    if (options_.limits.staleness_max > 0 && staleness > options_.limits.staleness_max) {
+        ECOPIPE_RETURN_IF_ERROR(reject(cluster, slice,
+                                       fmt::format("it is {} versions old, expected at most {}",
+                                                   staleness, options_.limits.staleness_max)));
+        return Answer();
+    }
+    ECOPIPE_ASSIGN_OR_RETURN(BlockSourcePtr base, model(task->second.base_version));
+    ECOPIPE_ASSIGN_OR_RETURN(Intake::Announced announced,
+                             intake_.announce({slice.sequence, task->second.base_version,
+                                               std::move(base), site(cluster).facts.samples},
+                                              slice));
+    if (announced.reason.empty()) return Answer(std::move(announced));
+    ECOPIPE_RETURN_IF_ERROR(reject(cluster, slice, announced.reason));
+    return Answer();
+}
+
+Result<Federation::Taken> Federation::chunk(const std::string& cluster, const UpdateChunk& chunk,
+                                            std::span<const std::byte> bytes) {
+    Taken taken;
+    const OwnWork working(*this);
+    const auto task = tasks_.find(chunk.sequence);
+    if (task == tasks_.end() || task->second.cluster != cluster) return taken;
+    ECOPIPE_ASSIGN_OR_RETURN(const Intake::Progress progress,
+                             intake_.chunk(chunk.sequence, chunk.slice, chunk.offset, bytes));
+    if (!progress.known) return taken;
+    taken.known = true;
+    taken.left = progress.left;
+    bytes_in_ += bytes.size();
+    if (progress.no_room) {
+        taken.no_room = true;
+        intake_.abandon(chunk.sequence);
+    } else if (!progress.reason.empty()) {
+        taken.over = true;
+        UpdateSlice slice;
+        slice.sequence = chunk.sequence;
+        slice.base_version = task->second.base_version;
+        ECOPIPE_RETURN_IF_ERROR(reject(cluster, slice, progress.reason));
+    } else if (progress.complete) {
+        taken.over = true;
+        ECOPIPE_RETURN_IF_ERROR(admit_update(cluster, *progress.complete));
+    }
+    return taken;
+}
+
+Result<void> Federation::reject(const std::string& cluster, const UpdateSlice& slice,
+                                const std::string& reason) {
+    intake_.abandon(slice.sequence);
+    UpdateRow row;
+    row.task = slice.sequence;
+    row.cluster = cluster;
+    row.base_version = slice.base_version;
+    row.samples = std::min(slice.samples, std::uint64_t{INT64_MAX});
+    row.claimed = row.samples;
+    row.state = UpdateState::kRejected;
+    row.reason = reason;
+    ECOPIPE_RETURN_IF_ERROR(journal_.add_update(row));
+    ECOPIPE_RETURN_IF_ERROR(count_rejection(cluster, slice.sequence, reason));
+    return feed(strategy_event::Failed{cluster, reason});
+}
+
+// A task of another server's life, or an invented one, whose row in the journal may be another
+// cluster's. The task that the cluster does have stays open unless this puts it in quarantine.
+Result<void> Federation::refuse_unknown(const std::string& cluster, std::uint64_t task) {
+    const std::string reason = fmt::format("task {} is not this cluster's", task);
+    Site& s = site(cluster);
+    if (std::exchange(s.unknown_task, task) == task) {  // another slice of it
+        send_verdict(cluster, task, false, reason);
+        return {};
+    }
+    ECOPIPE_RETURN_IF_ERROR(count_rejection(cluster, task, reason));
+    if (!s.record.quarantined || s.task == 0) {
+        note_rejected(cluster, reason);
+        return {};
+    }
+    intake_.abandon(s.task);
+    return feed(strategy_event::Failed{cluster, reason});
+}
+
+Result<void> Federation::count_rejection(const std::string& cluster, std::uint64_t task,
+                                         const std::string& reason) {
+    Site& s = site(cluster);
+    ++s.record.rejections;
+    ++s.record.in_a_row;
+    s.record.reason = reason;
+    const std::uint64_t after = options_.limits.quarantine_after;
+    const bool now_quarantined = after > 0 && s.record.in_a_row >= after && !s.record.quarantined;
+    if (now_quarantined) s.record.quarantined = true;
+    ECOPIPE_RETURN_IF_ERROR(journal_.set_site(s.record));
+    log_warn("rejected the update of {} for task {}: {}{}", cluster, task, reason,
+             now_quarantined ? "; the cluster is in quarantine now" : "");
+    send_verdict(cluster, task, false, reason);
+    // It leaves before its task goes back, or the strategy would give it the next one.
+    if (now_quarantined && s.joined) return feed(strategy_event::Left{cluster});
+    return {};
+}
+
+void Federation::note_rejected(const std::string& cluster, const std::string& reason) {
+    constexpr std::string_view kBetween = "; ";
+    std::string& reasons = rejected_[cluster];
+    if (reasons.find(reason) != std::string::npos) return;  // once more says no more
+    std::size_t count = reasons.empty() ? 0 : 1;
+    for (std::size_t at = reasons.find(kBetween); at != std::string::npos;
+         at = reasons.find(kBetween, at + 1))
+        ++count;
+    if (count >= kReasonsMax) return;
+    if (count > 0) reasons += kBetween;
+    reasons += reason;
+}
+
+// Of those who take part as the strategy knows it, which a restart does not change.
+std::uint64_t Federation::samples_most() const {
+    std::vector<std::uint64_t> told;
+    for (const auto& [name, s] : sites_)
+        if (s.joined) told.push_back(s.facts.samples);
+    return samples_cap(std::move(told), options_.limits.weight_max);
+}
+
+Result<void> Federation::admit_update(const std::string& cluster, const CompleteUpdate& update) {
+    const UpdateSlice& slice = update.first;
+    const OpenTask task = tasks_.at(slice.sequence);
+    UpdateRow row;
+    row.task = slice.sequence;
+    row.cluster = cluster;
+    row.base_version = task.base_version;
+    // Cut here, once: the journal and the strategy, and so every fold, know this number alone.
+    row.samples = std::min(slice.samples, samples_most());
+    row.claimed = slice.samples;
+    row.measure = update.measure;
+    row.sha256 = update.sha256;
+    row.spool = update.spool;
+    row.slice_bytes = update.slice_bytes;
+    row.train_loss = slice.train_loss;
+    row.seconds = slice.seconds;
+    row.eval_samples = std::min(slice.eval_samples, options_.limits.samples_max);
+    row.eval_loss = slice.eval_loss;
+    row.eval_accuracy = slice.eval_accuracy;
+    ECOPIPE_RETURN_IF_ERROR(journal_.add_update(row));
+    new_spool_files_ = true;
+    Site& s = site(cluster);
+    if (s.record.in_a_row > 0) {
+        s.record.in_a_row = 0;
+        ECOPIPE_RETURN_IF_ERROR(journal_.set_site(s.record));
+    }
+    ClientFacts facts = s.facts;
+    facts.samples = row.samples;
+    facts.latency_s = clock_s_ - task.assigned_s;
+    const std::uint64_t staleness = version() - task.base_version;
+    const double norm = std::sqrt(update.measure.squared_norm);
+    const double clip = aggregator_->clip_factor(update.measure);
+    log_info(
+        "update of {} for task {}: {} samples{}, loss {:.4f}, {:.1f} s, norm {:.3g}{}, {} behind",
+        cluster, slice.sequence, slice.samples,
+        row.samples < slice.samples ? fmt::format(" counted as {}", row.samples) : "",
+        slice.train_loss, facts.latency_s, norm,
+        clip < 1 ? fmt::format(" clipped to {:g}", aggregator_->norm_clip()) : "", staleness);
+    send_verdict(cluster, slice.sequence, true, "");
+    return feed(
+        strategy_event::Admitted{std::move(facts), slice.sequence, task.base_version, staleness});
+}
+
+// ---- what the strategy decides
+
+Result<void> Federation::obey(const StrategyDecisions& decisions) {
+    for (const StrategyDecision& decision : decisions) {
+        if (const auto* task = std::get_if<strategy_decision::Assign>(&decision)) {
+            ECOPIPE_RETURN_IF_ERROR(assign(*task));
+        } else if (const auto* f = std::get_if<Fold>(&decision)) {
+            ECOPIPE_RETURN_IF_ERROR(fold(*f));
+        } else if (const auto* drop = std::get_if<strategy_decision::Drop>(&decision)) {
+            dropped_[drop->cluster] = drop->reason;
+            ECOPIPE_RETURN_IF_ERROR(journal_.set_dropped(drop->sequence, drop->reason));
+        } else if (const auto* move = std::get_if<strategy_decision::Group>(&decision)) {
+            site(move->cluster).group = move->to;
+            if (!replaying_)
+                log_info("cluster {} goes from group {} to {}", move->cluster, move->from,
+                         move->to);
+        } else if (const auto* made = std::get_if<strategy_decision::Commit>(&decision)) {
+            ECOPIPE_RETURN_IF_ERROR(commit(*made));
+        } else if (const auto* wake = std::get_if<strategy_decision::Wake>(&decision)) {
+            wake_at_s_ = wake->at_s;
+        }
+    }
+    return {};
+}
+
+Result<void> Federation::assign(const strategy_decision::Assign& assign) {
+    Site& s = site(assign.cluster);
+    ECOPIPE_CHECK(s.task == 0);
+    const std::uint64_t number = next_task_++;
+    if (tasks_.empty()) round_started_s_ = clock_s_;
+    s.task = number;
+    if (s.group >= 0) s.group = static_cast<int>(assign.group);
+    s.repeat = s.asked && s.last_base == version() ? s.repeat + 1 : 0;
+    s.asked = true;
+    s.last_base = version();
+    tasks_[number] = {assign.cluster, assign.group, version(), clock_s_, s.repeat};
+    base_sha256_[version()] = global_sha256_;
+    send_task(number);
+    return {};
+}
+
+void Federation::send_task(std::uint64_t number) {
+    const auto found = tasks_.find(number);
+    if (replaying_ || paused_ || found == tasks_.end()) return;
+    const OpenTask& task = found->second;
+    if (!site(task.cluster).connected) return;  // it gets it when it says Hello
+    outgoing_.push_back(outgoing::SendTask{
+        task.cluster, Task{number, task.base_version + 1, task.base_version, options_.client,
+                           entries_, base_sha256_.at(task.base_version), epoch_, task.repeat}});
+}
+
+void Federation::send_verdict(const std::string& cluster, std::uint64_t task, bool accepted,
+                              const std::string& reason) {
+    outgoing_.push_back(outgoing::SendVerdict{cluster, Verdict{task, accepted, reason}});
+}
+
+Result<void> Federation::fold(const Fold& fold) {
+    const OwnWork working(*this);
+    ECOPIPE_ASSIGN_OR_RETURN(const auto row, journal_.update(fold.sequence));
+    if (!row || row->cluster != fold.cluster)
+        return fail(ExitCode::kRunFailed,
+                    fmt::format("strategy {} uses update {} of {}, which is not "
+                                "there",
+                                strategy_->name(), fold.sequence, fold.cluster));
+    ECOPIPE_ASSIGN_OR_RETURN(
+        const CheckedUpdate update,
+        open_spooled(spool_, row->spool, row->slice_bytes, row->base_version, row->measure));
+    ECOPIPE_RETURN_IF_ERROR(aggregator_->fold(fold, update));
+    ECOPIPE_ASSIGN_OR_RETURN(const std::uint64_t id, journal_.add_fold(fold.sequence, fold.cluster,
+                                                                       fold.slot, fold.weight));
+    static_cast<void>(id);
+    return {};
+}
+
+// ---- what is seen
+
+FederationView Federation::view() const {
+    FederationView view;
+    view.strategy = strategy_->name();
+    view.phase = finished()      ? "finished"
+                 : paused_       ? "paused"
+                 : finish_from_  ? "finishing"
+                 : disk_is_low() ? "disk full"
+                                 : "running";
+    view.version = version();
+    view.rounds = options_.rounds;
+    view.clock_s = clock_s_;
+    view.best_score = best_score_;
+    view.best_version = best_version_;
+    view.uploads = intake_.under_way();
+    view.free_bytes = spool_.free_bytes();
+    for (const auto& [name, s] : sites_) {
+        const auto task = tasks_.find(s.task);
+        view.sites.push_back({name, s.connected, 0, s.group, s.facts.latency_s, s.facts.samples,
+                              s.facts.label_counts, s.task,
+                              task == tasks_.end() ? 0 : task->second.base_version, s.staleness,
+                              s.updates, s.record.rejections, s.record.quarantined, s.degraded,
+                              s.record.reason});
+    }
+    view.recent.assign(recent_.begin(), recent_.end());
+    return view;
+}
+
+}  // namespace ecopipe

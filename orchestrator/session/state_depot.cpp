@@ -1,0 +1,60 @@
+#include "orchestrator/session/state_depot.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "core/log.h"
+#include "stage_runtime/engine/model/state_names.h"
+
+namespace ecopipe {
+
+void StateDepot::set_model(ModelInfo info, const OptimizerSpec& optimizer) {
+    info_ = std::move(info);
+    layer_bytes_.clear();
+    for (const TensorInfo& tensor : info_.tensors) {
+        const bool has_slots = tensor.trainable && tensor.same_as.empty();
+        const double copies = has_slots ? 1 + optimizer.slots() : 1;
+        layer_bytes_[tensor.layer] +=
+            copies * static_cast<double>(checked_bytes(tensor.dtype, tensor.shape).value_or(0));
+    }
+}
+
+Result<void> StateDepot::set_base(const TensorMap& state, std::uint64_t step) {
+    const StateNames names(info_);
+    std::map<int, TensorMap> base;
+    for (const NamedTensor& entry : state) {
+        const std::optional<int> layer = names.layer_of(entry.name);
+        if (!layer)
+            return fail(ExitCode::kBadFile,
+                        fmt::format("tensor {} is not of this model", printable(entry.name)));
+        base[*layer].push_back(entry);
+    }
+    base_ = std::move(base);
+    base_step_ = step;
+    return {};
+}
+
+const TensorMap* StateDepot::find(std::uint64_t step, int layer) const {
+    if (const TensorMap* kept = replicas_.find(step, layer)) return kept;
+    const auto base = base_.find(layer);
+    return base_step_ == step && base != base_.end() ? &base->second : nullptr;
+}
+
+void StateDepot::collect() {
+    expected_.reset();
+    fetched_.clear();
+    collecting_ = true;
+}
+
+void StateDepot::collected(NamedTensor tensor) {
+    if (collecting_) fetched_.push_back(std::move(tensor));
+}
+
+TensorMap StateDepot::take_collected() {
+    collecting_ = false;
+    StateNames(info_).sort(fetched_);
+    return std::exchange(fetched_, {});
+}
+
+}  // namespace ecopipe

@@ -1,0 +1,346 @@
+#include "planner/cost/cost_model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/check.h"
+#include "domain/limits.h"
+#include "domain/plan_index.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr double kMib = 1024.0 * 1024.0;
+
+double between(double a, double b, double t) { return a + (b - a) * t; }
+
+std::optional<double> between(const std::optional<double>& a, const std::optional<double>& b,
+                              double t) {
+    if (!a || !b) return std::nullopt;
+    return between(*a, *b, t);
+}
+
+std::vector<std::vector<double>> range_maxima(std::vector<double> values) {
+    std::vector<std::vector<double>> levels{std::move(values)};
+    for (std::size_t width = 2; width <= levels[0].size(); width *= 2) {
+        const std::vector<double>& half = levels.back();
+        std::vector<double> level(levels[0].size() - width + 1);
+        for (std::size_t i = 0; i < level.size(); ++i)
+            level[i] = std::max(half[i], half[i + width / 2]);
+        levels.push_back(std::move(level));
+    }
+    return levels;
+}
+
+double range_max(const std::vector<std::vector<double>>& levels, std::size_t first,
+                 std::size_t last) {
+    std::size_t level = 0;
+    while ((std::size_t{2} << level) <= last - first + 1) ++level;
+    return std::max(levels[level][first], levels[level][last + 1 - (std::size_t{1} << level)]);
+}
+
+// What a codec leaves of a float32 tensor's bytes.
+double codec_ratio(TensorCodec codec) {
+    return static_cast<double>(dtype_bytes(encoded_dtype(codec))) /
+           static_cast<double>(dtype_bytes(DType::kF32));
+}
+
+}  // namespace
+
+bool size_is_measured(const ResolvedProfiles& resolved, int micro_batch) {
+    for (const ResolvedProfiles::Source& source : resolved.of_device)
+        for (const LayerProfile& layer : resolved.profiles[source.profile].layers)
+            if (!timing_at(layer, micro_batch)) return false;
+    return true;
+}
+
+int largest_measured(const ResolvedProfiles& resolved) {
+    int out = kMicroBatchMax;
+    for (const ResolvedProfiles::Source& source : resolved.of_device)
+        for (const LayerProfile& layer : resolved.profiles[source.profile].layers)
+            out = std::min(out, layer.timing.back().micro_batch);
+    return out;
+}
+
+Result<CostModel::DeviceCost> CostModel::device_cost(const ModelProfile& profile,
+                                                     double speed) const {
+    DeviceCost out;
+    out.weights = 1 + profile.optimizer_slots;
+    out.sums.push_back({});
+    std::vector<double> workspace;
+    for (const LayerProfile& layer : profile.layers) {
+        const auto timing = timing_at(layer, micro_batch_);
+        if (!timing)
+            return fail(
+                ExitCode::kBadFile,
+                fmt::format(
+                    "{}: layer '{}': timing: expected micro-batches of {} samples within those "
+                    "measured ({} to {}); measure {} too",
+                    profile.source, layer.name, micro_batch_, layer.timing.front().micro_batch,
+                    layer.timing.back().micro_batch, micro_batch_));
+        Sums next = out.sums.back();
+        next.forward += timing->forward_ms / speed;
+        next.backward += timing->backward_ms / speed;
+        next.input_gradient += timing->input_gradient_ms.value_or(0) / speed;
+        next.weight_gradient += timing->weight_gradient_ms.value_or(0) / speed;
+        next.update += layer.update_ms / speed;
+        next.parameters += static_cast<double>(layer.parameter_bytes);
+        next.trainable +=
+            static_cast<double>(layer.trainable_parameter_bytes.value_or(layer.parameter_bytes));
+        next.stash += static_cast<double>(layer.stash_bytes_per_sample) * micro_batch_;
+        out.sums.push_back(next);
+        workspace.push_back(static_cast<double>(layer.workspace_bytes_per_sample) * micro_batch_);
+    }
+    out.workspace_max = range_maxima(std::move(workspace));
+    return out;
+}
+
+Result<CostModel> CostModel::make(const Cluster& cluster, const ResolvedProfiles& resolved,
+                                  int batch, int micro_batches) {
+    CostModel out;
+    out.cluster_ = cluster;
+    out.micro_batches_ = micro_batches;
+    out.micro_batch_ = (batch + micro_batches - 1) / micro_batches;
+    const ModelProfile& shape = resolved.profiles.front();
+    out.layers_ = static_cast<int>(shape.layers.size());
+    out.first_trainable_ = shape.first_trainable_layer();
+    out.output_bytes_.push_back(static_cast<double>(shape.input_bytes_per_sample) *
+                                out.micro_batch_);
+    for (const LayerProfile& layer : shape.layers) {
+        out.joined_.push_back(layer.joined_to_previous ? 1 : 0);
+        out.output_bytes_.push_back(static_cast<double>(layer.output_bytes_per_sample) *
+                                    out.micro_batch_);
+    }
+    out.split_ = true;
+    out.media_ = !cluster.default_link.medium.empty();
+    for (const auto& [ends, link] : cluster.links) out.media_ |= !link.medium.empty();
+    for (std::size_t d = 0; d < cluster.devices.size(); ++d) {
+        const ResolvedProfiles::Source& source = resolved.of_device[d];
+        const ModelProfile& profile = resolved.profiles[source.profile];
+        ECOPIPE_ASSIGN_OR_RETURN(DeviceCost device, out.device_cost(profile, source.speed));
+        device.budget = (cluster.devices[d].memory_mib - profile.process_mib) * kMib;
+        out.device_.push_back(std::move(device));
+        for (const LayerProfile& layer : profile.layers)
+            out.split_ &= timing_at(layer, out.micro_batch_)->weight_gradient_ms.has_value();
+        for (std::size_t to = 0; to < cluster.devices.size(); ++to) {
+            Wire wire;
+            if (d != to)
+                wire = {8 / (cluster.link(d, to).mbps * 1000), cluster.link(d, to).latency_ms};
+            out.wires_.push_back(wire);
+        }
+    }
+    return out;
+}
+
+double CostModel::work_ms(int device, int first, int last, bool split_backward) const {
+    const auto& sums = device_[static_cast<std::size_t>(device)].sums;
+    const Sums& end = sums[static_cast<std::size_t>(last) + 1];
+    const Sums& begin = sums[static_cast<std::size_t>(first)];
+    const double forward = end.forward - begin.forward;
+    if (!split_backward) return forward + (end.backward - begin.backward);
+    return forward + (end.input_gradient - begin.input_gradient) +
+           (end.weight_gradient - begin.weight_gradient);
+}
+
+StageCost CostModel::stage_cost(const StageSpan& stage) const {
+    const auto& sums = device_[static_cast<std::size_t>(stage.device)].sums;
+    const Sums& end = sums[static_cast<std::size_t>(stage.last) + 1];
+    const Sums& begin = sums[static_cast<std::size_t>(stage.first)];
+    StageCost out;
+    out.forward_ms = end.forward - begin.forward;
+    out.recompute_ms = stage.recompute ? out.forward_ms : 0;
+    out.backward_ms = end.backward - begin.backward + out.recompute_ms;
+    out.input_gradient_ms = end.input_gradient - begin.input_gradient;
+    out.weight_gradient_ms = end.weight_gradient - begin.weight_gradient;
+    out.update_ms = end.update - begin.update;
+    return out;
+}
+
+StageMemory CostModel::stage_memory(const StageSpan& stage) const {
+    const DeviceCost& device = device_[static_cast<std::size_t>(stage.device)];
+    const Sums& end = device.sums[static_cast<std::size_t>(stage.last) + 1];
+    const Sums& begin = device.sums[static_cast<std::size_t>(stage.first)];
+    const double stash = end.stash - begin.stash;
+    StageMemory out;
+    out.fixed = end.parameters - begin.parameters +
+                (end.trainable - begin.trainable) * device.weights +
+                range_max(device.workspace_max, static_cast<std::size_t>(stage.first),
+                          static_cast<std::size_t>(stage.last));
+    out.in_flight = stage.recompute ? output_bytes_[static_cast<std::size_t>(stage.first)] : stash;
+    if (stage.recompute) out.fixed += stash;
+    return out;
+}
+
+int CostModel::in_flight_cap(const StageSpan& stage) const {
+    const StageMemory memory = stage_memory(stage);
+    const double room = budget_bytes(stage.device) - memory.fixed;
+    if (room < memory.in_flight || room < 0) return 0;
+    if (memory.in_flight <= 0) return micro_batches_;
+    return static_cast<int>(
+        std::min(std::floor(room / memory.in_flight), static_cast<double>(micro_batches_)));
+}
+
+double CostModel::output_ms(int layer, int from, int to) const {
+    const int place = layer + 1;  // the first is the input's
+    return output_bytes_[static_cast<std::size_t>(place)] * wire(from, to).ms_per_byte;
+}
+
+double CostModel::latency_ms(int from, int to) const { return wire(from, to).latency_ms; }
+
+namespace {
+
+// Gives each direction between two devices, and each medium, its place in PipelineCosts::resources.
+class ResourceTable {
+  public:
+    ResourceTable(const Cluster& cluster, PipelineCosts& costs, bool named)
+        : cluster_(cluster), costs_(costs), named_(named) {}
+    Transfer transfer(int from, int to, double occupy_ms, double latency_ms) {
+        if (from == to) return {};
+        const auto a = static_cast<std::size_t>(from);
+        const auto b = static_cast<std::size_t>(to);
+        const std::string& medium = cluster_.link(a, b).medium;
+        for (std::size_t r = 0; r < costs_.resources.size(); ++r) {
+            Resource& known = costs_.resources[r];
+            if (medium.empty() ? !known.medium.empty() || known.from != a || known.to != b
+                               : known.medium != medium)
+                continue;
+            ++known.uses;
+            return {occupy_ms, latency_ms, static_cast<int>(r)};
+        }
+        costs_.resources.push_back({named_ ? name(a, b, medium) : std::string(), 1, a, b, medium});
+        return {occupy_ms, latency_ms, static_cast<int>(costs_.resources.size()) - 1};
+    }
+
+  private:
+    [[nodiscard]] std::string name(std::size_t from, std::size_t to,
+                                   const std::string& medium) const {
+        if (!medium.empty()) return "medium " + medium;
+        return fmt::format("link {}-{}", cluster_.devices[from].name, cluster_.devices[to].name);
+    }
+
+    const Cluster& cluster_;
+    PipelineCosts& costs_;
+    bool named_;
+};
+
+}  // namespace
+
+PipelineCosts CostModel::pipeline(const std::vector<StageSpan>& stages, int devices,
+                                  bool named) const {
+    PipelineCosts costs;
+    costs.micro_batches = micro_batches_;
+    costs.devices = devices;
+    ResourceTable table(cluster_, costs, named);
+    costs.stages.reserve(stages.size());
+    costs.forward.reserve(stages.size());
+    costs.backward.reserve(stages.size());
+    costs.resources.reserve(2 * stages.size());
+    const int portal = static_cast<int>(cluster_.portal);
+    const int first = stages.front().device;
+    if (first != portal)
+        costs.feed =
+            table.transfer(portal, first, output_ms(-1, portal, first), latency_ms(portal, first));
+    for (std::size_t k = 0; k < stages.size(); ++k) {
+        costs.stages.push_back(stage_cost(stages[k]));
+        if (named && k < static_cast<std::size_t>(devices))
+            costs.device_names.push_back(
+                cluster_.devices[static_cast<std::size_t>(stages[k].device)].name);
+        if (k + 1 == stages.size()) break;
+        const int here = stages[k].device;
+        const int next = stages[k + 1].device;
+        const double occupy = output_ms(stages[k].last, here, next);
+        costs.forward.push_back(table.transfer(here, next, occupy, latency_ms(here, next)));
+        costs.backward.push_back(returns_gradient(stages[k].last)
+                                     ? table.transfer(next, here, occupy, latency_ms(here, next))
+                                     : Transfer{});
+    }
+    return costs;
+}
+
+void CostModel::pipeline_into(const std::vector<StageSpan>& stages, PipelineCosts& costs) const {
+    const std::size_t count = stages.size();
+    if (media_) {
+        costs = pipeline(stages, static_cast<int>(count), false);
+        return;
+    }
+    costs.micro_batches = micro_batches_;
+    costs.devices = static_cast<int>(count);
+    costs.stages.resize(count);
+    costs.forward.resize(count - 1);
+    costs.backward.resize(count - 1);
+    // Every direction of a cut has a resource of its own: 2k down, 2k + 1 up; the last is the
+    // feed's, unless the portal is stage 1.
+    costs.resources.resize(2 * count - 1);
+    for (Resource& resource : costs.resources) resource.uses = 1;
+    for (std::size_t k = 0; k < count; ++k) {
+        costs.stages[k] = stage_cost(stages[k]);
+        if (k + 1 == count) break;
+        const int here = stages[k].device;
+        const int next = stages[k + 1].device;
+        const Transfer down{output_ms(stages[k].last, here, next), latency_ms(here, next),
+                            2 * static_cast<int>(k)};
+        costs.forward[k] = down;
+        costs.backward[k] = {down.occupy_ms, down.latency_ms, down.resource + 1};
+        if (!returns_gradient(stages[k].last))
+            costs.backward[k].occupy_ms = costs.backward[k].latency_ms = 0;
+    }
+    const int portal = static_cast<int>(cluster_.portal);
+    const int first = stages.front().device;
+    costs.feed.reset();
+    if (first == portal) return;
+    const bool shared = count > 1 && stages[1].device == portal;
+    const int resource = shared ? costs.backward[0].resource : 2 * static_cast<int>(count) - 2;
+    costs.feed = {output_ms(-1, portal, first), latency_ms(portal, first), resource};
+    costs.resources[static_cast<std::size_t>(resource)].uses += shared ? 1 : 0;
+}
+
+PipelineCosts CostModel::pipeline(const Plan& plan, const std::vector<StageSpan>& stages) const {
+    PipelineCosts costs = pipeline(stages, static_cast<int>(PlanIndex(plan).devices().size()));
+    for (std::size_t k = 0; k + 1 < stages.size(); ++k) {
+        costs.forward[k].occupy_ms *= codec_ratio(plan.stages[k].codec_forward);
+        costs.backward[k].occupy_ms *= codec_ratio(plan.stages[k + 1].codec_backward);
+    }
+    return costs;
+}
+
+Result<std::vector<StageSpan>> CostModel::spans(const Plan& plan, const std::string& source) const {
+    std::vector<StageSpan> out;
+    for (std::size_t s = 0; s < plan.stages.size(); ++s) {
+        const StagePlan& stage = plan.stages[s];
+        const auto device = cluster_.find(stage.device);
+        const auto refused = [&](const char* key, const std::string& problem) {
+            return fail(ExitCode::kBadFile,
+                        fmt::format("{}: stages[{}].{}: {}", source, s, key, problem));
+        };
+        if (!device)
+            return refused("device", fmt::format("expected a device of cluster {}, found '{}'",
+                                                 cluster_.name, stage.device));
+        if (stage.last_layer >= layers_)
+            return refused("last_layer", fmt::format("expected at most {}, found {}", layers_ - 1,
+                                                     stage.last_layer));
+        if (s + 1 == plan.stages.size() && stage.last_layer != layers_ - 1)
+            return refused("last_layer",
+                           fmt::format("expected {}, the model's last layer, found {}", layers_ - 1,
+                                       stage.last_layer));
+        if (!may_cut_before(stage.first_layer))
+            return refused(
+                "first_layer",
+                fmt::format("expected no cut before layer {}, which shares a tensor with "
+                            "the one before; found one",
+                            stage.first_layer));
+        out.push_back(
+            {static_cast<int>(*device), stage.first_layer, stage.last_layer, stage.recompute});
+    }
+    return out;
+}
+
+double CostModel::control_ms(const std::vector<StageSpan>& stages) const {
+    double latency = 0;
+    for (const StageSpan& stage : stages)
+        latency = std::max(latency, latency_ms(static_cast<int>(cluster_.portal), stage.device));
+    return 2 * latency;
+}
+
+}  // namespace ecopipe

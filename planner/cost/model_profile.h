@@ -1,0 +1,69 @@
+#pragma once
+// What a model's layers cost on one device: the measured times and sizes of a profile.json.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/result.h"
+
+namespace ecopipe {
+
+// One layer's times at one micro-batch size, in milliseconds of that device.
+struct LayerTiming {
+    int micro_batch = 1;
+    double forward_ms = 0;
+    double backward_ms = 0;
+    std::optional<double> input_gradient_ms;  // with autograd cut at layer boundaries
+    std::optional<double> weight_gradient_ms;
+};
+
+struct LayerProfile {
+    std::string name;
+    std::uint64_t parameter_bytes = 0;
+    std::optional<std::uint64_t> trainable_parameter_bytes;  // of them; absent: all
+    std::uint64_t output_bytes_per_sample = 0;
+    std::uint64_t stash_bytes_per_sample =
+        0;  // input included, output excluded, views counted once
+    std::uint64_t workspace_bytes_per_sample = 0;  // peak above kept bytes while the layer runs
+    double update_ms = 0;
+    std::vector<LayerTiming> timing;  // ascending, distinct micro_batch
+    std::string kind;                 // optional, "" when unknown
+    std::optional<double> forward_flops_per_sample;
+    bool joined_to_previous =
+        false;  // shares a storage with the previous layer: no cut between them
+};
+
+struct ModelProfile {
+    std::string model;  // zoo name, or "sha256:..." of the TorchScript file
+    std::string device;
+    int threads = 1;
+    std::vector<std::int64_t> input;  // one sample, without the batch dimension
+    int num_classes = 0;
+    std::uint64_t input_bytes_per_sample = 0;
+    int optimizer_slots = 1;
+    double process_mib = 0;  // what the program itself needs
+    bool partial = false;    // lists only some layers
+    std::vector<LayerProfile> layers;
+    std::string source;  // the file it came from, for errors; not part of the text
+
+    // Nothing left of it runs backward. 0 unless a layer says what of it is trainable.
+    [[nodiscard]] int first_trainable_layer() const;
+    // The profile of the same model with only so many bytes of each layer's parameters trained: no
+    // backward and no stash left of the first trainable layer, no update where nothing is trained.
+    // Errors: kBadFile when it was measured with more frozen than that.
+    [[nodiscard]] Result<void> train_only(const std::vector<std::uint64_t>& trainable_bytes);
+};
+
+// A layer's times at `micro_batch` samples, linear between its measured sizes; nothing outside
+// them.
+[[nodiscard]] std::optional<LayerTiming> timing_at(const LayerProfile& layer, int micro_batch);
+
+// `source` names the text in errors. Refuses everything that INTERFACES does not allow, with its
+// place.
+[[nodiscard]] Result<ModelProfile> parse_profile(std::string_view text, const std::string& source);
+[[nodiscard]] Result<ModelProfile> read_profile(const std::string& path);
+[[nodiscard]] std::string profile_text(const ModelProfile& profile);  // the bytes of profile.json
+
+}  // namespace ecopipe

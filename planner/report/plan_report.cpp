@@ -1,0 +1,118 @@
+#include "planner/report/plan_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+
+#include "core/check.h"
+#include "domain/plan_index.h"
+#include "planner/schedule/plan_file.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr double kMib = 1024.0 * 1024.0;
+
+template <class... Args>
+void line(std::string& out, fmt::format_string<Args...> format, Args&&... args) {
+    fmt::format_to(std::back_inserter(out), format, std::forward<Args>(args)...);
+    out += '\n';
+}
+
+// "1.2 % above", of a time over a bound.
+std::string above(double ms, double bound_ms) {
+    return bound_ms > 0 ? fmt::format("{:.1f} % above", 100 * std::max(0.0, ms / bound_ms - 1))
+                        : "above";
+}
+
+void add_stages(std::string& out, const Plan& plan, const PlayedPlan& played) {
+    line(out,
+         "stage  device            layers     forward  backward   busy  in flight  recompute  "
+         "memory MiB (of)");
+    const auto devices = static_cast<std::size_t>(played.costs.devices);
+    std::vector<double> busy(devices, 0);
+    for (const ActionSpan& span : played.timeline.actions)
+        busy[static_cast<std::size_t>(span.device)] += span.end_ms - span.start_ms;
+    for (std::size_t s = 0; s < plan.stages.size(); ++s) {
+        const StagePlan& stage = plan.stages[s];
+        const StageCost& cost = played.costs.stages[s];
+        const double share =
+            played.timeline.step_ms > 0 ? busy[s % devices] / played.timeline.step_ms : 0;
+        line(out,
+             "{:<6} {:<16}  {:<9}  {:>7.2f}  {:>8.2f}  {:>3.0f} %  {:>9}  {:<9}  {:.1f} ({:.1f})",
+             s, stage.device, fmt::format("{}-{}", stage.first_layer, stage.last_layer),
+             cost.forward_ms, cost.backward_ms, 100 * share, micro_batches_in_flight(plan, s),
+             stage.recompute ? "yes" : "no",
+             static_cast<double>(stage.peak_bytes.value_or(0)) / kMib,
+             played.model.budget_bytes(played.spans[s].device) / kMib);
+    }
+}
+
+void add_prediction(std::string& out, const Plan& plan) {
+    const Prediction& p = *plan.predicted;
+    line(out,
+         "step {:.2f} ms, and {:.2f} ms of control: {:.2f} ms on the wall, {:.1f} samples a second",
+         p.step_ms, p.control_ms, p.step_ms + p.control_ms,
+         1000.0 * plan.batch / std::max(1e-9, p.step_ms + p.control_ms));
+    line(out,
+         "at best {:.2f} ms with these stages ({}, {} binds), {:.2f} ms with any on this cluster "
+         "({})",
+         p.lower_bound_ms, above(p.step_ms, p.lower_bound_ms), p.bound_by, p.cluster_bound_ms,
+         above(p.step_ms, p.cluster_bound_ms));
+    line(out, "idle {:.1f} % of the devices' time", 100 * p.bubble_fraction);
+}
+
+void add_single(std::string& out, const Plan& plan) {
+    const double step_ms = plan.predicted->step_ms;
+    if (!plan.single_device) {
+        line(out, "no single device holds the model");
+    } else if (PlanIndex(plan).devices().size() == 1 && plan.single_device->step_ms >= step_ms) {
+        line(out, "the single device {} wins: no pipeline of this cluster was found to be faster",
+             plan.stages.front().device);
+    } else {
+        const SingleDevice& single = *plan.single_device;
+        line(out,
+             "the best single device, {} with {} thread{}, would take {:.2f} ms, {:.2f} times "
+             "as long",
+             single.device, single.threads, single.threads == 1 ? "" : "s", single.step_ms,
+             single.step_ms / step_ms);
+    }
+}
+
+void add_what_if(std::string& out, const Plan& plan) {
+    if (plan.what_if.empty()) return;
+    line(out, "what would change it:");
+    for (const WhatIf& row : plan.what_if) {
+        if (!row.step_ms) {
+            line(out, "  {:<56} no plan fits", row.change);
+            continue;
+        }
+        const double change = 100 * (*row.step_ms / plan.predicted->step_ms - 1);
+        line(out, "  {:<56} {:>10.2f} ms  {:>+7.1f} %", row.change, *row.step_ms, change);
+    }
+}
+
+}  // namespace
+
+std::string plan_report(const Plan& plan, const PlayedPlan& played,
+                        const std::vector<PredictedLayers>& predicted) {
+    ECOPIPE_CHECK(plan.predicted.has_value());
+    std::string out;
+    line(out, "{} on {}: {} of {} devices, {}, {} micro-batches of {}", plan.model,
+         played.model.cluster().name, PlanIndex(plan).devices().size(), played.model.devices(),
+         plan.schedule, plan.micro_batches, played.model.micro_batch());
+    add_stages(out, plan, played);
+    add_prediction(out, plan);
+    add_single(out, plan);
+    for (const PredictedLayers& p : predicted)
+        line(out, "{}: times of {} layers predicted, leave-one-out error {:.1f} %{}", p.device,
+             p.count, 100 * p.error,
+             p.flops_error > 0
+                 ? fmt::format(" (scaling by FLOPs alone: {:.1f} %)", 100 * p.flops_error)
+                 : "");
+    add_what_if(out, plan);
+    return out;
+}
+
+}  // namespace ecopipe

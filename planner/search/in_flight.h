@@ -1,0 +1,89 @@
+#pragma once
+// How many micro-batches each stage of a pipeline should have in flight: the K_s whose simulated
+// step is the shortest.
+
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <tuple>
+#include <vector>
+
+#include "planner/cost/pipeline_costs.h"
+#include "planner/schedule/schedule.h"
+#include "planner/simulate/pace.h"
+#include "planner/simulate/recurrence.h"
+#include "planner/simulate/wavefront.h"
+
+namespace ecopipe {
+
+[[nodiscard]] bool step_less(double a, double b);  // shorter by more than rounding, 1e-10 of it
+
+struct InFlightChoice {
+    std::vector<int> in_flight;  // one a stage, not increasing
+    double step_ms = 0;
+};
+
+// For one schedule and micro-batch count. Keeps action lists and scratch memory between calls. Not
+// thread-safe.
+class InFlightChooser {
+  public:
+    // `schedule`: not by actions; of the registry, or one that lives as long.
+    InFlightChooser(const Schedule& schedule, int micro_batches)
+        : schedule_(&schedule), micro_batches_(micro_batches) {}
+
+    // Every count vector is tried, in rising order, when there are at most `vectors_max`; otherwise
+    // the best of the known rules (2(S-s)-1, S-s, M; research/pipeline.md 7.4) is improved
+    // coordinate by coordinate (not for steps of more than 20,000 actions). Stops at `bound_ms`,
+    // below which no step can be. `caps`: what memory allows each stage, at least 1. Where all
+    // micro-batches are held there is no choice: M, whatever the caps.
+    [[nodiscard]] InFlightChoice choose(const PipelineCosts& costs, const std::vector<int>& caps,
+                                        double bound_ms, int vectors_max);
+    // The one rule K_s = min(cap, 2(S-s)-1), without a search.
+    [[nodiscard]] InFlightChoice rule(const PipelineCosts& costs, const std::vector<int>& caps);
+    // For a search that has no use for a step above `limit_ms` (see step_ms): `wished`
+    // counts as far as the caps allow, in one simulation; when they are those of another number of
+    // stages, the better of that rule and the least counts for the best pace that the caps allow
+    // (pace.h), in two.
+    [[nodiscard]] InFlightChoice below(const PipelineCosts& costs, const std::vector<int>& caps,
+                                       const std::vector<int>& wished, double limit_ms);
+    // The smallest counts (in lexicographic order, when all can be tried; else by lowering one
+    // after the other) with which the step stays as short.
+    void lower(const PipelineCosts& costs, const std::vector<int>& caps, int vectors_max,
+               InFlightChoice& choice);
+
+    // Exact up to `limit_ms`; above it only that it is above, and often infinite.
+    [[nodiscard]] double step_ms(const PipelineCosts& costs, const std::vector<int>& in_flight,
+                                 double limit_ms = std::numeric_limits<double>::infinity());
+    [[nodiscard]] std::vector<ActionList> lists(const std::vector<int>& in_flight) const;
+    // Actions simulated since the start: the search's measure of effort, the same on every machine.
+    [[nodiscard]] std::uint64_t work() const { return work_; }
+
+  private:
+    [[nodiscard]] double wave_ms(const PipelineCosts& costs, const std::vector<int>& in_flight,
+                                 double limit_ms);
+    [[nodiscard]] ActionList list(int stage, int stages, int in_flight) const;
+    [[nodiscard]] std::vector<int> ruled(const std::vector<int>& caps) const;
+    [[nodiscard]] std::vector<int> capped(const std::vector<int>& caps) const;
+    void try_all(const PipelineCosts& costs, const std::vector<int>& caps, double bound_ms,
+                 InFlightChoice& best);
+    void improve(const PipelineCosts& costs, const std::vector<int>& caps, double bound_ms,
+                 InFlightChoice& best);
+    void try_paces(const PipelineCosts& costs, const std::vector<int>& caps, InFlightChoice& best);
+    double find_pace(const PipelineCosts& costs, const std::vector<int>& caps);
+    bool try_one(const PipelineCosts& costs, const std::vector<int>& in_flight,
+                 InFlightChoice& best);
+
+    const Schedule* schedule_;
+    int micro_batches_;
+    std::uint64_t work_ = 0;
+    Recurrence recurrence_;
+    Wavefront wavefront_;
+    std::vector<WaveStage> wave_;
+    // Lists that are no one_f_one_b_actions, by count, stage and stages. Node addresses are stable.
+    std::map<std::tuple<int, int, int>, ActionList> cache_;
+    std::vector<const ActionList*> chosen_;
+    std::vector<PaceStage> pace_;
+    std::vector<int> paced_;  // the counts that find_pace found
+};
+
+}  // namespace ecopipe

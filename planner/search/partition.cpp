@@ -1,0 +1,295 @@
+#include "planner/search/partition.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "domain/limits.h"
+#include "planner/schedule/plan_file.h"
+#include "planner/schedule/registry.h"
+#include "planner/schedule/schedule_check.h"
+#include "planner/search/schedule_search.h"
+#include "planner/simulate/bounds.h"
+#include "planner/simulate/plan_timeline.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr double kMib = 1024.0 * 1024.0;
+constexpr int kCountsTried = 16;    // micro-batch counts of `auto`
+constexpr int kCountsDeepened = 3;  // of them, those that get the whole effort
+constexpr double kWorthwhile =
+    0.99;  // what another schedule must bring the step to, to be chosen over 1f1b
+
+// Which one's arrangement comes nearest when nothing fits: of those whose counts the lists decide,
+// and of a user's own, 1f1b's is the one that needs least.
+const Schedule& tightest(const std::string& name) {
+    const Schedule* schedule = find_schedule(name);
+    return schedule == nullptr || schedule->sliced ? kOneFOneB : *schedule;
+}
+
+tl::unexpected<Error> no_split_times(const std::string& source, const std::string& schedule) {
+    return fail(ExitCode::kBadFile, fmt::format("{}: schedule: expected profiles with "
+                                                "input_gradient_ms and weight_gradient_ms of every "
+                                                "layer for '{}', found none",
+                                                source, schedule));
+}
+
+// Which memory is short and by how much, in the arrangement that misses least.
+tl::unexpected<Error> nothing_fits(const CostModel& model, const Schedule& schedule) {
+    const std::vector<StageSpan> stages = nearest_misfit(model, schedule);
+    const int in_flight = schedule.holds_all() ? model.micro_batches() : 1;
+    std::string shortages;
+    std::size_t first = 0;
+    for (const StageSpan& stage : stages) {
+        const double needed = model.stage_memory(stage).peak(in_flight);
+        const double budget = std::max(0.0, model.budget_bytes(stage.device));
+        if (needed <= budget) continue;
+        if (shortages.empty()) first = static_cast<std::size_t>(stage.device);
+        shortages += fmt::format(
+            "{}{} needs {:.1f} MiB for layers {} to {} and has {:.1f}, {:.1f} MiB short",
+            shortages.empty() ? "" : "; ",
+            model.cluster().devices[static_cast<std::size_t>(stage.device)].name, needed / kMib,
+            stage.first, stage.last, budget / kMib, (needed - budget) / kMib);
+    }
+    return fail(ExitCode::kBadFile,
+                fmt::format("{}: devices[{}].memory_mib: expected memory for a plan with {} "
+                            "micro-batches of {}, found "
+                            "none that fits; in the nearest {}",
+                            model.cluster().source, first, model.micro_batches(),
+                            model.micro_batch(), shortages));
+}
+
+Result<GivenSchedule> given(const PlanRequest& request, const Cluster& cluster) {
+    ECOPIPE_ASSIGN_OR_RETURN(const ScheduleFacts facts,
+                             check_schedule(*request.actions, request.schedule));
+    if (static_cast<std::size_t>(facts.devices) > cluster.devices.size())
+        return fail(
+            ExitCode::kUsage,
+            fmt::format("--schedule: expected at most {} devices, as in {}, found {} in {}",
+                        cluster.devices.size(), cluster.source, facts.devices, request.schedule));
+    if (facts.micro_batches != request.micro_batches || facts.micro_batches > request.batch)
+        return fail(ExitCode::kUsage, fmt::format("--schedule: expected the {} micro-batches of "
+                                                  "{}, each with a sample of the batch of {}, "
+                                                  "found {} micro-batches",
+                                                  facts.micro_batches, request.schedule,
+                                                  request.batch, request.micro_batches));
+    return GivenSchedule{facts.devices, facts.slices, request.actions->devices,
+                         facts.peak_in_flight, facts.split_backward};
+}
+
+// 1f1b, or another schedule when it is clearly faster. Together they take `effort`.
+Found search_any(const CostModel& model, double effort) {
+    const bool may_split = model.has_split_backward();
+    Found best = search_whole(model, kOneFOneB, effort * (may_split ? 0.45 : 0.8));
+    const double limit_ms = best.arrangement.step_ms * kWorthwhile;
+    Found interleaved = search_sliced(model, kInterleaved, best.arrangement, effort * 0.2);
+    if (interleaved.arrangement.step_ms < limit_ms) best = std::move(interleaved);
+    if (!may_split) return best;
+    Found split = search_whole(model, kZbH1, effort * 0.35);
+    if (split.arrangement.step_ms < limit_ms && better(split.arrangement, best.arrangement))
+        best = std::move(split);
+    return best;
+}
+
+Result<Found> search_model(const CostModel& model, const PlanRequest& request, double effort) {
+    if (request.actions) {
+        ECOPIPE_ASSIGN_OR_RETURN(const GivenSchedule schedule, given(request, model.cluster()));
+        if (schedule.split_backward && !model.has_split_backward())
+            return no_split_times(model.cluster().source, request.schedule);
+        return search_own(model, request.schedule, schedule, effort);
+    }
+    if (request.schedule == kAutoSchedule) return search_any(model, effort);
+    const Schedule* schedule = find_schedule(request.schedule);
+    if (schedule == nullptr) return unknown_schedule(request.schedule);
+    if (schedule->splits_backward && !model.has_split_backward())
+        return no_split_times(model.cluster().source, request.schedule);
+    return schedule->sliced ? search_sliced(model, *schedule, {}, effort)
+                            : search_whole(model, *schedule, effort);
+}
+
+// The fewest micro-batches of each size ceil(batch / M), thinned evenly to kCountsTried.
+std::vector<int> count_candidates(int batch) {
+    std::set<int> counts;
+    for (int m = 1; m <= std::min(batch, kMicroBatchMax);) {
+        counts.insert(m);
+        const int size = (batch + m - 1) / m;
+        m = size == 1
+                ? batch + 1
+                : (batch + size - 2) / (size - 1);  // the first count of the next smaller size
+    }
+    return {counts.begin(), counts.end()};
+}
+
+struct Trial {
+    CostModel model;
+    Found found;
+};
+
+// The models of all micro-batch counts that `request` allows; the error of the last when none is
+// within what was measured.
+Result<std::vector<CostModel>> candidate_models(const Cluster& cluster,
+                                                const ResolvedProfiles& resolved,
+                                                const PlanRequest& request) {
+    std::vector<CostModel> out;
+    if (request.micro_batches != 0) {
+        ECOPIPE_ASSIGN_OR_RETURN(CostModel model,
+                                 CostModel::make(cluster, resolved, request.batch,
+                                                 std::min(request.micro_batches, request.batch)));
+        out.push_back(std::move(model));
+        return out;
+    }
+    std::vector<int> counts = count_candidates(request.batch);
+    std::erase_if(counts,
+                  [&](int m) { return !size_is_measured(resolved, (request.batch + m - 1) / m); });
+    if (counts.empty()) {
+        // The nearest size makes the best advice.
+        const int sizes_max = largest_measured(resolved);
+        const int m = (request.batch + sizes_max - 1) / sizes_max;
+        ECOPIPE_ASSIGN_OR_RETURN(CostModel model, CostModel::make(cluster, resolved, request.batch,
+                                                                  std::clamp(m, 1, request.batch)));
+        out.push_back(std::move(model));
+        return out;
+    }
+    const std::size_t tried = std::min<std::size_t>(counts.size(), kCountsTried);
+    for (std::size_t i = 0; i < tried; ++i) {
+        const std::size_t at = tried == 1 ? 0 : i * (counts.size() - 1) / (tried - 1);
+        ECOPIPE_ASSIGN_OR_RETURN(CostModel model,
+                                 CostModel::make(cluster, resolved, request.batch, counts[at]));
+        out.push_back(std::move(model));
+    }
+    return out;
+}
+
+// Every candidate quickly, then the best few with the whole effort between them.
+Result<Trial> search_counts(std::vector<CostModel> models, const PlanRequest& request) {
+    std::vector<Trial> trials;
+    const auto count = static_cast<double>(models.size());
+    const double quick = models.size() == 1 ? 1 : 0.4 / count;
+    for (CostModel& model : models) {
+        ECOPIPE_ASSIGN_OR_RETURN(Found found, search_model(model, request, request.effort * quick));
+        trials.push_back({std::move(model), std::move(found)});
+    }
+    const auto shorter = [](const Trial& a, const Trial& b) {
+        return better(a.found.arrangement, b.found.arrangement);
+    };
+    std::stable_sort(trials.begin(), trials.end(), shorter);
+    const std::size_t deepened = std::min<std::size_t>(trials.size(), kCountsDeepened);
+    for (std::size_t i = 0; trials.size() > 1 && i < deepened; ++i) {
+        if (trials[i].found.optimal && request.schedule != "auto") continue;
+        ECOPIPE_ASSIGN_OR_RETURN(
+            Found found, search_model(trials[i].model, request,
+                                      request.effort * 0.6 / static_cast<double>(deepened)));
+        if (better(found.arrangement, trials[i].found.arrangement))
+            trials[i].found = std::move(found);
+    }
+    std::stable_sort(trials.begin(), trials.end(), shorter);
+    return std::move(trials.front());
+}
+
+Plan as_plan(const Found& found, const CostModel& model, const PlanRequest& request,
+             const std::string& name) {
+    Plan plan;
+    plan.model = name;
+    plan.batch = request.batch;
+    plan.micro_batches = model.micro_batches();
+    plan.schedule = found.schedule;
+    for (std::size_t s = 0; s < found.arrangement.stages.size(); ++s) {
+        const StageSpan& span = found.arrangement.stages[s];
+        StagePlan stage;
+        stage.device = model.cluster().devices[static_cast<std::size_t>(span.device)].name;
+        stage.first_layer = span.first;
+        stage.last_layer = span.last;
+        stage.in_flight = found.arrangement.in_flight[s];
+        stage.recompute = span.recompute;
+        if (s < found.actions.size()) stage.actions = actions_csv(found.actions[s]);
+        plan.stages.push_back(std::move(stage));
+    }
+    return plan;
+}
+
+// Nothing when no device holds the whole model.
+std::optional<SingleDevice> best_single(const CostModel& model) {
+    Appraiser appraiser(model, kOneFOneB);
+    for (int d = 0; d < model.devices(); ++d)
+        for (const bool recompute : {false, true})
+            appraiser.appraise({{d, 0, model.layers() - 1, recompute}}, model.micro_batches());
+    if (appraiser.best().stages.empty()) return std::nullopt;
+    const int device = appraiser.best().stages.front().device;
+    const Device& best = model.cluster().devices[static_cast<std::size_t>(device)];
+    return SingleDevice{appraiser.best().step_ms, best.name, best.threads};
+}
+
+// The same over every thread count that some profile of a device was measured with.
+Result<std::optional<SingleDevice>> best_single(const CostModel& model,
+                                                const ResolvedProfiles& resolved, int batch) {
+    std::optional<SingleDevice> best = best_single(model);
+    for (const auto& [device, profile] : resolved.other_threads) {
+        Cluster cluster = model.cluster();
+        cluster.devices[device].threads = resolved.profiles[profile].threads;
+        ResolvedProfiles other = resolved;
+        other.of_device[device] = {profile, 1.0};
+        ECOPIPE_ASSIGN_OR_RETURN(const CostModel at,
+                                 CostModel::make(cluster, other, batch, model.micro_batches()));
+        const std::optional<SingleDevice> found = best_single(at);
+        if (found && (!best || found->step_ms < best->step_ms)) best = found;
+    }
+    return best;
+}
+
+Result<void> predict(const CostModel& model, const ResolvedProfiles& resolved, Plan& plan,
+                     const std::string& source) {
+    ECOPIPE_ASSIGN_OR_RETURN(const PlayedPlan played, play_plan(model, plan, source));
+    const BackwardKind backward = backward_kind(played.lists);
+    const Bound bound = pipeline_bound(played.costs, backward);
+    const bool fill =
+        played.costs.devices == played.costs.stage_count() && backward == BackwardKind::kWhole;
+    plan.predicted = Prediction{played.timeline.step_ms,
+                                model.control_ms(played.spans),
+                                bound.ms,
+                                bound.by,
+                                cluster_bound_ms(model, backward, fill),
+                                played.timeline.bubble_fraction};
+    for (std::size_t s = 0; s < played.spans.size(); ++s) {
+        const double peak =
+            model.stage_memory(played.spans[s]).peak(micro_batches_in_flight(plan, s));
+        plan.stages[s].peak_bytes = static_cast<std::uint64_t>(std::ceil(peak));
+    }
+    ECOPIPE_ASSIGN_OR_RETURN(plan.single_device, best_single(model, resolved, plan.batch));
+    return {};
+}
+
+}  // namespace
+
+Result<Plan> search_plan(const Cluster& cluster, const std::vector<ModelProfile>& profiles,
+                         const PlanRequest& request) {
+    if (request.batch < 1 || request.micro_batches < 0 || request.micro_batches > kMicroBatchMax)
+        return fail(
+            ExitCode::kUsage,
+            fmt::format("--micro-batches: expected 1 to {} of a batch of at least 1, found {} "
+                        "of {}",
+                        kMicroBatchMax, request.micro_batches, request.batch));
+    if (request.actions) ECOPIPE_RETURN_IF_ERROR(given(request, cluster));
+    ECOPIPE_ASSIGN_OR_RETURN(const ResolvedProfiles resolved, resolve_profiles(cluster, profiles));
+    ECOPIPE_ASSIGN_OR_RETURN(std::vector<CostModel> models,
+                             candidate_models(cluster, resolved, request));
+    ECOPIPE_ASSIGN_OR_RETURN(const Trial best, search_counts(std::move(models), request));
+    if (best.found.arrangement.stages.empty())
+        return nothing_fits(best.model, tightest(request.schedule));
+    Plan plan = as_plan(best.found, best.model, request, resolved.profiles.front().model);
+    ECOPIPE_RETURN_IF_ERROR(predict(best.model, resolved, plan, "plan"));
+    return plan;
+}
+
+Result<void> predict_plan(const Cluster& cluster, const std::vector<ModelProfile>& profiles,
+                          Plan& plan) {
+    ECOPIPE_RETURN_IF_ERROR(check_plan(plan, "plan"));
+    ECOPIPE_ASSIGN_OR_RETURN(const ResolvedProfiles resolved, resolve_profiles(cluster, profiles));
+    ECOPIPE_ASSIGN_OR_RETURN(const CostModel model,
+                             CostModel::make(cluster, resolved, plan.batch, plan.micro_batches));
+    return predict(model, resolved, plan, "plan");
+}
+
+}  // namespace ecopipe

@@ -1,0 +1,41 @@
+#pragma once
+// The search for schedules whose action lists are given beforehand: sliced ones, and a user's own.
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "planner/schedule/schedule.h"
+#include "planner/search/arrangement.h"
+
+namespace ecopipe {
+
+// One list a device, valid for `devices` devices with `slices` groups of layers each.
+struct GivenSchedule {
+    int devices = 1;
+    int slices = 1;
+    std::vector<ActionList> lists;
+    std::vector<int> peak_in_flight;  // of each stage (slice * devices + device)
+    bool split_backward = false;
+};
+
+struct SlicedArrangement {
+    Arrangement arrangement;  // stage k on the device of stage k % devices; in_flight is the
+                              // schedule's peak
+    int devices = 0;
+    std::uint64_t work = 0;  // that the search took: at least one simulation of every start
+};
+
+// The best cuts and devices for `schedule`: annealed like search_locally, under the event
+// simulator. A device holds all its slices: their memory by the contract's formula, added up.
+// `orders`: device orders to start from, besides the given and the speed order. No stages when
+// nothing fits.
+[[nodiscard]] SlicedArrangement search_given(const CostModel& model, const GivenSchedule& schedule,
+                                             const std::vector<std::vector<int>>& orders,
+                                             std::uint64_t work_max, std::uint64_t seed);
+
+// What a sliced schedule gives for these counts.
+[[nodiscard]] GivenSchedule given_schedule(const Schedule& schedule, int micro_batches, int devices,
+                                           int slices);
+
+}  // namespace ecopipe

@@ -1,0 +1,233 @@
+#include "planner/simulate/bounds.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace ecopipe {
+namespace {
+
+constexpr double kInfinite = std::numeric_limits<double>::infinity();
+
+// A stage's times with the kinds of backward told apart: `back` is what the gradient waits for on
+// its way up, `rest` what this device still owes afterwards, `work` all of a micro-batch.
+struct Parts {
+    double forward, back, rest, work;
+};
+
+Parts parts_of(const StageCost& stage, BackwardKind kind) {
+    const double split = stage.input_gradient_ms + stage.weight_gradient_ms;
+    switch (kind) {
+        case BackwardKind::kWhole:
+            return {stage.forward_ms, stage.backward_ms, 0, stage.forward_ms + stage.backward_ms};
+        case BackwardKind::kSplit:
+            return {stage.forward_ms, stage.input_gradient_ms, stage.weight_gradient_ms,
+                    stage.forward_ms + split};
+        default:
+            return {stage.forward_ms, std::min(stage.backward_ms, stage.input_gradient_ms), 0,
+                    stage.forward_ms + std::min(stage.backward_ms, split)};
+    }
+}
+
+// The ways of a micro-batch through the pipeline, every link's time included.
+struct Ways {
+    std::vector<Parts> parts;
+    std::vector<double> head;  // from t = 0 to the input of stage k
+    std::vector<double>
+        round;  // from the input of stage k to the end of its back part, through all later stages
+    std::vector<double> tail;    // from there to the end of the step, at least
+    std::vector<double> update;  // of each device, all slices
+};
+
+double travel(const Transfer& transfer) { return transfer.occupy_ms + transfer.latency_ms; }
+
+Ways ways_of(const PipelineCosts& costs, BackwardKind kind) {
+    Ways out;
+    const std::size_t count = costs.stages.size();
+    const auto devices = static_cast<std::size_t>(costs.devices);
+    out.update.assign(devices, 0);
+    for (std::size_t k = 0; k < count; ++k) {
+        out.parts.push_back(parts_of(costs.stages[k], kind));
+        out.update[k % devices] += costs.stages[k].update_ms;
+    }
+    for (std::size_t k = 0; k < count; ++k) {
+        const double owed = out.parts[k].rest + out.update[k % devices];
+        if (k == 0) {
+            out.head.push_back(costs.feed ? travel(*costs.feed) : 0);
+            out.tail.push_back(owed);
+            continue;
+        }
+        out.head.push_back(out.head[k - 1] + out.parts[k - 1].forward +
+                           travel(costs.forward[k - 1]));
+        out.tail.push_back(std::max(
+            owed, travel(costs.backward[k - 1]) + out.parts[k - 1].back + out.tail[k - 1]));
+    }
+    out.round.assign(count, 0);
+    for (std::size_t k = count; k-- > 0;) {
+        out.round[k] = out.parts[k].forward + out.parts[k].back;
+        if (k + 1 < count)
+            out.round[k] += travel(costs.forward[k]) + out.round[k + 1] + travel(costs.backward[k]);
+    }
+    return out;
+}
+
+void raise(Bound& bound, double ms, const std::string& by) {
+    if (ms > bound.ms * (1 + 1e-12)) bound = {ms, by};
+}
+
+void raise_by_devices(Bound& bound, const PipelineCosts& costs, const Ways& ways) {
+    const auto devices = static_cast<std::size_t>(costs.devices);
+    const double m = costs.micro_batches;
+    for (std::size_t d = 0; d < devices; ++d) {
+        double work = 0;
+        double until_back = 0;
+        for (std::size_t k = d; k < ways.parts.size(); k += devices) {
+            work += ways.parts[k].work;
+            until_back += ways.parts[k].forward + ways.parts[k].back;
+        }
+        const double ms =
+            ways.head[d] + std::max(m * work + ways.update[d], m * until_back + ways.tail[d]);
+        raise(bound, ms, fmt::format("stage {} compute", d));
+    }
+}
+
+// What one resource carries: how early it can start, how long it is busy, what follows at least.
+struct Load {
+    double ready = kInfinite;
+    double busy = 0;
+    double after = kInfinite;
+};
+
+void add_load(std::vector<Load>& loads, const Transfer& transfer, int micro_batches, double ready,
+              double after) {
+    if (transfer.resource < 0) return;
+    Load& load = loads[static_cast<std::size_t>(transfer.resource)];
+    load.ready = std::min(load.ready, ready);
+    load.busy += micro_batches * transfer.occupy_ms;
+    load.after = std::min(load.after, transfer.latency_ms + after);
+}
+
+void raise_by_resources(Bound& bound, const PipelineCosts& costs, const Ways& ways) {
+    std::vector<Load> loads(costs.resources.size());
+    if (costs.feed)
+        add_load(loads, *costs.feed, costs.micro_batches, 0, ways.round[0] + ways.tail[0]);
+    for (std::size_t k = 0; k + 1 < costs.stages.size(); ++k) {
+        const double home = ways.parts[k].back + ways.tail[k];
+        add_load(loads, costs.forward[k], costs.micro_batches, ways.head[k] + ways.parts[k].forward,
+                 ways.round[k + 1] + travel(costs.backward[k]) + home);
+        add_load(loads, costs.backward[k], costs.micro_batches,
+                 ways.head[k + 1] + ways.round[k + 1], home);
+    }
+    for (std::size_t r = 0; r < loads.size(); ++r)
+        if (loads[r].ready < kInfinite)
+            raise(bound, loads[r].ready + loads[r].busy + loads[r].after, costs.resources[r].name);
+}
+
+// Layers that may not be parted, as one.
+std::vector<StageSpan> atoms(const CostModel& model) {
+    std::vector<StageSpan> out;
+    for (int layer = 0; layer < model.layers(); ++layer) {
+        if (model.may_cut_before(layer)) out.push_back({0, layer, layer, false});
+        out.back().last = layer;
+    }
+    return out;
+}
+
+bool holds_any(const CostModel& model, const std::vector<StageSpan>& layers, int device) {
+    return std::any_of(layers.begin(), layers.end(), [&](StageSpan span) {
+        span.device = device;
+        if (model.in_flight_cap(span) > 0) return true;
+        span.recompute = true;
+        return model.in_flight_cap(span) > 0;
+    });
+}
+
+}  // namespace
+
+BackwardKind backward_kind(const std::vector<ActionList>& lists) {
+    bool whole = false;
+    bool split = false;
+    for (const ActionList& list : lists)
+        for (const Action& action : list) {
+            whole |= action.kind == ActionKind::kBackward;
+            split |= action.kind == ActionKind::kInputGradient;
+        }
+    return !split ? BackwardKind::kWhole : whole ? BackwardKind::kMixed : BackwardKind::kSplit;
+}
+
+Bound pipeline_bound(const PipelineCosts& costs, BackwardKind backward) {
+    const Ways ways = ways_of(costs, backward);
+    Bound bound{0, "nothing"};
+    raise_by_devices(bound, costs, ways);
+    raise_by_resources(bound, costs, ways);
+    return bound;
+}
+
+double quick_bound_ms(const PipelineCosts& costs) {
+    const double m = costs.micro_batches;
+    double bound = 0;
+    double way = costs.feed ? travel(*costs.feed) : 0;  // head + tail of the stage at hand
+    double widest = costs.feed ? costs.feed->occupy_ms : 0;
+    for (std::size_t k = 0; k < costs.stages.size(); ++k) {
+        const StageCost& stage = costs.stages[k];
+        const double own = stage.forward_ms + stage.backward_ms;
+        bound = std::max(bound, way + m * own);
+        widest = std::max({widest, stage.forward_ms, stage.backward_ms});
+        way += own;
+        if (k + 1 == costs.stages.size()) break;
+        way += travel(costs.forward[k]) + travel(costs.backward[k]);
+        widest = std::max({widest, costs.forward[k].occupy_ms, costs.backward[k].occupy_ms});
+    }
+    return std::max(bound, way + (m - 1) * widest);
+}
+
+double in_flight_bound_ms(const PipelineCosts& costs, const std::vector<int>& in_flight) {
+    const Ways ways = ways_of(costs, BackwardKind::kWhole);
+    double bound = 0;
+    for (std::size_t k = 0; k < ways.head.size(); ++k) {
+        const int m = costs.micro_batches;
+        const int rounds = (m + in_flight[k] - 1) / in_flight[k];
+        const double first = ways.head[k] + ways.round[k] + ways.tail[k];
+        const double before = std::max(0, m - in_flight[k]) * ways.parts[k].forward;
+        bound = std::max({bound, ways.head[k] + rounds * ways.round[k] + ways.tail[k],
+                          first + (m - 1) * ways.parts[k].back + before,
+                          first + (m - 1) * ways.parts[k].forward});
+    }
+    return bound;
+}
+
+double cluster_bound_ms(const CostModel& model, BackwardKind backward, bool fill) {
+    std::vector<StageSpan> layers = atoms(model);
+    std::vector<int> able;
+    for (int d = 0; d < model.devices(); ++d)
+        if (holds_any(model, layers, d)) able.push_back(d);
+    const auto work_on = [&](StageSpan span, int device) {
+        span.device = device;
+        return parts_of(model.stage_cost(span), backward).work;
+    };
+    double total = 0;
+    double largest = 0;
+    std::vector<double> speeds(able.size(), 0);
+    for (const StageSpan& span : layers) {
+        double fastest = kInfinite;
+        for (const int d : able) fastest = std::min(fastest, work_on(span, d));
+        if (fastest == kInfinite || fastest <= 0) continue;
+        total += fastest;
+        largest = std::max(largest, fastest);
+        for (std::size_t i = 0; i < able.size(); ++i)
+            speeds[i] = std::max(speeds[i], fastest / work_on(span, able[i]));
+    }
+    std::sort(speeds.begin(), speeds.end(), std::greater<>());
+    const double m = model.micro_batches();
+    double capacity = 0;
+    double share = 1;
+    for (const double speed : speeds) {
+        capacity += speed * share;
+        if (fill) share *= 1 - 1 / m;
+    }
+    return m * std::max(largest, capacity > 0 ? total / capacity : 0);
+}
+
+}  // namespace ecopipe

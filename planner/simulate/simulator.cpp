@@ -1,0 +1,209 @@
+#include "planner/simulate/simulator.h"
+
+#include <algorithm>
+#include <limits>
+#include <queue>
+#include <tuple>
+
+#include "core/check.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr double kNever = std::numeric_limits<double>::infinity();
+
+// One tensor that waits for its turn or travels.
+struct Parcel {
+    double ready_ms = 0;
+    int from_stage = 0;
+    bool gradient = false;
+    int micro_batch = 0;
+    int to_stage = 0;
+    Transfer transfer;
+
+    // The order of turns; true when `a` goes after `b`.
+    struct After {
+        bool operator()(const Parcel& a, const Parcel& b) const { return key(a) > key(b); }
+        static std::tuple<double, int, bool, int> key(const Parcel& p) {
+            return {p.ready_ms, p.from_stage, p.gradient, p.micro_batch};
+        }
+    };
+};
+
+// At one instant everything that happens is noted before any resource picks its next transfer.
+enum class EventKind { kActionEnd, kArrival, kTurn };
+
+struct Event {
+    double at_ms = 0;
+    EventKind kind = EventKind::kActionEnd;
+    int subject = 0;  // device, stage or resource
+    int micro_batch = 0;
+    bool gradient = false;
+
+    bool operator>(const Event& other) const {
+        return std::tie(at_ms, kind, subject, micro_batch, gradient) >
+               std::tie(other.at_ms, other.kind, other.subject, other.micro_batch, other.gradient);
+    }
+};
+
+class Simulation {
+  public:
+    Simulation(const PipelineCosts& costs, const std::vector<ActionList>& lists)
+        : costs_(costs),
+          lists_(lists),
+          micro_batches_(static_cast<std::size_t>(costs.micro_batches)),
+          next_(lists.size(), 0),
+          running_(lists.size(), false),
+          activation_ms_(costs.stages.size() * micro_batches_, kNever),
+          gradient_ms_(costs.stages.size() * micro_batches_, kNever),
+          waiting_(costs.resources.size()),
+          free_ms_(costs.resources.size(), 0) {
+        timeline_.update_start_ms.assign(lists.size(), 0);
+    }
+
+    Timeline run() {
+        for (int m = 0; m < costs_.micro_batches; ++m)
+            send(0, -1, 0, m, false, costs_.feed.value_or(Transfer{}));
+        while (!events_.empty()) {
+            const Event event = events_.top();
+            events_.pop();
+            now_ms_ = event.at_ms;
+            switch (event.kind) {
+                case EventKind::kActionEnd:
+                    end_action(event.subject);
+                    break;
+                case EventKind::kArrival:
+                    arrive(event);
+                    break;
+                case EventKind::kTurn:
+                    take_turn(event.subject);
+                    break;
+            }
+        }
+        finish();
+        return std::move(timeline_);
+    }
+
+  private:
+    [[nodiscard]] std::size_t cell(int stage, int micro_batch) const {
+        return static_cast<std::size_t>(stage) * micro_batches_ +
+               static_cast<std::size_t>(micro_batch);
+    }
+    [[nodiscard]] int stage_of(int device, const Action& action) const {
+        return action.slice * costs_.devices + device;
+    }
+
+    void send(double ready_ms, int from, int to, int micro_batch, bool gradient,
+              const Transfer& transfer) {
+        if (transfer.resource < 0) {
+            events_.push({ready_ms, EventKind::kArrival, to, micro_batch, gradient});
+            return;
+        }
+        const auto resource = static_cast<std::size_t>(transfer.resource);
+        waiting_[resource].push({ready_ms, from, gradient, micro_batch, to, transfer});
+        events_.push({std::max(ready_ms, free_ms_[resource]), EventKind::kTurn, transfer.resource,
+                      0, false});
+    }
+
+    void take_turn(int index) {
+        const auto resource = static_cast<std::size_t>(index);
+        if (waiting_[resource].empty() || free_ms_[resource] > now_ms_) return;
+        const Parcel parcel = waiting_[resource].top();
+        waiting_[resource].pop();
+        const double end_ms = now_ms_ + parcel.transfer.occupy_ms;
+        const double arrival_ms = end_ms + parcel.transfer.latency_ms;
+        free_ms_[resource] = end_ms;
+        timeline_.transfers.push_back({index, parcel.from_stage, parcel.to_stage,
+                                       parcel.micro_batch, now_ms_, end_ms, arrival_ms});
+        events_.push({arrival_ms, EventKind::kArrival, parcel.to_stage, parcel.micro_batch,
+                      parcel.gradient});
+        if (!waiting_[resource].empty()) events_.push({end_ms, EventKind::kTurn, index, 0, false});
+    }
+
+    void arrive(const Event& event) {
+        auto& arrived = event.gradient ? gradient_ms_ : activation_ms_;
+        arrived[cell(event.subject, event.micro_batch)] = now_ms_;
+        start_next(event.subject % costs_.devices);
+    }
+
+    // When the input of an action is there; the last stage's gradient is its own forward's loss.
+    [[nodiscard]] bool input_there(int device, const Action& action) const {
+        const std::size_t at = cell(stage_of(device, action), action.micro_batch);
+        if (action.kind == ActionKind::kForward) return activation_ms_[at] <= now_ms_;
+        return action.kind == ActionKind::kWeightGradient || gradient_ms_[at] <= now_ms_;
+    }
+
+    void start_next(int device) {
+        const auto d = static_cast<std::size_t>(device);
+        if (running_[d] || next_[d] == lists_[d].size()) return;
+        const Action& action = lists_[d][next_[d]];
+        if (!input_there(device, action)) return;
+        const int stage = stage_of(device, action);
+        const double end_ms =
+            now_ms_ + action_ms(costs_.stages[static_cast<std::size_t>(stage)], action.kind);
+        running_[d] = true;
+        timeline_.actions.push_back({device, stage, action, now_ms_, end_ms});
+        timeline_.update_start_ms[d] = end_ms;
+        events_.push({end_ms, EventKind::kActionEnd, device, 0, false});
+    }
+
+    void end_action(int device) {
+        const auto d = static_cast<std::size_t>(device);
+        const Action action = lists_[d][next_[d]];
+        const int stage = stage_of(device, action);
+        const int m = action.micro_batch;
+        ++next_[d];
+        running_[d] = false;
+        if (action.kind == ActionKind::kForward) {
+            if (stage + 1 < costs_.stage_count()) {
+                send(now_ms_, stage, stage + 1, m, false,
+                     costs_.forward[static_cast<std::size_t>(stage)]);
+            } else {
+                gradient_ms_[cell(stage, m)] = now_ms_;
+            }
+        } else if (action.kind != ActionKind::kWeightGradient && stage > 0) {
+            send(now_ms_, stage, stage - 1, m, true,
+                 costs_.backward[static_cast<std::size_t>(stage) - 1]);
+        }
+        start_next(device);
+    }
+
+    void finish() {
+        double busy_ms = 0;
+        for (std::size_t d = 0; d < lists_.size(); ++d) {
+            ECOPIPE_CHECK(next_[d] == lists_[d].size());  // the lists were no valid schedule
+            double update_ms = 0;
+            for (std::size_t k = d; k < costs_.stages.size(); k += lists_.size())
+                update_ms += costs_.stages[k].update_ms;
+            busy_ms += update_ms;
+            timeline_.device_end_ms.push_back(timeline_.update_start_ms[d] + update_ms);
+            timeline_.step_ms = std::max(timeline_.step_ms, timeline_.device_end_ms.back());
+        }
+        for (const ActionSpan& span : timeline_.actions) busy_ms += span.end_ms - span.start_ms;
+        const double whole_ms = timeline_.step_ms * static_cast<double>(lists_.size());
+        timeline_.bubble_fraction = whole_ms > 0 ? std::clamp(1 - busy_ms / whole_ms, 0.0, 1.0) : 0;
+    }
+
+    const PipelineCosts& costs_;
+    const std::vector<ActionList>& lists_;
+    std::size_t micro_batches_;
+    double now_ms_ = 0;
+    std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
+    std::vector<std::size_t> next_;  // of each device
+    std::vector<bool> running_;
+    std::vector<double> activation_ms_;  // [stage][micro-batch]: arrival of what its forward needs
+    std::vector<double> gradient_ms_;    // and its backward
+    std::vector<std::priority_queue<Parcel, std::vector<Parcel>, Parcel::After>> waiting_;
+    std::vector<double> free_ms_;
+    Timeline timeline_;
+};
+
+}  // namespace
+
+Timeline simulate(const PipelineCosts& costs, const std::vector<ActionList>& lists) {
+    ECOPIPE_CHECK(lists.size() == static_cast<std::size_t>(costs.devices) &&
+                  costs.stages.size() % lists.size() == 0);
+    return Simulation(costs, lists).run();
+}
+
+}  // namespace ecopipe

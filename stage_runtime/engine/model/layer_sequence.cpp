@@ -1,0 +1,317 @@
+#include "stage_runtime/engine/model/layer_sequence.h"
+
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <map>
+#include <set>
+
+#include "core/files.h"
+#include "core/glob.h"
+#include "core/log.h"
+#include "stage_runtime/engine/model/loss.h"
+#include "stage_runtime/engine/model/losses/make_loss.h"
+#include "stage_runtime/engine/model/tensor_bridge.h"
+#include "stage_runtime/engine/model/torch_compat.h"
+#include "stage_runtime/engine/model/torch_error.h"
+#include "stage_runtime/engine/model/torchscript.h"
+#include "stage_runtime/engine/model/zoo/modules.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr std::size_t kModelFileBytesMax = 8ULL << 30;
+
+struct ZooEntry {
+    const char* name;
+    Layers (*build)(const std::vector<std::int64_t>& input, int num_classes);
+    std::int64_t channels;  // 0: any
+    std::int64_t side_min;  // smallest height and width
+};
+constexpr std::array<ZooEntry, 4> kZoo{{{"lenet5", zoo::lenet5, 0, 12},
+                                        {"fashion_cnn", zoo::fashion_cnn, 0, 6},
+                                        {"plain_cnn", zoo::plain_cnn, 3, 1},
+                                        {"mobilenet_v2", zoo::mobilenet_v2, 3, 1}}};
+
+Result<Layers> build_zoo_model(const ModelSpec& spec) {
+    for (const ZooEntry& entry : kZoo) {
+        if (spec.zoo != entry.name) continue;
+        const Shape& input = spec.input_shape;
+        const std::int64_t channels =
+            entry.channels == 0 && !input.empty() ? input[0] : entry.channels;
+        if (input.size() != 3 || input[0] != channels || input[1] < entry.side_min ||
+            input[2] < entry.side_min)
+            return fail(
+                ExitCode::kBadFile,
+                fmt::format(
+                    "model {}: expected images of {} channels, at least {}x{}, found shape {}",
+                    spec.zoo, entry.channels == 0 ? "any" : std::to_string(channels),
+                    entry.side_min, entry.side_min, shape_text(input)));
+        return entry.build(input, spec.num_classes);
+    }
+    return fail(ExitCode::kUsage, fmt::format("model '{}' is not in the zoo", printable(spec.zoo)));
+}
+
+// Layers between two that share a storage are joined to the previous one: no cut separates the two.
+void mark_joined(const Layers& layers, ModelInfo& info) {
+    std::map<const void*, int> first_layer_of;
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+        for (const LayerTensor& tensor : layers[i]->tensors) {
+            if (tensor.tensor.numel() == 0 || !tensor.tensor.has_storage()) continue;
+            const auto [it, fresh] =
+                first_layer_of.emplace(tensor.tensor.storage().data(), static_cast<int>(i));
+            if (fresh) continue;
+            for (int j = it->second + 1; j <= static_cast<int>(i); ++j)
+                info.layers[static_cast<std::size_t>(j)].joined_to_previous = true;
+        }
+    }
+}
+
+Result<ModelInfo> describe(const Layers& layers) {
+    ModelInfo info;
+    info.first_trainable_layer = static_cast<int>(layers.size());
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+        const Layer& layer = *layers[i];
+        const int index = static_cast<int>(i);
+        info.layers.push_back({layer.name, layer.kind, false, layer.fixed_mode});
+        for (const LayerTensor& tensor : layer.tensors) {
+            const auto dtype = dtype_of(tensor.tensor);
+            if (!dtype)
+                return fail(ExitCode::kBadFile,
+                            fmt::format("tensor {}: {} is no element type that ecopipe knows",
+                                        tensor.name, c10::toString(tensor.tensor.scalar_type())));
+            Shape shape = tensor.tensor.sizes().vec();
+            const bool channels = info.input_channels == 0 && shape.size() == 4;
+            if (channels) info.input_channels = static_cast<int>(shape[1]);
+            info.tensors.push_back({tensor.name, *dtype, std::move(shape), index, tensor.trainable,
+                                    tensor.buffer, tensor.same_as});
+            if (tensor.trainable)
+                info.first_trainable_layer = std::min(info.first_trainable_layer, index);
+        }
+    }
+    mark_joined(layers, info);
+    return info;
+}
+
+// Parameters that a pattern names are not trained, as if requires_grad were off in Python; one with
+// several names goes by any of them.
+Result<void> freeze_layers(const Layers& layers, const std::vector<std::string>& patterns) {
+    if (patterns.empty()) return {};
+    std::set<std::string> unused(patterns.begin(), patterns.end());
+    std::set<std::string> frozen;  // first names
+    std::string first;
+    for (const auto& layer : layers)
+        for (const LayerTensor& tensor : layer->tensors) {
+            if (tensor.buffer) continue;
+            if (first.empty()) first = tensor.name;
+            std::erase_if(unused, [&](const auto& p) { return matches_any({p}, tensor.name); });
+            if (matches_any(patterns, tensor.name)) frozen.insert(tensor.first_name());
+        }
+    bool some_left = false;
+    for (const auto& layer : layers)
+        for (LayerTensor& tensor : layer->tensors) {
+            if (tensor.trainable && frozen.contains(tensor.first_name())) {
+                tensor.tensor.requires_grad_(false);
+                tensor.trainable = false;
+            }
+            some_left = some_left || tensor.trainable;
+        }
+    if (!unused.empty())
+        return fail(ExitCode::kUsage,
+                    fmt::format("--freeze: {} is no parameter of the model; its first is {}",
+                                printable(*unused.begin()), first));
+    if (!some_left) return fail(ExitCode::kUsage, "--freeze: leaves no parameter to train");
+    return {};
+}
+
+Result<Layers> load_all(const ModelSpec& spec) {
+    ECOPIPE_ASSIGN_OR_RETURN(Layers layers, spec.zoo.empty()
+                                                ? load_torchscript(spec.torchscript_path)
+                                                : build_zoo_model(spec));
+    ECOPIPE_RETURN_IF_ERROR(freeze_layers(layers, spec.freeze));
+    return layers;
+}
+
+std::string remedy(const std::string& message, std::int64_t samples) {
+    if (message.find("more than 1 value per channel") != std::string::npos)
+        return fmt::format(
+            "a micro-batch of {} leaves batch norm one value per channel; use fewer micro-batches, "
+            "a batch that leaves a larger last one, or --drop-last",
+            samples);
+    return message;
+}
+
+// A likely cause of a failure: inputs are float32.
+std::string other_precision(const Layers& layers) {
+    for (const auto& layer : layers)
+        for (const LayerTensor& tensor : layer->tensors)
+            if (tensor.tensor.scalar_type() == at::kDouble)
+                return fmt::format(
+                    "; {} is in float64 (in Python: model.float() before it is saved)",
+                    tensor.name);
+    return "";
+}
+
+}  // namespace
+
+std::vector<const LayerTensor*> distinct_trainable(const Layer& layer) {
+    std::vector<const LayerTensor*> found;
+    for (const LayerTensor& tensor : layer.tensors)
+        if (tensor.trainable &&
+            std::none_of(found.begin(), found.end(), [&](const LayerTensor* earlier) {
+                return earlier->first_name() == tensor.first_name();
+            }))
+            found.push_back(&tensor);
+    return found;
+}
+
+std::vector<std::string> zoo_names() {
+    std::vector<std::string> names;
+    for (const ZooEntry& entry : kZoo) names.emplace_back(entry.name);
+    return names;
+}
+
+Result<ModelSpec> find_model(const std::string& name_or_path) {
+    ModelSpec spec;
+    for (const ZooEntry& entry : kZoo) {
+        if (name_or_path != entry.name) continue;
+        spec.zoo = entry.name;
+        return spec;
+    }
+    if (!std::filesystem::exists(name_or_path))
+        return fail(ExitCode::kUsage,
+                    fmt::format("--model: expected one of {} or a TorchScript file, found '{}'",
+                                fmt::join(zoo_names(), ", "), printable(name_or_path)));
+    ECOPIPE_ASSIGN_OR_RETURN(const std::string bytes, read_file(name_or_path, kModelFileBytesMax));
+    spec.torchscript_path = name_or_path;
+    spec.sha256 = sha256_hex(bytes);
+    return spec;
+}
+
+Result<LayerSequence> load_layers(const ModelSpec& spec, const LayerRange* range) {
+    ECOPIPE_ASSIGN_OR_RETURN(Layers layers, load_all(spec));
+    LayerSequence sequence;
+    ECOPIPE_ASSIGN_OR_RETURN(sequence.info, describe(layers));
+    if (range == nullptr) {
+        sequence.layers = std::move(layers);
+        return sequence;
+    }
+    if (range->first < 0 || range->last < range->first ||
+        range->last >= static_cast<int>(layers.size()))
+        return fail(ExitCode::kBadFile,
+                    fmt::format("model {} has {} layers: layers {}..{} do not exist", spec.id(),
+                                layers.size(), range->first, range->last));
+    for (int i = range->first; i <= range->last; ++i)
+        sequence.layers.push_back(std::move(layers[static_cast<std::size_t>(i)]));
+    return sequence;
+}
+
+int required_channels(const ModelSpec& spec) {
+    for (const ZooEntry& entry : kZoo)
+        if (spec.zoo == entry.name) return static_cast<int>(entry.channels);
+    const auto info = inspect_model(spec);
+    return info ? info->input_channels : 0;
+}
+
+Result<ModelInfo> inspect_model(const ModelSpec& spec) {
+    ECOPIPE_ASSIGN_OR_RETURN(const Layers layers, load_all(spec));
+    return describe(layers);
+}
+
+Result<TensorMap> initial_weights(const ModelSpec& spec, std::uint64_t seed) {
+    ECOPIPE_ASSIGN_OR_RETURN(const Layers layers, load_all(spec));
+    TensorMap weights;
+    for (const auto& layer : layers) {
+        for (LayerTensor& tensor : layer->tensors) {
+            if (tensor.initialise) {
+                Rng rng(keyed_seed(seed, tensor.name));
+                tensor.initialise(tensor.tensor, rng);
+            }
+            weights.push_back({tensor.name, to_host(tensor.tensor)});
+        }
+    }
+    return weights;
+}
+
+Result<void> expect_trainable(const ModelInfo& info, const ModelSpec& spec) {
+    std::size_t parameters = 0;
+    for (const TensorInfo& tensor : info.tensors) {
+        if (tensor.trainable) return {};
+        if (!tensor.buffer) ++parameters;
+    }
+    if (parameters == 0)
+        return fail(ExitCode::kUsage,
+                    fmt::format("model {}: nothing to train: it has no parameters", spec.id()));
+    return fail(ExitCode::kUsage,
+                fmt::format("model {}: nothing to train: requires_grad is off for all of its {} "
+                            "parameters (in Python: p.requires_grad_(True) before it is saved)",
+                            spec.id(), parameters));
+}
+
+Result<void> try_model(const ModelSpec& spec, const LossSpec& loss_spec, const HostTensor& inputs,
+                       const HostTensor& labels) {
+    ECOPIPE_ASSIGN_OR_RETURN(const Layers layers, load_all(spec));
+    ECOPIPE_ASSIGN_OR_RETURN(const auto loss, make_loss(loss_spec));
+    bool trained = false;
+    const at::NoGradGuard no_grad;
+    Tensors values{to_torch(inputs).clone()};
+    const std::int64_t samples = inputs.shape().empty() ? 0 : inputs.shape()[0];
+    std::string place = "the loss";
+    try {
+        for (std::size_t i = 0; i < layers.size(); ++i) {
+            place = fmt::format("layer {} ({})", i, layers[i]->name);
+            values = layers[i]->forward(values, true);
+            for (auto& value : values) value = value.contiguous();
+            trained = trained || !distinct_trainable(*layers[i]).empty();
+            if (trained && std::none_of(values.begin(), values.end(),
+                                        [](const at::Tensor& v) { return v.is_floating_point(); }))
+                return fail(ExitCode::kUsage,
+                            fmt::format("model {}: {} hands on integers alone, so that no gradient "
+                                        "comes back to what is trained before it (--freeze it)",
+                                        spec.id(), place));
+        }
+        const std::int64_t outputs = values.front().dim() < 2 ? 1 : values.front().size(-1);
+        if (loss_spec.name == "cross_entropy" && outputs < spec.num_classes)
+            return fail(ExitCode::kUsage, fmt::format("model {}: has {} outputs, for {} classes",
+                                                      spec.id(), outputs, spec.num_classes));
+        place = "the loss";
+        static_cast<void>(loss->evaluate(values, to_torch(labels)));
+    } catch (const std::exception& error) {
+        return fail(
+            ExitCode::kUsage,
+            fmt::format("model {}: {} cannot take a micro-batch of {} samples of this data: {}",
+                        spec.id(), place, samples,
+                        remedy(torch_message(error), samples) + other_precision(layers)));
+    }
+    return {};
+}
+
+Result<std::size_t> largest_tensor_bytes(const ModelSpec& spec, const HostTensor& inputs) {
+    ECOPIPE_ASSIGN_OR_RETURN(const Layers layers, load_all(spec));
+    const at::NoGradGuard no_grad;
+    Tensors values{to_torch(inputs).clone()};
+    std::size_t largest = inputs.bytes();
+    std::size_t at = 0;
+    try {
+        for (; at < layers.size(); ++at) {
+            values = layers[at]->forward(values, false);
+            for (auto& value : values) {
+                value = value.contiguous();
+                largest = std::max(largest, static_cast<std::size_t>(value.nbytes()));
+            }
+        }
+    } catch (const std::exception& error) {
+        return fail(
+            ExitCode::kUsage,
+            fmt::format("model {}: layer {} ({}) cannot take a micro-batch of {} samples "
+                        "of this data: {}",
+                        spec.id(), at, layers[at]->name, inputs.shape()[0], torch_message(error)));
+    }
+    return largest;
+}
+
+}  // namespace ecopipe

@@ -1,0 +1,137 @@
+#include "stage_runtime/engine/model/zoo/modules.h"
+
+#include <cmath>
+
+namespace ecopipe::zoo {
+namespace {
+
+using Initialise = std::function<void(at::Tensor&, Rng&)>;
+
+Initialise constant(float value) {
+    return [value](at::Tensor& tensor, Rng&) { tensor.fill_(value); };
+}
+
+Initialise uniform(double bound) {
+    return [bound](at::Tensor& tensor, Rng& rng) {
+        float* data = tensor.data_ptr<float>();
+        for (std::int64_t i = 0; i < tensor.numel(); ++i)
+            data[i] = static_cast<float>(rng.uniform(-bound, bound));
+    };
+}
+
+Initialise normal(double deviation) {
+    return [deviation](at::Tensor& tensor, Rng& rng) {
+        float* data = tensor.data_ptr<float>();
+        for (std::int64_t i = 0; i < tensor.numel(); ++i)
+            data[i] = static_cast<float>(deviation * rng.normal());
+    };
+}
+
+at::Tensor parameter(Layer& layer, const std::string& name, at::IntArrayRef shape,
+                     Initialise initialise) {
+    at::Tensor tensor = at::empty(shape);
+    layer.tensors.push_back({name, tensor, true, false, std::move(initialise)});
+    return tensor;
+}
+
+at::Tensor buffer(Layer& layer, const std::string& name, at::Tensor tensor, float value) {
+    layer.tensors.push_back({name, tensor, false, true, constant(value)});
+    return tensor;
+}
+
+}  // namespace
+
+Function conv2d(Layer& layer, const std::string& prefix, const ConvOptions& o) {
+    const auto area = static_cast<double>(o.kernel * o.kernel);
+    const double fan_in = static_cast<double>(o.in / o.groups) * area;
+    const double fan_out =
+        static_cast<double>(o.out) * area;  // as torchvision counts it, groups ignored
+    const double bound = 1.0 / std::sqrt(fan_in);
+    const auto weight =
+        parameter(layer, prefix + ".weight", {o.out, o.in / o.groups, o.kernel, o.kernel},
+                  o.fan_out_normal ? normal(std::sqrt(2.0 / fan_out)) : uniform(bound));
+    at::Tensor bias;
+    if (o.bias) bias = parameter(layer, prefix + ".bias", {o.out}, uniform(bound));
+    return [=](const at::Tensor& x, bool) {
+        return at::conv2d(x, weight, bias, {o.stride, o.stride}, {o.padding, o.padding}, {1, 1},
+                          o.groups);
+    };
+}
+
+Function linear(Layer& layer, const std::string& prefix, std::int64_t in, std::int64_t out,
+                double normal_std) {
+    const double bound = 1.0 / std::sqrt(static_cast<double>(in));
+    const auto weight = parameter(layer, prefix + ".weight", {out, in},
+                                  normal_std > 0 ? normal(normal_std) : uniform(bound));
+    const auto bias =
+        parameter(layer, prefix + ".bias", {out}, normal_std > 0 ? constant(0) : uniform(bound));
+    return [=](const at::Tensor& x, bool) { return at::linear(x, weight, bias); };
+}
+
+Function batch_norm2d(Layer& layer, const std::string& prefix, std::int64_t channels) {
+    const auto weight = parameter(layer, prefix + ".weight", {channels}, constant(1));
+    const auto bias = parameter(layer, prefix + ".bias", {channels}, constant(0));
+    const auto mean = buffer(layer, prefix + ".running_mean", at::zeros({channels}), 0);
+    const auto variance = buffer(layer, prefix + ".running_var", at::ones({channels}), 1);
+    const auto tracked =
+        buffer(layer, prefix + ".num_batches_tracked", at::zeros({}, at::kLong), 0);
+    return [=](const at::Tensor& x, bool training) {
+        if (training) {
+            TORCH_CHECK(x.numel() > x.size(1),
+                        "Expected more than 1 value per channel when training");
+            at::Tensor count = tracked;
+            count.add_(1);
+        }
+        return at::batch_norm(x, weight, bias, mean, variance, training, 0.1, 1e-5, false);
+    };
+}
+
+Function group_norm(Layer& layer, const std::string& prefix, std::int64_t groups,
+                    std::int64_t channels) {
+    const auto weight = parameter(layer, prefix + ".weight", {channels}, constant(1));
+    const auto bias = parameter(layer, prefix + ".bias", {channels}, constant(0));
+    return [=](const at::Tensor& x, bool) { return at::group_norm(x, groups, weight, bias); };
+}
+
+Function dropout(Layer& layer, double probability) {
+    layer.draws = true;
+    return
+        [=](const at::Tensor& x, bool training) { return at::dropout(x, probability, training); };
+}
+
+Function relu() {
+    return [](const at::Tensor& x, bool) { return at::relu(x); };
+}
+
+Function relu6() {
+    return [](const at::Tensor& x, bool) { return at::hardtanh(x, 0, 6); };
+}
+
+Function max_pool2d(std::int64_t kernel) {
+    return [=](const at::Tensor& x, bool) { return at::max_pool2d(x, {kernel, kernel}); };
+}
+
+Function global_average_pool() {
+    return [](const at::Tensor& x, bool) { return at::adaptive_avg_pool2d(x, {1, 1}).flatten(1); };
+}
+
+Function flatten() {
+    return [](const at::Tensor& x, bool) { return x.flatten(1); };
+}
+
+Tensors Composed::forward(const Tensors& inputs, bool training) {
+    at::Tensor x = inputs[0];
+    for (const Function& function : functions) x = function(x, training);
+    return {residual ? at::add(inputs[0], x) : x};
+}
+
+Composed& add_layer(Layers& layers, std::string name, std::string kind) {
+    auto layer = std::make_unique<Composed>();
+    layer->name = std::move(name);
+    layer->kind = std::move(kind);
+    Composed& added = *layer;
+    layers.push_back(std::move(layer));
+    return added;
+}
+
+}  // namespace ecopipe::zoo

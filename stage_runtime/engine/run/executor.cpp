@@ -1,0 +1,540 @@
+#include "stage_runtime/engine/run/executor.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/types.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "core/check.h"
+#include "core/log.h"
+#include "stage_runtime/engine/model/layer_sequence.h"
+#include "stage_runtime/engine/model/loss.h"
+#include "stage_runtime/engine/model/losses/make_loss.h"
+#include "stage_runtime/engine/model/tensor_bridge.h"
+#include "stage_runtime/engine/model/torch_compat.h"
+#include "stage_runtime/engine/model/torch_error.h"
+#include "stage_runtime/engine/run/gradient_norm.h"
+#include "stage_runtime/engine/run/layer_pass.h"
+#include "stage_runtime/engine/run/optimizer.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr std::string_view kCodecState = "codec/";
+constexpr std::size_t kSliceInputsMax = 64;  // as on the wire
+
+struct MicroBatchStash {
+    Tensors slice_inputs;  // recomputation only
+    Tensors buffers;       // the same: the stateful buffers that the first pass began with
+    std::vector<LayerStash> layers;
+    at::Tensor loss;
+};
+
+struct Parameter {
+    std::size_t layer;               // within the slice; of several with the same tensor, the first
+    std::vector<std::string> names;  // the first names its optimiser state
+    at::Tensor value;
+    at::Tensor gradient;  // undefined until the step's first backward
+    OptimizerState state;
+};
+
+struct Buffer {
+    std::size_t layer;  // within the slice
+    std::size_t index;  // of the layer's tensors
+    bool stateful;      // the layer replaces or writes it by itself
+    at::Tensor before_step;
+};
+
+void key_generator(std::uint64_t seed, std::size_t layer, std::uint64_t step,
+                   std::uint32_t micro_batch) {
+    auto generator = at::detail::getDefaultCPUGenerator();
+    const std::lock_guard lock(generator.mutex());
+    generator.set_current_seed(keyed_seed(seed, {layer, step, micro_batch}));
+}
+
+}  // namespace
+
+struct Executor::Impl {
+    ExecutorOptions options;
+    ModelInfo info;
+    Layers layers;
+    std::unique_ptr<Loss> loss;
+    std::unique_ptr<Optimizer> optimizer;
+    std::vector<Parameter> parameters;
+    std::vector<std::vector<std::size_t>> parameters_of_layer;
+    std::vector<Buffer> buffers;
+    bool some_stateful = false;
+    std::vector<std::pair<std::string, at::Tensor>> frozen;  // parameters that are never updated
+
+    std::uint64_t step = 0;
+    double loss_divisor = 1;
+    std::map<std::uint32_t, MicroBatchStash> stash;
+    // Between the halves of a split backward; one entry a layer, none where nothing is left to do.
+    std::map<std::uint32_t, std::vector<std::optional<PendingWeightGradient>>> pending;
+    StepTotals totals;
+    bool buffers_saved = false;
+    std::map<std::size_t, ErrorFeedback> feedback;  // by slice input
+
+    [[nodiscard]] std::size_t model_layer(std::size_t i) const {
+        return static_cast<std::size_t>(options.range.first) + i;
+    }
+    [[nodiscard]] bool last() const {
+        return options.range.last + 1 == static_cast<int>(info.layers.size());
+    }
+    // Layer i needs a graph when it or a layer left of it is trainable.
+    [[nodiscard]] bool runs_backward(std::size_t i) const {
+        return static_cast<int>(model_layer(i)) >= info.first_trainable_layer;
+    }
+    [[nodiscard]] bool input_needs_gradient(std::size_t i) const {
+        return static_cast<int>(model_layer(i)) > info.first_trainable_layer;
+    }
+    [[nodiscard]] std::string residual_name(std::size_t input) const {
+        return fmt::format("{}{}/{}", kCodecState, options.range.first, input);
+    }
+    [[nodiscard]] std::string place(std::size_t i) const {
+        return fmt::format("layer {} ({})", model_layer(i), layers[i]->name);
+    }
+
+    void index_tensors() {
+        parameters_of_layer.resize(layers.size());
+        std::map<std::string, std::size_t> by_first_name;
+        for (std::size_t i = 0; i < layers.size(); ++i) {
+            for (std::size_t k = 0; k < layers[i]->tensors.size(); ++k) {
+                LayerTensor& tensor = layers[i]->tensors[k];
+                if (tensor.buffer) {
+                    const auto& own = layers[i]->stateful;
+                    const bool stateful = std::find(own.begin(), own.end(), k) != own.end();
+                    some_stateful = some_stateful || stateful;
+                    buffers.push_back({i, k, stateful, {}});
+                } else if (!tensor.trainable) {
+                    frozen.emplace_back(tensor.name, tensor.tensor);
+                } else if (const auto [it, fresh] =
+                               by_first_name.emplace(tensor.first_name(), parameters.size());
+                           fresh) {
+                    tensor.tensor.requires_grad_(true);
+                    parameters.push_back({i,
+                                          {tensor.name},
+                                          tensor.tensor,
+                                          {},
+                                          optimizer->fresh_state(tensor.tensor.detach())});
+                } else {
+                    parameters[it->second].names.push_back(tensor.name);
+                }
+            }
+            for (const LayerTensor* tensor : distinct_trainable(*layers[i]))
+                parameters_of_layer[i].push_back(by_first_name.at(tensor->first_name()));
+        }
+    }
+
+    [[nodiscard]] at::Tensor& value_of(const Buffer& buffer) const {
+        return layers[buffer.layer]->tensors[buffer.index].tensor;
+    }
+    // Before buffers are read or written from outside the layers.
+    void sync_buffers() const {
+        if (!some_stateful) return;
+        for (const auto& layer : layers) layer->sync();
+    }
+    [[nodiscard]] Tensors stateful_values() const {
+        sync_buffers();
+        Tensors values;
+        for (const Buffer& buffer : buffers)
+            if (buffer.stateful) values.push_back(value_of(buffer));
+        return values;
+    }
+    void put_stateful(const Tensors& values) const {
+        auto value = values.begin();
+        for (const Buffer& buffer : buffers)
+            if (buffer.stateful) layers[buffer.layer]->put_buffer(buffer.index, *value++);
+    }
+
+    Tensors run_layer(std::size_t i, const Tensors& values, std::uint32_t micro_batch,
+                      LayerStash* kept) {
+        if (layers[i]->draws) key_generator(options.seed, model_layer(i), step, micro_batch);
+        return forward_layer(*layers[i], values, input_needs_gradient(i), kept);
+    }
+
+    // Forward of every layer, keeping the graphs.
+    Tensors run_slice(const Tensors& inputs, std::uint32_t micro_batch,
+                      std::vector<LayerStash>* kept, std::size_t& at_layer) {
+        Tensors values = inputs;
+        if (kept != nullptr) kept->resize(layers.size());
+        for (at_layer = 0; at_layer < layers.size(); ++at_layer) {
+            LayerStash* layer_stash =
+                kept != nullptr && runs_backward(at_layer) ? &(*kept)[at_layer] : nullptr;
+            values = run_layer(at_layer, values, micro_batch, layer_stash);
+        }
+        return values;
+    }
+
+    // Runs the slice forward again for its graphs; the statistics already counted this micro-batch.
+    void recompute(MicroBatchStash& entry, std::uint32_t micro_batch, std::size_t& at_layer) {
+        const at::NoGradGuard no_grad;
+        const Tensors held = stateful_values();
+        put_stateful(entry.buffers);
+        Tensors kept_buffers;  // undefined where stateful
+        for (const Buffer& buffer : buffers)
+            kept_buffers.push_back(buffer.stateful ? at::Tensor() : value_of(buffer).clone());
+        static_cast<void>(run_slice(entry.slice_inputs, micro_batch, &entry.layers, at_layer));
+        put_stateful(held);
+        // Past autograd's version counter: the graphs just made saved these buffers, and their
+        // backward does not read them.
+        for (std::size_t i = 0; i < buffers.size(); ++i)
+            if (kept_buffers[i].defined())
+                value_of(buffers[i]).variable_data().copy_(kept_buffers[i]);
+    }
+
+    void add_gradient(Parameter& parameter, const at::Tensor& gradient) {
+        if (!gradient.defined()) return;
+        const at::NoGradGuard no_grad;
+        if (parameter.gradient.defined()) {
+            parameter.gradient.add_(gradient);
+        } else {
+            parameter.gradient = gradient.contiguous();
+        }
+    }
+
+    void add_gradients(std::size_t i, const Tensors& found) {
+        const auto& parameters_here = parameters_of_layer[i];
+        ECOPIPE_CHECK(found.size() == parameters_here.size());
+        for (std::size_t p = 0; p < parameters_here.size(); ++p)
+            add_gradient(parameters[parameters_here[p]], found[p]);
+    }
+
+    // Gradients of layer i's inputs; adds those of its parameters.
+    Tensors layer_backward(std::size_t i, const LayerStash& kept, const Tensors& gradients) {
+        LayerGradients found = backward_layer(*layers[i], kept, gradients);
+        add_gradients(i, found.parameters);
+        return std::move(found.inputs);
+    }
+
+    // The gradients of the slice's outputs: the loss's own, or those that came back.
+    Tensors seeds(MicroBatchStash& entry, const std::vector<HostTensor>& output_gradients) const {
+        Tensors gradients;
+        if (!last()) {
+            for (const HostTensor& gradient : output_gradients)
+                gradients.push_back(gradient.defined() ? to_torch(gradient) : at::Tensor());
+            return gradients;
+        }
+        const Tensors leaves = entry.layers.back().inputs;
+        const at::Tensor seed = at::full_like(entry.loss, 1.0 / loss_divisor);
+        gradients = torch::autograd::grad({entry.loss}, leaves, {seed}, false, false, true);
+        for (at::Tensor& gradient : gradients)
+            if (gradient.defined()) gradient = gradient.contiguous();
+        entry.loss = at::Tensor();
+        entry.layers.pop_back();
+        return gradients;
+    }
+
+    // Walks a micro-batch back through the slice; `layer_step(i, stash, gradients)` does one
+    // layer and returns the gradients of its inputs. The slice's input gradients, if somebody
+    // wants them.
+    template <class LayerStep>
+    Result<std::vector<HostTensor>> walk_back(std::uint32_t micro_batch,
+                                              const std::vector<HostTensor>& output_gradients,
+                                              const LayerStep& layer_step) {
+        const auto found = stash.find(micro_batch);
+        ECOPIPE_CHECK(found != stash.end());
+        MicroBatchStash entry = std::move(found->second);
+        stash.erase(found);
+        std::size_t at_layer = layers.size();
+        try {
+            Tensors gradients = seeds(entry, output_gradients);
+            if (options.recompute) recompute(entry, micro_batch, at_layer);
+            for (at_layer = layers.size(); at_layer-- > 0;) {
+                if (!runs_backward(at_layer)) break;
+                gradients = layer_step(at_layer, std::exchange(entry.layers[at_layer], {}),
+                                       std::move(gradients));
+            }
+            std::vector<HostTensor> out;
+            if (options.range.first > info.first_trainable_layer)
+                for (const at::Tensor& gradient : gradients)
+                    out.push_back(gradient.defined() ? to_host(gradient) : HostTensor());
+            return out;
+        } catch (const std::exception& error) {
+            return failure(at_layer < layers.size() ? place(at_layer) : "the loss", error);
+        }
+    }
+
+    tl::unexpected<Error> failure(const std::string& where, const std::exception& error) const {
+        return fail(ExitCode::kRunFailed, fmt::format("{}: {}", where, torch_message(error)));
+    }
+};
+
+Executor::Executor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Executor::~Executor() = default;
+
+Result<std::unique_ptr<Executor>> Executor::create(const ModelSpec& spec,
+                                                   const ExecutorOptions& options) {
+    ECOPIPE_ASSIGN_OR_RETURN(LayerSequence sequence, load_layers(spec, &options.range));
+    ECOPIPE_ASSIGN_OR_RETURN(auto loss, make_loss(options.loss));
+    keep_bits_stable();
+    auto impl = std::make_unique<Impl>();
+    impl->options = options;
+    impl->info = std::move(sequence.info);
+    impl->layers = std::move(sequence.layers);
+    impl->loss = std::move(loss);
+    impl->optimizer = make_optimizer(options.optimizer);
+    impl->index_tensors();
+    return std::unique_ptr<Executor>(new Executor(std::move(impl)));
+}
+
+bool Executor::sends_input_gradient() const {
+    return impl_->options.range.first > impl_->info.first_trainable_layer;
+}
+const ModelInfo& Executor::model() const { return impl_->info; }
+LayerRange Executor::range() const { return impl_->options.range; }
+
+bool Executor::fits(const ExecutorOptions& options) const {
+    const ExecutorOptions& mine = impl_->options;
+    return mine.range.first == options.range.first && mine.range.last == options.range.last &&
+           mine.recompute == options.recompute && mine.optimizer.name == options.optimizer.name &&
+           mine.optimizer.momentum == options.optimizer.momentum &&
+           mine.optimizer.weight_decay == options.optimizer.weight_decay &&
+           mine.optimizer.proximal_mu == options.optimizer.proximal_mu &&
+           mine.loss == options.loss && mine.seed == options.seed &&
+           mine.gradient_codec == TensorCodec::kNone &&
+           options.gradient_codec == TensorCodec::kNone;
+}
+
+std::vector<EncodedTensor> Executor::encode_gradients(std::vector<HostTensor> gradients) {
+    std::vector<EncodedTensor> encoded;
+    for (std::size_t i = 0; i < gradients.size(); ++i) {
+        const TensorCodec codec = impl_->options.gradient_codec;
+        encoded.push_back(gradients[i].defined() && codec != TensorCodec::kNone
+                              ? impl_->feedback[i].encode(gradients[i], codec)
+                              : EncodedTensor{std::move(gradients[i])});
+    }
+    return encoded;
+}
+
+Result<void> Executor::load_state(const std::string& name, const HostTensor& value) {
+    if (name.starts_with(kCodecState)) {
+        for (std::size_t i = 0; i < kSliceInputsMax; ++i)
+            if (name == impl_->residual_name(i)) impl_->feedback[i].load(value.clone());
+        return {};
+    }
+    const at::NoGradGuard no_grad;
+    const auto copy_into = [&](at::Tensor target) -> Result<void> {
+        const at::Tensor source = to_torch(value);
+        if (source.sizes() != target.sizes() || source.scalar_type() != target.scalar_type())
+            return fail(ExitCode::kBadFile,
+                        fmt::format("tensor {}: expected shape {}, found {}", printable(name),
+                                    shape_text(target.sizes().vec()), shape_text(value.shape())));
+        target.copy_(source);
+        return {};
+    };
+    constexpr std::string_view kOptimizer = "optimizer/";
+    for (Parameter& parameter : impl_->parameters) {
+        if (std::find(parameter.names.begin(), parameter.names.end(), name) !=
+            parameter.names.end())
+            return copy_into(parameter.value.detach());
+        for (auto& [slot, tensor] : parameter.state)
+            if (name == fmt::format("{}{}/{}", kOptimizer, slot, parameter.names.front()))
+                return copy_into(tensor);
+    }
+    impl_->sync_buffers();
+    for (const Buffer& buffer : impl_->buffers)
+        if (name == impl_->layers[buffer.layer]->tensors[buffer.index].name)
+            return copy_into(impl_->value_of(buffer));
+    for (auto& [frozen_name, tensor] : impl_->frozen)
+        if (name == frozen_name) return copy_into(tensor);
+    return fail(ExitCode::kBadFile, fmt::format("tensor {} is not of this model", printable(name)));
+}
+
+void Executor::reset_optimizer() {
+    for (Parameter& parameter : impl_->parameters)
+        parameter.state = impl_->optimizer->fresh_state(parameter.value.detach());
+    impl_->feedback.clear();
+}
+
+TensorMap Executor::state(bool optimizer_state) const {
+    TensorMap out;
+    impl_->sync_buffers();
+    for (const auto& layer : impl_->layers)
+        for (const LayerTensor& tensor : layer->tensors)
+            out.push_back(
+                {tensor.name, to_host(tensor.tensor.detach().clone(at::MemoryFormat::Contiguous))});
+    if (!optimizer_state) return out;
+    for (const Parameter& parameter : impl_->parameters)
+        for (const auto& [slot, tensor] : parameter.state)
+            out.push_back({fmt::format("optimizer/{}/{}", slot, parameter.names.front()),
+                           to_host(tensor.clone())});
+    for (const auto& [i, feedback] : impl_->feedback)
+        if (feedback.residual().defined())
+            out.push_back({impl_->residual_name(i), feedback.residual().clone()});
+    return out;
+}
+
+void Executor::begin_step(std::uint64_t step, double loss_divisor) {
+    discard();
+    impl_->step = step;
+    impl_->loss_divisor = loss_divisor;
+    impl_->sync_buffers();
+    for (Buffer& buffer : impl_->buffers) buffer.before_step = impl_->value_of(buffer).clone();
+    impl_->buffers_saved = true;
+}
+
+Result<std::vector<HostTensor>> Executor::forward(std::uint32_t micro_batch,
+                                                  const std::vector<HostTensor>& inputs,
+                                                  const HostTensor* labels) {
+    Impl& self = *impl_;
+    std::size_t at_layer = 0;
+    try {
+        Tensors values;
+        for (const HostTensor& input : inputs) values.push_back(to_torch(input));
+        MicroBatchStash entry;
+        // With recomputation the slice runs twice; the last slice's loss needs its graph only in
+        // backward, so the first pass keeps nothing.
+        std::vector<LayerStash>* kept = self.options.recompute ? nullptr : &entry.layers;
+        if (self.options.recompute) {
+            entry.slice_inputs = values;
+            const at::NoGradGuard no_grad;
+            for (const at::Tensor& value : self.stateful_values())
+                entry.buffers.push_back(value.clone());
+            values = self.run_slice(values, micro_batch, nullptr, at_layer);
+        } else {
+            values = self.run_slice(values, micro_batch, kept, at_layer);
+        }
+        std::vector<HostTensor> outputs;
+        if (self.last()) {
+            ECOPIPE_CHECK(labels != nullptr);
+            const at::AutoGradMode mode(true);
+            Tensors leaves;
+            for (const at::Tensor& value : values) {
+                at::Tensor leaf = value.detach().contiguous();
+                if (leaf.is_floating_point()) leaf.requires_grad_(true);
+                leaves.push_back(std::move(leaf));
+            }
+            const LossValue value = self.loss->evaluate(leaves, to_torch(*labels));
+            entry.loss = value.sum;
+            entry.layers.resize(self.layers.size() + 1);
+            entry.layers.back() = {leaves, {}};
+            self.totals.loss.add(totals_of(value));
+        } else {
+            for (const at::Tensor& value : values) outputs.push_back(to_host(value));
+        }
+        self.stash[micro_batch] = std::move(entry);
+        return outputs;
+    } catch (const std::exception& error) {
+        return self.failure(at_layer < self.layers.size() ? self.place(at_layer) : "the loss",
+                            error);
+    }
+}
+
+Result<std::vector<HostTensor>> Executor::backward(
+    std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients) {
+    return impl_->walk_back(micro_batch, output_gradients,
+                            [&](std::size_t i, const LayerStash& kept, const Tensors& gradients) {
+                                return impl_->layer_backward(i, kept, gradients);
+                            });
+}
+
+Result<std::vector<HostTensor>> Executor::input_gradient(
+    std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients) {
+    auto& pending = impl_->pending[micro_batch];
+    pending.resize(impl_->layers.size());
+    return impl_->walk_back(micro_batch, output_gradients,
+                            [&](std::size_t i, LayerStash kept, const Tensors& gradients) {
+                                return input_gradients_of(*impl_->layers[i], std::move(kept),
+                                                          gradients, pending[i]);
+                            });
+}
+
+Result<void> Executor::weight_gradient(std::uint32_t micro_batch) {
+    Impl& self = *impl_;
+    auto entry = self.pending.extract(micro_batch);
+    ECOPIPE_CHECK(!entry.empty());
+    std::size_t at_layer = self.layers.size();
+    try {
+        while (at_layer-- > 0) {
+            auto pending = std::exchange(entry.mapped()[at_layer], std::nullopt);
+            if (pending)
+                self.add_gradients(
+                    at_layer, weight_gradients_of(*self.layers[at_layer], std::move(*pending)));
+        }
+        return {};
+    } catch (const std::exception& error) {
+        return self.failure(self.place(at_layer), error);
+    }
+}
+
+StepTotals Executor::finish_step() {
+    Impl& self = *impl_;
+    StepTotals& totals = self.totals;
+    totals.squared_gradient_norms.assign(self.layers.size(), 0);
+    for (const Parameter& parameter : self.parameters)
+        if (parameter.gradient.defined())
+            totals.squared_gradient_norms[parameter.layer] += squared_norm(parameter.gradient);
+    for (std::size_t i = 0; i < self.layers.size() && totals.nonfinite_layer < 0; ++i)
+        if (!std::isfinite(totals.squared_gradient_norms[i]))
+            totals.nonfinite_layer = static_cast<int>(self.model_layer(i));
+    return totals;
+}
+
+void Executor::commit(double learning_rate, double gradient_scale) {
+    Impl& self = *impl_;
+    const at::NoGradGuard no_grad;
+    for (Parameter& parameter : self.parameters) {
+        if (!parameter.gradient.defined()) continue;
+        if (gradient_scale != 1.0) parameter.gradient.mul_(gradient_scale);
+        at::Tensor value = parameter.value.detach();
+        self.optimizer->update(value, parameter.gradient, parameter.state, learning_rate);
+    }
+    self.buffers_saved = false;  // the statistics of the step are the state now
+    for (auto& [i, feedback] : self.feedback) feedback.commit();
+    discard();
+}
+
+void Executor::discard() {
+    Impl& self = *impl_;
+    const at::NoGradGuard no_grad;
+    self.stash.clear();
+    self.pending.clear();
+    for (auto& [i, feedback] : self.feedback) feedback.discard();
+    self.totals = {};
+    for (Parameter& parameter : self.parameters) parameter.gradient = at::Tensor();
+    self.sync_buffers();
+    for (Buffer& buffer : self.buffers) {
+        if (self.buffers_saved) self.value_of(buffer).copy_(buffer.before_step);
+        buffer.before_step = at::Tensor();
+    }
+    self.buffers_saved = false;
+}
+
+Result<std::vector<HostTensor>> Executor::evaluate(const std::vector<HostTensor>& inputs,
+                                                   const HostTensor* labels, LossTotals& totals) {
+    Impl& self = *impl_;
+    std::size_t at_layer = 0;
+    try {
+        const at::NoGradGuard no_grad;
+        Tensors values;
+        for (const HostTensor& input : inputs) values.push_back(to_torch(input));
+        for (at_layer = 0; at_layer < self.layers.size(); ++at_layer) {
+            Layer& layer = *self.layers[at_layer];
+            if (layer.writes_input)
+                for (at::Tensor& value : values) value = value.clone();
+            values = layer.forward(values, false);
+            for (at::Tensor& value : values) value = value.contiguous();
+        }
+        std::vector<HostTensor> outputs;
+        if (self.last()) {
+            ECOPIPE_CHECK(labels != nullptr);
+            const LossValue value = self.loss->evaluate(values, to_torch(*labels));
+            totals.add(totals_of(value));
+        } else {
+            for (const at::Tensor& value : values) outputs.push_back(to_host(value));
+        }
+        return outputs;
+    } catch (const std::exception& error) {
+        return self.failure(at_layer < self.layers.size() ? self.place(at_layer) : "the loss",
+                            error);
+    }
+}
+
+}  // namespace ecopipe

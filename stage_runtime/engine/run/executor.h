@@ -1,0 +1,92 @@
+#pragma once
+// Runs one slice of a model: forwards, backwards and updates, by the six rules of the promise
+// (docs/ARCHITECTURE.md). A stage, --single, a virtual client and the benchmark all train through
+// this class. The header is plain.
+//
+// Every layer is an autograd graph of its own: its input is detached, contiguous and row-major, and
+// so is the gradient handed to the layer before. So a cut between two layers changes no bit,
+// wherever it is made.
+//
+// One thread owns an executor. A step is: begin, forwards and backwards of every micro-batch
+// (forwards in order 0..M-1), finish, then commit or discard; weights, moments and buffers change
+// by commit alone.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/host_tensor.h"
+#include "core/result.h"
+#include "stage_runtime/engine/model/models.h"
+#include "transport/wire/messages.h"
+
+namespace ecopipe {
+
+struct ExecutorOptions {
+    LayerRange range;
+    bool recompute = false;  // keep only the slice's input and run forward again before backward
+    OptimizerSpec optimizer;
+    LossSpec loss;
+    std::uint64_t seed = 0;
+    TensorCodec gradient_codec = TensorCodec::kNone;  // of what encode_gradients makes
+};
+
+class Executor {
+  public:
+    // Weights are uninitialised until loaded. Errors: kBadFile for a model that cannot be used.
+    [[nodiscard]] static Result<std::unique_ptr<Executor>> create(const ModelSpec& spec,
+                                                                  const ExecutorOptions& options);
+    ~Executor();
+
+    [[nodiscard]] bool sends_input_gradient() const;  // some layer left of the slice is trainable
+    [[nodiscard]] const ModelInfo& model() const;     // the whole model's
+    [[nodiscard]] LayerRange range() const;
+    // Whether one made with these options would be the same but for its state. Never with a codec:
+    // what it lost so far cannot be reset.
+    [[nodiscard]] bool fits(const ExecutorOptions& options) const;
+
+    // State-dict names for weights and buffers, "optimizer/SLOT/NAME" for moments,
+    // "codec/LAYER/INPUT" for the residual of a compressed gradient (one of another cut is passed
+    // over: its cut is gone). Loading a weight resets nothing else. Errors: kBadFile for an unknown
+    // name or another shape or dtype.
+    [[nodiscard]] Result<void> load_state(const std::string& name, const HostTensor& value);
+    void reset_optimizer();
+    [[nodiscard]] TensorMap state(bool optimizer_state) const;  // copies
+
+    // `loss_divisor`: of the whole batch (model/target_weight.h).
+    void begin_step(std::uint64_t step, double loss_divisor);
+    // Activations of the slice's last layer; for the last slice the loss is taken too and nothing
+    // is returned. Errors: kRunFailed naming the layer.
+    [[nodiscard]] Result<std::vector<HostTensor>> forward(std::uint32_t micro_batch,
+                                                          const std::vector<HostTensor>& inputs,
+                                                          const HostTensor* labels);
+    // One gradient an output of the slice, undefined where none came back (the last slice needs
+    // none); returns one a slice input, undefined where there is none, or nothing when nobody needs
+    // them. Frees the micro-batch's stash.
+    [[nodiscard]] Result<std::vector<HostTensor>> backward(
+        std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients);
+    // The two halves of a split backward (zb-h1): the gradients of the inputs now, those of the
+    // weights from what is kept of every trainable layer later. Same bits as backward.
+    [[nodiscard]] Result<std::vector<HostTensor>> input_gradient(
+        std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients);
+    [[nodiscard]] Result<void> weight_gradient(std::uint32_t micro_batch);
+    // The slice's input gradients as they go on the wire, with error feedback when they are
+    // compressed; micro-batches in order.
+    [[nodiscard]] std::vector<EncodedTensor> encode_gradients(std::vector<HostTensor> gradients);
+    [[nodiscard]] StepTotals finish_step();
+    void commit(double learning_rate, double gradient_scale);
+    void discard();  // forgets the step, whatever of it was done
+
+    // Forward in evaluation mode; keeps nothing.
+    [[nodiscard]] Result<std::vector<HostTensor>> evaluate(const std::vector<HostTensor>& inputs,
+                                                           const HostTensor* labels,
+                                                           LossTotals& totals);
+
+  private:
+    struct Impl;
+    explicit Executor(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace ecopipe

@@ -1,0 +1,73 @@
+#pragma once
+// What a stage computes with, as the one who drives it sees it: the engine (torch_compute.h), or a
+// toy. One thread.
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <vector>
+
+#include "core/clock.h"
+#include "core/host_tensor.h"
+#include "core/result.h"
+#include "domain/action.h"
+#include "domain/ids.h"
+#include "domain/loss.h"
+#include "domain/plan.h"
+#include "domain/tensor_address.h"
+#include "domain/tensor_codec.h"
+#include "transport/wire/messages.h"
+
+namespace ecopipe {
+
+// One action with all that it needs.
+struct ComputeJob {
+    Action action;
+    StepMode mode = StepMode::kTrain;
+    // A forward's inputs in the producer's order; a backward's gradients at the places of the
+    // slice's outputs, undefined where none came back.
+    std::vector<HostTensor> tensors;
+    HostTensor labels;       // of a last slice's forward, else undefined
+    Instant complete_since;  // the last of it came
+};
+
+struct ComputeResult {
+    // A forward's outputs, none of a last slice's; a backward's gradients at the places of the
+    // slice's inputs, undefined where there is none. As they go on the wire.
+    std::vector<EncodedTensor> tensors;
+    LossTotals loss;  // of a last slice's forward in an evaluation
+    Instant started;
+    Instant ended;
+};
+
+class StageCompute {
+  public:
+    StageCompute() = default;
+    StageCompute(const StageCompute&) = delete;
+    StageCompute& operator=(const StageCompute&) = delete;
+    virtual ~StageCompute() = default;
+
+    // Gets ready to run these stages of the plan as slices 0, 1, ...; their state is loaded
+    // afterwards, whatever was held before. Returns the model's first trainable layer; 0 without
+    // slices. Errors: kBadFile for a model that cannot be used here.
+    [[nodiscard]] virtual Result<int> prepare(const Configure& work, const Plan& plan,
+                                              std::span<const StageId> slices) = 0;
+    virtual void clear() = 0;    // of slices and all
+    virtual void discard() = 0;  // the step under way, whatever of it was done
+    // Copies of every layer's state (weights, buffers, optimiser), of those that have any.
+    [[nodiscard]] virtual std::map<int, TensorMap> layer_states() const = 0;
+    // Errors: kRunFailed for a layer that is not here, kBadFile for tensors that are not its.
+    [[nodiscard]] virtual Result<void> load(int layer, const TensorMap& state) = 0;
+
+    virtual void begin(std::uint64_t step, const Begin& begin) = 0;
+    // Errors: kRunFailed naming the layer.
+    [[nodiscard]] virtual Result<ComputeResult> run(ComputeJob job) = 0;
+    [[nodiscard]] virtual StepTotals finish_step() = 0;  // over all slices
+    virtual void commit(const Commit& commit) = 0;
+    [[nodiscard]] virtual TensorMap state(SliceId slice, bool optimizer_state) const = 0;
+
+    [[nodiscard]] virtual std::size_t live_bytes() const = 0;  // of tensors
+    [[nodiscard]] virtual std::size_t peak_bytes() const = 0;  // since the step began
+};
+
+}  // namespace ecopipe

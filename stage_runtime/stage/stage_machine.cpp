@@ -1,0 +1,291 @@
+#include "stage_runtime/stage/stage_machine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+
+namespace ecopipe {
+
+std::vector<SliceRole> slice_roles(const PlanIndex& plan, const std::string& device,
+                                   int first_trainable_layer) {
+    std::vector<SliceRole> roles;
+    for (const StageId stage : plan.stages_of(device)) {
+        const LayerRange layers = plan.layers_of(stage);
+        const auto producers = plan.producers_of(stage);
+        const auto consumers = plan.consumers_of(stage);
+        SliceRole role;
+        role.stage = stage;
+        role.first_layer = layers.first;
+        role.last_layer = layers.last;
+        role.first = producers.empty();
+        role.last = consumers.empty();
+        role.upstream = role.first ? kPortalPeer : plan.devices_of(producers.front()).front();
+        role.downstream = role.last ? "" : plan.devices_of(consumers.front()).front();
+        role.sends_gradient = layers.first > first_trainable_layer;
+        role.receives_gradient = !role.last && layers.last >= first_trainable_layer;
+        roles.push_back(role);
+    }
+    return roles;
+}
+
+StageCommands StageMachine::on(const StageEvent& event) {
+    StageCommands out;
+    std::visit([&](const auto& e) { handle(e, out); }, event);
+    return out;
+}
+
+void StageMachine::handle(const stage_event::Configured& event, StageCommands& out) {
+    generation_ = event.generation;
+    slices_ = event.slices;
+    missing_peers_ = event.peers;
+    to_supply_ = event.supply;
+    restore_step_ = event.restore_step;
+    keep_snapshots_ = event.keep_snapshots;
+    snapshot_after_update_ = false;
+    state_.reset();
+    actions_.clear();
+    next_action_ = 0;
+    action_running_ = false;
+    next_step_.reset();
+    std::erase_if(arrived_, [&](const TensorAddress& address) {
+        const bool stale = address.generation < generation_;
+        if (stale) out.push_back(stage_command::DropTensor{address});
+        return stale;
+    });
+    phase_ = Phase::kLoading;
+    missing_layers_.clear();
+    for (const LayerTransfer& transfer : event.restore) {
+        for (auto layer = static_cast<int>(transfer.first_layer);
+             layer <= static_cast<int>(transfer.last_layer); ++layer) {
+            if (transfer.peer == event.device) {
+                out.push_back(stage_command::LoadLayer{restore_step_, layer});
+            } else {
+                missing_layers_.insert(layer);
+            }
+        }
+    }
+    supply_attached(out);
+    ready_if_loaded(out);
+}
+
+void StageMachine::handle(const stage_event::Attached& event, StageCommands& out) {
+    missing_peers_.erase(event.peer);
+    supply_attached(out);
+    ready_if_loaded(out);
+}
+
+// What is given waits for the channel: what is queued before it stands may be lost.
+void StageMachine::supply_attached(StageCommands& out) {
+    if (phase_ != Phase::kLoading) return;
+    std::erase_if(to_supply_, [&](const LayerTransfer& transfer) {
+        if (missing_peers_.contains(transfer.peer)) return false;
+        out.push_back(stage_command::SupplyLayers{restore_step_, transfer});
+        return true;
+    });
+}
+
+void StageMachine::handle(const stage_event::LayerArrived& event, StageCommands& out) {
+    if (event.generation != generation_) return;
+    if (event.replica) {
+        if (keep_snapshots_) out.push_back(stage_command::SendStored{event.step, event.layer});
+        return;
+    }
+    if (phase_ != Phase::kLoading || event.step != restore_step_ ||
+        missing_layers_.erase(event.layer) == 0)
+        return;
+    out.push_back(stage_command::LoadLayer{event.step, event.layer});
+    ready_if_loaded(out);
+}
+
+void StageMachine::ready_if_loaded(StageCommands& out) {
+    if (phase_ != Phase::kLoading || !missing_layers_.empty() || !missing_peers_.empty()) return;
+    phase_ = Phase::kIdle;
+    state_ = restore_step_;
+    out.push_back(stage_command::SendReady{});
+}
+
+void StageMachine::handle(const stage_event::TensorArrived& event, StageCommands& out) {
+    const bool stale = event.address.generation < generation_ ||
+                       (phase_ == Phase::kRunning && event.address.generation == generation_ &&
+                        event.address.step < step_);
+    if (stale || !arrived_.insert(event.address).second) {
+        out.push_back(stage_command::DropTensor{event.address});
+        return;
+    }
+    run_next(out);
+}
+
+// A Begin means that all are ready: what was given is no longer asked for.
+void StageMachine::drop_snapshots(std::uint64_t recovery_point, StageCommands& out) const {
+    constexpr auto kAll = std::numeric_limits<std::uint64_t>::max();
+    out.push_back(stage_command::DropSnapshots{keep_snapshots_ ? recovery_point : kAll});
+}
+
+void StageMachine::handle(const stage_event::Begun& event, StageCommands& out) {
+    if (event.generation != generation_) return;  // of a plan that is no longer in force
+    if (slices_.empty()) {
+        drop_snapshots(event.begin.recovery_point, out);
+        return;
+    }
+    if (phase_ == Phase::kDone || phase_ == Phase::kUpdating) {
+        next_step_ = event;
+        return;
+    }
+    if (phase_ != Phase::kIdle) {
+        out.push_back(stage_command::ProtocolError{
+            fmt::format("Begin of step {} while {}", event.step, waiting_for())});
+        return;
+    }
+    if (event.begin.mode == StepMode::kTrain && state_ != event.step) {
+        out.push_back(stage_command::ProtocolError{
+            fmt::format("Begin of step {} from another state", event.step)});
+        return;
+    }
+    step_ = event.step;
+    mode_ = event.begin.mode;
+    actions_ = event.actions;
+    next_action_ = 0;
+    action_running_ = false;
+    phase_ = Phase::kRunning;
+    drop_snapshots(event.begin.recovery_point, out);
+    out.push_back(stage_command::StartStep{event.step, event.begin});
+    run_next(out);
+}
+
+std::optional<std::vector<TensorAddress>> StageMachine::arrived(TensorKind kind,
+                                                                std::uint32_t micro_batch,
+                                                                int producer) const {
+    TensorAddress low;
+    low.generation = generation_;
+    low.step = step_;
+    low.kind = kind;
+    low.micro_batch = micro_batch;
+    std::vector<TensorAddress> found;
+    for (auto it = arrived_.lower_bound(low); it != arrived_.end(); ++it) {
+        if (it->generation != generation_ || it->step != step_ || it->kind != kind ||
+            it->micro_batch != micro_batch)
+            break;
+        if (it->producer == static_cast<std::uint32_t>(producer)) found.push_back(*it);
+    }
+    if (found.empty() || found.size() != found.front().outputs) return std::nullopt;
+    return found;
+}
+
+std::optional<std::vector<TensorAddress>> StageMachine::inputs_of(const Action& action) const {
+    const SliceRole& slice = slices_[static_cast<std::size_t>(action.slice)];
+    const auto m = static_cast<std::uint32_t>(action.micro_batch);
+    const bool evaluating = mode_ == StepMode::kEvaluate;
+    if (action.kind == ActionKind::kWeightGradient) return std::vector<TensorAddress>{};
+    if (action.kind != ActionKind::kForward) {
+        if (!slice.receives_gradient) return std::vector<TensorAddress>{};
+        return arrived(TensorKind::kGradient, m, slice.last_layer);
+    }
+    auto inputs = slice.first
+                      ? arrived(evaluating ? TensorKind::kEvalInput : TensorKind::kInput, m, 0)
+                      : arrived(evaluating ? TensorKind::kEvalActivation : TensorKind::kActivation,
+                                m, slice.first_layer - 1);
+    if (!inputs || !slice.last) return inputs;
+    const auto labels = arrived(evaluating ? TensorKind::kEvalLabel : TensorKind::kLabel, m, 0);
+    if (!labels) return std::nullopt;
+    inputs->insert(inputs->end(), labels->begin(), labels->end());
+    return inputs;
+}
+
+void StageMachine::run_next(StageCommands& out) {
+    if (phase_ != Phase::kRunning || action_running_) return;
+    if (next_action_ == actions_.size()) {
+        phase_ = Phase::kReporting;
+        out.push_back(stage_command::ReportStep{});
+        return;
+    }
+    const Action& action = actions_[next_action_];
+    auto tensors = inputs_of(action);
+    if (!tensors) return;
+    for (const TensorAddress& address : *tensors) arrived_.erase(address);
+    action_running_ = true;
+    out.push_back(stage_command::Run{action, std::move(*tensors)});
+}
+
+void StageMachine::handle(const stage_event::ActionFinished&, StageCommands& out) {
+    action_running_ = false;
+    ++next_action_;
+    run_next(out);
+}
+
+void StageMachine::handle(const stage_event::StepReported&, StageCommands&) {
+    phase_ = mode_ == StepMode::kTrain ? Phase::kDone : Phase::kIdle;
+}
+
+void StageMachine::handle(const stage_event::CommitReceived& event, StageCommands& out) {
+    if (event.generation != generation_) return;
+    if (phase_ != Phase::kDone || event.step != step_) {
+        out.push_back(stage_command::ProtocolError{
+            fmt::format("Commit of step {} while {}", event.step, waiting_for())});
+        return;
+    }
+    if (state_ != step_) {
+        out.push_back(stage_command::ProtocolError{
+            fmt::format("Commit of step {} onto another state", event.step)});
+        return;
+    }
+    phase_ = Phase::kUpdating;
+    snapshot_after_update_ = event.commit.snapshot && keep_snapshots_;
+    state_.reset();
+    out.push_back(stage_command::ApplyUpdate{event.commit});
+}
+
+void StageMachine::handle(const stage_event::UpdateFinished&, StageCommands& out) {
+    phase_ = Phase::kIdle;
+    state_ = step_ + 1;
+    out.push_back(stage_command::SendCommitted{});
+    if (snapshot_after_update_) out.push_back(stage_command::TakeSnapshot{*state_});
+    if (next_step_) {
+        const auto begun = std::move(*next_step_);
+        next_step_.reset();
+        handle(begun, out);
+    }
+}
+
+void StageMachine::handle(const stage_event::FetchReceived& event, StageCommands& out) {
+    if (event.generation != generation_) return;  // of a plan that is no longer in force
+    if (phase_ == Phase::kIdle) {
+        out.push_back(stage_command::SendState{event.fetch.optimizer_state});
+    } else {
+        out.push_back(stage_command::ProtocolError{fmt::format("Fetch while {}", waiting_for())});
+    }
+}
+
+std::string StageMachine::waiting_for() const {
+    switch (phase_) {
+        case Phase::kUnconfigured:
+            return "waiting for work";
+        case Phase::kLoading:
+            if (!missing_peers_.empty())
+                return fmt::format("waiting for a channel with {}", *missing_peers_.begin());
+            return fmt::format("waiting for the state of {} layers, first layer {}",
+                               missing_layers_.size(),
+                               missing_layers_.empty() ? -1 : *missing_layers_.begin());
+        case Phase::kIdle:
+            return fmt::format("idle after step {}", step_);
+        case Phase::kRunning: {
+            if (next_action_ >= actions_.size()) return fmt::format("ending step {}", step_);
+            const Action& action = actions_[next_action_];
+            const SliceRole& slice = slices_[static_cast<std::size_t>(action.slice)];
+            const std::string& from =
+                action.kind == ActionKind::kForward ? slice.upstream : slice.downstream;
+            return fmt::format("at step {} {}{} {}", step_, static_cast<char>(action.kind),
+                               action.micro_batch,
+                               action_running_ ? "computing" : "waiting for tensors from " + from);
+        }
+        case Phase::kReporting:
+            return fmt::format("reporting step {}", step_);
+        case Phase::kDone:
+            return fmt::format("waiting for the commit of step {}", step_);
+        case Phase::kUpdating:
+            return fmt::format("applying step {}", step_);
+    }
+    return {};
+}
+
+}  // namespace ecopipe

@@ -1,0 +1,142 @@
+#include "stage_runtime/stage/tensor_router.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/check.h"
+#include "core/log.h"
+
+namespace ecopipe {
+
+void TensorRouter::clear() {
+    plan_ = nullptr;
+    peers_.clear();
+    waiting_.clear();
+    local_.clear();
+}
+
+void TensorRouter::set_plan(const PlanIndex* plan, std::set<std::string> peers) {
+    plan_ = plan;
+    peers_ = std::move(peers);
+}
+
+bool TensorRouter::entitled(const Delivery& delivery) const {
+    const auto producer = static_cast<int>(delivery.address.producer);
+    switch (delivery.address.kind) {
+        case TensorKind::kActivation:
+        case TensorKind::kEvalActivation:
+            return plan_->holds(delivery.peer, producer);
+        case TensorKind::kGradient:
+            return plan_->holds(delivery.peer, producer + 1);
+        case TensorKind::kState:
+        case TensorKind::kReplica:
+            return delivery.peer == kPortalPeer || peers_.contains(delivery.peer);
+        case TensorKind::kInput:
+        case TensorKind::kLabel:
+        case TensorKind::kEvalInput:
+        case TensorKind::kEvalLabel:
+            return delivery.peer == kPortalPeer;
+        case TensorKind::kProbe:
+            break;
+    }
+    return false;
+}
+
+void TensorRouter::give_back(const std::string& peer, TensorKind kind, std::size_t bytes) {
+    if (is_streamed(kind) && peer != device_) channels_.consumed(peer, bytes);
+}
+
+TensorRouter::Taken TensorRouter::take(Delivery& delivery,
+                                       std::optional<std::uint32_t> generation) {
+    const TensorKind kind = delivery.address.kind;
+    const std::string peer = delivery.peer;
+    const std::size_t bytes = delivery.tensor.bytes();
+    const bool early = !generation || delivery.address.generation > *generation;
+    const bool wrong = !early && delivery.address.generation == *generation && !entitled(delivery);
+    if (!early && !wrong && is_state(kind)) return Taken::kState;
+    if (!wrong && (early ? waiting_.keep_early(delivery) : waiting_.keep(delivery)))
+        return early ? Taken::kEarly : Taken::kWaits;
+    give_back(peer, kind, bytes);
+    log_debug("a tensor of {} that is not expected of it is dropped", peer);
+    return Taken::kDropped;
+}
+
+std::vector<HostTensor> TensorRouter::consume(const std::vector<TensorAddress>& addresses,
+                                              Instant& complete_since) {
+    std::vector<HostTensor> tensors;
+    for (const TensorAddress& address : addresses) {
+        std::optional<Delivery> found = waiting_.take(address);
+        ECOPIPE_CHECK(found.has_value());
+        complete_since = std::max(complete_since, found->arrived);
+        give_back(found->peer, address.kind, found->tensor.bytes());
+        const std::size_t at =
+            address.kind == TensorKind::kGradient ? address.output : tensors.size();
+        if (tensors.size() <= at) tensors.resize(at + 1);
+        tensors[at] = std::move(found->tensor);
+    }
+    return tensors;
+}
+
+void TensorRouter::drop(const TensorAddress& address) {
+    if (const auto found = waiting_.take(address))
+        give_back(found->peer, address.kind, found->tensor.bytes());
+}
+
+void TensorRouter::send_outputs(const RoutedStep& step, TensorKind kind, const SliceRole& role,
+                                SliceId slice, MicroBatchId micro_batch,
+                                std::vector<EncodedTensor> outputs) {
+    TensorAddress address;
+    address.generation = step.generation;
+    address.step = step.step;
+    address.kind = kind;
+    address.micro_batch = micro_batch.value;
+    address.slice = static_cast<std::uint16_t>(slice.value);
+    address.producer = static_cast<std::uint32_t>(role.last_layer);
+    address.outputs = static_cast<std::uint16_t>(outputs.size());
+    address.gradient_returns = role.receives_gradient;
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+        address.output = static_cast<std::uint16_t>(i);
+        send(plan_->consumers_of(role.stage), address, std::move(outputs[i]));
+    }
+}
+
+void TensorRouter::send_gradients(const RoutedStep& step, const SliceRole& role, SliceId slice,
+                                  MicroBatchId micro_batch, std::vector<EncodedTensor> gradients) {
+    TensorAddress address;
+    address.generation = step.generation;
+    address.step = step.step;
+    address.kind = TensorKind::kGradient;
+    address.micro_batch = micro_batch.value;
+    address.slice = static_cast<std::uint16_t>(slice.value);
+    address.producer = static_cast<std::uint32_t>(role.first_layer - 1);
+    address.outputs = static_cast<std::uint16_t>(
+        std::count_if(gradients.begin(), gradients.end(),
+                      [](const EncodedTensor& g) { return g.tensor.defined(); }));
+    for (std::size_t i = 0; i < gradients.size(); ++i) {
+        if (!gradients[i].tensor.defined()) continue;
+        address.output = static_cast<std::uint16_t>(i);
+        send(plan_->producers_of(role.stage), address, std::move(gradients[i]));
+    }
+}
+
+void TensorRouter::send(std::span<const StageId> to, const TensorAddress& address,
+                        EncodedTensor tensor) {
+    for (const StageId stage : to)
+        for (const std::string& device : plan_->devices_of(stage)) {
+            if (device == device_) {  // no wire between
+                // What it waits for was over when its slice was.
+                local_.push_back({device_, address, decode_tensor(tensor), Instant()});
+            } else {
+                channels_.send(device, address, tensor);
+            }
+        }
+}
+
+std::optional<Delivery> TensorRouter::next_local() {
+    if (local_.empty()) return std::nullopt;
+    Delivery next = std::move(local_.front());
+    local_.pop_front();
+    return next;
+}
+
+}  // namespace ecopipe

@@ -1,0 +1,189 @@
+#include "stage_runtime/stage/torch_compute.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <utility>
+
+#include "core/files.h"
+#include "core/host_facts.h"
+#include "core/sha256.h"
+#include "core/tensor_memory.h"
+#include "core/work_clock.h"
+#include "stage_runtime/engine/model/state_names.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr auto kLateMax = std::chrono::milliseconds(50);  // that an emulated action catches up
+constexpr std::size_t kModelFileBytesMax = 8ULL << 30;
+
+Result<std::string> find_torchscript(const std::string& directory, const std::string& sha256) {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
+        const std::string path = entry.path().string();
+        if (!entry.is_regular_file() || entry.path().extension() != ".pt") continue;
+        const auto bytes = read_file(path, kModelFileBytesMax);
+        if (bytes && sha256_hex(*bytes) == sha256) return path;
+    }
+    return fail(
+        ExitCode::kBadFile,
+        fmt::format(
+            "the TorchScript file with SHA-256 {} is not in {}; copy it there: scp MODEL.pt {}:{}/",
+            sha256, directory, host_name(), std::filesystem::absolute(directory, error).string()));
+}
+
+std::vector<EncodedTensor> encoded(std::vector<HostTensor> tensors, TensorCodec codec) {
+    std::vector<EncodedTensor> out;
+    for (const HostTensor& tensor : tensors) out.push_back(encode_tensor(tensor, codec));
+    return out;
+}
+
+}  // namespace
+
+// An executor whose layers stay is used again: what it holds is loaded anew in any case.
+Result<int> TorchCompute::prepare(const Configure& work, const Plan& plan,
+                                  std::span<const StageId> slices) {
+    ModelSpec spec;
+    spec.zoo = work.model;
+    spec.sha256 = work.model_sha256;
+    spec.num_classes = static_cast<int>(work.num_classes);
+    spec.input_shape = work.input_shape;
+    spec.freeze = work.freeze;
+    std::vector<Slice> before = std::exchange(slices_, {});
+    for (const StageId id : slices) {
+        const StagePlan& stage = plan.stages[id.index()];
+        ExecutorOptions options;
+        options.range = {stage.first_layer, stage.last_layer};
+        options.recompute = stage.recompute;
+        options.optimizer = work.optimizer;
+        options.loss = work.loss;
+        options.seed = work.seed;
+        options.gradient_codec = stage.codec_backward;
+        const auto same = std::find_if(before.begin(), before.end(), [&](const Slice& slice) {
+            return slice.executor && slice.executor->fits(options);
+        });
+        if (same != before.end()) {
+            same->executor->reset_optimizer();
+            slices_.push_back({std::move(same->executor), stage.codec_forward});
+            continue;
+        }
+        if (spec.zoo.empty() && spec.torchscript_path.empty()) {
+            ECOPIPE_ASSIGN_OR_RETURN(spec.torchscript_path,
+                                     find_torchscript(models_directory_, spec.sha256));
+        }
+        ECOPIPE_ASSIGN_OR_RETURN(auto executor, Executor::create(spec, options));
+        slices_.push_back({std::move(executor), stage.codec_forward});
+    }
+    return slices_.empty() ? 0 : slices_.front().executor->model().first_trainable_layer;
+}
+
+void TorchCompute::discard() {
+    for (const Slice& slice : slices_) slice.executor->discard();
+}
+
+std::map<int, TensorMap> TorchCompute::layer_states() const {
+    std::map<int, TensorMap> layers;
+    for (const Slice& slice : slices_) {
+        const StateNames names(slice.executor->model());
+        for (NamedTensor& entry : slice.executor->state(true))
+            if (const auto layer = names.layer_of(entry.name))
+                layers[*layer].push_back(std::move(entry));
+    }
+    return layers;
+}
+
+Result<void> TorchCompute::load(int layer, const TensorMap& state) {
+    for (const Slice& slice : slices_) {
+        if (!slice.executor->range().contains(layer)) continue;
+        for (const NamedTensor& entry : state)
+            ECOPIPE_RETURN_IF_ERROR(slice.executor->load_state(entry.name, entry.tensor));
+        return {};
+    }
+    return fail(ExitCode::kRunFailed, fmt::format("layer {} is not on this device", layer));
+}
+
+void TorchCompute::begin(std::uint64_t step, const Begin& begin) {
+    reset_peak_tensor_bytes();
+    if (begin.mode != StepMode::kTrain) return;
+    for (const Slice& slice : slices_) slice.executor->begin_step(step, begin.loss_divisor);
+}
+
+Result<ComputeResult> TorchCompute::run(ComputeJob job) {
+    ComputeResult result;
+    result.started = monotonic_now();
+    WorkClock work;
+    // An emulated device does not feel that this machine was late to wake its thread.
+    if (slowdown_() > 1)
+        work.started = std::clamp(std::max(free_since_, job.complete_since),
+                                  work.started - kLateMax, work.started);
+    ECOPIPE_RETURN_IF_ERROR(compute(job, result));
+    free_since_ = work.slow_down(slowdown_());
+    result.ended = monotonic_now();
+    return result;
+}
+
+Result<void> TorchCompute::compute(const ComputeJob& job, ComputeResult& result) {
+    const Slice& slice = slices_[static_cast<std::size_t>(job.action.slice)];
+    Executor& executor = *slice.executor;
+    const auto micro_batch = static_cast<std::uint32_t>(job.action.micro_batch);
+    const HostTensor* labels = job.labels.defined() ? &job.labels : nullptr;
+    if (job.mode == StepMode::kEvaluate) {  // which is never compressed
+        ECOPIPE_ASSIGN_OR_RETURN(auto outputs, executor.evaluate(job.tensors, labels, result.loss));
+        result.tensors = encoded(std::move(outputs), TensorCodec::kNone);
+        return {};
+    }
+    switch (job.action.kind) {
+        case ActionKind::kForward: {
+            ECOPIPE_ASSIGN_OR_RETURN(auto outputs,
+                                     executor.forward(micro_batch, job.tensors, labels));
+            result.tensors = encoded(std::move(outputs), slice.codec_forward);
+            return {};
+        }
+        case ActionKind::kBackward: {
+            ECOPIPE_ASSIGN_OR_RETURN(auto gradients, executor.backward(micro_batch, job.tensors));
+            result.tensors = executor.encode_gradients(std::move(gradients));
+            return {};
+        }
+        case ActionKind::kInputGradient: {
+            ECOPIPE_ASSIGN_OR_RETURN(auto gradients,
+                                     executor.input_gradient(micro_batch, job.tensors));
+            result.tensors = executor.encode_gradients(std::move(gradients));
+            return {};
+        }
+        case ActionKind::kWeightGradient:
+            return executor.weight_gradient(micro_batch);
+    }
+    return {};
+}
+
+StepTotals TorchCompute::finish_step() {
+    StepTotals all;
+    for (const Slice& slice : slices_) {
+        const StepTotals totals = slice.executor->finish_step();
+        all.loss.add(totals.loss);
+        all.squared_gradient_norms.insert(all.squared_gradient_norms.end(),
+                                          totals.squared_gradient_norms.begin(),
+                                          totals.squared_gradient_norms.end());
+        if (all.nonfinite_layer < 0) all.nonfinite_layer = totals.nonfinite_layer;
+    }
+    return all;
+}
+
+void TorchCompute::commit(const Commit& commit) {
+    const WorkClock work;
+    for (const Slice& slice : slices_)
+        slice.executor->commit(commit.learning_rate, commit.gradient_scale);
+    free_since_ = work.slow_down(slowdown_());
+}
+
+TensorMap TorchCompute::state(SliceId slice, bool optimizer_state) const {
+    return slices_[slice.index()].executor->state(optimizer_state);
+}
+
+std::size_t TorchCompute::live_bytes() const { return live_tensor_bytes(); }
+std::size_t TorchCompute::peak_bytes() const { return peak_tensor_bytes(); }
+
+}  // namespace ecopipe

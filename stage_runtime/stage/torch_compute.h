@@ -1,0 +1,49 @@
+#pragma once
+// What a stage computes with, by the engine: an executor a slice, emulating a slower device when
+// asked to.
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "stage_runtime/engine/run/executor.h"
+#include "stage_runtime/stage/stage_compute.h"
+
+namespace ecopipe {
+
+class TorchCompute : public StageCompute {
+  public:
+    // `models_directory`: where TorchScript files may be loaded from. `slowdown`: asked at every
+    // action; above 1 it takes so many times its CPU time.
+    TorchCompute(std::string models_directory, std::function<double()> slowdown)
+        : models_directory_(std::move(models_directory)), slowdown_(std::move(slowdown)) {}
+
+    Result<int> prepare(const Configure& work, const Plan& plan,
+                        std::span<const StageId> slices) override;
+    void clear() override { slices_.clear(); }
+    void discard() override;
+    std::map<int, TensorMap> layer_states() const override;
+    Result<void> load(int layer, const TensorMap& state) override;
+    void begin(std::uint64_t step, const Begin& begin) override;
+    Result<ComputeResult> run(ComputeJob job) override;
+    StepTotals finish_step() override;
+    void commit(const Commit& commit) override;
+    TensorMap state(SliceId slice, bool optimizer_state) const override;
+    std::size_t live_bytes() const override;
+    std::size_t peak_bytes() const override;
+
+  private:
+    struct Slice {
+        std::unique_ptr<Executor> executor;
+        TensorCodec codec_forward = TensorCodec::kNone;
+    };
+    [[nodiscard]] Result<void> compute(const ComputeJob& job, ComputeResult& result);
+
+    std::string models_directory_;
+    std::function<double()> slowdown_;
+    std::vector<Slice> slices_;
+    Instant free_since_{};  // the last work was over, as emulated
+};
+
+}  // namespace ecopipe
