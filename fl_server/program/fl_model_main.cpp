@@ -15,6 +15,7 @@
 #include "stage_runtime/data/open_data.h"
 #include "stage_runtime/data/safetensors.h"
 #include "stage_runtime/engine/model/torch_compat.h"
+#include "transport/wire/federation_messages.h"
 
 namespace ecopipe {
 namespace {

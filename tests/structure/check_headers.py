@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 
-MODULES = ["core", "planner", "transport", "stage_runtime", "orchestrator", "fl_server"]
+MODULES = ["core", "domain", "planner", "transport", "stage_runtime", "orchestrator", "fl_server"]
 
 
 def main():

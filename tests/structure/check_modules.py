@@ -32,8 +32,7 @@ ROOMS = [
 ]
 TORCH = re.compile(r"^(torch|ATen|c10)/")
 # The files that include torch: few, and only .cpp files or headers that say so.
-TORCH_HOME = ("stage_runtime/engine/", "stage_runtime/model/", "stage_runtime/engine/run/profiler.cpp",
-              "stage_runtime/engine/model/torch_compat.cpp", "stage_runtime/engine/model/torch_error.cpp", "stage_runtime/engine/model/torch_version.h")
+TORCH_HOME = ("stage_runtime/engine/",)
 WIRE = re.compile(r"^(zmq(\.hpp|\.h|_addon\.hpp)|cereal/)")
 BANNED = re.compile(r"^cereal/(types/memory|types/polymorphic|archives/)")
 NAMESPACE = re.compile(r"^namespace ?([\w:]*) \{|^\}  // namespace")

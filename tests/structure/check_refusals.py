@@ -8,7 +8,7 @@ import pathlib
 import re
 import sys
 
-MODULES = ("core", "planner", "transport", "stage_runtime", "orchestrator", "fl_server", "bench")
+MODULES = ("core", "domain", "planner", "transport", "stage_runtime", "orchestrator", "fl_server", "bench")
 CALL = re.compile(r"\b(?:fail|refuse|turn_away|End)\s*[({]\s*ExitCode::k(?!Done)\w+\s*,")
 STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
 STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"(?:\s*"(?:[^"\\]|\\.)*")*')
