@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian or Ubuntu packages that are missing. Usage: install_packages.sh build|test|cross ARCH
+# Installs the Debian or Ubuntu packages that are missing. Usage: install_packages.sh build|test|deep|cross ARCH
 set -euo pipefail
 
 what=${1:-build}
@@ -31,10 +31,13 @@ else
 fi
 # What only tests need may be absent from a distribution: those tests are then left out.
 optional=()
-if [ "$what" = test ]; then
+if [ "$what" = test ] || [ "$what" = deep ]; then
     packages+=(libgtest-dev)
-    optional=(clang-19 clang-tidy-19 libclang-rt-19-dev libbenchmark-dev python3 python3-torch python3-torchvision python3-pil python3-numpy python3-yaml iproute2 procps
-        chromium chromium-driver python3-selenium python3-pyte debootstrap dpkg-dev file)
+    optional=(python3 python3-torch python3-torchvision python3-pil python3-numpy python3-yaml iproute2 procps)
+fi
+if [ "$what" = deep ]; then
+    optional+=(clang-19 clang-tidy-19 libclang-rt-19-dev libbenchmark-dev chromium chromium-driver python3-selenium python3-pyte debootstrap
+        dpkg-dev file)
 fi
 
 absent() {

@@ -72,7 +72,7 @@ extract() {
         marker != "" && /^```bash$/ { ++n; file = work "/" n ".sh"; printf "" >file; print n, marker; inside = 1; next }
         inside && /^```$/ { close(file); inside = 0; marker = ""; next }
         inside { print >>file }
-    ' "$root/README.md"
+    ' "$root/README.md" "$root/docs/guide/operator.md" "$root/docs/guide/researcher.md" "$root/docs/guide/install.md"
 }
 
 # A reader has cloned the repository and built it on both machines; here both see one working directory.
@@ -115,7 +115,7 @@ await_all() {
 show() { tail -n 20 "$work"/*.log >&2 || true; }
 
 blocks=$(extract)
-[ -n "$blocks" ] || die 1 "README.md has no block to run"
+[ -n "$blocks" ] || die 1 "the pages have no block to run"
 while read -r number machine name beside; do
     [ "$beside" = '&' ] || await_all
     echo "== on $machine: $name"

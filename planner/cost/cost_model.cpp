@@ -14,14 +14,6 @@ namespace {
 
 constexpr double kMib = 1024.0 * 1024.0;
 
-double between(double a, double b, double t) { return a + (b - a) * t; }
-
-std::optional<double> between(const std::optional<double>& a, const std::optional<double>& b,
-                              double t) {
-    if (!a || !b) return std::nullopt;
-    return between(*a, *b, t);
-}
-
 std::vector<std::vector<double>> range_maxima(std::vector<double> values) {
     std::vector<std::vector<double>> levels{std::move(values)};
     for (std::size_t width = 2; width <= levels[0].size(); width *= 2) {

@@ -118,6 +118,14 @@ OrderedJson layer_json(const LayerProfile& layer) {
     return out;
 }
 
+double between(double a, double b, double t) { return a + (b - a) * t; }
+
+std::optional<double> between(const std::optional<double>& a, const std::optional<double>& b,
+                              double t) {
+    if (!a || !b) return std::nullopt;
+    return between(*a, *b, t);
+}
+
 }  // namespace
 
 int ModelProfile::first_trainable_layer() const {

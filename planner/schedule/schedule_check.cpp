@@ -1,3 +1,4 @@
+#include "planner/schedule/schedule.h"
 #include "planner/schedule/schedule_check.h"
 
 #include <fmt/format.h>

@@ -293,18 +293,18 @@ TEST_F(OwnTensors, AdamAndBinaryCrossEntropyAsPyTorch) {
     expect_as_pytorch("yes_or_no", 3, "answers", "bce", "adam", "constant", {});
 }
 
-TEST_F(OwnTensors, TheReadmesLinesWriteADataSet) {
+TEST_F(OwnTensors, TheReferencesLinesWriteADataSet) {
     write(directory_ / "write.py",
           "import os, re, sys, numpy as np\n"
-          "readme = open(sys.argv[1]).read()\n"
-          "exec(re.search(r'```python\\n(import json, struct.*?)```', readme, re.S).group(1))\n"
+          "page = open(sys.argv[1]).read()\n"
+          "exec(re.search(r'```python\\n(import json, struct.*?)```', page, re.S).group(1))\n"
           "os.makedirs(sys.argv[2])\n"
           "x = np.random.default_rng(0).random((40, 8))\n"
           "save(sys.argv[2] + '/train.safetensors', inputs=x.astype(np.float32), "
           "targets=(x.sum(1) > 4).astype(np.int64))\n");
     const Finished written =
-        run({kPython, directory_ / "write.py", std::string(ECOPIPE_SOURCE_DIR) + "/README.md",
-             directory_ / "mine"});
+        run({kPython, directory_ / "write.py",
+             std::string(ECOPIPE_SOURCE_DIR) + "/docs/reference/data.md", directory_ / "mine"});
     ASSERT_EQ(written.code, 0) << written.err;
     train("mine", in_one_process(torchscript("regressor", 5)) + data("mine"));
     EXPECT_EQ(evaluations("mine"), "");  // there is no test split

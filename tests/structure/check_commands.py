@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Every shell command that README.md, docs/EXTENDING.md and the pages of examples/ show is run by a test or by CI: a block in a fence is run by
-scripts/run_readme_blocks.sh (README's marked ones) or tests/extending/run_commands.sh, or run_elsewhere.json says which test covers it and why
+scripts/run_readme_blocks.sh (the marked ones of README and docs/guide) or tests/extending/run_commands.sh, or run_elsewhere.json says which test covers it and why
 it is not run as it stands; and the scripts that the pages name are run too.
 
 Usage: check_commands.py REPOSITORY"""
@@ -32,7 +32,7 @@ def blocks(text):
 
 def run_as_it_stands(document, before, language):
     """As the two scripts choose what they run."""
-    if document == "README.md":
+    if document == "README.md" or document.startswith("docs/guide/"):
         return language == "bash" and MARKER.fullmatch(before) is not None
     return document == "docs/EXTENDING.md" and language == ""
 
@@ -45,7 +45,8 @@ def problems(root):
     for runner in ("documentation.readme", "extending.commands"):
         if runner not in tests:
             yield f"tests: expected a test {runner}, which runs the blocks of a page; found none"
-    pages = [root / "README.md", root / "docs/EXTENDING.md", *sorted((root / "examples").rglob("*.md"))]
+    pages = [root / "README.md", root / "CONTRIBUTING.md", root / "docs/EXTENDING.md", *sorted((root / "docs/guide").glob("*.md")),
+             *sorted((root / "docs/reference").glob("*.md")), *sorted((root / "examples").rglob("*.md"))]
     used = set()
     count = 0
     for page in pages:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs README's block of "As services" as it stands, over an /etc and a /usr/local/bin that are thrown away, and lets systemd
+# Runs docs/guide/install.md's block of "As services" as it stands, over an /etc and a /usr/local/bin that are thrown away, and lets systemd
 # check the units with the programs in place. No unit is started: restart_every_part.sh does that, on a machine that may
 # boot a container. Usage: install_units.sh BUILD_DIR
 # Exit code 77, "skipped": no root, no systemd, or nothing can be mounted here.
@@ -45,8 +45,8 @@ case "$1 $2" in
 esac
 STUB
 chmod +x "$work"/bin/*
-awk '/^## / { here = $0 == "## As services" } here && /^```/ { inside = !inside; next } here && inside' "$root/README.md" >"$work/block.sh"
-[ -s "$work/block.sh" ] || { echo "install_units.sh: README.md has no block under As services" >&2; exit 1; }
+awk '/^## / { here = $0 == "## As services" } here && /^```/ { inside = !inside; next } here && inside' "$root/docs/guide/install.md" >"$work/block.sh"
+[ -s "$work/block.sh" ] || { echo "install_units.sh: docs/guide/install.md has no block under As services" >&2; exit 1; }
 cd "$work/ecopipe"
 PATH=$work/bin:$PATH bash -euxo pipefail "$work/block.sh"
 for name in stage fl-server federated; do
