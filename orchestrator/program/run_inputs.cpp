@@ -166,4 +166,19 @@ Result<void> compare_flags(const OrderedJson& before, const OrderedJson& now,
     return {};
 }
 
+Result<void> try_smallest_micro_batch(const RunInputs& inputs, const TrainerOptions& options) {
+    ECOPIPE_ASSIGN_OR_RETURN(const EpochPlan epochs,
+                             plan_epochs(inputs.data.train->size(), options));
+    if (epochs.steps == 0) return {};
+    ECOPIPE_RETURN_IF_ERROR(expect_trainable(inputs.info, inputs.spec));
+    int smallest = micro_batch_sizes(options.batch, options.micro_batches).back();
+    const bool reaches_last = epochs.steps >= epochs.steps_per_epoch;
+    const bool has_whole = epochs.steps_per_epoch > 1 || epochs.last_batch == options.batch;
+    const int last = micro_batch_sizes(epochs.last_batch, options.micro_batches).back();
+    if (!has_whole) smallest = last;
+    if (reaches_last) smallest = std::min(smallest, last);
+    ECOPIPE_ASSIGN_OR_RETURN(const Batch batch, first_samples(*inputs.data.train, smallest));
+    return try_model(inputs.spec, options.loss, batch.inputs, batch.labels);
+}
+
 }  // namespace ecopipe

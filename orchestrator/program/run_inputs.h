@@ -34,4 +34,9 @@ struct RunInputs {
 [[nodiscard]] Result<void> compare_flags(const OrderedJson& before, const OrderedJson& now,
                                          const std::string& source);
 
+// The smallest micro-batch that any step will have goes through the model once, before anything is
+// started.
+[[nodiscard]] Result<void> try_smallest_micro_batch(const RunInputs& inputs,
+                                                    const TrainerOptions& options);
+
 }  // namespace ecopipe

@@ -15,6 +15,7 @@
 #include "orchestrator/program/planning.h"
 #include "orchestrator/program/replanner.h"
 #include "orchestrator/program/run_inputs.h"
+#include "orchestrator/program/run_reports.h"
 #include "orchestrator/program/train_command_line.h"
 #include "orchestrator/session/cluster_session.h"
 #include "orchestrator/train/single_engine.h"
@@ -51,25 +52,6 @@ struct Run {
     std::string ended_with;  // the last line on stdout
 };
 
-// The smallest micro-batch that any step will have goes through the model once, before anything is
-// started.
-Result<void> try_smallest_micro_batch(const Run& run) {
-    ECOPIPE_ASSIGN_OR_RETURN(const EpochPlan epochs,
-                             plan_epochs(run.inputs.data.train->size(), run.options.trainer));
-    if (epochs.steps == 0) return {};
-    ECOPIPE_RETURN_IF_ERROR(expect_trainable(run.inputs.info, run.inputs.spec));
-    int smallest =
-        micro_batch_sizes(run.options.trainer.batch, run.options.trainer.micro_batches).back();
-    const bool reaches_last = epochs.steps >= epochs.steps_per_epoch;
-    const bool has_whole =
-        epochs.steps_per_epoch > 1 || epochs.last_batch == run.options.trainer.batch;
-    const int last = micro_batch_sizes(epochs.last_batch, run.options.trainer.micro_batches).back();
-    if (!has_whole) smallest = last;
-    if (reaches_last) smallest = std::min(smallest, last);
-    ECOPIPE_ASSIGN_OR_RETURN(const Batch batch, first_samples(*run.inputs.data.train, smallest));
-    return try_model(run.inputs.spec, run.options.trainer.loss, batch.inputs, batch.labels);
-}
-
 ExecutorOptions executor_options(const TrainOptions& options) {
     ExecutorOptions executor;
     executor.optimizer = options.optimizer;
@@ -101,50 +83,6 @@ Result<void> await_devices(ClusterSession& session, const Cluster& cluster,
             log_info("  {}", join_command(cluster, session.bound(), device, options.security));
     };
     return session.wait_for(wanted, from_ms(timeout_s * 1000), tell);
-}
-
-// The first stage that compresses what it sends, if one does.
-const StagePlan* compressing_stage(const Plan& plan) {
-    for (const StagePlan& stage : plan.stages)
-        if (stage.codec_forward != TensorCodec::kNone || stage.codec_backward != TensorCodec::kNone)
-            return &stage;
-    return nullptr;
-}
-
-void tell_numeric_classes(const ClusterSession& session, const Plan& plan, RunRecord& record) {
-    std::map<std::uint64_t, std::vector<std::string>> classes;
-    std::map<std::uint64_t, std::string> summaries;  // of one device each: what computes there
-    OrderedJson devices = OrderedJson::object();
-    for (const auto& [name, device] : session.joined()) {
-        classes[device.hello.numeric_class].push_back(name);
-        summaries.emplace(device.hello.numeric_class, device.hello.numeric_summary);
-        devices[name] = {{"cpu", device.hello.cpu},
-                         {"cores", device.hello.cores},
-                         {"threads", device.hello.threads},
-                         {"memory_mib", device.hello.memory_mib},
-                         {"numeric_class", fmt::format("{:016x}", device.hello.numeric_class)},
-                         {"numeric_summary", device.hello.numeric_summary}};
-    }
-    record.run["devices"] = std::move(devices);
-    record.run["numeric_classes"] = classes.size();
-    if (classes.size() > 1) {
-        std::vector<std::string> who;
-        for (const auto& [hash, names] : classes)
-            who.push_back(fmt::format("{} with {}", fmt::join(names, " and "), summaries[hash]));
-        log_warn(
-            "the devices are of {} numeric classes: weights equal those of one process to float "
-            "tolerance, not byte for byte ({})",
-            classes.size(), fmt::join(who, "; "));
-    } else if (const StagePlan* stage = compressing_stage(plan)) {
-        log_warn(
-            "the plan compresses what {} sends (forward {}, backward {}): weights no longer equal "
-            "those of --single",
-            stage->device, codec_name(stage->codec_forward), codec_name(stage->codec_backward));
-    } else {
-        log_info(
-            "all devices are of one numeric class: weights are byte-identical to those of one "
-            "process");
-    }
 }
 
 // Who plans anew when devices come, go or change their speed. A plan of the user's stands while its
@@ -288,7 +226,8 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
     } else {
         cluster = cluster_of_plan(*plan);
     }
-    if (!options.auto_micro_batches) ECOPIPE_RETURN_IF_ERROR(try_smallest_micro_batch(run));
+    if (!options.auto_micro_batches)
+        ECOPIPE_RETURN_IF_ERROR(try_smallest_micro_batch(run.inputs, run.options.trainer));
 
     ECOPIPE_RETURN_IF_ERROR(open_session(run, cluster));
     std::vector<ModelProfile> profiles;
@@ -349,11 +288,11 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
                      overhead.value_or(0));
             record.run["micro_batches"] = plan->micro_batches;
             record.run["micro_batch_overhead_ms"] = overhead.value_or(0);
-            ECOPIPE_RETURN_IF_ERROR(try_smallest_micro_batch(run));
+            ECOPIPE_RETURN_IF_ERROR(try_smallest_micro_batch(run.inputs, run.options.trainer));
         }
     }
     ECOPIPE_RETURN_IF_ERROR(check_executable(*plan));
-    tell_numeric_classes(*run.session, *plan, record);
+    tell_numeric_classes(run.session->joined(), *plan, record);
     for (const StagePlan& stage : plan->stages)
         log_info("stage on {}: layers {}..{}, {} in flight{}", stage.device, stage.first_layer,
                  stage.last_layer, stage.in_flight, stage.recompute ? ", recomputing" : "");
@@ -370,7 +309,7 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
 }
 
 Result<void> open_single(Run& run, RunRecord& record) {
-    ECOPIPE_RETURN_IF_ERROR(try_smallest_micro_batch(run));
+    ECOPIPE_RETURN_IF_ERROR(try_smallest_micro_batch(run.inputs, run.options.trainer));
     ECOPIPE_ASSIGN_OR_RETURN(run.engine,
                              make_single_engine(run.inputs.spec, executor_options(run.options)));
     ECOPIPE_ASSIGN_OR_RETURN(const NumericClass numeric,
@@ -444,36 +383,6 @@ Result<std::uint64_t> resume_point(const Run& run, const RunRecord& record, Tens
     return 0;
 }
 
-void tell_replicas(const Run& run) {
-    if (run.session == nullptr) return;
-    const ReplicaPlan& replicas = run.session->replicas();
-    if (replicas.every > 0) {
-        std::vector<std::string> pairs;
-        for (const auto& [owner, buddy] : replicas.buddies)
-            pairs.push_back(fmt::format("{} to {}", owner, buddy));
-        log_info("replicas every {} step{}: {}", replicas.every, replicas.every == 1 ? "" : "s",
-                 fmt::join(pairs, ", "));
-    } else {
-        log_warn("no replicas ({}): a lost device sends all back to the newest checkpoint",
-                 replicas.why_not);
-    }
-}
-
-// What the devices' tensors took at most, beside what the plan foresaw.
-void tell_memory(const Run& run, RunRecord& record, const TrainResult& result) {
-    if (run.session == nullptr) return;
-    constexpr double kMib = 1 << 20;
-    OrderedJson devices = OrderedJson::object();
-    for (const auto& [device, peak] : result.peak_bytes) {
-        const std::uint64_t predicted = predicted_peak_bytes(run.session->plan(), device);
-        devices[device] = {{"peak_bytes", peak}, {"predicted_peak_bytes", predicted}};
-        if (predicted > 0)
-            log_info("{} used {:.1f} MiB for tensors at most, {:.1f} predicted", device,
-                     static_cast<double>(peak) / kMib, static_cast<double>(predicted) / kMib);
-    }
-    record.run["memory"] = std::move(devices);
-}
-
 // --micro-batches auto of a run that goes on: the number that it began with, since bytes depend on
 // it.
 Result<void> keep_micro_batches(Run& run, const RunRecord& record) {
@@ -491,25 +400,6 @@ Result<void> keep_micro_batches(Run& run, const RunRecord& record) {
     run.options.trainer.micro_batches = found.get<int>();
     run.options.auto_micro_batches = false;
     return {};
-}
-
-// What the evaluations said, into run.json; the test's as text.
-std::string record_results(const Run& run, const TrainResult& result, OrderedJson& results) {
-    if (result.validation.best_step() > 0) {
-        results["best_step"] = result.validation.best_step();
-        results["best_validation_loss"] = result.validation.best_loss();
-        results["stopped_early"] = result.stopped_early;
-    }
-    if (result.test.labels == 0) return "";
-    results["test_loss"] = result.test.loss();
-    if (is_regression(run.options.trainer.loss.name)) {
-        const double error = result.test.mean_absolute_error();
-        results["test_mean_absolute_error"] = error;
-        return fmt::format(", test mean absolute error {:.4f}", error);
-    }
-    const double accuracy = result.test.accuracy();
-    results["test_accuracy"] = accuracy;
-    return fmt::format(", test accuracy {:.2f} %", 100 * accuracy);
 }
 
 // A model that came as TorchScript goes so too, as model.pt.
@@ -544,7 +434,7 @@ Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
     }
     ECOPIPE_RETURN_IF_ERROR(run.engine->load(state, first));
     state.clear();
-    tell_replicas(run);
+    if (run.session != nullptr) tell_replicas(run.session->replicas());
     TrainResult result;
     if (run.options.evaluate_only) {
         std::optional<LossTotals> test;
@@ -573,10 +463,11 @@ Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
         record.run["results"]["last_loss"] = result.last_loss;
         record.run["results"]["median_step_ms"] = result.median_step_ms;
     }
-    const std::string tested = record_results(run, result, record.run["results"]);
+    const std::string tested =
+        record_results(run.options.trainer.loss.name, result, record.run["results"]);
     ECOPIPE_RETURN_IF_ERROR(record.save_run());
     ECOPIPE_RETURN_IF_ERROR(record.finish());
-    tell_memory(run, record, result);
+    if (run.session != nullptr) tell_memory(run.session->plan(), result, record);
     run.ended_with = fmt::format("{}{} steps, {:.0f} samples/s{}; files in {}",
                                  result.interrupted ? "interrupted: " : "", result.steps,
                                  result.samples_per_s, tested, record.directory());

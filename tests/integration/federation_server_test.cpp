@@ -21,59 +21,11 @@
 #include "core/files.h"
 #include "core/random.h"
 #include "core/strict_json.h"
-#include "tests/integration/training_fixture.h"
+#include "tests/integration/federation_server_fixture.h"
 #include "tests/support/scripted_cluster.h"
 
 namespace ecopipe::test {
 namespace {
-
-constexpr double kDeadlineS = 60;
-
-std::vector<Json> lines_of(const std::string& text) {
-    std::vector<Json> lines;
-    for (std::size_t at = 0; at < text.size();) {
-        const std::size_t end = std::min(text.find('\n', at), text.size());
-        lines.push_back(Json::parse(text.substr(at, end - at)));
-        at = end + 1;
-    }
-    return lines;
-}
-
-class FederationServer : public Training {
-  protected:
-    Endpoint server_{"127.0.0.1", static_cast<std::uint16_t>(free_port())};
-
-    [[nodiscard]] Flags flags(const std::string& state, const std::string& min_clusters,
-                              const Flags& more) const {
-        Flags flags{"ecopipe-fl-server", "--bind", server_.text(),   "--model",   "lenet5",
-                    "--state",           state,    "--min-clusters", min_clusters};
-        flags.insert(flags.end(), more.begin(), more.end());
-        return flags;
-    }
-    [[nodiscard]] std::thread cluster(const std::string& name, AnswerTask answer) const {
-        return std::thread([server = server_, name, answer = std::move(answer)] {
-            const auto lived = live(server, name, answer);
-            EXPECT_TRUE(lived) << name << ": " << lived.error().message;
-        });
-    }
-    [[nodiscard]] std::thread honest(const std::string& name) const {
-        return cluster(name, [name](FederationLink& link, const Task& task) -> Result<void> {
-            ECOPIPE_RETURN_IF_ERROR(answer_honestly(link, task, name));
-            return {};
-        });
-    }
-    // The global model that so many honest clusters make.
-    std::string calm(const std::vector<std::string>& names, const std::string& rounds) {
-        const std::string state = directory_ / "calm";
-        Process server(flags(state, std::to_string(names.size()), {"--rounds", rounds}));
-        std::vector<std::thread> clusters;
-        for (const std::string& name : names) clusters.push_back(honest(name));
-        const Finished ended = server.wait(kDeadlineS);
-        EXPECT_EQ(ended.code, 0) << ended.err;
-        for (std::thread& one : clusters) one.join();
-        return read(state + "/model.safetensors");
-    }
-};
 
 TEST_F(FederationServer, PrintsTheConfigurationThatTheFlagsMakeOfIt) {
     write(directory_ / "server.yaml", "strategy: {name: fedasync, min_clients: 3, alpha: 0.5}\n");
@@ -104,9 +56,9 @@ TEST_F(FederationServer, ARestartMayChangeWhatNoByteDependsOn) {
     const auto restart = [&](const Flags& more, const std::string& min_clusters = "2") {
         Flags line = flags(state, min_clusters, more);
         Process server(line);
-        const bool listens = server.wait_for_err("listening", kDeadlineS);
+        const bool listens = server.wait_for_err("listening", kServerDeadlineS);
         if (listens) server.signal(SIGTERM);
-        const Finished ended = server.wait(kDeadlineS);
+        const Finished ended = server.wait(kServerDeadlineS);
         EXPECT_EQ(ended.code, listens ? 143 : 2) << ended.err;
         return listens ? std::string() : ended.err;
     };
@@ -135,211 +87,11 @@ TEST_F(FederationServer, ARestartMayChangeWhatNoByteDependsOn) {
 
 // ---- the operator's commands
 
-class OperatorCommands : public FederationServer {
-  protected:
-    std::string state_ = directory_ / "state";
-
-    [[nodiscard]] Finished command(const std::string& word, const Flags& more = {}) const {
-        Flags line{"ecopipe-fl-server", word, "--state", state_};
-        line.insert(line.end(), more.begin(), more.end());
-        return run(line, kDeadlineS);
-    }
-    void expect_done(const std::string& word, const Flags& more = {}) const {
-        const Finished finished = command(word, more);
-        EXPECT_EQ(finished.code, 0) << word << ": " << finished.err;
-    }
-    [[nodiscard]] Json status() const {
-        const Finished finished = command("status", {"--json"});
-        EXPECT_EQ(finished.code, 0) << finished.err;
-        return Json::parse(finished.out);
-    }
-    // The first status of which `holds` is true; an empty one at the deadline.
-    Json await(const std::function<bool(const Json&)>& holds) const {
-        const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-        while (std::chrono::steady_clock::now() < until) {
-            // One that has just begun to listen has no view yet, and says so.
-            const Finished finished = command("status", {"--json"});
-            if (finished.code != 0) continue;
-            if (Json found = Json::parse(finished.out); holds(found)) return found;
-        }
-        ADD_FAILURE() << "not reached: " << status();
-        return {};
-    }
-};
-
-TEST_F(OperatorCommands, PauseHoldsTasksBackResumeGivesThemAndFinishEndsTheRound) {
-    Process server(flags(state_, "2", {"--rounds", "0"}));
-    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
-    std::thread a = honest("a");
-    std::thread b = honest("b");
-    await([](const Json& view) { return view["version"] >= 1; });
-    expect_done("pause");
-    const Json paused = await([](const Json& view) { return view["phase"] == "paused"; });
-    // The round at hand may end, whose tasks were given before; none comes after it.
-    const Finished text = command("status");
-    EXPECT_NE(text.out.find("paused"), std::string::npos) << text.out;
-    const std::uint64_t most = paused.value("version", std::uint64_t{0}) + 1;
-    for (int look = 0; look < 20; ++look) EXPECT_LE(status()["version"], most);
-    expect_done("resume");
-    await([&](const Json& view) { return view["version"] > most; });
-    expect_done("finish");
-    const Finished ended = server.wait(kDeadlineS);
-    EXPECT_EQ(ended.code, 0) << ended.err;
-    for (const char* said : {"operator: pause", "operator: resume", "operator: finish"})
-        EXPECT_NE(ended.err.find(said), std::string::npos) << ended.err;
-    a.join();
-    b.join();
-    // Without a server only the journal answers.
-    EXPECT_EQ(status()["phase"], "not running");
-    for (const char* word : {"pause", "resume", "finish"}) EXPECT_EQ(command(word).code, 4) << word;
-}
-
-// Not even its control socket or what has arrived of an update.
-TEST_F(OperatorCommands, ASecondServerTakesNothingFromTheFirst) {
-    Process server(flags(state_, "2", {"--rounds", "0"}));
-    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
-    const std::string port = std::to_string(free_port());
-    const Finished second = run({"ecopipe-fl-server", "--bind", "tcp://127.0.0.1:" + port,
-                                 "--model", "lenet5", "--state", state_, "--rounds", "0"},
-                                kDeadlineS);
-    EXPECT_EQ(second.code, 2);
-    EXPECT_NE(second.err.find("--state " + state_ + ": another process is at work in it"),
-              std::string::npos)
-        << second.err;
-    std::thread a = honest("a");
-    std::thread b = honest("b");
-    await([](const Json& view) { return view["version"] >= 1; });
-    expect_done("finish");
-    EXPECT_EQ(server.wait(kDeadlineS).code, 0) << server.err();
-    a.join();
-    b.join();
-}
-
-TEST_F(OperatorCommands, AdmitTakesAClusterOutOfQuarantine) {
-    write(directory_ / "server.yaml", "limits: {quarantine_after: 1}\n");
-    Process server(flags(
-        state_, "1",
-        {"--rounds", "1", "--config", directory_ / "server.yaml", "--round-timeout-s", "600"}));
-    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
-    bool lied = false;
-    std::thread one = cluster("one", [&](FederationLink& link, const Task& task) -> Result<void> {
-        const std::string bytes = formula(task, "one");
-        OutgoingSlice slice = whole_update(task, bytes);
-        if (!std::exchange(lied, true)) slice.announcement.samples = 0;
-        ECOPIPE_ASSIGN_OR_RETURN(const Verdict verdict, push(link, slice, bytes));
-        static_cast<void>(verdict);
-        return {};
-    });
-    ASSERT_TRUE(server.wait_for_err("the cluster is in quarantine now", kDeadlineS))
-        << server.err();
-    const auto in_quarantine = [](const Json& view) {
-        return !view["sites"].empty() && view["sites"][0]["quarantined"] == true;
-    };
-    await(in_quarantine);
-    const Finished stranger = command("admit", {"--cluster", "two"});
-    EXPECT_EQ(stranger.code, 2);
-    EXPECT_NE(stranger.err.find("cluster two is not in quarantine"), std::string::npos)
-        << stranger.err;
-    expect_done("admit", {"--cluster", "one"});
-    const Finished ended = server.wait(kDeadlineS);
-    EXPECT_EQ(ended.code, 0) << ended.err;
-    EXPECT_NE(ended.err.find("cluster one is admitted again"), std::string::npos) << ended.err;
-    one.join();
-    EXPECT_EQ(lines_of(read(state_ + "/rounds.jsonl")).size(), 1U);
-}
-
-// Evaluations that take longer than a round may, a restore, a pause over a crash, two that depart:
-// the clusters are the same processes all the way.
-TEST_F(OperatorCommands, AFederationGoesOnThroughAllThatHappensToIt) {
-    const auto start = [&](const std::string& min_clusters) {
-        auto server = std::make_unique<Process>(
-            flags(state_, min_clusters,
-                  {"--rounds", "0", "--keep-updates", "--round-timeout-s", "1", "--peer-timeout-s",
-                   "2", "--eval-data", "synthetic:1x28x28:10:12000"}));
-        EXPECT_TRUE(server->wait_for_err("listening", kDeadlineS)) << server->err();
-        return server;
-    };
-    const auto reaches = [&](std::uint64_t version) {
-        return await([&](const Json& view) { return view["version"] >= version; });
-    };
-    auto server = start("3");
-    std::atomic<bool> departing{false};
-    std::vector<std::thread> clusters;
-    for (const std::string name : {"a", "b", "c"})
-        clusters.emplace_back([&, name] {
-            const auto lived =
-                live(server_, name, [&](FederationLink& link, const Task& task) -> Result<void> {
-                    if (departing && name != "a") return fail(ExitCode::kRunFailed, "departs");
-                    const std::string bytes = formula(task, name);
-                    ECOPIPE_RETURN_IF_ERROR(push(link, whole_update(task, bytes), bytes));
-                    return {};
-                });
-            EXPECT_EQ(lived.has_value(), name == "a") << name;
-        });
-    reaches(2);
-    for (const Json& round : lines_of(read(state_ + "/rounds.jsonl"))) {
-        EXPECT_EQ(round["clusters"].size(), 3U) << round;
-        EXPECT_TRUE(round["rejected"].empty()) << round;
-    }
-    expect_done("backup", {"--to", directory_ / "copy"});
-    reaches(3);
-    server->signal(SIGTERM);
-    EXPECT_EQ(server->wait(kDeadlineS).code, 143) << server->err();
-    ASSERT_EQ(run({"/bin/rm", "-rf", state_}).code, 0);
-    ASSERT_EQ(run({"/bin/cp", "-r", directory_ / "copy", state_}).code, 0);
-    server = start("3");
-    reaches(4);
-    expect_done("pause");
-    server->signal(SIGKILL);
-    EXPECT_EQ(server->wait(kDeadlineS).code, 128 + SIGKILL);
-    server = start("1");
-    const Json paused = await([](const Json& view) { return view["phase"] == "paused"; });
-    const std::uint64_t most = paused.value("version", std::uint64_t{0}) + 1;
-    for (int look = 0; look < 20; ++look) EXPECT_LE(status()["version"], most);
-    expect_done("resume");
-    reaches(most + 1);
-    departing = true;
-    for (const std::size_t gone : {1U, 2U}) clusters[gone].join();
-    reaches(status()["version"].get<std::uint64_t>() + 2);
-    expect_done("finish");
-    EXPECT_EQ(server->wait(kDeadlineS).code, 0) << server->err();
-    clusters[0].join();
-    const Finished replayed = command("replay");
-    EXPECT_EQ(replayed.code, 0) << replayed.err;
-    EXPECT_NE(replayed.out.find(": 0 differ"), std::string::npos) << replayed.out;
-}
-
-TEST_F(OperatorCommands, BackupAndReplayOfARunningServersState) {
-    Process server(flags(state_, "2", {"--rounds", "0", "--keep-updates"}));
-    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
-    std::thread a = honest("a");
-    std::thread b = honest("b");
-    await([](const Json& view) { return view["version"] >= 2; });
-    expect_done("backup", {"--to", directory_ / "copy"});
-    const Finished again = command("backup", {"--to", directory_ / "copy"});
-    EXPECT_NE(again.code, 0);
-    EXPECT_NE(again.err.find("is not empty"), std::string::npos) << again.err;
-    expect_done("finish");
-    EXPECT_EQ(server.wait(kDeadlineS).code, 0) << server.err();
-    a.join();
-    b.join();
-    for (const std::string& of : {state_, directory_ / "copy"}) {
-        state_ = of;
-        const Finished replayed = command("replay");
-        EXPECT_EQ(replayed.code, 0) << replayed.err;
-        EXPECT_NE(replayed.out.find(": 0 differ"), std::string::npos) << replayed.out;
-        EXPECT_FALSE(replayed.out.starts_with("0 versions")) << replayed.out;
-    }
-    EXPECT_GE(status()["version"], 2);
-}
-
-// ---- limits on connections
-
 TEST_F(FederationServer, ClustersMaxAreConnectedAndOneMoreWaits) {
     write(directory_ / "server.yaml", "limits: {clusters_max: 2}\n");
     Process server(flags(directory_ / "state", "3",
                          {"--rounds", "1", "--config", directory_ / "server.yaml"}));
-    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    ASSERT_TRUE(server.wait_for_err("listening", kServerDeadlineS)) << server.err();
     const auto joins = [&](const std::string& name, FederationLink& link, double timeout_s) {
         ClusterHello hello;
         hello.cluster = name;
@@ -354,8 +106,8 @@ TEST_F(FederationServer, ClustersMaxAreConnectedAndOneMoreWaits) {
     FederationLink a(loop);
     FederationLink b(loop);
     FederationLink c(loop);
-    EXPECT_EQ(joins("a", a, kDeadlineS), "");
-    EXPECT_EQ(joins("b", b, kDeadlineS), "");
+    EXPECT_EQ(joins("a", a, kServerDeadlineS), "");
+    EXPECT_EQ(joins("b", b, kServerDeadlineS), "");
     EXPECT_NE(joins("c", c, 1).find("2 clusters are connected already"), std::string::npos);
 }
 
@@ -374,12 +126,12 @@ class Connections : public FederationServer {
     void expect_one_too_many(const std::string& limits, int most, const std::string& line) {
         write(directory_ / "server.yaml", "limits: {" + limits + "}\n");
         Process server(flags(directory_ / "state", "9", {"--config", directory_ / "server.yaml"}));
-        ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+        ASSERT_TRUE(server.wait_for_err("listening", kServerDeadlineS)) << server.err();
         std::vector<int> open;
         for (int i = 0; i < most; ++i) open.push_back(dial());
         // A cluster is heard, so what came before it has been looked at.
         open.push_back(dial());
-        EXPECT_TRUE(server.wait_for_err(line, kDeadlineS)) << server.err();
+        EXPECT_TRUE(server.wait_for_err(line, kServerDeadlineS)) << server.err();
         const std::string said = server.err();
         EXPECT_EQ(said.find("dropped", said.find("dropped") + 1), std::string::npos)
             << "only the last is one too many: " << said;
@@ -479,7 +231,7 @@ TEST_F(FederationServer, LiarsAreLeftOutOnTimeWithTheirReasons) {
     }));
     clusters.push_back(cluster(
         "nothing", [](FederationLink&, const Task&) -> Result<void> { return Result<void>(); }));
-    const Finished ended = server.wait(kDeadlineS);
+    const Finished ended = server.wait(kServerDeadlineS);
     EXPECT_EQ(ended.code, 0) << ended.err;
     for (std::thread& one : clusters) one.join();
     EXPECT_TRUE(read(state + "/model.safetensors") == expected);
@@ -534,7 +286,7 @@ TEST_F(ServerDisk, BelowTheLimitNoUpdateIsTakenAndNothingIsLost) {
     for (const std::string& word : line) command += " " + word;
     write(directory_ / "disk.sh", command + "\n");
     Process server(with_own_mounts({"/bin/sh", directory_ / "disk.sh"}));
-    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    ASSERT_TRUE(server.wait_for_err("listening", kServerDeadlineS)) << server.err();
     const int disk = mounted(server);
     ASSERT_GE(disk, 0) << std::strerror(errno);
     // In the second round a's update is acknowledged, then the disk fills up, then b has its own.
@@ -553,7 +305,8 @@ TEST_F(ServerDisk, BelowTheLimitNoUpdateIsTakenAndNothingIsLost) {
     });
     acknowledged.get_future().wait();
     fill(at(disk), 3U << 20);
-    EXPECT_TRUE(server.wait_for_err("the disk is nearly full: no update is taken", kDeadlineS))
+    EXPECT_TRUE(
+        server.wait_for_err("the disk is nearly full: no update is taken", kServerDeadlineS))
         << server.err();
     filled.set_value();
     const Finished status =
@@ -562,9 +315,9 @@ TEST_F(ServerDisk, BelowTheLimitNoUpdateIsTakenAndNothingIsLost) {
         << status.out << status.err;
     EXPECT_EQ(lines_of(read(at(disk) + "/state/rounds.jsonl")).size(), 1U);
     EXPECT_EQ(::unlink((at(disk) + "/filler").c_str()), 0);
-    EXPECT_TRUE(server.wait_for_err("the disk has room again: updates are taken", kDeadlineS))
+    EXPECT_TRUE(server.wait_for_err("the disk has room again: updates are taken", kServerDeadlineS))
         << server.err();
-    const Finished ended = server.wait(kDeadlineS);
+    const Finished ended = server.wait(kServerDeadlineS);
     EXPECT_EQ(ended.code, 0) << ended.err;
     a.join();
     b.join();
@@ -581,13 +334,13 @@ TEST_F(FederationServer, AHundredClustersFitInItsMemory) {
                        {"--rounds", "1", "--config", directory_ / "server.yaml"});
     *std::find(line.begin(), line.end(), "lenet5") = "fashion_cnn";
     Process server(line);
-    ASSERT_TRUE(server.wait_for_err("listening", kDeadlineS)) << server.err();
+    ASSERT_TRUE(server.wait_for_err("listening", kServerDeadlineS)) << server.err();
     const Finished load =
         run({"ecopipe-bench", "federation", "--server", server_.text(), "--model", "fashion_cnn",
              "--clusters", "100", "--server-pid", std::to_string(server.pid()), "--json"},
-            kDeadlineS);
+            kServerDeadlineS);
     ASSERT_EQ(load.code, 0) << load.err << server.err();
-    EXPECT_EQ(server.wait(kDeadlineS).code, 0) << server.err();
+    EXPECT_EQ(server.wait(kServerDeadlineS).code, 0) << server.err();
     const Json measured = Json::parse(load.out);
     EXPECT_EQ(measured["rounds"][0]["accepted"], 100) << measured;
     EXPECT_EQ(measured["rounds"][0]["rejected"], 0) << measured;
@@ -618,7 +371,7 @@ TEST_F(FederationServer, AnEvaluatorThatIsKilledOrStoppedIsStartedAgain) {
         ECOPIPE_RETURN_IF_ERROR(answer_honestly(link, task, "a"));
         return {};
     });
-    const Finished ended = server.wait(kDeadlineS);
+    const Finished ended = server.wait(kServerDeadlineS);
     one.join();
     EXPECT_EQ(ended.code, 0) << ended.err;
     EXPECT_EQ(evaluators.size(), 3U);

@@ -13,127 +13,10 @@
 #include <sstream>
 #include <thread>
 
-#include "tests/integration/training_fixture.h"
+#include "tests/integration/survival_fixture.h"
 
 namespace ecopipe::test {
 namespace {
-
-constexpr double kDeadlineS = 120;
-
-class Survival : public Training {
-  protected:
-    const ModelCase model_{"lenet5", "lenet5", 12};
-    Flags flags(const std::string& steps = "60") const {
-        return {"--data",          "fashion-mnist",
-                "--data-limit",    "500",
-                "--steps",         steps,
-                "--batch",         "50",
-                "--micro-batches", "4",
-                "--seed",          "5"};
-    }
-
-    std::string cluster(int devices, double speed = 0.5, const std::string& profile = "") {
-        std::string text = "name: home\nportal: d0\nportal_address: 127.0.0.1\ndevices:\n";
-        for (int d = 0; d < devices; ++d)
-            text += "  - {name: d" + std::to_string(d) + ", memory_mib: 1024, " +
-                    (profile.empty() ? "speed: " + std::to_string(speed) : "profile: " + profile) +
-                    "}\n";
-        write(directory_ / "cluster.yaml", text + "default_link: {mbps: 1000, latency_ms: 0.1}\n");
-        return directory_ / "cluster.yaml";
-    }
-
-    // The model's sizes as they are, and times that no moment of this machine decides.
-    std::string even_profile() {
-        const std::string path = directory_ / "profile.json";
-        const Finished profiled =
-            run({"ecopipe-profile", "--model", "lenet5", "--data", "fashion-mnist", "--micro-batch",
-                 "13", "--seconds", "0.01", "--out", path});
-        EXPECT_EQ(profiled.code, 0) << profiled.err;
-        std::string text = read(path);
-        for (const auto& [key, ms] : {std::pair("forward_ms", "1"),
-                                      {"backward_ms", "2"},
-                                      {"input_gradient_ms", "1"},
-                                      {"weight_gradient_ms", "1"}})
-            text = std::regex_replace(text, std::regex("\"" + std::string(key) + "\": [0-9.e-]+"),
-                                      "\"" + std::string(key) + "\": " + ms);
-        write(path, text);
-        return "profile.json";
-    }
-
-    std::unique_ptr<Process> start(const std::string& name, Flags more,
-                                   const std::string& steps = "60") {
-        Flags all{"ecopipe-train", "--model", "lenet5",         "--no-evaluation",
-                  "--quiet",       "--out",   directory_ / name};
-        for (Flags* part : {&more})
-            for (std::string& flag : *part) all.push_back(flag);
-        const bool planned = std::find(all.begin(), all.end(), "--plan") != all.end();
-        const Flags common = flags(steps);
-        for (std::size_t i = 0; i < common.size(); ++i) {
-            if (planned && (common[i] == "--batch" || common[i] == "--micro-batches")) {
-                ++i;
-            } else {
-                all.push_back(common[i]);
-            }
-        }
-        return std::make_unique<Process>(std::move(all));
-    }
-
-    [[nodiscard]] std::string metrics(const std::string& name) const {
-        return read(directory_ / (name + "/metrics.jsonl"));
-    }
-    [[nodiscard]] long steps_in(const std::string& name) const {
-        const std::string text = metrics(name);
-        long count = 0;
-        for (std::size_t at = 0; (at = text.find("{\"step\":", at)) != std::string::npos; ++at)
-            ++count;
-        return count;
-    }
-    // Waits until that many steps are recorded.
-    void reach(const std::string& name, long steps, const Process& train) const {
-        const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-        while (steps_in(name) < steps) {
-            ASSERT_LT(std::chrono::steady_clock::now(), deadline) << train.err();
-            std::this_thread::sleep_for(std::chrono::milliseconds(2));
-        }
-    }
-    static pid_t stage_of(const Process& train, const std::string& device) {
-        for (const pid_t child : children_of(train.pid())) {
-            std::string line = read("/proc/" + std::to_string(child) + "/cmdline");
-            std::replace(line.begin(), line.end(), '\0', ' ');
-            if (line.find("--name " + device + " ") != std::string::npos) return child;
-        }
-        ADD_FAILURE() << "no stage " << device;
-        return -1;
-    }
-    // It ended by itself with every step once and in order, and with the same bytes.
-    void expect_survived(const std::string& name, Process& train, long steps = 60) {
-        const Finished finished = train.wait(kDeadlineS);
-        ASSERT_EQ(finished.code, 0) << finished.err;
-        expect_whole(name, steps);
-        EXPECT_TRUE(read(directory_ / (name + "/model.safetensors")) == reference(steps))
-            << name << "\n"
-            << finished.err;
-        EXPECT_TRUE(children_of(train.pid()).empty());
-    }
-    void expect_whole(const std::string& name, long steps) const {
-        std::istringstream lines(metrics(name));
-        long next = 1;
-        for (std::string line; std::getline(lines, line);) {
-            if (!line.starts_with("{\"step\":")) continue;
-            ASSERT_TRUE(line.starts_with("{\"step\":" + std::to_string(next) + ",")) << line;
-            ++next;
-        }
-        EXPECT_EQ(next - 1, steps);
-    }
-    const std::string& reference(long steps = 60) {
-        std::string& bytes = references_[steps];
-        if (bytes.empty())
-            bytes =
-                single(model_, flags(std::to_string(steps)), "reference" + std::to_string(steps));
-        return bytes;
-    }
-    std::map<long, std::string> references_;
-};
 
 TEST_F(Survival, AnyStageKilledAtAnyMoment) {
     const Flags local{"--local", "--cluster", cluster(3)};
@@ -174,14 +57,15 @@ TEST_F(Survival, AKilledStageThatComesBackIsUsedAgain) {
     auto d2 = stage("d2");
     reach("back", 10, *train);
     d1->signal(SIGKILL);
-    ASSERT_TRUE(train->wait_for_err("recovered in", kDeadlineS)) << train->err();
+    ASSERT_TRUE(train->wait_for_err("recovered in", kSurvivalDeadlineS)) << train->err();
     auto again = stage("d1");
-    ASSERT_TRUE(train->wait_for_err("d1 joined: the best plan now takes", kDeadlineS))
+    ASSERT_TRUE(train->wait_for_err("d1 joined: the best plan now takes", kSurvivalDeadlineS))
         << train->err();
     expect_survived("back", *train, 400);
     EXPECT_NE(metrics("back").find("\"kind\":\"moved\",\"cause\":\"d1 joined\""), std::string::npos)
         << train->err();
-    for (auto* process : {&d0, &d2, &again}) EXPECT_EQ((*process)->wait(kDeadlineS).code, 0);
+    for (auto* process : {&d0, &d2, &again})
+        EXPECT_EQ((*process)->wait(kSurvivalDeadlineS).code, 0);
 }
 
 // Started again before anybody has noticed that it was killed, as systemd does: while devices are
@@ -194,7 +78,7 @@ TEST_F(Survival, AStageStartedAgainAtOnceIsNotTakenForASecondOne) {
             Flags{"ecopipe-stage", "--join", portal, "--name", name, "--slowdown", "3"});
     };
     auto d0 = stage("d0");
-    ASSERT_TRUE(train->wait_for_err("d0 joined", kDeadlineS)) << train->err();
+    ASSERT_TRUE(train->wait_for_err("d0 joined", kSurvivalDeadlineS)) << train->err();
     d0->signal(SIGKILL);
     auto d0_again = stage("d0");
     auto d1 = stage("d1");
@@ -204,7 +88,7 @@ TEST_F(Survival, AStageStartedAgainAtOnceIsNotTakenForASecondOne) {
     auto d1_again = stage("d1");
     expect_survived("at-once", *train, 200);
     for (auto* process : {&d0_again, &d1_again, &d2})
-        EXPECT_EQ((*process)->wait(kDeadlineS).code, 0) << (*process)->err();
+        EXPECT_EQ((*process)->wait(kSurvivalDeadlineS).code, 0) << (*process)->err();
 }
 
 // What is closed is told as who does not reach whom, and the others train to the same bytes.
@@ -225,7 +109,7 @@ TEST_F(Survival, ADeviceThatTheOthersDoNotReachIsLeftOut) {
     EXPECT_NE(told.find("the portal cannot reach d2 at tcp://127.77.0.1:"), std::string::npos)
         << told;
     EXPECT_NE(told.find("; the others go on without d2; all go back"), std::string::npos) << told;
-    for (auto* process : {&d0, &d1, &d2}) EXPECT_EQ((*process)->wait(kDeadlineS).code, 0);
+    for (auto* process : {&d0, &d1, &d2}) EXPECT_EQ((*process)->wait(kSurvivalDeadlineS).code, 0);
 }
 
 // Whether the run still needs the device when it is back or not, whichever step it comes back at.
@@ -259,7 +143,7 @@ TEST_F(Survival, AnyStageKilledAtAnyMomentMayComeBack) {
             << train->err();
         for (std::size_t device = 0; device < 3; ++device) {
             if (device == victim) continue;
-            EXPECT_EQ(stages[device]->wait(kDeadlineS).code, 0) << stages[device]->err();
+            EXPECT_EQ(stages[device]->wait(kSurvivalDeadlineS).code, 0) << stages[device]->err();
         }
     }
 }
@@ -297,7 +181,7 @@ TEST_F(Survival, AStageThatWasStoppedForAWhileJoinsAgain) {
         (*process)->signal(SIGTERM);
     }
     for (auto* process : {&d0, &d1, &d2})
-        EXPECT_EQ((*process)->wait(kDeadlineS).code, 128 + SIGTERM) << (*process)->err();
+        EXPECT_EQ((*process)->wait(kSurvivalDeadlineS).code, 128 + SIGTERM) << (*process)->err();
 }
 
 // The time that it was away itself says nothing of its devices.
@@ -334,9 +218,9 @@ TEST_F(Survival, APortalKilledInAnEvaluationLeavesNoStageBehind) {
     EXPECT_EQ(metrics("evaluation").find("\"split\""), std::string::npos);
     d1.signal(SIGSTOP);
     train.signal(SIGKILL);
-    EXPECT_EQ(d0.wait(kDeadlineS).code, 4) << d0.err();
+    EXPECT_EQ(d0.wait(kSurvivalDeadlineS).code, 4) << d0.err();
     d1.signal(SIGCONT);
-    EXPECT_EQ(d1.wait(kDeadlineS).code, 4) << d1.err();
+    EXPECT_EQ(d1.wait(kSurvivalDeadlineS).code, 4) << d1.err();
 }
 
 // With a recovery point after each step: nothing of the step itself is replayed, and what belongs
@@ -378,7 +262,7 @@ TEST_F(Survival, AStageKilledInEachEvaluationChangesNothing) {
         ASSERT_NE(last_stage, std::string::npos) << err;
         ::kill(stage_of(train, err.substr(last_stage + 9, 2)), SIGKILL);
     }
-    const Finished finished = train.wait(kDeadlineS);
+    const Finished finished = train.wait(kSurvivalDeadlineS);
     ASSERT_EQ(finished.code, 0) << finished.err;
     for (const char* file : {"model.safetensors", "best.safetensors"})
         EXPECT_TRUE(read(directory_ / (std::string("hit/") + file)) ==
@@ -430,7 +314,7 @@ TEST_F(Survival, AKilledPortalIsResumedOnAnotherNumberOfDevices) {
     auto train = start("portal", {"--local", "--cluster", cluster(3), "--checkpoint-every", "8"});
     reach("portal", 30, *train);
     train->signal(SIGKILL);
-    static_cast<void>(train->wait(kDeadlineS));
+    static_cast<void>(train->wait(kSurvivalDeadlineS));
     auto resumed = start(
         "portal", {"--local", "--cluster", cluster(2), "--checkpoint-every", "8", "--resume"});
     expect_survived("portal", *resumed);
@@ -440,11 +324,11 @@ TEST_F(Survival, AKilledPortalIsResumedOnAnotherNumberOfDevices) {
 
 TEST_F(Survival, ChangedFlagsAndDamagedCheckpointsAreFoundOnResume) {
     auto train = start("damaged", {"--single", "--checkpoint-every", "6"}, "20");
-    ASSERT_EQ(train->wait(kDeadlineS).code, 0) << train->err();
+    ASSERT_EQ(train->wait(kSurvivalDeadlineS).code, 0) << train->err();
     // Already there, and no --resume.
-    EXPECT_EQ(start("damaged", {"--single"}, "20")->wait(kDeadlineS).code, 2);
+    EXPECT_EQ(start("damaged", {"--single"}, "20")->wait(kSurvivalDeadlineS).code, 2);
     const Finished changed =
-        start("damaged", {"--single", "--resume", "--lr", "0.02"}, "20")->wait(kDeadlineS);
+        start("damaged", {"--single", "--resume", "--lr", "0.02"}, "20")->wait(kSurvivalDeadlineS);
     EXPECT_EQ(changed.code, 2);
     EXPECT_NE(changed.err.find("--resume: --lr was 0.01 in the checkpoint, found 0.02"),
               std::string::npos)
@@ -465,7 +349,7 @@ TEST_F(Survival, ARunThatIsAtWorkIsNotResumed) {
     auto train = start("twice", {"--local", "--cluster", cluster(3)});
     reach("twice", 5, *train);
     auto second = start("twice", {"--local", "--cluster", cluster(3), "--resume"});
-    const Finished refused = second->wait(kDeadlineS);
+    const Finished refused = second->wait(kSurvivalDeadlineS);
     EXPECT_EQ(refused.code, 2);
     EXPECT_NE(refused.err.find("another process is at work in it"), std::string::npos)
         << refused.err;
@@ -476,7 +360,7 @@ TEST_F(Survival, CtrlCSavesAndResumes) {
     auto train = start("stopped", {"--local", "--cluster", cluster(2)});
     reach("stopped", 13, *train);
     train->signal(SIGINT);
-    EXPECT_EQ(train->wait(kDeadlineS).code, 130) << train->err();
+    EXPECT_EQ(train->wait(kSurvivalDeadlineS).code, 130) << train->err();
     EXPECT_TRUE(children_of(train->pid()).empty());
     auto resumed = start("stopped", {"--single", "--resume"});
     expect_survived("stopped", *resumed);
@@ -490,7 +374,7 @@ TEST_F(Survival, ALeavingStageHandsItsLayersOverWithoutReplay) {
     Process d2({"ecopipe-stage", "--join", portal, "--name", "d2"});
     reach("left", 12, *train);
     d1.signal(SIGTERM);
-    EXPECT_EQ(d1.wait(kDeadlineS).code, 143) << d1.err();
+    EXPECT_EQ(d1.wait(kSurvivalDeadlineS).code, 143) << d1.err();
     expect_survived("left", *train);
     const std::string text = metrics("left");
     EXPECT_NE(text.find("\"kind\":\"left\",\"cause\":\"d1 leaves\""), std::string::npos) << text;
@@ -525,98 +409,12 @@ TEST_F(Survival, AnotherNumericClassIsSaidAndFinishes) {
     Process d2({"ecopipe-stage", "--join", portal, "--name", "d2"});
     reach("mixed", 12, *train);
     d2.signal(SIGKILL);
-    const Finished finished = train->wait(kDeadlineS);
+    const Finished finished = train->wait(kSurvivalDeadlineS);
     ASSERT_EQ(finished.code, 0) << finished.err;
     expect_whole("mixed", 60);
     EXPECT_NE(finished.err.find("of 2 numeric classes"), std::string::npos) << finished.err;
     EXPECT_NE(finished.err.find("d1 with libtorch "), std::string::npos) << finished.err;
     EXPECT_EQ(finished.err.find("damaged"), std::string::npos);
-}
-
-// A file system of its own, which only the training sees, of `size`; `script` is run by sh with
-// $DISK its directory, and what it leaves there is found under "disk" afterwards.
-class SmallDisk : public Survival {
-  protected:
-    Finished on_disk(const std::string& size, const std::string& script) {
-        const std::string mount = directory_ / "mount";
-        const std::string text = "mkdir -p " + mount + " && mount -t tmpfs -o size=" + size +
-                                 " none " + mount + " || exit 99\nDISK=" + mount + "\n" + script +
-                                 "\ncode=$?\ncp -r $DISK " + (directory_ / "disk") +
-                                 "\nexit $code\n";
-        write(directory_ / "disk.sh", text);
-        return run(with_own_mounts({"/bin/sh", directory_ / "disk.sh"}));
-    }
-    [[nodiscard]] std::string train(const std::string& more, const std::string& steps) const {
-        std::string line = program("ecopipe-train") + " --single --model lenet5 --no-evaluation " +
-                           "--quiet --optimizer adam --checkpoint-every 6 " + more;
-        for (const std::string& flag : flags(steps)) line += " " + flag;
-        return line;
-    }
-    [[nodiscard]] std::string on_disk_file(const std::string& name) const {
-        return read(directory_ / ("disk/" + name));
-    }
-};
-
-TEST_F(SmallDisk, AFullDiskIsSaidAndEarlierCheckpointsStay) {
-    // Room for two checkpoints of 745 kB and the model, not for the third that is written beside
-    // them.
-    const Finished finished = on_disk("1900k", train("--out $DISK/run", "60"));
-    EXPECT_EQ(finished.code, 0) << finished.err;
-    EXPECT_NE(finished.err.find("checkpoint of step 18: "), std::string::npos) << finished.err;
-    EXPECT_NE(finished.err.find("No space left on device"), std::string::npos) << finished.err;
-    ASSERT_FALSE(on_disk_file("run/checkpoints/step-000000000012.checkpoint").empty());
-    // What stands there is whole: the run goes on from it, to the same bytes.
-    ASSERT_EQ(run({"/bin/cp", "-r", directory_ / "disk/run", directory_ / "resumed"}).code, 0);
-    auto resumed = start("resumed", {"--single", "--resume", "--optimizer", "adam"});
-    const Finished second = resumed->wait(kDeadlineS);
-    ASSERT_EQ(second.code, 0) << second.err;
-    EXPECT_NE(second.err.find("resuming from the checkpoint of step 12"), std::string::npos)
-        << second.err;
-    expect_whole("resumed", 60);
-    EXPECT_TRUE(read(directory_ / "resumed/model.safetensors") ==
-                on_disk_file("run/model.safetensors"));
-}
-
-// Another program takes the last byte in the middle of a run, and gives it back.
-TEST_F(SmallDisk, LinesThatFindNoRoomComeWhenThereIsSome) {
-    const Finished finished = on_disk(
-        "3000k", train("--out $DISK/run", "400") +
-                     " 2> $DISK.log & pid=$!\n"
-                     "until [ -s $DISK/run/metrics.jsonl ]; do sleep 0.02; done\n"
-                     "dd if=/dev/zero of=$DISK/filler bs=4k 2> /dev/null\n"
-                     "until grep -q 'wait in memory' $DISK.log; do kill -0 $pid || break; "
-                     "sleep 0.02; done\n"
-                     "rm $DISK/filler; wait $pid; code=$?; cat $DISK.log >&2; (exit $code)");
-    ASSERT_EQ(finished.code, 0) << finished.err;
-    EXPECT_NE(finished.err.find("metrics.jsonl: cannot write: No space left on device; its lines "
-                                "wait in memory"),
-              std::string::npos)
-        << finished.err;
-    EXPECT_NE(finished.err.find("metrics.jsonl: it is written again"), std::string::npos)
-        << finished.err;
-    ASSERT_EQ(run({"/bin/cp", "-r", directory_ / "disk/run", directory_ / "filled"}).code, 0);
-    expect_whole("filled", 400);
-}
-
-TEST_F(SmallDisk, AResultThatFindsNoRoomEndsTheRunWithALine) {
-    const Finished model = on_disk("900k", train("--out $DISK/run", "20"));
-    EXPECT_EQ(model.code, 1);
-    EXPECT_NE(model.err.find("model.safetensors: cannot write: No space left on device"),
-              std::string::npos)
-        << model.err;
-    EXPECT_FALSE(on_disk_file("run/checkpoints/step-000000000006.checkpoint").empty());
-}
-
-TEST_F(SmallDisk, AReadOnlyDirectoryIsRefusedBeforeTraining) {
-    const Finished finished =
-        on_disk("10m", train("--out $DISK/run", "20") + " || exit 98\nmount -o remount,ro $DISK\n" +
-                           train("--out $DISK/other", "20") + " && exit 97\n" +
-                           train("--out $DISK/run --resume", "30"));
-    EXPECT_EQ(finished.code, 1) << finished.err;
-    EXPECT_NE(finished.err.find("other: cannot create: Read-only file system"), std::string::npos)
-        << finished.err;
-    EXPECT_NE(finished.err.find("run: cannot be written"), std::string::npos) << finished.err;
-    EXPECT_FALSE(on_disk_file("run/checkpoints/step-000000000018.checkpoint").empty());
 }
 
 TEST_F(Survival, ACheckpointThatCannotBeWrittenIsSaidAndTrainingGoesOn) {
