@@ -86,23 +86,31 @@ void SimChannels::on_message(const FrameHeader& head, const SimMessage& message)
                                {head.generation, head.step, chunk->kind, head.micro_batch,
                                 head.slice, chunk->producer, chunk->output, chunk->outputs,
                                 chunk->gradient_returns, chunk->name},
-                               std::move(tensor),
+                               decode_tensor({std::move(tensor), chunk->codec, chunk->scale}),
                                net_.now()});
         }
     }
 }
 
 void SimChannels::send(const std::string& peer, TensorAddress address, EncodedTensor encoded) {
-    HostTensor tensor = std::move(encoded.tensor);
+    HostTensor tensor = std::move(encoded.tensor);  // as it goes on the wire
     if (forge) tensor = forge(address, std::move(tensor));
     FrameHeader head;
     head.generation = address.generation;
     head.step = address.step;
     head.micro_batch = address.micro_batch;
     head.slice = address.slice;
-    const TensorChunk chunk{address.kind,    address.producer,         address.output,
-                            address.outputs, address.gradient_returns, address.name,
-                            tensor.dtype(),  tensor.shape(),           0};
+    const TensorChunk chunk{address.kind,
+                            address.producer,
+                            address.output,
+                            address.outputs,
+                            address.gradient_returns,
+                            address.name,
+                            tensor.dtype(),
+                            tensor.shape(),
+                            0,
+                            encoded.codec,
+                            encoded.scale};
     sent_bytes_ += tensor.bytes();
     send_message(peer, head, chunk,
                  std::string(reinterpret_cast<const char*>(tensor.data()), tensor.bytes()));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "domain/plan_index.h"
 #include "tests/sim/toy_model.h"
 #include "tests/support/small_training.h"
 
@@ -28,6 +29,17 @@ Result<Plan> SimPlanner::plan(const std::set<std::string>& devices, const Slowne
     plan.batch = 4;
     plan.micro_batches = test::SmallTraining::kMicroBatches;
     plan.schedule = "1f1b";
+    if (sliced_ && 2 * count <= kLayers) {
+        plan.schedule = "interleaved";
+        for (int s = 0; s < 2 * count; ++s) {
+            StagePlan stage;
+            stage.device = order[static_cast<std::size_t>(s % count)];
+            stage.first_layer = s * kLayers / (2 * count);
+            stage.last_layer = (s + 1) * kLayers / (2 * count) - 1;
+            plan.stages.push_back(stage);
+        }
+        return plan;
+    }
     double speed = 0;
     for (const std::string& device : order) speed += 1 / slowness_of(slowness, device);
     double share = 0;
@@ -51,21 +63,23 @@ Result<Plan> SimPlanner::plan(const std::set<std::string>& devices, const Slowne
 }
 
 Result<double> SimPlanner::step_ms(const Plan& plan, const Slowness& slowness) {
-    double slowest = 0;
+    std::map<std::string, double> work;
     for (const StagePlan& stage : plan.stages)
-        slowest = std::max(slowest, (stage.last_layer - stage.first_layer + 1) *
-                                        slowness_of(slowness, stage.device));
+        work[stage.device] +=
+            (stage.last_layer - stage.first_layer + 1) * slowness_of(slowness, stage.device);
+    double slowest = 0;
+    for (const auto& [device, layers] : work) slowest = std::max(slowest, layers);
     return 2 * plan.micro_batches * kActionMs * slowest;
 }
 
 ReplicaPlan SimPlanner::replicas(const Plan& plan, const std::set<std::string>&,
                                  const std::map<int, double>&) {
     ReplicaPlan out;
-    const std::size_t count = plan.stages.size();
-    if (count < 2) return out;
+    const std::vector<std::string> devices = PlanIndex(plan).devices();
+    if (devices.size() < 2) return out;
     out.every = kSnapshotEvery;
-    for (std::size_t s = 0; s < count; ++s)
-        out.buddies[plan.stages[s].device] = plan.stages[(s + 1) % count].device;
+    for (std::size_t d = 0; d < devices.size(); ++d)
+        out.buddies[devices[d]] = devices[(d + 1) % devices.size()];
     return out;
 }
 

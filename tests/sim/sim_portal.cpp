@@ -39,10 +39,11 @@ PortalOptions options(const World& world, SessionObserver* observer) {
 
 }  // namespace
 
-SimPortal::SimPortal(World& world, std::set<std::string> devices)
+SimPortal::SimPortal(World& world, std::set<std::string> devices, bool sliced)
     : PortalDriver(static_cast<PortalSide&>(*this), options(world, this)),
       world_(world),
       devices_(std::move(devices)),
+      sliced_(sliced),
       channels_(world.net, kNode,
                 {[this](Delivery delivery) {
                      liveness_.progressed(world_.net.now());
@@ -54,7 +55,7 @@ SimPortal::SimPortal(World& world, std::set<std::string> devices)
                  [this] { inbox_.push_back(portal_event::RoomMade{}); }}),
       liveness_(limits()) {
     set_channels(channels_);
-    set_planner(std::make_unique<SimPlanner>());
+    set_planner(std::make_unique<SimPlanner>(sliced));
 }
 
 void SimPortal::start() {
@@ -92,7 +93,7 @@ Result<void> SimPortal::load(const TensorMap& state, std::uint64_t step) {
     } while (joined().empty());
     std::set<std::string> here;
     for (const auto& [device, joined] : joined()) here.insert(device);
-    ECOPIPE_ASSIGN_OR_RETURN(Plan plan, SimPlanner().plan(here, {}));
+    ECOPIPE_ASSIGN_OR_RETURN(Plan plan, SimPlanner(sliced_).plan(here, {}));
     TrainingSpec spec;
     spec.model.zoo = "toy";
     spec.model.input_shape = {1};

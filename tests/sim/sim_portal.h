@@ -17,7 +17,7 @@ namespace ecopipe::sim {
 
 class SimPortal : private PortalSide, private SessionObserver, public PortalDriver {
   public:
-    SimPortal(World& world, std::set<std::string> devices);
+    SimPortal(World& world, std::set<std::string> devices, bool sliced = false);
     void start();
     [[nodiscard]] std::uint64_t recoveries() const { return recoveries_; }
     [[nodiscard]] std::uint64_t moves() const { return moves_made_; }
@@ -61,6 +61,7 @@ class SimPortal : private PortalSide, private SessionObserver, public PortalDriv
 
     World& world_;
     std::set<std::string> devices_;
+    bool sliced_;
     std::uint64_t run_ = 0;
     SimChannels channels_;
     Liveness liveness_;

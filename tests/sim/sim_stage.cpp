@@ -215,11 +215,14 @@ void SimStage::forge_activation(const SimStage& to) {
         return;
     TensorAddress address;
     address.generation = machine.generation();
-    address.step = machine.step() + world_.net.rng().below(2);
-    address.micro_batch = static_cast<std::uint32_t>(world_.net.rng().below(2));
     address.producer = static_cast<std::uint32_t>(machine.slices().front().first_layer - 1);
     address.gradient_returns = true;
-    channels_.send(to.name(), address, tensor_of(world_.net.rng().next()));
+    for (const std::uint64_t step : {machine.step(), machine.step() + 1})
+        for (std::uint32_t m = 0; m < 3; ++m) {
+            address.step = step;
+            address.micro_batch = m;
+            channels_.send(to.name(), address, tensor_of(world_.net.rng().next()));
+        }
 }
 
 void SimStage::on_message(const SimMessage& message) {

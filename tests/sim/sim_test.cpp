@@ -49,6 +49,7 @@ class Cluster {
           net_(seed),
           rng_(keyed_seed(seed, "faults")),
           ways_{rng_.below(4) > 0, rng_.below(3), 2 * rng_.below(3), 3 + rng_.below(4)},
+          sliced_(rng_.below(4) == 0),
           world_{net_, undisturbed(ways_).states, mistake} {
         world_.traced = std::getenv("ECOPIPE_SIM_TRACE") != nullptr;
         static_cast<void>(configure_log("sim", world_.traced ? "debug" : "error"));
@@ -114,7 +115,7 @@ class Cluster {
     static constexpr auto kPatience = seconds(240);
 
     void start_portal() {
-        portal_ = std::make_unique<SimPortal>(world_, names_);
+        portal_ = std::make_unique<SimPortal>(world_, names_, sliced_);
         portal_->start();
     }
 
@@ -194,6 +195,7 @@ class Cluster {
     SimNetwork net_;
     Rng rng_;
     test::Ways ways_;
+    bool sliced_;  // several groups of layers on a device
     World world_;
     std::set<std::string> names_;
     std::vector<std::unique_ptr<SimStage>> stages_;
