@@ -35,7 +35,10 @@ install build || fail "build"
 told 'apt-get install .* g\+\+ .* libtorch-dev .* dataset-fashion-mnist'
 not_told 'clang|arm64'
 install test || fail "test"
-told 'apt-get install .* libgtest-dev .*clang-19'
+told 'apt-get install .* libgtest-dev .*python3-torch'
+not_told 'clang|chromium'
+install deep || fail "deep"
+told 'apt-get install .* libgtest-dev .*clang-19 .*chromium'
 install cross arm64 || fail "cross"
 told 'dpkg --add-architecture arm64'
 told 'apt-get install .* crossbuild-essential-arm64 .* libtorch-dev:arm64 libopenblas0-pthread:arm64'
@@ -56,7 +59,7 @@ echo libtorch-dev >"$work/absent"
 grep -q '^install_packages.sh: libtorch-dev is not in this distribution: pip install torch, .*CMAKE_PREFIX_PATH$' "$work/out" || fail "which remedy"
 not_told 'apt-get install'
 echo clang-19 >"$work/absent"
-install test || fail "clang-19 is absent"
+install deep || fail "clang-19 is absent"
 grep -q 'clang-19 is not in this distribution; the tests that need it are left out' "$work/out" || fail "clang-19 is not said"
 told 'apt-get install .* clang-tidy-19'
 not_told 'clang-19 '
