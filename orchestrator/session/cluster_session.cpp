@@ -90,7 +90,9 @@ void ClusterSession::end(ExitCode code, const std::string& reason) {
     PortalDriver::end(code, reason);
     members_->close();
     // The sockets linger on close; this lets the network thread hand the words over first.
-    static_cast<void>(inbox_.pop_until(monotonic_now() + kEndLinger));
+    const Instant deadline = monotonic_now() + kEndLinger;
+    while (inbox_.pop_until(deadline)) {
+    }
 }
 
 }  // namespace ecopipe

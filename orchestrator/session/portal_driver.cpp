@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/check.h"
 #include "core/log.h"
 #include "core/overloaded.h"
 #include "planner/schedule/plan_file.h"
@@ -133,16 +134,17 @@ Result<void> PortalDriver::on_event(portal_event::Stalled& stalled) {
 Result<void> PortalDriver::on_event(Delivery& delivery) {
     const TensorAddress& at = delivery.address;
     if (at.generation != machine_.generation()) return {};
-    progressed();
+    Result<void> handled;
     if (at.kind == TensorKind::kState) {
         depot_.collected({at.name, std::move(delivery.tensor)});
     } else if (at.kind == TensorKind::kReplica) {
         if (depot_.replicas().add(at.step, static_cast<int>(at.producer), at.output, at.outputs,
                                   {at.name, std::move(delivery.tensor)}))
-            return feed(session_event::StoredReceived{kPortalPeer, at.generation, at.step,
-                                                      Stored{at.producer, at.producer}});
+            handled = feed(session_event::StoredReceived{kPortalPeer, at.generation, at.step,
+                                                         Stored{at.producer, at.producer}});
     }
-    return {};
+    progressed();  // what it was is no longer due
+    return handled;
 }
 
 Result<void> PortalDriver::on_event(portal_event::Message& message) {
@@ -407,6 +409,7 @@ Result<LinkProbed> PortalDriver::probe_link(const std::string& from, const std::
 }
 
 void PortalDriver::set_plan(Plan plan, TrainingSpec spec, ModelInfo info) {
+    ECOPIPE_CHECK(machine_.generation() == 0);
     plan_ = std::move(plan);
     index_ = PlanIndex(plan_);
     spec_ = std::move(spec);

@@ -73,7 +73,7 @@ class PortalDriver : public TrainingEngine {
     }
     // Makes one joined device measure its link to another, while neither has work.
     [[nodiscard]] Result<LinkProbed> probe_link(const std::string& from, const std::string& to);
-    // Sets the plan that `load` brings into force.
+    // Sets the plan that `load` brings into force. Before the first load alone: generations go on.
     void set_plan(Plan plan, TrainingSpec spec, ModelInfo info);
     // Without one, a lost device ends the run.
     void set_planner(std::unique_ptr<ClusterPlanner> planner) { planner_ = std::move(planner); }

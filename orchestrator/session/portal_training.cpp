@@ -196,8 +196,10 @@ Result<bool> PortalDriver::send_when_room(const std::vector<std::string>& device
                                           const HostTensor& tensor) {
     while (!channels_->has_room()) {
         ECOPIPE_RETURN_IF_ERROR(check_processes());
-        if (auto event = side_.next(side_.now() + kPortalTick))
+        if (auto event = side_.next(side_.now() + kPortalTick)) {
             ECOPIPE_RETURN_IF_ERROR(handle(*event));
+            ECOPIPE_RETURN_IF_ERROR(drain());
+        }
         if (machine_.broken()) return false;
     }
     for (const std::string& device : devices) channels_->send(device, to, tensor);
@@ -306,11 +308,11 @@ Result<TensorMap> PortalDriver::state(bool optimizer_state) {
     depot_.collect();
     fetch_ = {optimizer_state};
     ECOPIPE_RETURN_IF_ERROR(feed(session_event::FetchWanted{}));
-    ECOPIPE_ASSIGN_OR_RETURN(
-        const bool complete,
-        pump_or_recover([&] { return depot_.complete(); }, kAnswersWait, "collecting the weights"));
+    ECOPIPE_ASSIGN_OR_RETURN(const bool complete, pump([&] { return depot_.complete(); },
+                                                       kAnswersWait, "collecting the weights"));
     if (complete) return depot_.take_collected();
     depot_.give_up_collecting();
+    ECOPIPE_RETURN_IF_ERROR(recover());
     return TensorMap();
 }
 

@@ -108,6 +108,11 @@ Result<TensorMap> SimPortal::state(bool optimizer_state) {
     if (!states || std::find(world_.reference.begin(), world_.reference.end(), *states) ==
                        world_.reference.end())
         world_.violate("a checkpoint of mixed states");
+    if (world_.net.rng().below(4) == 0) {  // a disk that takes its time
+        const Instant written = world_.net.now() + 2 * limits().stall_min;
+        while (world_.net.runs(kNode) && world_.net.now() < written)
+            if (!world_.net.advance(written)) world_.net.idle_until(written);
+    }
     return collected;
 }
 

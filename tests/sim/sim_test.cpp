@@ -239,6 +239,14 @@ TEST(Sim, ASeedRepeatsItself) {
     }
 }
 
+TEST(Sim, WithoutFaultsNobodyIsTakenForLostNorStalled) {
+    for (std::uint64_t seed = 0; seed < 40; ++seed) {
+        const Outcome outcome = Cluster(seed, Mistake::kNone, false).run();
+        EXPECT_EQ(outcome.problem, "") << seed;
+        EXPECT_EQ(outcome.recoveries, 0U) << seed;
+    }
+}
+
 TEST(Sim, AStageThatDiesBetweenCommitAndCommittedCostsTimeAlone) {
     for (const std::uint64_t seed : {1U, 2U, 3U}) {
         const std::uint64_t steps = Cluster(seed, Mistake::kNone, false).steps();

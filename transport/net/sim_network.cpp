@@ -63,6 +63,10 @@ void SimNetwork::send(const std::string& to, SimMessage message) {
     if (straggles)
         delay += Duration(static_cast<std::int64_t>(
             rng_.uniform() * static_cast<double>(faults.straggle_max.count())));
+    // Control and data are connections of their own: neither waits for the other.
+    const auto head = message.open();
+    const bool data = head && head->type >= static_cast<std::uint16_t>(MessageType::kAttach) &&
+                      head->type <= static_cast<std::uint16_t>(MessageType::kAttached);
     const bool lost = rng_.uniform() < faults.loss;
     const bool overtakes = rng_.uniform() < faults.reordering;
     if (rng_.uniform() < faults.corruption) {
@@ -72,7 +76,7 @@ void SimNetwork::send(const std::string& to, SimMessage message) {
     }
     if (lost || parted_.contains(std::minmax(message.from, to))) return;
     Instant arrival = now_ + delay;
-    Instant& last = last_arrival_[{message.from, to}];
+    Instant& last = last_arrival_[{data ? message.from + " data" : message.from, to}];
     if (!overtakes) arrival = std::max(arrival, last);
     if (!straggles) last = std::max(last, arrival);
     const std::uint64_t life = life_of(to);
