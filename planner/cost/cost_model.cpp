@@ -6,13 +6,12 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "core/units.h"
 #include "domain/limits.h"
 #include "domain/plan_index.h"
 
 namespace ecopipe {
 namespace {
-
-constexpr double kMib = 1024.0 * 1024.0;
 
 std::vector<std::vector<double>> range_maxima(std::vector<double> values) {
     std::vector<std::vector<double>> levels{std::move(values)};

@@ -2,13 +2,13 @@
 
 #include <fmt/format.h>
 
+#include "core/units.h"
 #include "planner/cost/resolved_profiles.h"
 
 namespace ecopipe {
 
 Result<void> check_memory(const Cluster& cluster, const std::vector<ModelProfile>& profiles,
                           const Plan& plan) {
-    constexpr double kMib = 1 << 20;
     ECOPIPE_ASSIGN_OR_RETURN(const ResolvedProfiles resolved, resolve_profiles(cluster, profiles));
     for (std::size_t d = 0; d < cluster.devices.size(); ++d) {
         const Device& device = cluster.devices[d];

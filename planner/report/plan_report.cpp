@@ -6,13 +6,12 @@
 #include <iterator>
 
 #include "core/check.h"
+#include "core/units.h"
 #include "domain/plan_index.h"
 #include "planner/schedule/plan_file.h"
 
 namespace ecopipe {
 namespace {
-
-constexpr double kMib = 1024.0 * 1024.0;
 
 template <class... Args>
 void line(std::string& out, fmt::format_string<Args...> format, Args&&... args) {

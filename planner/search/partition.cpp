@@ -6,6 +6,7 @@
 #include <cmath>
 #include <set>
 
+#include "core/units.h"
 #include "domain/limits.h"
 #include "planner/schedule/plan_file.h"
 #include "planner/schedule/registry.h"
@@ -17,7 +18,6 @@
 namespace ecopipe {
 namespace {
 
-constexpr double kMib = 1024.0 * 1024.0;
 constexpr int kCountsTried = 16;    // micro-batch counts of `auto`
 constexpr int kCountsDeepened = 3;  // of them, those that get the whole effort
 constexpr double kWorthwhile =

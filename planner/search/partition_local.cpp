@@ -136,7 +136,7 @@ class LocalSearch {
     // Simulated annealing over permutations of all devices, of which the packing uses as many as it
     // needs.
     void anneal_orders(const Layout& start, std::uint64_t until) {
-        constexpr double kHot = 0.05;
+        constexpr double kHotMove = 0.05;
         constexpr double kCold = 0.001;
         std::vector<int> order = start.devices;
         for (int d = 0; d < model_.devices(); ++d)
@@ -147,7 +147,7 @@ class LocalSearch {
         while (order.size() > 1 && done() < until) {
             const double share =
                 static_cast<double>(done() - begin) / static_cast<double>(until - begin);
-            const double heat = kHot * std::pow(kCold / kHot, share);
+            const double heat = kHotMove * std::pow(kCold / kHotMove, share);
             std::vector<int> next = order;
             move_order(next, layout.devices.size(), rng_);
             const double limit_ms = ms * (1 - heat * std::log(1 - rng_.uniform()));
@@ -187,15 +187,15 @@ class LocalSearch {
 
     // Simulated annealing on the estimate, from 5 % of the step down to 0.05 %.
     void anneal(Layout layout, std::uint64_t until) {
-        constexpr double kHot = 0.05;
+        constexpr double kHotMove = 0.05;
         constexpr double kCold = 0.0005;
         double ms = estimate(layout);
         const std::uint64_t start = done();
-        double heat = kHot;
+        double heat = kHotMove;
         for (int step = 0; done() < until; ++step) {
             if (step % 64 == 0)
-                heat = kHot *
-                       std::pow(kCold / kHot,
+                heat = kHotMove *
+                       std::pow(kCold / kHotMove,
                                 static_cast<double>(done() - start) /
                                     static_cast<double>(std::max<std::uint64_t>(1, until - start)));
             Layout next = layout;

@@ -15,7 +15,8 @@
 namespace ecopipe {
 namespace {
 
-constexpr std::uint64_t kEventCost = 12;  // of one simulated action, in actions of the recurrence
+constexpr std::uint64_t kSlicedEventCost =
+    12;  // of one simulated action, in actions of the recurrence
 
 class SlicedSearch {
   public:
@@ -26,7 +27,7 @@ class SlicedSearch {
           estimator_(model, kOneFOneB),
           rng_(seed),
           work_max_(work_max) {
-        for (const ActionList& list : schedule.lists) step_cost_ += kEventCost * list.size();
+        for (const ActionList& list : schedule.lists) step_cost_ += kSlicedEventCost * list.size();
     }
 
     SlicedArrangement run(const std::vector<std::vector<int>>& orders) {
@@ -92,7 +93,7 @@ class SlicedSearch {
     }
 
     void anneal(double ms, Layout layout, std::uint64_t until) {
-        constexpr double kHot = 0.02;
+        constexpr double kWarm = 0.02;
         constexpr std::uint64_t kTries =
             200;  // of every pair of a stage and a device: small problems end early
         const std::uint64_t pairs =
@@ -100,8 +101,8 @@ class SlicedSearch {
         until = std::min(until, work_ + kTries * pairs * step_cost_);
         const std::uint64_t start = work_;
         while (work_ < until) {
-            const double heat = kHot * (1 - static_cast<double>(work_ - start) /
-                                                static_cast<double>(until - start));
+            const double heat = kWarm * (1 - static_cast<double>(work_ - start) /
+                                                 static_cast<double>(until - start));
             Layout next = layout;
             work_ += step_cost_ / 16 + 1;
             if (!change(next)) continue;
