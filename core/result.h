@@ -9,7 +9,7 @@
 
 namespace ecopipe {
 
-// Process exit codes, a contract with scripts (see README, "Exit codes").
+// Process exit codes, a contract with scripts (docs/reference/programs.md).
 enum class ExitCode : std::uint8_t {
     kDone = 0,
     kRunFailed = 1,
