@@ -24,6 +24,10 @@ PlanIndex::PlanIndex(const Plan& plan) {
         for (const std::string& device : entry.devices) slices_[device].push_back(id);
         stages_.push_back(std::move(entry));
     }
+    for (const Stage& stage : stages_) {
+        if (stage.producers.empty()) add_once(input_devices_, stage.devices);
+        if (stage.consumers.empty()) add_once(label_devices_, stage.devices);
+    }
 }
 
 std::optional<std::size_t> PlanIndex::place(const std::string& device) const {
@@ -53,20 +57,6 @@ std::span<const std::string> PlanIndex::holders_of(int layer) const {
 bool PlanIndex::holds(const std::string& device, int layer) const {
     const auto holders = holders_of(layer);
     return std::find(holders.begin(), holders.end(), device) != holders.end();
-}
-
-std::vector<std::string> PlanIndex::input_devices() const {
-    std::vector<std::string> out;
-    for (const Stage& stage : stages_)
-        if (stage.producers.empty()) add_once(out, stage.devices);
-    return out;
-}
-
-std::vector<std::string> PlanIndex::label_devices() const {
-    std::vector<std::string> out;
-    for (const Stage& stage : stages_)
-        if (stage.consumers.empty()) add_once(out, stage.devices);
-    return out;
 }
 
 std::vector<std::string> PlanIndex::neighbours_of(const std::string& device) const {

@@ -52,8 +52,9 @@ class PlanIndex {
     [[nodiscard]] std::span<const StageId> consumers_of(StageId stage) const {
         return stages_.at(stage.index()).consumers;
     }
-    [[nodiscard]] std::vector<std::string> input_devices() const;  // those that take the inputs
-    [[nodiscard]] std::vector<std::string> label_devices() const;  // and the labels
+    // Those that take the inputs, and the labels.
+    [[nodiscard]] const std::vector<std::string>& input_devices() const { return input_devices_; }
+    [[nodiscard]] const std::vector<std::string>& label_devices() const { return label_devices_; }
     // The devices that this one exchanges tensors with, itself not among them, in layer order.
     [[nodiscard]] std::vector<std::string> neighbours_of(const std::string& device) const;
 
@@ -66,6 +67,8 @@ class PlanIndex {
     };
     std::vector<Stage> stages_;
     std::vector<std::string> devices_;
+    std::vector<std::string> input_devices_;
+    std::vector<std::string> label_devices_;
     std::map<std::string, std::vector<StageId>> slices_;
 };
 

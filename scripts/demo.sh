@@ -22,7 +22,10 @@ bin=build/bin
 
 if [ $small = no ]; then
     say "building (the first time takes some minutes)"
-    scripts/build.sh >/dev/null
+    said=$(scripts/build.sh) || {
+        tail -n 20 <<<"$said" >&2
+        exit 1
+    }
 fi
 rm -rf "$out"
 mkdir -p "$out"

@@ -7,6 +7,8 @@
 
 #include "core/log.h"
 #include "orchestrator/program/learning_options.h"
+#include "planner/schedule/registry.h"
+#include "planner/search/partition.h"
 #include "transport/web/web_server.h"
 
 namespace ecopipe {
@@ -36,7 +38,10 @@ void declare(CommandLine& line) {
     line.integer("threads", "threads of --single", {1, 1024}, 1);
     line.integer("batch", "samples a step", {1, kBatchMax}, 64);
     line.text("micro-batches", "micro-batches a step, or auto: as many as plan best", "8");
-    line.text("schedule", "auto, gpipe, 1f1b, interleaved, zb-h1 or a CSV file of actions", "auto");
+    line.text(
+        "schedule",
+        fmt::format("{}, {} or a CSV file of actions", kAutoSchedule, schedule_names(", ")).c_str(),
+        kAutoSchedule);
     line.integer("epochs", "passes over the data; with --federated: local epochs a round",
                  {1, 1000000}, 1);
     line.integer("steps", "steps in all, instead of epochs", {0, kStepsMax});

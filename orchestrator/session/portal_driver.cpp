@@ -10,6 +10,7 @@
 #include "core/log.h"
 #include "core/overloaded.h"
 #include "planner/schedule/plan_file.h"
+#include "stage_runtime/stage/state_exchange.h"
 #include "transport/wire/codec.h"
 
 namespace ecopipe {
@@ -18,8 +19,7 @@ namespace {
 constexpr auto kProbeTimeout = std::chrono::seconds(60);            // of one link
 constexpr auto kReachTimeout = std::chrono::seconds(15);            // to open the data channels
 constexpr auto kUnreachedSettle = std::chrono::milliseconds(1500);  // for all to tell
-constexpr auto kLongWait = std::chrono::minutes(60);  // liveness ends a dead wait far earlier
-constexpr std::size_t kTracedActionsMax = 1U << 20;   // of a device, in a step
+constexpr std::size_t kTracedActionsMax = 1U << 20;                 // of a device, in a step
 
 std::string listed(const std::vector<std::string>& texts, const char* separator) {
     return fmt::format("{}", fmt::join(texts, separator));
@@ -488,25 +488,17 @@ void PortalDriver::supply_attached() {
         if (!roster_.attached(transfer.peer)) return false;
         for (auto layer = static_cast<int>(transfer.first_layer);
              layer <= static_cast<int>(transfer.last_layer); ++layer) {
-            const TensorMap* tensors = depot_.find(supply_->step, layer);
-            if (tensors == nullptr) continue;  // a layer without state
-            for (std::size_t i = 0; i < tensors->size(); ++i) {
-                TensorAddress to = address(TensorKind::kState, supply_->step, 0);
-                to.producer = static_cast<std::uint32_t>(layer);
-                to.output = static_cast<std::uint16_t>(i);
-                to.outputs = static_cast<std::uint16_t>(tensors->size());
-                to.name = (*tensors)[i].name;
-                channels_->send(transfer.peer, std::move(to), (*tensors)[i].tensor);
-            }
+            // A layer without state has nothing to be given.
+            if (const TensorMap* tensors = depot_.find(supply_->step, layer))
+                send_layer(*channels_, transfer.peer, TensorKind::kState, machine_.generation(),
+                           supply_->step, layer, *tensors);
         }
         return true;
     });
 }
 
 bool PortalDriver::has_part(const std::string& device) const {
-    return index_.has(device) ||
-           std::any_of(replicas_.buddies.begin(), replicas_.buddies.end(),
-                       [&](const auto& entry) { return entry.second == device; });
+    return index_.has(device) || replicas_.keeps(device);
 }
 
 Result<bool> PortalDriver::configure(Plan plan, const std::string& cause) {
@@ -546,8 +538,8 @@ Result<bool> PortalDriver::configure(Plan plan, const std::string& cause) {
         return false;
     }
     if (!*reached) return false;
-    ECOPIPE_ASSIGN_OR_RETURN(
-        const bool ready, pump([&] { return ready_.has_value(); }, kLongWait, "giving out layers"));
+    ECOPIPE_ASSIGN_OR_RETURN(const bool ready, pump([&] { return ready_.has_value(); },
+                                                    kAnswersWait, "giving out layers"));
     if (!ready) return false;
     state_step_ = *ready_;
     moves_.plan_changed();

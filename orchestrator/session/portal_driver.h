@@ -36,6 +36,9 @@ namespace ecopipe {
 
 inline constexpr auto kPortalTick = std::chrono::milliseconds(50);  // how often a wait looks about
 
+// For answers of devices: liveness ends a dead wait far earlier.
+inline constexpr auto kAnswersWait = std::chrono::minutes(60);
+
 // What every stage is told about the training.
 struct TrainingSpec {
     ModelSpec model;

@@ -14,8 +14,7 @@
 
 namespace ecopipe {
 namespace {
-constexpr auto kAnswersWait = std::chrono::minutes(60);  // liveness ends a dead wait far earlier
-constexpr int kBreaksMax = 20;                           // without a step that is new in between
+constexpr int kBreaksMax = 20;  // without a step that is new in between
 }  // namespace
 
 void PortalDriver::note_event(OrderedJson what, Instant since) {

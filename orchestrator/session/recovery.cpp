@@ -98,6 +98,11 @@ RestorePlan plan_restore(const Holdings& holdings, const PlanIndex& plan, std::u
     return out;
 }
 
+bool ReplicaPlan::keeps(const std::string& device) const {
+    return std::any_of(buddies.begin(), buddies.end(),
+                       [&](const auto& entry) { return entry.second == device; });
+}
+
 ReplicaPlan place_replicas(const ReplicaRequest& request) {
     ReplicaPlan plan;
     std::map<std::string, double> room;

@@ -61,9 +61,10 @@ struct ReplicaDevice {
     double free_bytes = 0;  // what the plan leaves of its memory
 };
 struct ReplicaPlan {
-    std::map<std::string, std::string> buddies;  // by owner; empty: no replicas
-    std::uint64_t every = 0;                     // steps
-    std::string why_not;                         // when there are none
+    std::map<std::string, std::string> buddies;                 // by owner; empty: no replicas
+    std::uint64_t every = 0;                                    // steps
+    std::string why_not;                                        // when there are none
+    [[nodiscard]] bool keeps(const std::string& device) const;  // somebody's replica
 };
 struct ReplicaLink {
     double mbps = 0;     // 0: unlimited

@@ -38,9 +38,7 @@ void SessionMachine::handle(const session_event::BaseSet& event, SessionOutcomes
 }
 
 bool SessionMachine::has_part(const std::string& device) const {
-    return devices_.contains(device) ||
-           std::any_of(replicas_.buddies.begin(), replicas_.buddies.end(),
-                       [&](const auto& entry) { return entry.second == device; });
+    return devices_.contains(device) || replicas_.keeps(device);
 }
 
 void SessionMachine::hold_plan(std::uint64_t step) {

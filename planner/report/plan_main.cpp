@@ -12,6 +12,7 @@
 #include "planner/report/plan_report.h"
 #include "planner/report/what_if.h"
 #include "planner/schedule/plan_file.h"
+#include "planner/schedule/registry.h"
 #include "planner/search/partition.h"
 #include "planner/simulate/plan_timeline.h"
 
@@ -29,8 +30,10 @@ CommandLine options() {
     line.integer("batch", "samples a step", {1, 1 << 24}, 64);
     line.text("micro-batches", "micro-batches a step, or auto", "auto");
     line.text("schedule",
-              "auto, gpipe, 1f1b, interleaved, zb-h1 or a FILE.csv of actions (docs/SCHEDULES.md)",
-              "auto");
+              fmt::format("{}, {} or a FILE.csv of actions (docs/SCHEDULES.md)", kAutoSchedule,
+                          schedule_names(", "))
+                  .c_str(),
+              kAutoSchedule);
     line.text("out", "where to write the plan");
     line.text("svg", "where to draw the step as a Gantt chart");
     line.text("trace", "where to write the step as a Chrome trace");

@@ -4,6 +4,21 @@
 
 namespace ecopipe {
 
+void send_layer(TensorChannels& channels, const std::string& to, TensorKind kind,
+                std::uint32_t generation, std::uint64_t step, int layer, const TensorMap& tensors) {
+    TensorAddress address;
+    address.generation = generation;
+    address.step = step;
+    address.kind = kind;
+    address.producer = static_cast<std::uint32_t>(layer);
+    address.outputs = static_cast<std::uint16_t>(tensors.size());
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+        address.output = static_cast<std::uint16_t>(i);
+        address.name = tensors[i].name;
+        channels.send(to, address, tensors[i].tensor);
+    }
+}
+
 std::vector<int> StateExchange::keep(std::uint64_t step) {
     std::vector<int> kept;
     for (auto& [layer, tensors] : compute_.layer_states()) {
@@ -24,19 +39,8 @@ Result<void> StateExchange::load(std::uint64_t step, int layer) {
 void StateExchange::send(const std::string& to, TensorKind kind, std::uint32_t generation,
                          std::uint64_t step, int first_layer, int last_layer) {
     for (int layer = first_layer; layer <= last_layer; ++layer) {
-        const TensorMap* tensors = keeper_.find(step, layer);
-        if (tensors == nullptr) continue;
-        for (std::size_t i = 0; i < tensors->size(); ++i) {
-            TensorAddress address;
-            address.generation = generation;
-            address.step = step;
-            address.kind = kind;
-            address.producer = static_cast<std::uint32_t>(layer);
-            address.output = static_cast<std::uint16_t>(i);
-            address.outputs = static_cast<std::uint16_t>(tensors->size());
-            address.name = (*tensors)[i].name;
-            channels_.send(to, std::move(address), (*tensors)[i].tensor);
-        }
+        if (const TensorMap* tensors = keeper_.find(step, layer))
+            send_layer(channels_, to, kind, generation, step, layer, *tensors);
     }
 }
 

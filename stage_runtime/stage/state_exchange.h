@@ -11,6 +11,10 @@
 
 namespace ecopipe {
 
+// All tensors of one layer's state, each with its place among them.
+void send_layer(TensorChannels& channels, const std::string& to, TensorKind kind,
+                std::uint32_t generation, std::uint64_t step, int layer, const TensorMap& tensors);
+
 class StateExchange {
   public:
     StateExchange(StageCompute& compute, TensorChannels& channels)
