@@ -28,7 +28,7 @@ install(FILES ${settings} DESTINATION /etc/ecopipe COMPONENT programs)
 
 # ---- libraries -----------------------------------------------------------------------------------------------------
 # Those whose headers are of use to others. The engine needs LibTorch and is a component of its own.
-set(plain_libraries flags core domain planner transport web data stage_protocol fl_numbers fl_strategies fl_logic)
+set(plain_libraries flags core domain planner transport web data graph_file stage_protocol fl_numbers fl_strategies fl_logic)
 foreach(library IN LISTS plain_libraries ITEMS engine)
     set_target_properties(ecopipe_${library} PROPERTIES EXPORT_NAME ${library})
     add_library(ecopipe::${library} ALIAS ecopipe_${library})

@@ -5,13 +5,18 @@
 #include <vector>
 
 #include "core/host_tensor.h"
+#include "domain/value_graph.h"
 
 namespace ecopipe {
 
 struct ModelSpec {
-    std::string zoo;               // "lenet5", ...; "" for a TorchScript file
-    std::string torchscript_path;  // "" for a zoo model
-    std::string sha256;            // of the file
+    // One of the three says which.
+    std::string zoo;               // "lenet5", ...
+    std::string torchscript_path;  // its file
+    std::string graph;             // graph.json, whole
+
+    std::string graph_directory;  // where a graph came from, with its weights; "" at a stage
+    std::string sha256;           // of the TorchScript file or the graph
     int num_classes = 10;
     Shape input_shape;                // one sample, without the batch dimension
     std::vector<std::string> freeze;  // patterns (core/glob.h) of parameters that are not trained
@@ -32,6 +37,13 @@ struct TensorInfo {
     std::string same_as{};
 };
 
+// What a model that is a graph takes.
+struct ModelInput {
+    std::string name;
+    DType dtype = DType::kF32;
+    Shape shape;  // one sample
+};
+
 struct LayerInfo {
     std::string name;
     std::string kind;
@@ -41,10 +53,12 @@ struct LayerInfo {
 
 struct ModelInfo {
     std::vector<LayerInfo> layers;
+    ValueGraph flow;                  // what they hand one another
     std::vector<TensorInfo> tensors;  // in layer order
     int first_trainable_layer =
         0;                   // nothing left of it runs backward; layers.size() if none is trainable
     int input_channels = 0;  // of the first convolution; 0: there is none
+    std::vector<ModelInput> inputs{};  // of a graph; empty: whatever one there is
 };
 
 }  // namespace ecopipe

@@ -5,28 +5,79 @@
 namespace ecopipe {
 namespace {
 
-void add_once(std::vector<std::string>& to, std::span<const std::string> devices) {
-    for (const std::string& device : devices)
-        if (std::find(to.begin(), to.end(), device) == to.end()) to.push_back(device);
+template <class T>
+void add_once(std::vector<T>& to, std::span<const T> more) {
+    for (const T& each : more)
+        if (std::find(to.begin(), to.end(), each) == to.end()) to.push_back(each);
+}
+template <class T>
+void add_once(std::vector<T>& to, const T& one) {
+    add_once(to, std::span<const T>(&one, 1));
 }
 
 }  // namespace
 
-PlanIndex::PlanIndex(const Plan& plan) {
+PlanIndex::PlanIndex(const Plan& plan, const ValueGraph& flow) {
     for (const StagePlan& stage : plan.stages) {
         const StageId id{static_cast<std::uint32_t>(stages_.size())};
-        Stage entry{{stage.device}, {stage.first_layer, stage.last_layer}, {}, {}};
-        if (!stages_.empty()) {
-            entry.producers.push_back({id.value - 1});
-            stages_.back().consumers.push_back(id);
-        }
-        add_once(devices_, entry.devices);
+        Stage entry{{stage.device}, {stage.first_layer, stage.last_layer}, {}, {}, {}};
+        add_once(devices_, std::span<const std::string>(entry.devices));
         for (const std::string& device : entry.devices) slices_[device].push_back(id);
         stages_.push_back(std::move(entry));
     }
-    for (const Stage& stage : stages_) {
-        if (stage.producers.empty()) add_once(input_devices_, stage.devices);
-        if (stage.consumers.empty()) add_once(label_devices_, stage.devices);
+    if (stages_.empty()) {
+        input_devices_.emplace_back();
+        return;
+    }
+    const auto layers = static_cast<std::size_t>(stages_.back().layers.last + 1);
+    find_ways(flow.layers() > 0 ? flow : ValueGraph::chain(std::vector<bool>(layers, true)));
+    add_once(label_devices_, std::span<const std::string>(stages_.back().devices));
+}
+
+void PlanIndex::find_ways(const ValueGraph& flow) {
+    for (std::size_t value = 0; value < flow.values().size(); ++value)
+        find_way(flow, static_cast<int>(value));
+    for (Stage& stage : stages_) {
+        for (const ValueWay& way : stage.ways.arriving)
+            if (way.stage) add_once(stage.producers, *way.stage);
+        for (const ValueWay& way : stage.ways.departing)
+            if (way.stage) add_once(stage.consumers, *way.stage);
+        std::sort(stage.producers.begin(), stage.producers.end());
+        std::sort(stage.consumers.begin(), stage.consumers.end());
+    }
+}
+
+void PlanIndex::find_way(const ValueGraph& flow, int value) {
+    const ModelValue& facts = flow.values()[static_cast<std::size_t>(value)];
+    const std::optional<StageId> producer =
+        facts.producer < 0 ? std::nullopt : stage_of(facts.producer);
+    // The stages that take it, and how many of its users each has.
+    std::vector<std::pair<StageId, int>> users;
+    for (const int layer : facts.consumers) {
+        const std::optional<StageId> stage = stage_of(layer);
+        if (!stage || stage == producer) continue;  // the loss is the last stage's own
+        if (users.empty() || users.back().first != *stage) users.emplace_back(*stage, 0);
+        ++users.back().second;
+    }
+    if (!producer) {
+        input_devices_.emplace_back();
+        for (const auto& [stage, count] : users)
+            add_once(input_devices_.back(), std::span<const std::string>(devices_of(stage)));
+    }
+    for (const auto& [stage, count] : users) {
+        stages_[stage.index()].ways.arriving.push_back({value, producer});
+        if (producer) stages_[producer->index()].ways.departing.push_back({value, stage});
+    }
+    if (!flow.returns_gradient(value)) return;
+    for (std::size_t i = users.size(); i-- > 0;) {
+        StageId to = *producer;
+        for (std::size_t below = i; below-- > 0;)
+            if (users[below].second > 1) {
+                to = users[below].first;
+                break;
+            }
+        stages_[users[i].first.index()].ways.returned.push_back({value, to});
+        stages_[to.index()].ways.returning.push_back({value, users[i].first});
     }
 }
 
@@ -62,9 +113,15 @@ bool PlanIndex::holds(const std::string& device, int layer) const {
 std::vector<std::string> PlanIndex::neighbours_of(const std::string& device) const {
     std::vector<std::string> out;
     for (const StageId stage : stages_of(device)) {
-        for (const StageId other : producers_of(stage)) add_once(out, devices_of(other));
-        for (const StageId other : consumers_of(stage)) add_once(out, devices_of(other));
+        const StageWays& ways = ways_of(stage);
+        for (const auto* each : {&ways.arriving, &ways.departing, &ways.returning, &ways.returned})
+            for (const ValueWay& way : *each)
+                if (way.stage) add_once(out, devices_of(*way.stage));
     }
+    // In layer order, as their first stages stand.
+    std::sort(out.begin(), out.end(), [&](const std::string& a, const std::string& b) {
+        return stages_of(a).front() < stages_of(b).front();
+    });
     std::erase(out, device);
     return out;
 }

@@ -1,7 +1,7 @@
 #pragma once
-// Who has what of a plan, and who comes before and after whom: the one place that knows how stages,
-// devices and values hang together. Today a stage is one device's and its value goes to the next
-// stage alone; who asks here need not know.
+// Who has what of a plan, and which way values and gradients go between stages: the one place that
+// knows how stages, devices and values hang together. Today a stage is one device's; who asks here
+// need not know.
 
 #include <map>
 #include <optional>
@@ -13,13 +13,32 @@
 #include "domain/ids.h"
 #include "domain/layer_range.h"
 #include "domain/plan.h"
+#include "domain/value_graph.h"
 
 namespace ecopipe {
+
+// A value's or its gradient's way between two stages. What the model takes comes from no stage.
+struct ValueWay {
+    int value = 0;  // of the model's ValueGraph
+    std::optional<StageId> stage;
+};
+
+// All ways of one stage. A value goes from the stage that makes it straight to each that uses it.
+// Its gradient is the sum of its users', the last user's first: so that the sum is the same however
+// the model is cut, a stage that has several of the users takes what those behind it found and adds
+// its own, and what it then has goes on in its stead; any other sends its own straight back.
+struct StageWays {
+    std::vector<ValueWay> arriving;   // in the order of ValueGraph::entering
+    std::vector<ValueWay> departing;  // one a value and stage that takes it, in order
+    std::vector<ValueWay> returning;  // gradients that come, in the order in which they are added
+    std::vector<ValueWay> returned;   // of the arriving values that have one, and to whom
+};
 
 class PlanIndex {
   public:
     PlanIndex() = default;  // of no plan: nobody has anything
-    explicit PlanIndex(const Plan& plan);
+    // Without `flow` the model is taken for a chain that is trained from its first layer on.
+    explicit PlanIndex(const Plan& plan, const ValueGraph& flow = {});
 
     // All devices, in the order of their first stage.
     [[nodiscard]] const std::vector<std::string>& devices() const& { return devices_; }
@@ -52,8 +71,13 @@ class PlanIndex {
     [[nodiscard]] std::span<const StageId> consumers_of(StageId stage) const {
         return stages_.at(stage.index()).consumers;
     }
-    // Those that take the inputs, and the labels.
-    [[nodiscard]] const std::vector<std::string>& input_devices() const { return input_devices_; }
+    [[nodiscard]] const StageWays& ways_of(StageId stage) const {
+        return stages_.at(stage.index()).ways;
+    }
+    // Those that take each of the model's inputs, and those that take the labels.
+    [[nodiscard]] const std::vector<std::string>& input_devices(std::size_t input = 0) const {
+        return input_devices_.at(input);
+    }
     [[nodiscard]] const std::vector<std::string>& label_devices() const { return label_devices_; }
     // The devices that this one exchanges tensors with, itself not among them, in layer order.
     [[nodiscard]] std::vector<std::string> neighbours_of(const std::string& device) const;
@@ -64,10 +88,13 @@ class PlanIndex {
         LayerRange layers;
         std::vector<StageId> producers;
         std::vector<StageId> consumers;
+        StageWays ways;
     };
+    void find_ways(const ValueGraph& flow);
+    void find_way(const ValueGraph& flow, int value);
     std::vector<Stage> stages_;
     std::vector<std::string> devices_;
-    std::vector<std::string> input_devices_;
+    std::vector<std::vector<std::string>> input_devices_;
     std::vector<std::string> label_devices_;
     std::map<std::string, std::vector<StageId>> slices_;
 };

@@ -9,11 +9,14 @@
 
 // The targets, each under a name of its own (CMakeLists.txt).
 using Target = int(const std::uint8_t* data, std::size_t size);
-#define ECOPIPE_TARGETS(X)                                                                      \
-    X(messages)                                                                                 \
-    X(frames)                                                                                   \
-    X(tensors) X(keys) X(cluster) X(profile) X(plan) X(schedule) X(safetensors) X(idx) X(cifar) \
-        X(jpeg) X(png) X(checkpoint) X(server_config) X(journal)
+#define ECOPIPE_TARGETS(X)                                                                \
+    X(messages)                                                                           \
+    X(frames)                                                                             \
+    X(tensors)                                                                            \
+    X(keys)                                                                               \
+    X(cluster)                                                                            \
+    X(profile) X(plan) X(schedule) X(safetensors) X(graph) X(idx) X(cifar) X(jpeg) X(png) \
+        X(checkpoint) X(server_config) X(journal)
 #define ECOPIPE_DECLARE(name) extern "C" Target fuzz_##name;
 ECOPIPE_TARGETS(ECOPIPE_DECLARE)
 #undef ECOPIPE_DECLARE

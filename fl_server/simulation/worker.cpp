@@ -10,7 +10,7 @@
 #include "fl_server/workers/worker_process.h"
 #include "stage_runtime/data/dataset.h"
 #include "stage_runtime/data/open_data.h"
-#include "stage_runtime/engine/model/target_weight.h"
+#include "stage_runtime/data/target_weight.h"
 #include "stage_runtime/engine/model/torch_compat.h"
 #include "stage_runtime/engine/run/clip_scale.h"
 #include "stage_runtime/engine/run/single_process.h"

@@ -26,7 +26,7 @@ Result<int> smallest_micro_batch(const ModelSpec& spec, const LossSpec& loss, co
     int size = 1;
     for (; size < batch; size *= 2) {
         ECOPIPE_ASSIGN_OR_RETURN(const Batch samples, first_samples(train, size));
-        if (try_model(spec, loss, samples.inputs, samples.labels)) break;
+        if (try_model(spec, loss, samples)) break;
     }
     return size;
 }

@@ -9,6 +9,7 @@
 #include "core/log.h"
 #include "stage_runtime/data/augmentation.h"
 #include "stage_runtime/data/derived_dataset.h"
+#include "stage_runtime/data/model_inputs.h"
 #include "stage_runtime/data/open_data.h"
 #include "stage_runtime/data/safetensors.h"
 #include "stage_runtime/engine/model/loss_names.h"
@@ -101,6 +102,8 @@ Result<RunInputs> load_inputs(TrainOptions& options) {
     if (!options.federated)  // whose classes may be others
         ECOPIPE_RETURN_IF_ERROR(settle_class_weights(inputs, options));
     ECOPIPE_ASSIGN_OR_RETURN(inputs.info, inspect_model(inputs.spec));
+    ECOPIPE_RETURN_IF_ERROR(fit_inputs(inputs.data, inputs.info.inputs));
+    inputs.spec.input_shape = inputs.data.train->sample_shape();
     tell_fixed_modes(inputs.info);
     ECOPIPE_ASSIGN_OR_RETURN(inputs.weights, initial_weights(inputs.spec, options.trainer.seed));
     if (options.init.empty()) return inputs;
@@ -178,7 +181,7 @@ Result<void> try_smallest_micro_batch(const RunInputs& inputs, const TrainerOpti
     if (!has_whole) smallest = last;
     if (reaches_last) smallest = std::min(smallest, last);
     ECOPIPE_ASSIGN_OR_RETURN(const Batch batch, first_samples(*inputs.data.train, smallest));
-    return try_model(inputs.spec, options.loss, batch.inputs, batch.labels);
+    return try_model(inputs.spec, options.loss, batch);
 }
 
 }  // namespace ecopipe

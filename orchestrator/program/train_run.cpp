@@ -405,7 +405,7 @@ Result<void> keep_micro_batches(Run& run, const RunRecord& record) {
 // A model that came as TorchScript goes so too, as model.pt.
 Result<void> save_model(const Run& run, const RunRecord& record, const TensorMap& weights) {
     const ModelSpec& spec = run.inputs.spec;
-    if (spec.zoo.empty())
+    if (!spec.torchscript_path.empty())
         ECOPIPE_RETURN_IF_ERROR(save_torchscript(spec, weights, record.path("model.pt")));
     return record.save_model(weights);
 }

@@ -411,12 +411,13 @@ Result<LinkProbed> PortalDriver::probe_link(const std::string& from, const std::
 void PortalDriver::set_plan(Plan plan, TrainingSpec spec, ModelInfo info) {
     ECOPIPE_CHECK(machine_.generation() == 0);
     plan_ = std::move(plan);
-    index_ = PlanIndex(plan_);
+    flow_ = info.flow;
+    index_ = PlanIndex(plan_, flow_);
     spec_ = std::move(spec);
     depot_.set_model(std::move(info), spec_.optimizer);
     std::vector<int> layers;
     for (const auto& [layer, bytes] : depot_.layer_bytes()) layers.push_back(layer);
-    machine_ = SessionMachine(std::move(layers));
+    machine_ = SessionMachine(std::move(layers), flow_);
 }
 
 FrameHeader PortalDriver::header(std::uint64_t step) const {
@@ -442,6 +443,7 @@ Configure PortalDriver::configuration(const session_outcome::SendConfigure& work
     out.device = work.device;
     out.model = spec_.model.zoo;
     out.model_sha256 = spec_.model.sha256;
+    out.graph = spec_.model.graph;
     out.num_classes = static_cast<std::uint32_t>(spec_.model.num_classes);
     out.input_shape = spec_.model.input_shape;
     out.freeze = spec_.model.freeze;
@@ -503,7 +505,7 @@ bool PortalDriver::has_part(const std::string& device) const {
 
 Result<bool> PortalDriver::configure(Plan plan, const std::string& cause) {
     plan_ = std::move(plan);
-    index_ = PlanIndex(plan_);
+    index_ = PlanIndex(plan_, flow_);
     for (const std::string& device : index_.devices())
         if (!roster_.has(device))
             return fail(ExitCode::kUnreachable,

@@ -159,6 +159,9 @@ class PortalDriver : public TrainingEngine {
     // False when the cluster broke meanwhile.
     Result<bool> send_when_room(const std::vector<std::string>& devices, TensorAddress address,
                                 const HostTensor& tensor);
+    // Each of the batch's inputs to whoever takes it.
+    [[nodiscard]] Result<void> send_inputs(TensorKind kind, std::uint64_t step,
+                                           std::uint64_t micro_batch, const Batch& batch);
     [[nodiscard]] TensorAddress address(TensorKind kind, std::uint64_t step,
                                         std::uint64_t micro_batch) const;
     [[nodiscard]] FrameHeader header(std::uint64_t step) const;
@@ -175,6 +178,7 @@ class PortalDriver : public TrainingEngine {
     MovePolicy moves_;
 
     Plan plan_;
+    ValueGraph flow_;  // what the model's layers hand one another
     PlanIndex index_;  // of the plan
     TrainingSpec spec_;
     ReplicaPlan replicas_;

@@ -138,7 +138,7 @@ Result<void> PortalDriver::consider_move(std::uint64_t step) {
     if (!leaves) {
         ECOPIPE_ASSIGN_OR_RETURN(
             const MovePolicy::Weighed weighed,
-            moves_.weigh(*planner_, plan_, *candidate, bytes_to_move(PlanIndex(*candidate)),
+            moves_.weigh(*planner_, plan_, *candidate, bytes_to_move(PlanIndex(*candidate, flow_)),
                          last_step_ > step ? last_step_ - step : 0));
         offer = weighed.offer;
         log_info("{}: the best plan now takes {:.2f} ms a step, the one in force {:.2f}: a move {}",
@@ -205,6 +205,18 @@ Result<bool> PortalDriver::send_when_room(const std::vector<std::string>& device
     return true;
 }
 
+Result<void> PortalDriver::send_inputs(TensorKind kind, std::uint64_t step,
+                                       std::uint64_t micro_batch, const Batch& batch) {
+    TensorAddress to = address(kind, step, micro_batch);
+    const std::vector<HostTensor> inputs = batch.all_inputs();
+    to.outputs = static_cast<std::uint16_t>(inputs.size());
+    for (const HostTensor& input : inputs) {
+        ECOPIPE_RETURN_IF_ERROR(send_when_room(index_.input_devices(to.output), to, input));
+        ++to.output;
+    }
+    return {};
+}
+
 Result<void> PortalDriver::start_step(std::uint64_t step, std::vector<Batch> micro_batches,
                                       double loss_divisor, bool trace) {
     ECOPIPE_RETURN_IF_ERROR(consider_move(step));
@@ -220,8 +232,7 @@ Result<void> PortalDriver::start_step(std::uint64_t step, std::vector<Batch> mic
     ECOPIPE_RETURN_IF_ERROR(feed(session_event::BeginWanted{step, false}));
     for (std::size_t m = 0; m < micro_batches.size() && !machine_.broken(); ++m) {
         const Batch batch = std::move(micro_batches[m]);
-        ECOPIPE_RETURN_IF_ERROR(send_when_room(index_.input_devices(),
-                                               address(TensorKind::kInput, step, m), batch.inputs));
+        ECOPIPE_RETURN_IF_ERROR(send_inputs(TensorKind::kInput, step, m, batch));
         ECOPIPE_RETURN_IF_ERROR(send_when_room(index_.label_devices(),
                                                address(TensorKind::kLabel, step, m), batch.labels));
     }
@@ -291,8 +302,7 @@ Result<LossTotals> PortalDriver::evaluate(const Dataset& data, int batch, int re
         ECOPIPE_ASSIGN_OR_RETURN(const Batch part, reader.take());
         ECOPIPE_RETURN_IF_ERROR(send_when_room(
             index_.label_devices(), address(TensorKind::kEvalLabel, step_, m), part.labels));
-        ECOPIPE_RETURN_IF_ERROR(send_when_room(
-            index_.input_devices(), address(TensorKind::kEvalInput, step_, m), part.inputs));
+        ECOPIPE_RETURN_IF_ERROR(send_inputs(TensorKind::kEvalInput, step_, m, part));
     }
     ECOPIPE_ASSIGN_OR_RETURN(const bool finished, pump_or_recover([&] { return done_.has_value(); },
                                                                   kAnswersWait, "evaluation"));

@@ -59,9 +59,10 @@ void SessionMachine::handle(const session_event::ConfigureWanted& event, Session
     if (live_) hold_plan(*live_);
     live_.reset();
     restore_step_ = holdings_.newest_point(1);
-    const RestorePlan restore = plan_restore(holdings_, PlanIndex(event.plan), restore_step_);
+    PlanIndex index(event.plan, flow_);
+    const RestorePlan restore = plan_restore(holdings_, index, restore_step_);
     holdings_.rewound_to(restore_step_);
-    index_ = PlanIndex(event.plan);
+    index_ = std::move(index);
     replicas_ = event.replicas;
     ++generation_;
     devices_ = {index_.devices().begin(), index_.devices().end()};

@@ -175,9 +175,10 @@ using SessionOutcomes = std::vector<SessionOutcome>;
 
 class SessionMachine {
   public:
-    // `stateful_layers`: those that have any tensor.
-    explicit SessionMachine(std::vector<int> stateful_layers)
-        : holdings_(std::move(stateful_layers)) {}
+    // `stateful_layers`: those that have any tensor. `flow`: what the layers hand one another; of
+    // no layer: a chain.
+    explicit SessionMachine(std::vector<int> stateful_layers, ValueGraph flow = {})
+        : holdings_(std::move(stateful_layers)), flow_(std::move(flow)) {}
 
     [[nodiscard]] SessionOutcomes on(const SessionEvent& event);
     // Who still owes what, for a message: "pi owes Done of step 7".
@@ -218,6 +219,7 @@ class SessionMachine {
 
     Phase phase_ = Phase::kIdle;
     Holdings holdings_;
+    ValueGraph flow_;
     PlanIndex index_;
     ReplicaPlan replicas_;
     std::uint32_t generation_ = 0;

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "core/log.h"
-#include "stage_runtime/engine/model/state_names.h"
+#include "domain/state_names.h"
 
 namespace ecopipe {
 

@@ -8,8 +8,8 @@
 #include "core/command_line.h"
 #include "core/log.h"
 #include "core/statistics.h"
+#include "stage_runtime/data/target_weight.h"
 #include "stage_runtime/engine/model/loss_names.h"
-#include "stage_runtime/engine/model/target_weight.h"
 #include "stage_runtime/engine/run/clip_scale.h"
 
 namespace ecopipe {

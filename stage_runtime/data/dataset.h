@@ -14,8 +14,10 @@
 namespace ecopipe {
 
 struct Batch {
-    HostTensor inputs;  // [n, sample shape...], float or integer
-    HostTensor labels;  // [n, target shape...]: int64 classes or float numbers
+    HostTensor inputs;                      // [n, sample shape...], float or integer
+    HostTensor labels;                      // [n, target shape...]: int64 classes or float numbers
+    std::vector<HostTensor> more_inputs{};  // of data with several a sample: the others
+    [[nodiscard]] std::vector<HostTensor> all_inputs() const;
 };
 
 // One split. Immutable; any thread may read.
@@ -26,6 +28,8 @@ class Dataset {
     [[nodiscard]] virtual Shape sample_shape() const = 0;
     [[nodiscard]] virtual Shape target_shape() const { return {}; }  // {}: one number a sample
     [[nodiscard]] virtual int num_classes() const = 0;               // 0: the targets are numbers
+    // Of data with several inputs a sample, their names, in the order in which a batch has them.
+    [[nodiscard]] virtual std::vector<std::string> input_names() const { return {}; }
     // What the classes stand for, in order; empty when the data have no names for them.
     [[nodiscard]] virtual std::vector<std::string> class_names() const { return {}; }
     // The sample's class; -1 when it has not exactly one.

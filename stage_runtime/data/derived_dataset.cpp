@@ -20,6 +20,7 @@ class Subset : public Dataset {
     std::int64_t size() const override { return static_cast<std::int64_t>(indices_.size()); }
     Shape sample_shape() const override { return whole_->sample_shape(); }
     Shape target_shape() const override { return whole_->target_shape(); }
+    std::vector<std::string> input_names() const override { return whole_->input_names(); }
     int num_classes() const override { return whole_->num_classes(); }
     std::vector<std::string> class_names() const override { return whole_->class_names(); }
     std::int64_t label(std::int64_t index) const override { return whole_->label(at(index)); }
@@ -44,6 +45,7 @@ class Normalized : public Dataset {
     std::int64_t size() const override { return data_->size(); }
     Shape sample_shape() const override { return data_->sample_shape(); }
     Shape target_shape() const override { return data_->target_shape(); }
+    std::vector<std::string> input_names() const override { return data_->input_names(); }
     int num_classes() const override { return data_->num_classes(); }
     std::vector<std::string> class_names() const override { return data_->class_names(); }
     std::int64_t label(std::int64_t index) const override { return data_->label(index); }
@@ -77,6 +79,7 @@ class Relabelled : public Dataset {
     std::int64_t size() const override { return data_->size(); }
     Shape sample_shape() const override { return data_->sample_shape(); }
     Shape target_shape() const override { return data_->target_shape(); }
+    std::vector<std::string> input_names() const override { return data_->input_names(); }
     int num_classes() const override { return static_cast<int>(classes_.size()); }
     std::vector<std::string> class_names() const override { return classes_; }
     std::int64_t label(std::int64_t index) const override { return mapped(data_->label(index)); }

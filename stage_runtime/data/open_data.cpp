@@ -140,6 +140,12 @@ Result<Normalization> parse_normalization(const std::string& text) {
     return Normalization{*mean, *deviation};
 }
 
+std::vector<HostTensor> Batch::all_inputs() const {
+    std::vector<HostTensor> all{inputs};
+    all.insert(all.end(), more_inputs.begin(), more_inputs.end());
+    return all;
+}
+
 Result<Batch> first_samples(const Dataset& data, int count) {
     std::vector<std::int64_t> indices;
     for (int i = 0; i < count; ++i) indices.push_back(i % data.size());

@@ -6,7 +6,7 @@
 
 #include "core/host_tensor.h"
 #include "core/result.h"
-#include "stage_runtime/engine/model/models.h"
+#include "domain/model_spec.h"
 
 namespace ecopipe {
 

@@ -19,7 +19,7 @@ constexpr std::int64_t kClassesMax = 1000000;
 // One file's tensors, as they are handed out but for pixels, which stay bytes.
 struct Samples {
     std::string file;
-    HostTensor inputs;
+    TensorMap inputs;  // one without a name, or several with theirs
     HostTensor targets;
     std::int64_t highest_class = -1;
 };
@@ -30,8 +30,16 @@ class TensorDataset : public Dataset {
   public:
     TensorDataset(Samples samples, int num_classes)
         : samples_(std::move(samples)), num_classes_(num_classes) {}
-    std::int64_t size() const override { return samples_.inputs.shape()[0]; }
-    Shape sample_shape() const override { return without_first(samples_.inputs.shape()); }
+    std::int64_t size() const override { return samples_.targets.shape()[0]; }
+    Shape sample_shape() const override {
+        return without_first(samples_.inputs.front().tensor.shape());
+    }
+    std::vector<std::string> input_names() const override {
+        std::vector<std::string> names;
+        for (const NamedTensor& input : samples_.inputs)
+            if (!input.name.empty()) names.push_back(input.name);
+        return names;
+    }
     Shape target_shape() const override { return without_first(samples_.targets.shape()); }
     int num_classes() const override { return num_classes_; }
     std::int64_t label(std::int64_t index) const override {
@@ -40,19 +48,24 @@ class TensorDataset : public Dataset {
         return target >= 0 && target < num_classes_ ? target : -1;  // else ignored
     }
     Result<Batch> batch(std::span<const std::int64_t> indices) const override {
-        HostTensor rows = gather(samples_.inputs, indices);
-        if (rows.dtype() == DType::kU8) {
-            HostTensor scaled = HostTensor::allocate(DType::kF32, rows.shape());
-            const auto from = rows.as<std::uint8_t>();
-            const auto to = scaled.as<float>();
-            for (std::size_t i = 0; i < from.size(); ++i)
-                to[i] = static_cast<float>(from[i]) / 255.0F;
-            rows = std::move(scaled);
-        }
-        return Batch{std::move(rows), gather(samples_.targets, indices)};
+        Batch batch{rows(samples_.inputs.front().tensor, indices),
+                    gather(samples_.targets, indices)};
+        for (std::size_t i = 1; i < samples_.inputs.size(); ++i)
+            batch.more_inputs.push_back(rows(samples_.inputs[i].tensor, indices));
+        return batch;
     }
 
   private:
+    // Bytes as numbers from 0 to 1.
+    static HostTensor rows(const HostTensor& from_all, std::span<const std::int64_t> indices) {
+        HostTensor found = gather(from_all, indices);
+        if (found.dtype() != DType::kU8) return found;
+        HostTensor scaled = HostTensor::allocate(DType::kF32, found.shape());
+        const auto from = found.as<std::uint8_t>();
+        const auto to = scaled.as<float>();
+        for (std::size_t i = 0; i < from.size(); ++i) to[i] = static_cast<float>(from[i]) / 255.0F;
+        return scaled;
+    }
     static HostTensor gather(const HostTensor& from, std::span<const std::int64_t> indices) {
         Shape shape = from.shape();
         const std::size_t row = from.bytes() / static_cast<std::size_t>(shape[0]);
@@ -114,45 +127,60 @@ Result<Samples> read_samples(const std::string& file, std::optional<std::int64_t
     ECOPIPE_ASSIGN_OR_RETURN(TensorMap tensors, read_safetensors(file));
     Samples samples;
     samples.file = file;
+    constexpr std::string_view kNamed = "inputs.";
     for (NamedTensor& entry : tensors) {
-        if (entry.name != "inputs" && entry.name != "targets")
+        if (entry.name == "targets") {
+            samples.targets = std::move(entry.tensor);
+        } else if (entry.name == "inputs" || entry.name.starts_with(kNamed)) {
+            entry.name.erase(0, kNamed.size());
+            samples.inputs.push_back(std::move(entry));
+        } else {
             return fail(ExitCode::kBadFile,
-                        fmt::format("{}: expected the tensors inputs and targets, found {}", file,
-                                    printable(entry.name)));
-        (entry.name == "inputs" ? samples.inputs : samples.targets) = std::move(entry.tensor);
+                        fmt::format("{}: expected the tensors inputs (or inputs.NAME for each) and "
+                                    "targets, found {}",
+                                    file, printable(entry.name)));
+        }
     }
-    const auto refuse = [&](const char* name, const std::string& problem) {
+    const auto refuse = [&](const std::string& name, const std::string& problem) {
         return fail(ExitCode::kBadFile, fmt::format("{}: {}: {}", file, name, problem));
     };
-    if (!samples.inputs.defined()) return refuse("inputs", "is missing");
+    if (samples.inputs.empty()) return refuse("inputs", "is missing");
     if (!samples.targets.defined()) return refuse("targets", "is missing");
-    const DType in = samples.inputs.dtype();
-    if (in != DType::kF32 && in != DType::kI64 && in != DType::kI32 && in != DType::kU8)
-        return refuse("inputs",
-                      fmt::format("expected F32, I64, I32 or U8, found {}", dtype_name(in)));
+    for (NamedTensor& input : samples.inputs) {
+        const std::string name = input.name.empty() ? "inputs" : "inputs." + input.name;
+        if (input.name.empty() && samples.inputs.size() > 1)
+            return refuse(name, "stands beside inputs.NAME; name it too");
+        const DType in = input.tensor.dtype();
+        if (in != DType::kF32 && in != DType::kI64 && in != DType::kI32 && in != DType::kU8)
+            return refuse(name,
+                          fmt::format("expected F32, I64, I32 or U8, found {}", dtype_name(in)));
+        if (in == DType::kI32) input.tensor = widened<std::int32_t>(input.tensor);
+    }
     const DType out = samples.targets.dtype();
     if (out != DType::kF32 && out != DType::kI64 && out != DType::kI32 && out != DType::kU8)
         return refuse("targets",
                       fmt::format("expected F32, I64, I32 or U8, found {}", dtype_name(out)));
-    const Shape& shape = samples.inputs.shape();
-    if (shape.size() < 2 || samples.inputs.elements() == 0)
-        return refuse("inputs", fmt::format("expected [samples, ...], none of them 0, found {}",
+    const std::int64_t count = samples.targets.shape().empty() ? 0 : samples.targets.shape()[0];
+    for (const NamedTensor& input : samples.inputs) {
+        const std::string name = input.name.empty() ? "inputs" : "inputs." + input.name;
+        const Shape& shape = input.tensor.shape();
+        if (shape.size() < 2 || input.tensor.elements() == 0)
+            return refuse(name, fmt::format("expected [samples, ...], none of them 0, found {}",
                                             shape_text(shape)));
-    if (samples.targets.shape().empty() || samples.targets.shape()[0] != shape[0] ||
-        samples.targets.elements() == 0)
-        return refuse("targets",
-                      fmt::format("expected one for each of the {} inputs, found shape {}",
-                                  shape[0], shape_text(samples.targets.shape())));
-    ECOPIPE_RETURN_IF_ERROR(check_finite(samples.inputs, file + ": inputs"));
+        if (count != shape[0] || samples.targets.elements() == 0)
+            return refuse("targets",
+                          fmt::format("expected one for each of the {} {}, found shape {}",
+                                      shape[0], name, shape_text(samples.targets.shape())));
+        ECOPIPE_RETURN_IF_ERROR(check_finite(input.tensor, file + ": " + name));
+    }
     ECOPIPE_RETURN_IF_ERROR(check_finite(samples.targets, file + ": targets"));
-    if (in == DType::kI32) samples.inputs = widened<std::int32_t>(samples.inputs);
     if (out != DType::kF32)
         ECOPIPE_RETURN_IF_ERROR(take_classes(samples, file + ": targets", ignored));
     return samples;
 }
 
 Result<void> check_alike(const Samples& train, const Samples& other) {
-    const auto differs = [&](const char* name, const HostTensor& a, const HostTensor& b) {
+    const auto differs = [&](const std::string& name, const HostTensor& a, const HostTensor& b) {
         return a.dtype() != b.dtype() || without_first(a.shape()) != without_first(b.shape())
                    ? Result<void>(fail(
                          ExitCode::kBadFile,
@@ -162,7 +190,16 @@ Result<void> check_alike(const Samples& train, const Samples& other) {
                                      dtype_name(b.dtype()), shape_text(without_first(b.shape())))))
                    : Result<void>();
     };
-    ECOPIPE_RETURN_IF_ERROR(differs("inputs", train.inputs, other.inputs));
+    for (std::size_t i = 0; i < train.inputs.size(); ++i) {
+        const std::string& name = train.inputs[i].name;
+        if (i >= other.inputs.size() || other.inputs[i].name != name ||
+            other.inputs.size() != train.inputs.size())
+            return fail(
+                ExitCode::kBadFile,
+                fmt::format("{}: expected the inputs of {}, in its order", other.file, train.file));
+        ECOPIPE_RETURN_IF_ERROR(differs(name.empty() ? "inputs" : "inputs." + name,
+                                        train.inputs[i].tensor, other.inputs[i].tensor));
+    }
     ECOPIPE_RETURN_IF_ERROR(differs("targets", train.targets, other.targets));
     if (other.highest_class > train.highest_class)
         return fail(ExitCode::kBadFile,

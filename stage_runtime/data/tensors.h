@@ -1,5 +1,6 @@
 #pragma once
-// tensors:DIR: {train,val,test}.safetensors, each with `inputs` [n, ...] and `targets` [n, ...].
+// tensors:DIR: {train,val,test}.safetensors, each with `inputs` [n, ...], or for a model that takes
+// several `inputs.NAME` for each, and `targets` [n, ...].
 
 #include "stage_runtime/data/dataset.h"
 

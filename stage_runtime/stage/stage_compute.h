@@ -16,6 +16,7 @@
 #include "domain/plan.h"
 #include "domain/tensor_address.h"
 #include "domain/tensor_codec.h"
+#include "domain/value_graph.h"
 #include "transport/wire/messages.h"
 
 namespace ecopipe {
@@ -24,8 +25,9 @@ namespace ecopipe {
 struct ComputeJob {
     Action action;
     StepMode mode = StepMode::kTrain;
-    // A forward's inputs in the producer's order; a backward's gradients at the places of the
-    // slice's outputs, undefined where none came back.
+    // A forward's inputs in the order of ValueGraph::entering; a backward's gradients as the plan
+    // has them return (StageWays::returning), of a chain at the places of the slice's outputs,
+    // undefined where none came back.
     std::vector<HostTensor> tensors;
     HostTensor labels;       // of a last slice's forward, else undefined
     Instant complete_since;  // the last of it came
@@ -48,10 +50,10 @@ class StageCompute {
     virtual ~StageCompute() = default;
 
     // Gets ready to run these stages of the plan as slices 0, 1, ...; their state is loaded
-    // afterwards, whatever was held before. Returns the model's first trainable layer; 0 without
-    // slices. Errors: kBadFile for a model that cannot be used here.
-    [[nodiscard]] virtual Result<int> prepare(const Configure& work, const Plan& plan,
-                                              std::span<const StageId> slices) = 0;
+    // afterwards, whatever was held before. Returns what the model's layers hand one another;
+    // nothing (of no layer) without slices. Errors: kBadFile for a model that cannot be used here.
+    [[nodiscard]] virtual Result<ValueGraph> prepare(const Configure& work, const Plan& plan,
+                                                     std::span<const StageId> slices) = 0;
     virtual void clear() = 0;    // of slices and all
     virtual void discard() = 0;  // the step under way, whatever of it was done
     // Copies of every layer's state (weights, buffers, optimiser), of those that have any.

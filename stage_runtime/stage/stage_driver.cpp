@@ -47,6 +47,7 @@ void StageDriver::join(std::uint64_t instance) {
     work_ = {};
     configured_ = false;
     plan_ = {};
+    flow_ = {};
     index_ = {};
     attached_.clear();
     loading_.reset();
@@ -197,13 +198,13 @@ Result<void> StageDriver::configure(const FrameHeader& head, const Configure& wo
     ECOPIPE_ASSIGN_OR_RETURN(plan_, parse_plan(work.plan_json, "plan"));
     index_ = PlanIndex(plan_);
     ECOPIPE_ASSIGN_OR_RETURN(
-        const int first_trainable_layer,
-        parts_.compute.prepare(work, plan_, index_.stages_of(identity_.device)));
+        flow_, parts_.compute.prepare(work, plan_, index_.stages_of(identity_.device)));
+    index_ = PlanIndex(plan_, flow_);
     work_ = work;
     // Channels of an earlier plan stay; only those that do not stand yet are waited for.
     std::vector<std::string> keep{kPortalPeer};
     for (const PeerAddress& peer : work.peers) keep.push_back(peer.device);
-    router_.set_plan(&index_, {keep.begin(), keep.end()});
+    router_.set_plan(&index_, &flow_, {keep.begin(), keep.end()});
     parts_.channels.keep_only(keep, head.generation);
     std::erase_if(attached_, [&](const auto& entry) {
         return std::find(keep.begin(), keep.end(), entry.first) == keep.end();
@@ -219,8 +220,8 @@ Result<void> StageDriver::configure(const FrameHeader& head, const Configure& wo
     loading_ = Loading{now, now, std::nullopt, now + kStageTick};
     told_unreached_ = false;
     ECOPIPE_RETURN_IF_ERROR(feed(stage_event::Configured{
-        head.generation, work.device, slice_roles(index_, identity_.device, first_trainable_layer),
-        missing, head.step, work.restore, work.supply, work.keep_snapshots}));
+        head.generation, work.device, slice_roles(index_, flow_, identity_.device), missing,
+        head.step, work.restore, work.supply, work.keep_snapshots}));
     // What came whole for an earlier configuration that broke off need not come again.
     for (const LayerTransfer& transfer : work.restore)
         for (auto layer = static_cast<int>(transfer.first_layer);
@@ -394,7 +395,7 @@ Result<void> StageDriver::run_action(const stage_command::Run& run) {
     const bool trains = machine_.mode() == StepMode::kTrain;
     micro_batch_ = {static_cast<std::uint32_t>(action.micro_batch)};
     ComputeJob job{action, machine_.mode(), {}, {}, {}};
-    job.tensors = router_.consume(run.tensors, job.complete_since);
+    job.tensors = router_.consume(run.tensors, run.kept, job.complete_since);
     if (action.kind == ActionKind::kForward && role.last) {
         job.labels = std::move(job.tensors.back());
         job.tensors.pop_back();

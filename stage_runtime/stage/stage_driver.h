@@ -165,6 +165,7 @@ class StageDriver {
     Configure work_;  // in force
     bool configured_ = false;
     Plan plan_;
+    ValueGraph flow_;
     PlanIndex index_;
     std::map<std::string, std::uint64_t> attached_;  // channels that stand, and with which instance
     std::optional<Loading> loading_;

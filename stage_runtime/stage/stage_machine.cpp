@@ -4,27 +4,52 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
+#include <utility>
 
 namespace ecopipe {
+namespace {
 
-std::vector<SliceRole> slice_roles(const PlanIndex& plan, const std::string& device,
-                                   int first_trainable_layer) {
+bool is_of(const TensorAddress& address, const AwaitedValue& value) {
+    const bool input = address.kind == TensorKind::kInput || address.kind == TensorKind::kEvalInput;
+    return input == (value.producer < 0) &&
+           address.producer == static_cast<std::uint32_t>(std::max(0, value.producer)) &&
+           (!value.output || address.output == *value.output);
+}
+
+}  // namespace
+
+std::vector<SliceRole> slice_roles(const PlanIndex& plan, const ValueGraph& flow,
+                                   const std::string& device) {
+    const auto awaited = [&](const ValueWay& way, bool gradient) {
+        const ModelValue& facts = flow.values()[static_cast<std::size_t>(way.value)];
+        AwaitedValue value;
+        value.producer = facts.producer;
+        if (!flow.is_chain()) value.output = facts.output;
+        value.from = way.stage ? plan.devices_of(*way.stage).front() : std::string(kPortalPeer);
+        if (gradient && !flow.is_chain()) value.user = way.stage;
+        return value;
+    };
     std::vector<SliceRole> roles;
-    for (const StageId stage : plan.stages_of(device)) {
-        const LayerRange layers = plan.layers_of(stage);
-        const auto producers = plan.producers_of(stage);
-        const auto consumers = plan.consumers_of(stage);
-        SliceRole role;
+    std::map<int, AwaitedValue*> newest;  // by value
+    const auto stages = plan.stages_of(device);
+    roles.reserve(stages.size());
+    for (const StageId stage : stages) {
+        const StageWays& ways = plan.ways_of(stage);
+        SliceRole& role = roles.emplace_back();
         role.stage = stage;
-        role.first_layer = layers.first;
-        role.last_layer = layers.last;
-        role.first = producers.empty();
-        role.last = consumers.empty();
-        role.upstream = role.first ? kPortalPeer : plan.devices_of(producers.front()).front();
-        role.downstream = role.last ? "" : plan.devices_of(consumers.front()).front();
-        role.sends_gradient = layers.first > first_trainable_layer;
-        role.receives_gradient = !role.last && layers.last >= first_trainable_layer;
-        roles.push_back(role);
+        role.first_layer = plan.layers_of(stage).first;
+        role.last_layer = plan.layers_of(stage).last;
+        role.last = role.last_layer + 1 == flow.layers();
+        role.sends_gradient = !ways.returned.empty();
+        role.values.reserve(ways.arriving.size());
+        for (const ValueWay& way : ways.arriving) {
+            role.values.push_back(awaited(way, false));
+            AwaitedValue*& before = newest[way.value];
+            if (before != nullptr) before->kept = true;
+            before = &role.values.back();
+        }
+        for (const ValueWay& way : ways.returning) role.gradients.push_back(awaited(way, true));
     }
     return roles;
 }
@@ -155,7 +180,8 @@ void StageMachine::handle(const stage_event::Begun& event, StageCommands& out) {
 
 std::optional<std::vector<TensorAddress>> StageMachine::arrived(TensorKind kind,
                                                                 std::uint32_t micro_batch,
-                                                                int producer) const {
+                                                                const AwaitedValue& value) const {
+    const auto producer = static_cast<std::uint32_t>(std::max(0, value.producer));
     TensorAddress low;
     low.generation = generation_;
     low.step = step_;
@@ -166,27 +192,43 @@ std::optional<std::vector<TensorAddress>> StageMachine::arrived(TensorKind kind,
         if (it->generation != generation_ || it->step != step_ || it->kind != kind ||
             it->micro_batch != micro_batch)
             break;
-        if (it->producer == static_cast<std::uint32_t>(producer)) found.push_back(*it);
+        if (it->producer != producer) continue;
+        if (!value.output) {
+            found.push_back(*it);
+        } else if (it->output == *value.output && (!value.user || it->slice == value.user->value)) {
+            return std::vector<TensorAddress>{*it};
+        }
     }
     if (found.empty() || found.size() != found.front().outputs) return std::nullopt;
     return found;
 }
 
+std::optional<std::vector<TensorAddress>> StageMachine::all_arrived(
+    const std::vector<AwaitedValue>& values, bool gradients, std::uint32_t micro_batch) const {
+    const bool evaluating = mode_ == StepMode::kEvaluate;
+    std::vector<TensorAddress> all;
+    for (const AwaitedValue& value : values) {
+        const TensorKind kind = gradients ? TensorKind::kGradient
+                                : value.producer < 0
+                                    ? evaluating ? TensorKind::kEvalInput : TensorKind::kInput
+                                : evaluating ? TensorKind::kEvalActivation
+                                             : TensorKind::kActivation;
+        const auto found = arrived(kind, micro_batch, value);
+        if (!found) return std::nullopt;
+        all.insert(all.end(), found->begin(), found->end());
+    }
+    return all;
+}
+
 std::optional<std::vector<TensorAddress>> StageMachine::inputs_of(const Action& action) const {
     const SliceRole& slice = slices_[static_cast<std::size_t>(action.slice)];
     const auto m = static_cast<std::uint32_t>(action.micro_batch);
-    const bool evaluating = mode_ == StepMode::kEvaluate;
     if (action.kind == ActionKind::kWeightGradient) return std::vector<TensorAddress>{};
-    if (action.kind != ActionKind::kForward) {
-        if (!slice.receives_gradient) return std::vector<TensorAddress>{};
-        return arrived(TensorKind::kGradient, m, slice.last_layer);
-    }
-    auto inputs = slice.first
-                      ? arrived(evaluating ? TensorKind::kEvalInput : TensorKind::kInput, m, 0)
-                      : arrived(evaluating ? TensorKind::kEvalActivation : TensorKind::kActivation,
-                                m, slice.first_layer - 1);
+    if (action.kind != ActionKind::kForward) return all_arrived(slice.gradients, true, m);
+    auto inputs = all_arrived(slice.values, false, m);
     if (!inputs || !slice.last) return inputs;
-    const auto labels = arrived(evaluating ? TensorKind::kEvalLabel : TensorKind::kLabel, m, 0);
+    const auto labels =
+        arrived(mode_ == StepMode::kEvaluate ? TensorKind::kEvalLabel : TensorKind::kLabel, m, {});
     if (!labels) return std::nullopt;
     inputs->insert(inputs->end(), labels->begin(), labels->end());
     return inputs;
@@ -202,9 +244,16 @@ void StageMachine::run_next(StageCommands& out) {
     const Action& action = actions_[next_action_];
     auto tensors = inputs_of(action);
     if (!tensors) return;
-    for (const TensorAddress& address : *tensors) arrived_.erase(address);
+    std::set<TensorAddress> kept;
+    if (action.kind == ActionKind::kForward)
+        for (const AwaitedValue& value : slices_[static_cast<std::size_t>(action.slice)].values)
+            if (value.kept)
+                for (const TensorAddress& address : *tensors)
+                    if (is_of(address, value)) kept.insert(address);
+    for (const TensorAddress& address : *tensors)
+        if (!kept.contains(address)) arrived_.erase(address);
     action_running_ = true;
-    out.push_back(stage_command::Run{action, std::move(*tensors)});
+    out.push_back(stage_command::Run{action, std::move(*tensors), std::move(kept)});
 }
 
 void StageMachine::handle(const stage_event::ActionFinished&, StageCommands& out) {
@@ -256,6 +305,14 @@ void StageMachine::handle(const stage_event::FetchReceived& event, StageCommands
     }
 }
 
+std::string StageMachine::sender_missed(const Action& action, const SliceRole& slice) const {
+    const bool gradients = action.kind != ActionKind::kForward;
+    for (const AwaitedValue& value : gradients ? slice.gradients : slice.values)
+        if (!all_arrived({value}, gradients, static_cast<std::uint32_t>(action.micro_batch)))
+            return value.from;
+    return kPortalPeer;  // the labels
+}
+
 std::string StageMachine::waiting_for() const {
     switch (phase_) {
         case Phase::kUnconfigured:
@@ -272,11 +329,10 @@ std::string StageMachine::waiting_for() const {
             if (next_action_ >= actions_.size()) return fmt::format("ending step {}", step_);
             const Action& action = actions_[next_action_];
             const SliceRole& slice = slices_[static_cast<std::size_t>(action.slice)];
-            const std::string& from =
-                action.kind == ActionKind::kForward ? slice.upstream : slice.downstream;
-            return fmt::format("at step {} {}{} {}", step_, static_cast<char>(action.kind),
-                               action.micro_batch,
-                               action_running_ ? "computing" : "waiting for tensors from " + from);
+            return fmt::format(
+                "at step {} {}{} {}", step_, static_cast<char>(action.kind), action.micro_batch,
+                action_running_ ? "computing"
+                                : "waiting for tensors from " + sender_missed(action, slice));
         }
         case Phase::kReporting:
             return fmt::format("reporting step {}", step_);

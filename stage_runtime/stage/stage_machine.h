@@ -28,22 +28,29 @@
 
 namespace ecopipe {
 
+// What an action waits for: a value, or the gradient of one.
+struct AwaitedValue {
+    int producer = -1;              // the layer that makes the value; -1: an input of the model
+    std::optional<int> output;      // which of its values; nothing in a chain: all, however many
+    std::string from;               // the device that sends it
+    std::optional<StageId> user{};  // of a gradient in a graph: whose
+    bool kept = false;              // a later slice of this device takes it too
+};
+
 // One group of consecutive layers on this device.
 struct SliceRole {
     StageId stage;
     int first_layer = 0;
     int last_layer = 0;
-    std::string upstream;    // the device that holds the layer before, kPortalPeer for the first
-    std::string downstream;  // "" for the last
-    bool first = false;
-    bool last = false;
-    bool sends_gradient = false;  // upstream has trainable layers
-    bool receives_gradient = false;
+    bool last = false;                    // takes the labels
+    std::vector<AwaitedValue> values;     // for a forward, in the order in which it takes them
+    std::vector<AwaitedValue> gradients;  // for a backward, in the order in which they are added
+    bool sends_gradient = false;
 };
 
 // This device's slices in a plan, in layer order.
-[[nodiscard]] std::vector<SliceRole> slice_roles(const PlanIndex& plan, const std::string& device,
-                                                 int first_trainable_layer);
+[[nodiscard]] std::vector<SliceRole> slice_roles(const PlanIndex& plan, const ValueGraph& flow,
+                                                 const std::string& device);
 
 namespace stage_event {
 struct Configured {
@@ -124,6 +131,7 @@ struct StartStep {
 struct Run {
     Action action;
     std::vector<TensorAddress> tensors;
+    std::set<TensorAddress> kept{};  // of them: a later slice of this device takes them again
 };
 struct DropTensor {
     TensorAddress address;
@@ -180,11 +188,15 @@ class StageMachine {
     void ready_if_loaded(StageCommands& out);
     void drop_snapshots(std::uint64_t recovery_point, StageCommands& out) const;
     void run_next(StageCommands& out);
+    // From whom the action still waits for something.
+    [[nodiscard]] std::string sender_missed(const Action& action, const SliceRole& slice) const;
     // The addresses that an action consumes, once all have arrived.
     [[nodiscard]] std::optional<std::vector<TensorAddress>> inputs_of(const Action& action) const;
-    [[nodiscard]] std::optional<std::vector<TensorAddress>> arrived(TensorKind kind,
-                                                                    std::uint32_t micro_batch,
-                                                                    int producer) const;
+    [[nodiscard]] std::optional<std::vector<TensorAddress>> arrived(
+        TensorKind kind, std::uint32_t micro_batch, const AwaitedValue& value) const;
+    // All of them, one after the other; nothing unless all have arrived.
+    [[nodiscard]] std::optional<std::vector<TensorAddress>> all_arrived(
+        const std::vector<AwaitedValue>& values, bool gradients, std::uint32_t micro_batch) const;
 
     Phase phase_ = Phase::kUnconfigured;
     std::uint32_t generation_ = 0;

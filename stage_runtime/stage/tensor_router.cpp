@@ -10,14 +10,27 @@ namespace ecopipe {
 
 void TensorRouter::clear() {
     plan_ = nullptr;
+    flow_ = nullptr;
     peers_.clear();
+    returning_.clear();
     waiting_.clear();
     local_.clear();
 }
 
-void TensorRouter::set_plan(const PlanIndex* plan, std::set<std::string> peers) {
+void TensorRouter::set_plan(const PlanIndex* plan, const ValueGraph* flow,
+                            std::set<std::string> peers) {
     plan_ = plan;
+    flow_ = flow;
     peers_ = std::move(peers);
+    returning_.clear();
+    if (flow->is_chain()) return;
+    for (const StageId stage : plan->stages_of(device_))
+        for (const ValueWay& way : plan->ways_of(stage).returning) {
+            const ModelValue& value = flow->values()[static_cast<std::size_t>(way.value)];
+            returning_.emplace(static_cast<std::uint32_t>(value.producer),
+                               static_cast<std::uint16_t>(value.output),
+                               static_cast<std::uint16_t>(way.stage->value));
+        }
 }
 
 bool TensorRouter::entitled(const Delivery& delivery) const {
@@ -26,8 +39,14 @@ bool TensorRouter::entitled(const Delivery& delivery) const {
         case TensorKind::kActivation:
         case TensorKind::kEvalActivation:
             return plan_->holds(delivery.peer, producer);
-        case TensorKind::kGradient:
-            return plan_->holds(delivery.peer, producer + 1);
+        case TensorKind::kGradient: {
+            if (flow_->is_chain()) return plan_->holds(delivery.peer, producer + 1);
+            const TensorAddress& address = delivery.address;
+            if (!returning_.contains({address.producer, address.output, address.slice}))
+                return false;
+            const auto devices = plan_->devices_of(StageId{address.slice});
+            return std::find(devices.begin(), devices.end(), delivery.peer) != devices.end();
+        }
         case TensorKind::kState:
         case TensorKind::kReplica:
             return delivery.peer == kPortalPeer || peers_.contains(delivery.peer);
@@ -62,17 +81,22 @@ TensorRouter::Taken TensorRouter::take(Delivery& delivery,
 }
 
 std::vector<HostTensor> TensorRouter::consume(const std::vector<TensorAddress>& addresses,
+                                              const std::set<TensorAddress>& kept,
                                               Instant& complete_since) {
     std::vector<HostTensor> tensors;
     for (const TensorAddress& address : addresses) {
         std::optional<Delivery> found = waiting_.take(address);
         ECOPIPE_CHECK(found.has_value());
         complete_since = std::max(complete_since, found->arrived);
-        give_back(found->peer, address.kind, found->tensor.bytes());
-        const std::size_t at =
-            address.kind == TensorKind::kGradient ? address.output : tensors.size();
+        const bool by_output = address.kind == TensorKind::kGradient && flow_->is_chain();
+        const std::size_t at = by_output ? address.output : tensors.size();
         if (tensors.size() <= at) tensors.resize(at + 1);
-        tensors[at] = std::move(found->tensor);
+        tensors[at] = found->tensor;
+        if (kept.contains(address)) {
+            ECOPIPE_CHECK(waiting_.keep(*found));
+        } else {
+            give_back(found->peer, address.kind, tensors[at].bytes());
+        }
     }
     return tensors;
 }
@@ -91,12 +115,31 @@ void TensorRouter::send_outputs(const RoutedStep& step, TensorKind kind, const S
     address.kind = kind;
     address.micro_batch = micro_batch.value;
     address.slice = static_cast<std::uint16_t>(slice.value);
-    address.producer = static_cast<std::uint32_t>(role.last_layer);
-    address.outputs = static_cast<std::uint16_t>(outputs.size());
-    address.gradient_returns = role.receives_gradient;
+    const StageWays& ways = plan_->ways_of(role.stage);
+    const auto takers = [&](int value) {
+        std::vector<StageId> stages;
+        for (const ValueWay& way : ways.departing)
+            if (way.value == value) stages.push_back(*way.stage);
+        return stages;
+    };
+    const std::vector<int> leaving = flow_->leaving({role.first_layer, role.last_layer});
+    if (flow_->is_chain()) {
+        address.producer = static_cast<std::uint32_t>(role.last_layer);
+        address.outputs = static_cast<std::uint16_t>(outputs.size());
+        address.gradient_returns = flow_->returns_gradient(leaving.front());
+        for (std::size_t i = 0; i < outputs.size(); ++i) {
+            address.output = static_cast<std::uint16_t>(i);
+            send(takers(leaving.front()), address, outputs[i]);
+        }
+        return;
+    }
     for (std::size_t i = 0; i < outputs.size(); ++i) {
-        address.output = static_cast<std::uint16_t>(i);
-        send(plan_->consumers_of(role.stage), address, std::move(outputs[i]));
+        const ModelValue& value = flow_->values()[static_cast<std::size_t>(leaving[i])];
+        address.producer = static_cast<std::uint32_t>(value.producer);
+        address.output = static_cast<std::uint16_t>(value.output);
+        address.outputs = static_cast<std::uint16_t>(flow_->results_of(value.producer).size());
+        address.gradient_returns = flow_->returns_gradient(leaving[i]);
+        send(takers(leaving[i]), address, outputs[i]);
     }
 }
 
@@ -107,23 +150,42 @@ void TensorRouter::send_gradients(const RoutedStep& step, const SliceRole& role,
     address.step = step.step;
     address.kind = TensorKind::kGradient;
     address.micro_batch = micro_batch.value;
-    address.slice = static_cast<std::uint16_t>(slice.value);
-    address.producer = static_cast<std::uint32_t>(role.first_layer - 1);
-    address.outputs = static_cast<std::uint16_t>(
-        std::count_if(gradients.begin(), gradients.end(),
-                      [](const EncodedTensor& g) { return g.tensor.defined(); }));
+    const StageWays& ways = plan_->ways_of(role.stage);
+    if (flow_->is_chain()) {
+        address.slice = static_cast<std::uint16_t>(slice.value);
+        address.producer = static_cast<std::uint32_t>(role.first_layer - 1);
+        address.outputs = static_cast<std::uint16_t>(
+            std::count_if(gradients.begin(), gradients.end(),
+                          [](const EncodedTensor& g) { return g.tensor.defined(); }));
+        for (std::size_t i = 0; i < gradients.size(); ++i) {
+            if (!gradients[i].tensor.defined()) continue;
+            address.output = static_cast<std::uint16_t>(i);
+            send({*ways.returned.front().stage}, address, gradients[i]);
+        }
+        return;
+    }
+    // Several users' gradients of one value may come to one device: each says whose it is.
+    address.slice = static_cast<std::uint16_t>(role.stage.value);
+    auto returned = ways.returned.begin();
     for (std::size_t i = 0; i < gradients.size(); ++i) {
-        if (!gradients[i].tensor.defined()) continue;
-        address.output = static_cast<std::uint16_t>(i);
-        send(plan_->producers_of(role.stage), address, std::move(gradients[i]));
+        const int number = ways.arriving[i].value;
+        if (returned == ways.returned.end() || returned->value != number) continue;
+        const ModelValue& value = flow_->values()[static_cast<std::size_t>(number)];
+        address.producer = static_cast<std::uint32_t>(value.producer);
+        address.output = static_cast<std::uint16_t>(value.output);
+        address.outputs = static_cast<std::uint16_t>(flow_->results_of(value.producer).size());
+        send({*returned->stage}, address, gradients[i]);
+        ++returned;
     }
 }
 
-void TensorRouter::send(std::span<const StageId> to, const TensorAddress& address,
-                        EncodedTensor tensor) {
+void TensorRouter::send(const std::vector<StageId>& to, const TensorAddress& address,
+                        const EncodedTensor& tensor) {
+    std::set<std::string> sent;
     for (const StageId stage : to)
         for (const std::string& device : plan_->devices_of(stage)) {
-            if (device == device_) {  // no wire between
+            if (!sent.insert(device).second) continue;  // a device takes a value once
+            if (device == device_) {                    // no wire between
                 // What it waits for was over when its slice was.
                 local_.push_back({device_, address, decode_tensor(tensor), Instant()});
             } else {

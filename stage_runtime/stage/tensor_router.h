@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "domain/ids.h"
@@ -28,8 +29,9 @@ class TensorRouter {
         : device_(std::move(device)), channels_(channels) {}
 
     void clear();  // of all that waits, and of the plan
-    // From now on these are the plan and those who may send state. What waits stays.
-    void set_plan(const PlanIndex* plan, std::set<std::string> peers);
+    // From now on these are the plan, what its model's layers hand one another, and those who may
+    // send state. What waits stays.
+    void set_plan(const PlanIndex* plan, const ValueGraph* flow, std::set<std::string> peers);
 
     // What has become of a tensor that came.
     enum class Taken {
@@ -44,9 +46,11 @@ class TensorRouter {
     // Those that came early, in the order they came, to be taken again.
     [[nodiscard]] std::vector<Delivery> take_early() { return waiting_.take_early(); }
 
-    // All that an action consumes, in the addresses' order; gradients stand at the place of their
-    // output. Their senders get their room back. `complete_since` becomes the last arrival.
+    // All that an action consumes, in the addresses' order; a chain's gradients stand at the place
+    // of their output. Their senders get their room back. Those that are `kept` stay for another
+    // action. `complete_since` becomes the last arrival.
     [[nodiscard]] std::vector<HostTensor> consume(const std::vector<TensorAddress>& addresses,
+                                                  const std::set<TensorAddress>& kept,
                                                   Instant& complete_since);
     // One that nobody will use gives its room back all the same.
     void drop(const TensorAddress& address);
@@ -66,12 +70,17 @@ class TensorRouter {
     [[nodiscard]] bool entitled(const Delivery& delivery) const;
     // A streamed tensor of another device gives its room back when it is used.
     void give_back(const std::string& peer, TensorKind kind, std::size_t bytes);
-    void send(std::span<const StageId> to, const TensorAddress& address, EncodedTensor tensor);
+    // Once to each device.
+    void send(const std::vector<StageId>& to, const TensorAddress& address,
+              const EncodedTensor& tensor);
 
     std::string device_;
     TensorChannels& channels_;
     const PlanIndex* plan_ = nullptr;
+    const ValueGraph* flow_ = nullptr;
     std::set<std::string> peers_;
+    // Of a graph, whose gradients come here: the value's producer and output, the user's stage.
+    std::set<std::tuple<std::uint32_t, std::uint16_t, std::uint16_t>> returning_;
     WaitingTensors waiting_;
     std::deque<Delivery> local_;
 };

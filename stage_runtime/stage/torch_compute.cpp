@@ -12,7 +12,8 @@
 #include "core/sha256.h"
 #include "core/tensor_memory.h"
 #include "core/work_clock.h"
-#include "stage_runtime/engine/model/state_names.h"
+#include "domain/plan_index.h"
+#include "domain/state_names.h"
 
 namespace ecopipe {
 namespace {
@@ -44,11 +45,12 @@ std::vector<EncodedTensor> encoded(std::vector<HostTensor> tensors, TensorCodec 
 }  // namespace
 
 // An executor whose layers stay is used again: what it holds is loaded anew in any case.
-Result<int> TorchCompute::prepare(const Configure& work, const Plan& plan,
-                                  std::span<const StageId> slices) {
+Result<ValueGraph> TorchCompute::prepare(const Configure& work, const Plan& plan,
+                                         std::span<const StageId> slices) {
     ModelSpec spec;
     spec.zoo = work.model;
     spec.sha256 = work.model_sha256;
+    spec.graph = work.graph;
     spec.num_classes = static_cast<int>(work.num_classes);
     spec.input_shape = work.input_shape;
     spec.freeze = work.freeze;
@@ -70,14 +72,22 @@ Result<int> TorchCompute::prepare(const Configure& work, const Plan& plan,
             slices_.push_back({std::move(same->executor), stage.codec_forward});
             continue;
         }
-        if (spec.zoo.empty() && spec.torchscript_path.empty()) {
+        if (spec.zoo.empty() && spec.graph.empty() && spec.torchscript_path.empty()) {
             ECOPIPE_ASSIGN_OR_RETURN(spec.torchscript_path,
                                      find_torchscript(models_directory_, spec.sha256));
         }
         ECOPIPE_ASSIGN_OR_RETURN(auto executor, Executor::create(spec, options));
         slices_.push_back({std::move(executor), stage.codec_forward});
     }
-    return slices_.empty() ? 0 : slices_.front().executor->model().first_trainable_layer;
+    if (slices_.empty()) return ValueGraph();
+    const ValueGraph& flow = slices_.front().executor->model().flow;
+    const PlanIndex index(plan, flow);
+    for (std::size_t i = 0; i < slices.size(); ++i) {
+        std::vector<int> values;
+        for (const ValueWay& way : index.ways_of(slices[i]).returning) values.push_back(way.value);
+        if (!values.empty()) slices_[i].executor->set_returns(std::move(values));
+    }
+    return flow;
 }
 
 void TorchCompute::discard() {

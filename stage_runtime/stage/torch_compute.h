@@ -19,8 +19,8 @@ class TorchCompute : public StageCompute {
     TorchCompute(std::string models_directory, std::function<double()> slowdown)
         : models_directory_(std::move(models_directory)), slowdown_(std::move(slowdown)) {}
 
-    Result<int> prepare(const Configure& work, const Plan& plan,
-                        std::span<const StageId> slices) override;
+    Result<ValueGraph> prepare(const Configure& work, const Plan& plan,
+                               std::span<const StageId> slices) override;
     void clear() override { slices_.clear(); }
     void discard() override;
     std::map<int, TensorMap> layer_states() const override;

@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "core/random.h"
@@ -19,6 +20,7 @@ class FailingEngine : public TrainingEngine {
     // At which calls it fails (counted from 0), and how many steps it goes back then; -1: to the
     // state that the step under way leads to.
     std::map<int, int> failures;
+    std::optional<int> dies_at;  // after so many calls there is no further step: the portal's end
     [[nodiscard]] int calls() const { return calls_; }
 
     Result<void> load(const TensorMap& state, std::uint64_t step) override {
@@ -30,6 +32,7 @@ class FailingEngine : public TrainingEngine {
     Result<void> start_step(std::uint64_t step, std::vector<Batch> micro_batches, double,
                             bool) override {
         EXPECT_EQ(step, at_);
+        if (dies_at && calls_ >= *dies_at) return fail(ExitCode::kUnreachable, "killed");
         const HostTensor& labels = micro_batches.front().labels;
         first_label_ = static_cast<std::uint64_t>(labels.as<std::int64_t>()[0]);
         return {};
@@ -136,6 +139,27 @@ TEST_P(TrainerFailures, NorDoManyInAnyOrder) {
         for (int call = 0; call < 200; ++call)
             if (rng.below(5) == 0) engine.failures[call] = static_cast<int>(rng.below(4)) - 1;
         ASSERT_EQ(train(engine), expected) << "seed " << seed;
+    }
+}
+
+// They wait in memory, and the portal dies with them: no checkpoint may know of them, or whoever
+// resumes would never write them.
+TEST_P(TrainerFailures, BestWeightsThatFindNoRoomBeforeThePortalDiesAreFoundAgain) {
+    if (!GetParam().validation) return;
+    FailingEngine quiet;
+    const Left expected = train(quiet);
+    ASSERT_FALSE(expected.best.empty());
+    for (int call = 1; call < quiet.calls(); ++call) {
+        SmallTraining training(GetParam());
+        training.take_best(false);
+        FailingEngine first;
+        first.dies_at = call;
+        if (training.live(first, {})) continue;  // it had no further step
+        training.take_best(true);
+        FailingEngine second;
+        const auto result = training.live(second, {});
+        ASSERT_TRUE(result) << result.error().message;
+        ASSERT_EQ(training.left(*result), expected) << "killed after call " << call;
     }
 }
 

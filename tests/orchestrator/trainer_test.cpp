@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "orchestrator/program/train_command_line.h"
 #include "orchestrator/program/train_options.h"
 
 namespace ecopipe {

@@ -97,7 +97,7 @@ Result<void> SimPortal::load(const TensorMap& state, std::uint64_t step) {
     TrainingSpec spec;
     spec.model.zoo = "toy";
     spec.model.input_shape = {1};
-    set_plan(std::move(plan), std::move(spec), model_info());
+    set_plan(std::move(plan), std::move(spec), model_info(world_.kind));
     return PortalDriver::load(state, step);
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "domain/plan_index.h"
 #include "transport/wire/codec.h"
 
 namespace ecopipe::sim {
@@ -10,16 +11,22 @@ using std::chrono::milliseconds;
 constexpr auto kHelloEvery = milliseconds(200);
 constexpr auto kWatchEvery = milliseconds(200);
 constexpr auto kPortalSilence = std::chrono::seconds(5);
+constexpr auto kBackAfter = milliseconds(100);
 constexpr double kJoinTimeoutS = 1e6;  // who waits for a portal waits
 }  // namespace
 
-Result<int> ToyCompute::prepare(const Configure&, const Plan& plan,
-                                std::span<const StageId> slices) {
+Result<ValueGraph> ToyCompute::prepare(const Configure&, const Plan& plan,
+                                       std::span<const StageId> slices) {
     slices_.clear();
-    for (const StageId id : slices)
-        slices_.emplace_back(plan.stages[id.index()].first_layer,
-                             plan.stages[id.index()].last_layer);
-    return 0;
+    const ValueGraph& flow = toy_flow(world_.kind);
+    const PlanIndex index(plan, flow);
+    for (const StageId id : slices) {
+        slices_.emplace_back(world_.kind, index.layers_of(id));
+        std::vector<int> values;
+        for (const ValueWay& way : index.ways_of(id).returning) values.push_back(way.value);
+        if (!values.empty()) slices_.back().set_returns(std::move(values));
+    }
+    return flow;
 }
 
 std::map<int, TensorMap> ToyCompute::layer_states() const {
@@ -36,7 +43,7 @@ Result<void> ToyCompute::load(int layer, const TensorMap& tensors) {
         return fail(ExitCode::kBadFile, "not a state");
     }
     for (ToySlice& slice : slices_)
-        if (slice.first() <= layer && layer <= slice.last()) slice.load(layer, *state);
+        if (slice.layers().contains(layer)) slice.load(layer, *state);
     return {};
 }
 
@@ -60,26 +67,36 @@ Result<ComputeResult> ToyCompute::run(ComputeJob job) {
     ComputeResult result;
     result.ended = world_.net.now();
     result.started = result.ended - takes_;
+    const ValueGraph& flow = toy_flow(world_.kind);
+    const std::vector<int> from = flow.entering(slice.layers());
     if (job.action.kind == ActionKind::kForward) {
-        const std::uint64_t input =
-            slice.first() == 0 ? digest(job.tensors[0]) : value(job.tensors[0]);
-        const std::uint64_t output = slice.forward(micro_batch, input);
+        std::vector<std::uint64_t> entering;
+        for (std::size_t i = 0; i < from.size(); ++i) {
+            const bool input = flow.values()[static_cast<std::size_t>(from[i])].producer < 0;
+            entering.push_back(input ? digest(job.tensors.at(i)) : value(job.tensors.at(i)));
+        }
+        const std::vector<std::uint64_t> leaving = slice.forward(micro_batch, entering);
         if (job.labels.defined()) {
             const std::uint64_t label = digest(job.labels);
             if (job.mode == StepMode::kEvaluate) {
-                result.loss = loss_of(output, label);
+                result.loss = loss_of(leaving.front(), label);
             } else {
-                loss_.add(loss_of(output, label));
+                loss_.add(loss_of(leaving.front(), label));
                 // The gradient of the loss waits where the last slice's backward looks for it.
-                values_of_loss_[micro_batch] = mix(output, label);
+                values_of_loss_[micro_batch] = mix(leaving.front(), label);
             }
         } else {
-            result.tensors.push_back({tensor_of(output)});
+            for (const std::uint64_t output : leaving)
+                result.tensors.push_back({tensor_of(output)});
         }
     } else {
-        const std::uint64_t gradient =
-            job.tensors.empty() ? values_of_loss_.at(micro_batch) : value(job.tensors[0]);
-        result.tensors.push_back({tensor_of(slice.backward(micro_batch, gradient))});
+        std::vector<std::uint64_t> returned;
+        for (const HostTensor& tensor : job.tensors) returned.push_back(value(tensor));
+        if (returned.empty()) returned.push_back(values_of_loss_.at(micro_batch));
+        const std::vector<std::uint64_t> gradients = slice.backward(micro_batch, returned);
+        for (std::size_t i = 0; i < from.size(); ++i)
+            result.tensors.push_back(
+                {flow.returns_gradient(from[i]) ? tensor_of(gradients[i]) : HostTensor()});
     }
     return result;
 }
@@ -90,7 +107,7 @@ StepTotals ToyCompute::finish_step() {
     for (const ToySlice& slice : slices_)
         totals.squared_gradient_norms.resize(
             totals.squared_gradient_norms.size() +
-            static_cast<std::size_t>(slice.last() - slice.first() + 1));
+            static_cast<std::size_t>(slice.layers().last - slice.layers().first + 1));
     return totals;
 }
 
@@ -128,7 +145,9 @@ SimStage::SimStage(World& world, std::string name)
                      if (kind == TensorKind::kActivation &&
                          world_.mistake == Mistake::kStrangersTensorAccepted)
                          for (const SliceRole& role : driver_.machine().slices())
-                             if (!role.first) delivery.peer = role.upstream;
+                             for (const AwaitedValue& value : role.values)
+                                 if (static_cast<int>(delivery.address.producer) == value.producer)
+                                     delivery.peer = value.from;
                      push(std::move(delivery));
                  },
                  [this](const std::string& peer, std::uint64_t instance) {
@@ -175,16 +194,24 @@ void SimStage::send_to_portal(FrameHeader head, const Message& message) {
 void SimStage::send(const FrameHeader& header, StageMessage message) {
     if (std::holds_alternative<Committed>(message) && die_at_commit_ == header.step) {
         die_at_commit_.reset();
-        world_.net.crash(name_);
-        channels_.set_run(0, 0);
-        run_ = 0;
-        return;
+        return die();
+    }
+    if (std::holds_alternative<Done>(message) && deaths_[header.step] < deaths_a_step_) {
+        ++deaths_[header.step];
+        die();
+        return world_.net.at(world_.net.now() + kBackAfter, "", [this] { start(); });
     }
     // Loss and reordering may stop a protocol, but not break its order.
     if (const auto* failed = std::get_if<Failed>(&message);
         failed != nullptr && static_cast<ExitCode>(failed->code) != ExitCode::kUnreachable)
         world_.violate(name_ + ": " + failed->reason);
     std::visit([&](const auto& body) { send_to_portal(header, body); }, message);
+}
+
+void SimStage::die() {
+    world_.net.crash(name_);
+    channels_.set_run(0, 0);
+    run_ = 0;
 }
 
 void SimStage::say_hello(std::uint64_t attempt) {
@@ -210,12 +237,14 @@ void SimStage::watch(std::uint64_t attempt) {
 void SimStage::forge_activation(const SimStage& to) {
     const StageMachine& machine = to.driver_.machine();
     // What a device says of its own layers, nobody can check.
-    if (machine.slices().empty() || machine.slices().front().first ||
-        machine.slices().front().upstream == name_)
-        return;
+    if (machine.slices().empty() || machine.slices().front().first_layer == 0) return;
+    const AwaitedValue& value = machine.slices().front().values.back();
+    if (value.from == name_ || value.producer < 0) return;
     TensorAddress address;
     address.generation = machine.generation();
-    address.producer = static_cast<std::uint32_t>(machine.slices().front().first_layer - 1);
+    address.producer = static_cast<std::uint32_t>(value.producer);
+    address.output = static_cast<std::uint16_t>(value.output.value_or(0));
+    address.outputs = static_cast<std::uint16_t>(address.output + 1);
     address.gradient_returns = true;
     for (const std::uint64_t step : {machine.step(), machine.step() + 1})
         for (std::uint32_t m = 0; m < 3; ++m) {

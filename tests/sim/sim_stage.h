@@ -21,8 +21,8 @@ class ToyCompute : public StageCompute {
     // Of the step before the last commit.
     [[nodiscard]] const std::map<int, TensorMap>& before() const { return before_; }
 
-    Result<int> prepare(const Configure& work, const Plan& plan,
-                        std::span<const StageId> slices) override;
+    Result<ValueGraph> prepare(const Configure& work, const Plan& plan,
+                               std::span<const StageId> slices) override;
     void clear() override { slices_.clear(); }
     void discard() override {}
     std::map<int, TensorMap> layer_states() const override;
@@ -57,6 +57,8 @@ class SimStage : public StageUplink {
     void ask_to_leave() { asked_to_leave_ = true; }      // SIGTERM
     // Killed after it has applied that step, before it says so.
     void die_at_commit(std::uint64_t step) { die_at_commit_ = step; }
+    // Killed so many times before it says that it has done a step, each step; it comes back.
+    void die_in_each_step(std::uint64_t times) { deaths_a_step_ = times; }
     // Says of a layer before another stage's what its owner did not, as whoever has a key might.
     void forge_activation(const SimStage& to);
     [[nodiscard]] const std::string& name() const { return name_; }
@@ -65,6 +67,7 @@ class SimStage : public StageUplink {
 
   private:
     void join();
+    void die();
     void say_hello(std::uint64_t attempt);
     void watch(std::uint64_t attempt);
     void on_message(const SimMessage& message);
@@ -94,6 +97,8 @@ class SimStage : public StageUplink {
     bool asked_to_leave_ = false;
     double slowdown_ = 1;
     std::optional<std::uint64_t> die_at_commit_;
+    std::uint64_t deaths_a_step_ = 0;
+    std::map<std::uint64_t, std::uint64_t> deaths_;  // by step
 };
 
 }  // namespace ecopipe::sim

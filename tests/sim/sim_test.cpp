@@ -23,11 +23,11 @@ struct Undisturbed {
     test::Left left;
     std::vector<ToyStates> states;
 };
-const Undisturbed& undisturbed(const test::Ways& ways) {
-    static std::map<test::Ways, Undisturbed> known;
-    const auto [at, unknown] = known.try_emplace(ways);
+const Undisturbed& undisturbed(const test::Ways& ways, ToyKind kind) {
+    static std::map<std::pair<test::Ways, ToyKind>, Undisturbed> known;
+    const auto [at, unknown] = known.try_emplace({ways, kind});
     if (!unknown) return at->second;
-    WholeModel model;
+    WholeModel model(kind);
     test::SmallTraining training(ways);
     const auto result = training.live(model, WholeModel::initial());
     EXPECT_TRUE(result) << result.error().message;
@@ -50,7 +50,8 @@ class Cluster {
           rng_(keyed_seed(seed, "faults")),
           ways_{rng_.below(4) > 0, rng_.below(3), 2 * rng_.below(3), 3 + rng_.below(4)},
           sliced_(rng_.below(4) == 0),
-          world_{net_, undisturbed(ways_).states, mistake} {
+          kind_(rng_.below(2) == 0 ? ToyKind::kChain : ToyKind::kGraph),
+          world_{net_, undisturbed(ways_, kind_).states, mistake, kind_} {
         world_.traced = std::getenv("ECOPIPE_SIM_TRACE") != nullptr;
         static_cast<void>(configure_log("sim", world_.traced ? "debug" : "error"));
         const std::uint64_t count = 2 + rng_.below(3);
@@ -99,9 +100,9 @@ class Cluster {
         if (!world_.violations.empty()) {
             outcome.problem = world_.violations.front();
         } else if (const test::Left left = training.left(*result);
-                   left != undisturbed(ways_).left) {
+                   left != undisturbed(ways_, kind_).left) {
             std::ostringstream text;
-            text << "it leaves " << left << ", expected " << undisturbed(ways_).left;
+            text << "it leaves " << left << ", expected " << undisturbed(ways_, kind_).left;
             outcome.problem = text.str();
         }
         return outcome;
@@ -196,6 +197,7 @@ class Cluster {
     Rng rng_;
     test::Ways ways_;
     bool sliced_;  // several groups of layers on a device
+    ToyKind kind_;
     World world_;
     std::set<std::string> names_;
     std::vector<std::unique_ptr<SimStage>> stages_;
@@ -259,6 +261,27 @@ TEST(Sim, AStageThatDiesBetweenCommitAndCommittedCostsTimeAlone) {
                 EXPECT_EQ(outcome.problem, "") << seed << ' ' << victim << ' ' << step;
                 EXPECT_GE(outcome.recoveries, 1U) << seed << ' ' << victim << ' ' << step;
             }
+    }
+}
+
+// What breaks again and again without a step committed in between will not heal by itself.
+TEST(Sim, BreaksWithoutAStepCommittedEndTheRun) {
+    for (const std::uint64_t seed : {1U, 2U, 3U}) {
+        Cluster cluster(seed, Mistake::kNone, false);
+        for (const auto& stage : cluster.stages()) stage->die_in_each_step(1000);
+        const Outcome outcome = cluster.run();
+        EXPECT_EQ(outcome.problem.find("the run ended: "), 0U) << seed << ' ' << outcome.problem;
+        EXPECT_EQ(outcome.recoveries, 20U) << seed;
+    }
+}
+
+TEST(Sim, BreaksWithStepsCommittedInBetweenCostTimeAlone) {
+    for (const std::uint64_t seed : {1U, 2U, 3U}) {
+        Cluster cluster(seed, Mistake::kNone, false);
+        for (const auto& stage : cluster.stages()) stage->die_in_each_step(4);
+        const Outcome outcome = cluster.run();
+        EXPECT_EQ(outcome.problem, "") << seed;
+        EXPECT_GT(outcome.recoveries, 20U) << seed;
     }
 }
 

@@ -36,9 +36,25 @@ TensorMap tensors_of(int layer, std::uint64_t state) {
             {fmt::format("{}.moment", layer), tensor_of(mix(state, 4))}};
 }
 
-ModelInfo model_info() {
+const ValueGraph& toy_flow(ToyKind kind) {
+    const std::vector<bool> trainable(kLayers, true);
+    static const ValueGraph chain = ValueGraph::chain(trainable);
+    static const ValueGraph graph({{-1, 0, {0, 4}},
+                                   {0, 0, {1, 3, 5}},
+                                   {1, 0, {2, 4}},
+                                   {2, 0, {3}},
+                                   {3, 0, {4}},
+                                   {3, 1, {5}},
+                                   {4, 0, {5}},
+                                   {5, 0, {6}}},
+                                  {{0}, {1}, {2}, {3, 1}, {4, 2, 0}, {6, 5, 1}, {7}}, trainable);
+    return kind == ToyKind::kChain ? chain : graph;
+}
+
+ModelInfo model_info(ToyKind kind) {
     ModelInfo info;
     info.layers.resize(kLayers);
+    info.flow = toy_flow(kind);
     for (const int layer : kStatefulLayers)
         for (const NamedTensor& entry : tensors_of(layer, 0))
             info.tensors.push_back(
@@ -58,24 +74,50 @@ void ToySlice::begin_step() {
     gradients_.clear();
 }
 
-std::uint64_t ToySlice::forward(std::uint32_t micro_batch, std::uint64_t input) {
+std::vector<std::uint64_t> ToySlice::forward(std::uint32_t micro_batch,
+                                             const std::vector<std::uint64_t>& entering) {
     auto& stash = stash_[micro_batch];
-    for (int layer = first_; layer <= last_; ++layer) {
+    std::map<int, std::uint64_t> values;
+    const std::vector<int> from = flow_->entering(layers_);
+    for (std::size_t i = 0; i < from.size(); ++i) values[from[i]] = entering.at(i);
+    for (int layer = layers_.first; layer <= layers_.last; ++layer) {
+        std::uint64_t input = 6;
+        for (const int value : flow_->arguments_of(layer)) input = mix(input, values.at(value));
         stash[layer] = input;
-        input = mix(input, layer == kStatelessLayer ? 5 : states_.at(layer));
+        const std::uint64_t made = mix(input, layer == kStatelessLayer ? 5 : states_.at(layer));
+        for (const int value : flow_->results_of(layer))
+            values[value] = mix(made, static_cast<std::uint64_t>(value));
     }
-    return input;
+    std::vector<std::uint64_t> leaving;
+    for (const int value : flow_->leaving(layers_)) leaving.push_back(values.at(value));
+    return leaving;
 }
 
-std::uint64_t ToySlice::backward(std::uint32_t micro_batch, std::uint64_t gradient) {
+std::vector<std::uint64_t> ToySlice::backward(std::uint32_t micro_batch,
+                                              const std::vector<std::uint64_t>& returned) {
     const std::map<int, std::uint64_t> inputs = stash_.at(micro_batch);
     stash_.erase(micro_batch);
-    for (int layer = last_; layer >= first_; --layer) {
-        if (layer == kStatelessLayer) continue;
-        gradient = mix(mix(gradient, inputs.at(layer)), states_.at(layer));
-        gradients_[layer] = mix(mix(gradients_[layer], micro_batch), gradient);
+    std::map<int, std::uint64_t> sums;
+    const auto add = [&](int value, std::uint64_t gradient) {
+        const auto [at, fresh] = sums.emplace(value, gradient);
+        if (!fresh) at->second = mix(at->second, gradient);
+    };
+    for (std::size_t i = 0; i < returns_.size(); ++i) add(returns_[i], returned.at(i));
+    for (int layer = layers_.last; layer >= layers_.first; --layer) {
+        std::uint64_t gradient = 7;
+        for (const int value : flow_->results_of(layer)) gradient = mix(gradient, sums.at(value));
+        if (layer != kStatelessLayer) {
+            gradient = mix(mix(gradient, inputs.at(layer)), states_.at(layer));
+            gradients_[layer] = mix(mix(gradients_[layer], micro_batch), gradient);
+        }
+        for (const int value : flow_->arguments_of(layer))
+            if (flow_->returns_gradient(value))
+                add(value, mix(gradient, static_cast<std::uint64_t>(value)));
     }
-    return gradient;
+    std::vector<std::uint64_t> entering;
+    for (const int value : flow_->entering(layers_))
+        entering.push_back(flow_->returns_gradient(value) ? sums.at(value) : 0);
+    return entering;
 }
 
 void ToySlice::commit(std::uint64_t step) {
@@ -121,9 +163,9 @@ Result<void> WholeModel::start_step(std::uint64_t, std::vector<Batch> micro_batc
     loss_ = {};
     for (std::uint32_t m = 0; m < micro_batches.size(); ++m) {
         const std::uint64_t label = digest(micro_batches[m].labels);
-        const std::uint64_t output = layers_.forward(m, digest(micro_batches[m].inputs));
+        const std::uint64_t output = layers_.forward(m, {digest(micro_batches[m].inputs)}).front();
         loss_.add(loss_of(output, label));
-        static_cast<void>(layers_.backward(m, mix(output, label)));
+        static_cast<void>(layers_.backward(m, {mix(output, label)}));
     }
     return {};
 }
@@ -146,7 +188,7 @@ Result<LossTotals> WholeModel::evaluate(const Dataset& data, int batch, int read
     for (std::uint64_t m = 0; m < reader.count(); ++m) {
         ECOPIPE_ASSIGN_OR_RETURN(const Batch part, reader.take());
         const auto id = static_cast<std::uint32_t>(m);
-        loss.add(loss_of(layers_.forward(id, digest(part.inputs)), digest(part.labels)));
+        loss.add(loss_of(layers_.forward(id, {digest(part.inputs)}).front(), digest(part.labels)));
     }
     layers_.begin_step();
     return loss;

@@ -11,6 +11,7 @@
 
 #include "core/host_tensor.h"
 #include "domain/model_spec.h"
+#include "domain/value_graph.h"
 #include "orchestrator/session/training_engine.h"
 
 namespace ecopipe::sim {
@@ -32,25 +33,37 @@ inline const std::vector<int> kStatefulLayers{0, 1, 3, 4, 5};
 [[nodiscard]] const std::uint64_t* state_in(const TensorMap& tensors);
 [[nodiscard]] HostTensor tensor_of(std::uint64_t value);
 
+// How the layers hang together: a chain, or a graph with skips, several users of a value, a layer
+// that makes two and an input that two take.
+enum class ToyKind { kChain, kGraph };
+[[nodiscard]] const ValueGraph& toy_flow(ToyKind kind);
 // What the world outside may know of the model.
-[[nodiscard]] ModelInfo model_info();
+[[nodiscard]] ModelInfo model_info(ToyKind kind);
 
-// Some consecutive layers, as an executor holds them.
+// Some consecutive layers, as an executor holds them. Gradients that are added up in another order
+// make another sum.
 class ToySlice {
   public:
-    ToySlice(int first, int last) : first_(first), last_(last) {}
-    [[nodiscard]] int first() const { return first_; }
-    [[nodiscard]] int last() const { return last_; }
+    ToySlice(ToyKind kind, LayerRange layers)
+        : flow_(&toy_flow(kind)), layers_(layers), returns_(flow_->leaving(layers)) {}
+    // The values whose gradients `backward` is given.
+    void set_returns(std::vector<int> values) { returns_ = std::move(values); }
+    [[nodiscard]] LayerRange layers() const { return layers_; }
     void load(int layer, std::uint64_t state) { states_[layer] = state; }
     [[nodiscard]] const std::map<int, std::uint64_t>& states() const { return states_; }
     void begin_step();
-    [[nodiscard]] std::uint64_t forward(std::uint32_t micro_batch, std::uint64_t input);
-    [[nodiscard]] std::uint64_t backward(std::uint32_t micro_batch, std::uint64_t gradient);
+    // The values that enter, those that leave; the gradients that come back, those of what entered
+    // (0 where there is none).
+    [[nodiscard]] std::vector<std::uint64_t> forward(std::uint32_t micro_batch,
+                                                     const std::vector<std::uint64_t>& entering);
+    [[nodiscard]] std::vector<std::uint64_t> backward(std::uint32_t micro_batch,
+                                                      const std::vector<std::uint64_t>& returned);
     void commit(std::uint64_t step);
 
   private:
-    int first_;
-    int last_;
+    const ValueGraph* flow_;
+    LayerRange layers_;
+    std::vector<int> returns_;
     std::map<int, std::uint64_t> states_;
     std::map<std::uint32_t, std::map<int, std::uint64_t>> stash_;  // each layer's input
     std::map<int, std::uint64_t> gradients_;
@@ -64,6 +77,7 @@ using ToyStates = std::map<int, std::uint64_t>;
 // The model in one process, where nothing fails. It remembers the states before each step.
 class WholeModel : public TrainingEngine {
   public:
+    explicit WholeModel(ToyKind kind) : layers_(kind, {0, kLayers - 1}) {}
     [[nodiscard]] static TensorMap initial();
     [[nodiscard]] const std::vector<ToyStates>& states() const { return states_; }
 
@@ -77,7 +91,7 @@ class WholeModel : public TrainingEngine {
     void end(ExitCode, const std::string&) override {}
 
   private:
-    ToySlice layers_{0, kLayers - 1};
+    ToySlice layers_;
     std::vector<ToyStates> states_;
     LossTotals loss_;
 };

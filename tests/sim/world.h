@@ -27,6 +27,7 @@ struct World {
     SimNetwork& net;
     const std::vector<ToyStates>& reference;  // of the undisturbed run, before each step
     Mistake mistake = Mistake::kNone;
+    ToyKind kind = ToyKind::kChain;
     Instant end{};  // nothing takes longer
     std::vector<std::string> violations{};
     void violate(const std::string& what) { violations.push_back(what); }

@@ -199,12 +199,12 @@ TEST_F(Engine, StateOfAnotherShapeOrNameIsRefused) {
 TEST_F(Engine, AMicroBatchOfOneIsRefusedByBatchNormWithARemedy) {
     const ModelSpec spec = zoo("mobilenet_v2", {3, 32, 32});
     const Batch batch = random_batch(spec, 1, 1);
-    const auto tried = try_model(spec, {}, batch.inputs, batch.labels);
+    const auto tried = try_model(spec, {}, batch);
     ASSERT_FALSE(tried);
     EXPECT_NE(tried.error().message.find("features."), std::string::npos) << tried.error().message;
     EXPECT_NE(tried.error().message.find("use fewer micro-batches"), std::string::npos);
     const Batch two = random_batch(spec, 2, 1);
-    EXPECT_TRUE(try_model(spec, {}, two.inputs, two.labels));
+    EXPECT_TRUE(try_model(spec, {}, two));
 }
 
 TEST_F(Engine, LabelsBeyondTheHeadAreRefused) {
@@ -212,7 +212,7 @@ TEST_F(Engine, LabelsBeyondTheHeadAreRefused) {
     spec.num_classes = 2;
     Batch batch = random_batch(spec, 2, 1);
     batch.labels.as<std::int64_t>()[0] = 7;
-    EXPECT_FALSE(try_model(spec, {}, batch.inputs, batch.labels));
+    EXPECT_FALSE(try_model(spec, {}, batch));
 }
 
 }  // namespace

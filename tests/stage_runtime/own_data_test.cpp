@@ -15,7 +15,7 @@
 #include "stage_runtime/data/open_data.h"
 #include "stage_runtime/data/picture.h"
 #include "stage_runtime/data/safetensors.h"
-#include "stage_runtime/engine/model/target_weight.h"
+#include "stage_runtime/data/target_weight.h"
 #include "tests/stage_runtime/pictures.h"
 
 namespace ecopipe {

@@ -22,9 +22,9 @@ SliceRole middle() {
     role.stage = StageId{1};
     role.first_layer = 2;
     role.last_layer = 3;
-    role.upstream = "a";
-    role.downstream = "c";
-    role.sends_gradient = role.receives_gradient = true;
+    role.values = {{1, std::nullopt, "a"}};
+    role.gradients = {{3, std::nullopt, "c"}};
+    role.sends_gradient = true;
     return role;
 }
 
@@ -200,13 +200,17 @@ TEST(SliceRoles, FollowThePlanAndTheFirstTrainableLayer) {
         stage.last_layer = first + 1;
         plan.stages.push_back(stage);
     }
-    const auto a = slice_roles(PlanIndex(plan), "a", 2);
+    const ValueGraph flow = ValueGraph::chain({false, false, true, true, true, true, true, true});
+    const auto a = slice_roles(PlanIndex(plan, flow), flow, "a");
     ASSERT_EQ(a.size(), 2U);
-    EXPECT_TRUE(a[0].first);
-    EXPECT_EQ(a[0].upstream, kPortalPeer);
-    EXPECT_FALSE(a[0].receives_gradient);  // layers 0 and 1 are frozen
+    ASSERT_EQ(a[0].values.size(), 1U);
+    EXPECT_EQ(a[0].values[0].from, kPortalPeer);
+    EXPECT_TRUE(a[0].gradients.empty());  // layers 0 and 1 are frozen
+    ASSERT_EQ(a[1].values.size(), 1U);
+    EXPECT_EQ(a[1].values[0].from, "b");
+    EXPECT_EQ(a[1].values[0].producer, 3);
     EXPECT_TRUE(a[1].sends_gradient);
-    const auto b = slice_roles(PlanIndex(plan), "b", 2);
+    const auto b = slice_roles(PlanIndex(plan, flow), flow, "b");
     EXPECT_FALSE(b[0].sends_gradient);
     EXPECT_TRUE(b[1].last);
     EXPECT_EQ(PlanIndex(plan).neighbours_of("a"), std::vector<std::string>{"b"});

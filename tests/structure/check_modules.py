@@ -22,7 +22,7 @@ MAY_INCLUDE = {
 ROOMS = [
     "planner/schedule", "planner/cost", "planner/simulate", "planner/search", "planner/report",
     "transport", "transport/security", "transport/wire", "transport/net", "transport/data", "transport/web",
-    "stage_runtime/engine/model", "stage_runtime/data", "stage_runtime/engine/run", "stage_runtime/stage",
+    "stage_runtime/data", "stage_runtime/engine/model", "stage_runtime/engine/run", "stage_runtime/stage",
     "orchestrator/session", "orchestrator/view", "orchestrator/train",
     # A cluster's end of a federation is a way to train; the other rooms of fl_server know no orchestrator.
     "fl_server/client",

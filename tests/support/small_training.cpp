@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <sstream>
 
 #include "orchestrator/train/checkpoint.h"
@@ -58,6 +59,14 @@ Result<TrainResult> SmallTraining::live(TrainingEngine& engine, const TensorMap&
                                   : engine.load(initial, 0));
     Trainer trainer(engine, data_, options, record, progress);
     return trainer.run(found ? found->step : 0, found ? found->validation : ValidationHistory());
+}
+
+void SmallTraining::take_best(bool can) const {
+    const std::string in_the_way = directory_ / "run/best.safetensors/in the way";
+    if (!can)
+        std::filesystem::create_directories(in_the_way);
+    else if (std::filesystem::exists(in_the_way))
+        std::filesystem::remove_all(directory_ / "run/best.safetensors");
 }
 
 Left SmallTraining::left(const TrainResult& result) const {

@@ -42,6 +42,8 @@ class SmallTraining {
     // One life of the portal: goes on from the newest checkpoint, else from `initial`. Errors: what
     // ended it.
     [[nodiscard]] Result<TrainResult> live(TrainingEngine& engine, const TensorMap& initial);
+    // Whether best.safetensors can be written; a full disk comes and goes like that.
+    void take_best(bool can) const;
     // What the life that came to the end has left.
     [[nodiscard]] Left left(const TrainResult& result) const;
 

@@ -127,8 +127,8 @@ struct Configure {
     static constexpr MessageType kType = MessageType::kConfigure;
     std::string plan_json;
     std::string device;
-    std::string model;         // zoo name, or "" for TorchScript
-    std::string model_sha256;  // of the TorchScript file, or ""
+    std::string model;         // zoo name, or ""
+    std::string model_sha256;  // of the TorchScript file or the graph, or ""
     std::uint32_t num_classes = 0;
     std::vector<std::int64_t> input_shape;  // one sample
     std::vector<std::string> freeze;        // patterns of parameters that are not trained
@@ -142,11 +142,12 @@ struct Configure {
     std::string buddy;                   // who keeps the replica of this device's snapshots, or ""
     std::string cause;                   // why there is a new configuration, for people
     std::uint32_t course = 0;  // with another one than before, nothing that is kept counts any more
+    std::string graph;         // graph.json, whole; "" for other models
 
     template <class Archive>
     void serialize(Archive& ar) {
         ar(plan_json, device, model, model_sha256, num_classes, input_shape, freeze, seed,
-           optimizer, loss, peers, restore, supply, keep_snapshots, buddy, cause, course);
+           optimizer, loss, peers, restore, supply, keep_snapshots, buddy, cause, course, graph);
     }
     [[nodiscard]] std::string validate() const;
 };

@@ -24,6 +24,7 @@ struct LayerTensor {
     bool buffer = false;
     std::function<void(at::Tensor&, Rng&)> initialise;  // zoo models only
     std::string same_as{};  // the first name of this very tensor; "" when `name` is it
+    bool lent = false;      // an earlier layer's under this very name, which alone saves it
     [[nodiscard]] const std::string& first_name() const { return same_as.empty() ? name : same_as; }
 };
 

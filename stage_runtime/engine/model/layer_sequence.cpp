@@ -8,23 +8,30 @@
 #include <array>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "core/files.h"
 #include "core/glob.h"
 #include "core/log.h"
+#include "stage_runtime/data/safetensors.h"
+#include "stage_runtime/engine/model/graph/graph_file.h"
+#include "stage_runtime/engine/model/graph/graph_layer.h"
 #include "stage_runtime/engine/model/loss.h"
 #include "stage_runtime/engine/model/losses/make_loss.h"
 #include "stage_runtime/engine/model/tensor_bridge.h"
 #include "stage_runtime/engine/model/torch_compat.h"
 #include "stage_runtime/engine/model/torch_error.h"
 #include "stage_runtime/engine/model/torchscript.h"
+#include "stage_runtime/engine/model/value_table.h"
 #include "stage_runtime/engine/model/zoo/modules.h"
 
 namespace ecopipe {
 namespace {
 
 constexpr std::size_t kModelFileBytesMax = 8ULL << 30;
+constexpr const char* kGraphFile = "graph.json";
+constexpr const char* kGraphWeights = "weights.safetensors";
 
 struct ZooEntry {
     const char* name;
@@ -71,14 +78,25 @@ void mark_joined(const Layers& layers, ModelInfo& info) {
     }
 }
 
-Result<ModelInfo> describe(const Layers& layers) {
+ValueGraph flow_of(const Layers& layers, const GraphFile* graph) {
+    std::vector<bool> trainable;
+    for (const auto& layer : layers) trainable.push_back(!distinct_trainable(*layer).empty());
+    if (graph == nullptr) return ValueGraph::chain(trainable);
+    return {graph->model_values(), graph->arguments(), std::move(trainable)};
+}
+
+Result<ModelInfo> describe(const Layers& layers, const GraphFile* graph) {
     ModelInfo info;
+    info.flow = flow_of(layers, graph);
     info.first_trainable_layer = static_cast<int>(layers.size());
     for (std::size_t i = 0; i < layers.size(); ++i) {
         const Layer& layer = *layers[i];
         const int index = static_cast<int>(i);
         info.layers.push_back({layer.name, layer.kind, false, layer.fixed_mode});
         for (const LayerTensor& tensor : layer.tensors) {
+            if (tensor.trainable)
+                info.first_trainable_layer = std::min(info.first_trainable_layer, index);
+            if (tensor.lent) continue;
             const auto dtype = dtype_of(tensor.tensor);
             if (!dtype)
                 return fail(ExitCode::kBadFile,
@@ -89,11 +107,19 @@ Result<ModelInfo> describe(const Layers& layers) {
             if (channels) info.input_channels = static_cast<int>(shape[1]);
             info.tensors.push_back({tensor.name, *dtype, std::move(shape), index, tensor.trainable,
                                     tensor.buffer, tensor.same_as});
-            if (tensor.trainable)
-                info.first_trainable_layer = std::min(info.first_trainable_layer, index);
         }
     }
     mark_joined(layers, info);
+    if (graph == nullptr) return info;
+    for (int i = 0; i < graph->inputs; ++i) {
+        const GraphValue& value = graph->values[static_cast<std::size_t>(i)];
+        ModelInput input{value.name, value.dtype, {}};
+        for (std::size_t d = 1; d < value.shape.size(); ++d)
+            input.shape.push_back(value.shape[d].number);
+        info.inputs.push_back(std::move(input));
+    }
+    const Shape& first = info.inputs.front().shape;
+    info.input_channels = first.size() == 3 ? static_cast<int>(first[0]) : 0;
     return info;
 }
 
@@ -128,12 +154,32 @@ Result<void> freeze_layers(const Layers& layers, const std::vector<std::string>&
     return {};
 }
 
-Result<Layers> load_all(const ModelSpec& spec) {
-    ECOPIPE_ASSIGN_OR_RETURN(Layers layers, spec.zoo.empty()
-                                                ? load_torchscript(spec.torchscript_path)
-                                                : build_zoo_model(spec));
-    ECOPIPE_RETURN_IF_ERROR(freeze_layers(layers, spec.freeze));
-    return layers;
+struct Loaded {
+    Layers layers;
+    std::optional<GraphFile> graph;
+    [[nodiscard]] Result<ModelInfo> info() const {
+        return describe(layers, graph ? &*graph : nullptr);
+    }
+    [[nodiscard]] ValueGraph flow() const { return flow_of(layers, graph ? &*graph : nullptr); }
+};
+
+Result<Loaded> load_all(const ModelSpec& spec) {
+    Loaded loaded;
+    if (!spec.graph.empty()) {
+        const std::string source = spec.graph_directory.empty()
+                                       ? std::string(kGraphFile)
+                                       : spec.graph_directory + "/" + kGraphFile;
+        ECOPIPE_ASSIGN_OR_RETURN(loaded.graph, parse_graph(spec.graph, source));
+        auto layers = graph_layers(*loaded.graph);
+        if (!layers) return fail_in(source, layers.error());
+        loaded.layers = std::move(*layers);
+    } else {
+        ECOPIPE_ASSIGN_OR_RETURN(loaded.layers, spec.zoo.empty()
+                                                    ? load_torchscript(spec.torchscript_path)
+                                                    : build_zoo_model(spec));
+    }
+    ECOPIPE_RETURN_IF_ERROR(freeze_layers(loaded.layers, spec.freeze));
+    return loaded;
 }
 
 std::string remedy(const std::string& message, std::int64_t samples) {
@@ -154,6 +200,21 @@ std::string other_precision(const Layers& layers) {
                     "; {} is in float64 (in Python: model.float() before it is saved)",
                     tensor.name);
     return "";
+}
+
+Result<ModelSpec> find_graph(const std::string& directory) {
+    ModelSpec spec;
+    const std::string path = directory + "/" + kGraphFile;
+    if (!std::filesystem::exists(path))
+        return fail(
+            ExitCode::kUsage,
+            fmt::format("--model {}: expected a directory with a {} (scripts/export_graph.py "
+                        "makes one)",
+                        printable(directory), kGraphFile));
+    ECOPIPE_ASSIGN_OR_RETURN(spec.graph, read_file(path, kGraphBytesMax));
+    spec.graph_directory = directory;
+    spec.sha256 = sha256_hex(spec.graph);
+    return spec;
 }
 
 }  // namespace
@@ -184,8 +245,10 @@ Result<ModelSpec> find_model(const std::string& name_or_path) {
     }
     if (!std::filesystem::exists(name_or_path))
         return fail(ExitCode::kUsage,
-                    fmt::format("--model: expected one of {} or a TorchScript file, found '{}'",
+                    fmt::format("--model: expected one of {}, a graph's directory or a TorchScript "
+                                "file, found '{}'",
                                 fmt::join(zoo_names(), ", "), printable(name_or_path)));
+    if (std::filesystem::is_directory(name_or_path)) return find_graph(name_or_path);
     ECOPIPE_ASSIGN_OR_RETURN(const std::string bytes, read_file(name_or_path, kModelFileBytesMax));
     spec.torchscript_path = name_or_path;
     spec.sha256 = sha256_hex(bytes);
@@ -193,9 +256,10 @@ Result<ModelSpec> find_model(const std::string& name_or_path) {
 }
 
 Result<LayerSequence> load_layers(const ModelSpec& spec, const LayerRange* range) {
-    ECOPIPE_ASSIGN_OR_RETURN(Layers layers, load_all(spec));
+    ECOPIPE_ASSIGN_OR_RETURN(Loaded loaded, load_all(spec));
+    Layers& layers = loaded.layers;
     LayerSequence sequence;
-    ECOPIPE_ASSIGN_OR_RETURN(sequence.info, describe(layers));
+    ECOPIPE_ASSIGN_OR_RETURN(sequence.info, loaded.info());
     if (range == nullptr) {
         sequence.layers = std::move(layers);
         return sequence;
@@ -218,15 +282,16 @@ int required_channels(const ModelSpec& spec) {
 }
 
 Result<ModelInfo> inspect_model(const ModelSpec& spec) {
-    ECOPIPE_ASSIGN_OR_RETURN(const Layers layers, load_all(spec));
-    return describe(layers);
+    ECOPIPE_ASSIGN_OR_RETURN(const Loaded loaded, load_all(spec));
+    return loaded.info();
 }
 
 Result<TensorMap> initial_weights(const ModelSpec& spec, std::uint64_t seed) {
-    ECOPIPE_ASSIGN_OR_RETURN(const Layers layers, load_all(spec));
+    ECOPIPE_ASSIGN_OR_RETURN(const Loaded loaded, load_all(spec));
     TensorMap weights;
-    for (const auto& layer : layers) {
+    for (const auto& layer : loaded.layers) {
         for (LayerTensor& tensor : layer->tensors) {
+            if (tensor.lent) continue;
             if (tensor.initialise) {
                 Rng rng(keyed_seed(seed, tensor.name));
                 tensor.initialise(tensor.tensor, rng);
@@ -234,6 +299,11 @@ Result<TensorMap> initial_weights(const ModelSpec& spec, std::uint64_t seed) {
             weights.push_back({tensor.name, to_host(tensor.tensor)});
         }
     }
+    if (spec.graph_directory.empty()) return weights;
+    const std::string path = spec.graph_directory + "/" + kGraphWeights;
+    ECOPIPE_ASSIGN_OR_RETURN(const TensorMap given, read_safetensors(path));
+    ECOPIPE_ASSIGN_OR_RETURN(const ModelInfo info, loaded.info());
+    ECOPIPE_RETURN_IF_ERROR(adopt_weights(given, path, {}, info, weights));
     return weights;
 }
 
@@ -252,20 +322,35 @@ Result<void> expect_trainable(const ModelInfo& info, const ModelSpec& spec) {
                             spec.id(), parameters));
 }
 
-Result<void> try_model(const ModelSpec& spec, const LossSpec& loss_spec, const HostTensor& inputs,
-                       const HostTensor& labels) {
-    ECOPIPE_ASSIGN_OR_RETURN(const Layers layers, load_all(spec));
+namespace {
+
+Tensors tensors_of(const Batch& samples) {
+    Tensors tensors;
+    for (const HostTensor& input : samples.all_inputs()) tensors.push_back(to_torch(input).clone());
+    return tensors;
+}
+
+}  // namespace
+
+Result<void> try_model(const ModelSpec& spec, const LossSpec& loss_spec, const Batch& batch) {
+    ECOPIPE_ASSIGN_OR_RETURN(const Loaded loaded, load_all(spec));
+    const Layers& layers = loaded.layers;
+    const ValueGraph flow = loaded.flow();
     ECOPIPE_ASSIGN_OR_RETURN(const auto loss, make_loss(loss_spec));
     bool trained = false;
     const at::NoGradGuard no_grad;
-    Tensors values{to_torch(inputs).clone()};
-    const std::int64_t samples = inputs.shape().empty() ? 0 : inputs.shape()[0];
+    const int count = static_cast<int>(layers.size());
+    ValueTable table(flow, {0, count});
+    table.put_entering(tensors_of(batch));
+    Tensors values;
+    const std::int64_t samples = batch.inputs.shape().empty() ? 0 : batch.inputs.shape()[0];
     std::string place = "the loss";
     try {
         for (std::size_t i = 0; i < layers.size(); ++i) {
             place = fmt::format("layer {} ({})", i, layers[i]->name);
-            values = layers[i]->forward(values, true);
+            values = layers[i]->forward(table.arguments_of(static_cast<int>(i)), true);
             for (auto& value : values) value = value.contiguous();
+            table.put_results(static_cast<int>(i), values);
             trained = trained || !distinct_trainable(*layers[i]).empty();
             if (trained && std::none_of(values.begin(), values.end(),
                                         [](const at::Tensor& v) { return v.is_floating_point(); }))
@@ -274,12 +359,13 @@ Result<void> try_model(const ModelSpec& spec, const LossSpec& loss_spec, const H
                                         "comes back to what is trained before it (--freeze it)",
                                         spec.id(), place));
         }
+        values = table.arguments_of(count);
         const std::int64_t outputs = values.front().dim() < 2 ? 1 : values.front().size(-1);
         if (loss_spec.name == "cross_entropy" && outputs < spec.num_classes)
             return fail(ExitCode::kUsage, fmt::format("model {}: has {} outputs, for {} classes",
                                                       spec.id(), outputs, spec.num_classes));
         place = "the loss";
-        static_cast<void>(loss->evaluate(values, to_torch(labels)));
+        static_cast<void>(loss->evaluate(values, to_torch(batch.labels)));
     } catch (const std::exception& error) {
         return fail(
             ExitCode::kUsage,
@@ -290,26 +376,31 @@ Result<void> try_model(const ModelSpec& spec, const LossSpec& loss_spec, const H
     return {};
 }
 
-Result<std::size_t> largest_tensor_bytes(const ModelSpec& spec, const HostTensor& inputs) {
-    ECOPIPE_ASSIGN_OR_RETURN(const Layers layers, load_all(spec));
+Result<std::size_t> largest_tensor_bytes(const ModelSpec& spec, const Batch& samples) {
+    ECOPIPE_ASSIGN_OR_RETURN(const Loaded loaded, load_all(spec));
+    const Layers& layers = loaded.layers;
+    const ValueGraph flow = loaded.flow();
     const at::NoGradGuard no_grad;
-    Tensors values{to_torch(inputs).clone()};
-    std::size_t largest = inputs.bytes();
+    ValueTable table(flow, {0, static_cast<int>(layers.size())});
+    table.put_entering(tensors_of(samples));
+    std::size_t largest = 0;
+    for (const HostTensor& input : samples.all_inputs()) largest = std::max(largest, input.bytes());
     std::size_t at = 0;
     try {
         for (; at < layers.size(); ++at) {
-            values = layers[at]->forward(values, false);
+            Tensors values = layers[at]->forward(table.arguments_of(static_cast<int>(at)), false);
             for (auto& value : values) {
                 value = value.contiguous();
                 largest = std::max(largest, static_cast<std::size_t>(value.nbytes()));
             }
+            table.put_results(static_cast<int>(at), std::move(values));
         }
     } catch (const std::exception& error) {
-        return fail(
-            ExitCode::kUsage,
-            fmt::format("model {}: layer {} ({}) cannot take a micro-batch of {} samples "
-                        "of this data: {}",
-                        spec.id(), at, layers[at]->name, inputs.shape()[0], torch_message(error)));
+        return fail(ExitCode::kUsage,
+                    fmt::format("model {}: layer {} ({}) cannot take a micro-batch of {} samples "
+                                "of this data: {}",
+                                spec.id(), at, layers[at]->name, samples.inputs.shape()[0],
+                                torch_message(error)));
     }
     return largest;
 }

@@ -9,6 +9,7 @@
 #include "core/result.h"
 #include "domain/loss.h"
 #include "domain/model_spec.h"
+#include "stage_runtime/data/dataset.h"
 
 namespace ecopipe {
 
@@ -31,16 +32,15 @@ namespace ecopipe {
 // Errors: kUsage when the model has nothing that training could change.
 [[nodiscard]] Result<void> expect_trainable(const ModelInfo& info, const ModelSpec& spec);
 
-// Runs one training-mode forward pass of `samples` samples of the given kind through the whole
+// Runs one training-mode forward pass of samples of the given kind through the whole
 // model and the loss, layer by layer, so that a model that does not fit its data, or a micro-batch
 // too small for batch norm, is refused before training, naming the layer and the remedy.
 [[nodiscard]] Result<void> try_model(const ModelSpec& spec, const LossSpec& loss,
-                                     const HostTensor& inputs, const HostTensor& labels);
+                                     const Batch& samples);
 
 // The bytes of the largest tensor that crosses a layer boundary when these inputs are tested,
 // themselves included. Errors: kUsage naming the layer that cannot take them.
-[[nodiscard]] Result<std::size_t> largest_tensor_bytes(const ModelSpec& spec,
-                                                       const HostTensor& inputs);
+[[nodiscard]] Result<std::size_t> largest_tensor_bytes(const ModelSpec& spec, const Batch& samples);
 
 // Writes the TorchScript file at `path` again with these weights in it.
 [[nodiscard]] Result<void> save_torchscript(const ModelSpec& spec, const TensorMap& weights,

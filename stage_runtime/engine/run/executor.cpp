@@ -19,7 +19,9 @@
 #include "stage_runtime/engine/model/tensor_bridge.h"
 #include "stage_runtime/engine/model/torch_compat.h"
 #include "stage_runtime/engine/model/torch_error.h"
+#include "stage_runtime/engine/model/value_table.h"
 #include "stage_runtime/engine/run/gradient_norm.h"
+#include "stage_runtime/engine/run/gradient_table.h"
 #include "stage_runtime/engine/run/layer_pass.h"
 #include "stage_runtime/engine/run/optimizer.h"
 
@@ -68,6 +70,7 @@ struct Executor::Impl {
     std::unique_ptr<Optimizer> optimizer;
     std::vector<Parameter> parameters;
     std::vector<std::vector<std::size_t>> parameters_of_layer;
+    std::vector<WantedGradients> wanted;  // a layer
     std::vector<Buffer> buffers;
     bool some_stateful = false;
     std::vector<std::pair<std::string, at::Tensor>> frozen;  // parameters that are never updated
@@ -80,6 +83,7 @@ struct Executor::Impl {
     StepTotals totals;
     bool buffers_saved = false;
     std::map<std::size_t, ErrorFeedback> feedback;  // by slice input
+    std::vector<int> returns;                       // the values of the gradients that come back
 
     [[nodiscard]] std::size_t model_layer(std::size_t i) const {
         return static_cast<std::size_t>(options.range.first) + i;
@@ -87,12 +91,8 @@ struct Executor::Impl {
     [[nodiscard]] bool last() const {
         return options.range.last + 1 == static_cast<int>(info.layers.size());
     }
-    // Layer i needs a graph when it or a layer left of it is trainable.
     [[nodiscard]] bool runs_backward(std::size_t i) const {
-        return static_cast<int>(model_layer(i)) >= info.first_trainable_layer;
-    }
-    [[nodiscard]] bool input_needs_gradient(std::size_t i) const {
-        return static_cast<int>(model_layer(i)) > info.first_trainable_layer;
+        return info.flow.runs_backward(static_cast<int>(model_layer(i)));
     }
     [[nodiscard]] std::string residual_name(std::size_t input) const {
         return fmt::format("{}{}/{}", kCodecState, options.range.first, input);
@@ -107,6 +107,7 @@ struct Executor::Impl {
         for (std::size_t i = 0; i < layers.size(); ++i) {
             for (std::size_t k = 0; k < layers[i]->tensors.size(); ++k) {
                 LayerTensor& tensor = layers[i]->tensors[k];
+                if (tensor.lent) continue;  // found by its name below
                 if (tensor.buffer) {
                     const auto& own = layers[i]->stateful;
                     const bool stateful = std::find(own.begin(), own.end(), k) != own.end();
@@ -156,20 +157,23 @@ struct Executor::Impl {
     Tensors run_layer(std::size_t i, const Tensors& values, std::uint32_t micro_batch,
                       LayerStash* kept) {
         if (layers[i]->draws) key_generator(options.seed, model_layer(i), step, micro_batch);
-        return forward_layer(*layers[i], values, input_needs_gradient(i), kept);
+        return forward_layer(*layers[i], values, wanted[i], kept);
     }
 
-    // Forward of every layer, keeping the graphs.
+    // Forward of every layer, keeping the graphs. What leaves the slice, or what the loss takes.
     Tensors run_slice(const Tensors& inputs, std::uint32_t micro_batch,
                       std::vector<LayerStash>* kept, std::size_t& at_layer) {
-        Tensors values = inputs;
+        ValueTable values(info.flow, options.range);
+        values.put_entering(inputs);
         if (kept != nullptr) kept->resize(layers.size());
         for (at_layer = 0; at_layer < layers.size(); ++at_layer) {
             LayerStash* layer_stash =
                 kept != nullptr && runs_backward(at_layer) ? &(*kept)[at_layer] : nullptr;
-            values = run_layer(at_layer, values, micro_batch, layer_stash);
+            const int layer = static_cast<int>(model_layer(at_layer));
+            values.put_results(
+                layer, run_layer(at_layer, values.arguments_of(layer), micro_batch, layer_stash));
         }
-        return values;
+        return values.leaving();
     }
 
     // Runs the slice forward again for its graphs; the statistics already counted this micro-batch.
@@ -244,17 +248,20 @@ struct Executor::Impl {
         stash.erase(found);
         std::size_t at_layer = layers.size();
         try {
-            Tensors gradients = seeds(entry, output_gradients);
+            GradientTable gradients(info.flow, options.range);
+            gradients.put_returned(returns, seeds(entry, output_gradients));
             if (options.recompute) recompute(entry, micro_batch, at_layer);
             for (at_layer = layers.size(); at_layer-- > 0;) {
-                if (!runs_backward(at_layer)) break;
-                gradients = layer_step(at_layer, std::exchange(entry.layers[at_layer], {}),
-                                       std::move(gradients));
+                if (!runs_backward(at_layer)) continue;
+                const int layer = static_cast<int>(model_layer(at_layer));
+                LayerStash kept = std::exchange(entry.layers[at_layer], {});
+                const std::size_t outputs = kept.roots.size();
+                gradients.add(layer, layer_step(at_layer, std::move(kept),
+                                                gradients.of_results(layer, outputs)));
             }
             std::vector<HostTensor> out;
-            if (options.range.first > info.first_trainable_layer)
-                for (const at::Tensor& gradient : gradients)
-                    out.push_back(gradient.defined() ? to_host(gradient) : HostTensor());
+            for (const at::Tensor& gradient : gradients.entering())
+                out.push_back(gradient.defined() ? to_host(gradient) : HostTensor());
             return out;
         } catch (const std::exception& error) {
             return failure(at_layer < layers.size() ? place(at_layer) : "the loss", error);
@@ -281,11 +288,20 @@ Result<std::unique_ptr<Executor>> Executor::create(const ModelSpec& spec,
     impl->loss = std::move(loss);
     impl->optimizer = make_optimizer(options.optimizer);
     impl->index_tensors();
+    for (std::size_t i = 0; i < impl->layers.size(); ++i)
+        impl->wanted.push_back(
+            wanted_gradients(impl->info.flow, static_cast<int>(impl->model_layer(i))));
+    impl->returns = impl->info.flow.leaving(options.range);
     return std::unique_ptr<Executor>(new Executor(std::move(impl)));
 }
 
+void Executor::set_returns(std::vector<int> values) { impl_->returns = std::move(values); }
+
 bool Executor::sends_input_gradient() const {
-    return impl_->options.range.first > impl_->info.first_trainable_layer;
+    const ValueGraph& flow = impl_->info.flow;
+    const std::vector<int> values = flow.entering(impl_->options.range);
+    return std::any_of(values.begin(), values.end(),
+                       [&](int value) { return flow.returns_gradient(value); });
 }
 const ModelInfo& Executor::model() const { return impl_->info; }
 LayerRange Executor::range() const { return impl_->options.range; }
@@ -358,8 +374,9 @@ TensorMap Executor::state(bool optimizer_state) const {
     impl_->sync_buffers();
     for (const auto& layer : impl_->layers)
         for (const LayerTensor& tensor : layer->tensors)
-            out.push_back(
-                {tensor.name, to_host(tensor.tensor.detach().clone(at::MemoryFormat::Contiguous))});
+            if (!tensor.lent)
+                out.push_back({tensor.name, to_host(tensor.tensor.detach().clone(
+                                                at::MemoryFormat::Contiguous))});
     if (!optimizer_state) return out;
     for (const Parameter& parameter : impl_->parameters)
         for (const auto& [slot, tensor] : parameter.state)
@@ -515,13 +532,19 @@ Result<std::vector<HostTensor>> Executor::evaluate(const std::vector<HostTensor>
         const at::NoGradGuard no_grad;
         Tensors values;
         for (const HostTensor& input : inputs) values.push_back(to_torch(input));
+        ValueTable table(self.info.flow, self.options.range);
+        table.put_entering(std::exchange(values, {}));
         for (at_layer = 0; at_layer < self.layers.size(); ++at_layer) {
             Layer& layer = *self.layers[at_layer];
+            const int number = static_cast<int>(self.model_layer(at_layer));
+            Tensors arguments = table.arguments_of(number);
             if (layer.writes_input)
-                for (at::Tensor& value : values) value = value.clone();
-            values = layer.forward(values, false);
-            for (at::Tensor& value : values) value = value.contiguous();
+                for (at::Tensor& argument : arguments) argument = argument.clone();
+            Tensors results = layer.forward(arguments, false);
+            for (at::Tensor& result : results) result = result.contiguous();
+            table.put_results(number, std::move(results));
         }
+        values = table.leaving();
         std::vector<HostTensor> outputs;
         if (self.last()) {
             ECOPIPE_CHECK(labels != nullptr);

@@ -5,7 +5,8 @@
 //
 // Every layer is an autograd graph of its own: its input is detached, contiguous and row-major, and
 // so is the gradient handed to the layer before. So a cut between two layers changes no bit,
-// wherever it is made.
+// wherever it is made. Gradients of a value that several layers use are added in one order, the
+// last user's first, never by autograd.
 //
 // One thread owns an executor. A step is: begin, forwards and backwards of every micro-batch
 // (forwards in order 0..M-1), finish, then commit or discard; weights, moments and buffers change
@@ -39,6 +40,10 @@ class Executor {
                                                                   const ExecutorOptions& options);
     ~Executor();
 
+    // The values (model().flow) whose gradients backward will be given, in the order in which they
+    // are added up: a value that several other slices use stands there once for each, the last of
+    // them first. Before it is called: each value that leaves the slice, once.
+    void set_returns(std::vector<int> values);
     [[nodiscard]] bool sends_input_gradient() const;  // some layer left of the slice is trainable
     [[nodiscard]] const ModelInfo& model() const;     // the whole model's
     [[nodiscard]] LayerRange range() const;
@@ -54,16 +59,17 @@ class Executor {
     void reset_optimizer();
     [[nodiscard]] TensorMap state(bool optimizer_state) const;  // copies
 
-    // `loss_divisor`: of the whole batch (model/target_weight.h).
+    // `loss_divisor`: of the whole batch (data/target_weight.h).
     void begin_step(std::uint64_t step, double loss_divisor);
-    // Activations of the slice's last layer; for the last slice the loss is taken too and nothing
-    // is returned. Errors: kRunFailed naming the layer.
+    // Takes the values that enter the slice (ValueGraph::entering), returns those that leave it;
+    // for the last slice the loss is taken too and nothing is returned. Errors: kRunFailed naming
+    // the layer.
     [[nodiscard]] Result<std::vector<HostTensor>> forward(std::uint32_t micro_batch,
                                                           const std::vector<HostTensor>& inputs,
                                                           const HostTensor* labels);
-    // One gradient an output of the slice, undefined where none came back (the last slice needs
-    // none); returns one a slice input, undefined where there is none, or nothing when nobody needs
-    // them. Frees the micro-batch's stash.
+    // One gradient an output of the slice (or as set_returns says), undefined where none came back
+    // (the last slice needs none); returns one a slice input, undefined where there is none, or
+    // nothing when nobody needs them. Frees the micro-batch's stash.
     [[nodiscard]] Result<std::vector<HostTensor>> backward(
         std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients);
     // The two halves of a split backward (zb-h1): the gradients of the inputs now, those of the

@@ -57,12 +57,21 @@ Tensors placed_at_inputs(const LayerStash& kept, const Tensors& found) {
 
 }  // namespace
 
-Tensors forward_layer(Layer& layer, const Tensors& values, bool input_gradients, LayerStash* kept) {
+WantedGradients wanted_gradients(const ValueGraph& flow, int layer) {
+    const std::vector<int>& arguments = flow.arguments_of(layer);
+    if (flow.is_chain()) return flow.returns_gradient(arguments.front());
+    std::vector<bool> each;
+    for (const int value : arguments) each.push_back(flow.returns_gradient(value));
+    return WantedGradients(std::move(each));
+}
+
+Tensors forward_layer(Layer& layer, const Tensors& values, const WantedGradients& wanted,
+                      LayerStash* kept) {
     const at::AutoGradMode mode(kept != nullptr);
     Tensors inputs;
     for (const at::Tensor& value : values) {
         at::Tensor leaf = value.detach().contiguous();
-        if (kept != nullptr && input_gradients && leaf.is_floating_point())
+        if (kept != nullptr && wanted.of(inputs.size()) && leaf.is_floating_point())
             leaf.requires_grad_(true);
         inputs.push_back(std::move(leaf));
     }

@@ -5,8 +5,10 @@
 #include <torch/csrc/autograd/edge.h>
 
 #include <optional>
+#include <utility>
 #include <vector>
 
+#include "domain/value_graph.h"
 #include "stage_runtime/engine/model/layer.h"
 
 namespace ecopipe {
@@ -19,10 +21,24 @@ struct LayerStash {
     std::vector<torch::autograd::Edge> roots;
 };
 
-// Forward in training mode. `kept` null runs without a graph; `input_gradients`: the layer before
-// will want them. The caller has keyed the random generator.
-[[nodiscard]] Tensors forward_layer(Layer& layer, const Tensors& values, bool input_gradients,
-                                    LayerStash* kept);
+// Which of a layer's inputs get a gradient, if they are of a kind that has one.
+class WantedGradients {
+  public:
+    WantedGradients(bool all) : all_(all) {}  // NOLINT(google-explicit-constructor): of a chain
+    explicit WantedGradients(std::vector<bool> each) : each_(std::move(each)) {}
+    [[nodiscard]] bool of(std::size_t input) const { return each_.empty() ? all_ : each_[input]; }
+
+  private:
+    bool all_ = false;
+    std::vector<bool> each_;
+};
+
+[[nodiscard]] WantedGradients wanted_gradients(const ValueGraph& flow, int layer);
+
+// Forward in training mode. `kept` null runs without a graph; `wanted`: what the layers before will
+// ask for. The caller has keyed the random generator.
+[[nodiscard]] Tensors forward_layer(Layer& layer, const Tensors& values,
+                                    const WantedGradients& wanted, LayerStash* kept);
 
 struct LayerGradients {
     Tensors inputs;      // one an input; undefined where none was asked for

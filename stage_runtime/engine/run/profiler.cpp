@@ -22,7 +22,9 @@
 #include "stage_runtime/engine/model/losses/make_loss.h"
 #include "stage_runtime/engine/model/tensor_bridge.h"
 #include "stage_runtime/engine/model/torch_error.h"
+#include "stage_runtime/engine/model/value_table.h"
 #include "stage_runtime/engine/run/gradient_norm.h"
+#include "stage_runtime/engine/run/gradient_table.h"
 #include "stage_runtime/engine/run/layer_pass.h"
 #include "stage_runtime/engine/run/optimizer.h"
 
@@ -62,7 +64,7 @@ struct Pass {
 };
 
 struct Sizes {
-    std::vector<std::size_t> output;
+    std::vector<std::size_t> crossing;  // the cut behind the layer
     std::vector<std::size_t> stash;
     std::vector<std::size_t> workspace;
 };
@@ -82,21 +84,34 @@ class Profiler {
     // Forward and backward of every layer; `sizes` is filled unless the backward is split.
     void run(const Batch& batch, bool split_backward, Pass& pass, Sizes* sizes) {
         const std::size_t count = sequence_.layers.size();
-        const auto first_trainable = static_cast<std::size_t>(sequence_.info.first_trainable_layer);
+        const ValueGraph& flow = sequence_.info.flow;
+        const LayerRange all{0, static_cast<int>(count) - 1};
         std::vector<LayerStash> stash(count);
         std::optional<WorkClock> work(std::in_place);
-        Tensors values{to_torch(batch.inputs)};
-        for (at_layer_ = 0; at_layer_ < count; ++at_layer_)
-            values = forward(at_layer_, values, stash, pass, sizes);
-        Tensors gradients = loss(values, batch.labels, pass, split_backward);
+        ValueTable values(flow, all);
+        Tensors inputs;
+        for (const HostTensor& input : batch.all_inputs()) inputs.push_back(to_torch(input));
+        values.put_entering(inputs);
+        for (at_layer_ = 0; at_layer_ < count; ++at_layer_) {
+            const int layer = static_cast<int>(at_layer_);
+            values.put_results(layer,
+                               forward(at_layer_, values.arguments_of(layer), stash, pass, sizes));
+        }
+        GradientTable gradients(flow, all);
+        gradients.put_returned(flow.leaving(all),
+                               loss(values.leaving(), batch.labels, pass, split_backward));
         work->slow_down(request_.slowdown);
         work.emplace();
         std::vector<std::optional<PendingWeightGradient>> pending(count);
-        for (at_layer_ = count; at_layer_-- > first_trainable;)
-            gradients = split_backward
-                            ? input_gradient(at_layer_, stash, gradients, pass, pending[at_layer_])
-                            : backward(at_layer_, stash, gradients, pass, sizes);
-        for (at_layer_ = count; at_layer_-- > first_trainable;)
+        for (at_layer_ = count; at_layer_-- > 0;) {
+            const int layer = static_cast<int>(at_layer_);
+            if (!flow.runs_backward(layer)) continue;
+            const Tensors seeds = gradients.of_results(layer, stash[at_layer_].roots.size());
+            gradients.add(layer, split_backward ? input_gradient(at_layer_, stash, seeds, pass,
+                                                                 pending[at_layer_])
+                                                : backward(at_layer_, stash, seeds, pass, sizes));
+        }
+        for (at_layer_ = count; at_layer_-- > 0;)
             if (pending[at_layer_])
                 pass.weight_gradient_ms[at_layer_] = time_ms([&] {
                     static_cast<void>(weight_gradients_of(*sequence_.layers[at_layer_],
@@ -145,8 +160,8 @@ class Profiler {
   private:
     Tensors forward(std::size_t i, const Tensors& values, std::vector<LayerStash>& stash,
                     Pass& pass, Sizes* sizes) {
-        const int first_trainable = sequence_.info.first_trainable_layer;
-        const bool graph = static_cast<int>(i) >= first_trainable;
+        const int layer = static_cast<int>(i);
+        const bool graph = sequence_.info.flow.runs_backward(layer);
         const Instant started = monotonic_now();
         Tensors inputs;
         for (const at::Tensor& value : values) inputs.push_back(value.contiguous());
@@ -154,8 +169,8 @@ class Profiler {
         reset_peak_tensor_bytes();
         LayerStash kept;
         Tensors outputs =
-            forward_layer(*sequence_.layers[i], inputs, static_cast<int>(i) > first_trainable,
-                          graph ? &kept : nullptr);
+            forward_layer(*sequence_.layers[i], inputs,
+                          wanted_gradients(sequence_.info.flow, layer), graph ? &kept : nullptr);
         pass.forward_ms[i] = to_ms(monotonic_now() - started);
         if (sizes != nullptr) measure_forward(i, inputs, outputs, live_before, graph, *sizes);
         if (graph) stash[i] = std::move(kept);
@@ -205,10 +220,22 @@ class Profiler {
 
     // Kept for backward: the input, and what forward left alive besides an output of its own. What
     // lives besides is workspace: the output, and in backward the gradients of the outputs too.
-    static void measure_forward(std::size_t i, const Tensors& inputs, const Tensors& outputs,
-                                std::size_t live_before, bool graph, Sizes& sizes) {
-        std::size_t wire = 0;
-        for (const at::Tensor& output : outputs) wire += output.numel() * output.element_size();
+    void measure_forward(std::size_t i, const Tensors& inputs, const Tensors& outputs,
+                         std::size_t live_before, bool graph, Sizes& sizes) const {
+        const auto bytes_of = [](const at::Tensor& tensor) {
+            return static_cast<std::size_t>(tensor.numel()) * tensor.element_size();
+        };
+        // A value crosses every cut up to its last user.
+        const ValueGraph& flow = sequence_.info.flow;
+        const std::vector<int>& made = flow.results_of(static_cast<int>(i));
+        for (std::size_t k = 0; k < outputs.size(); ++k) {
+            const int value = flow.is_chain() ? made.front() : made[k];
+            const int last = std::min(
+                flow.values()[static_cast<std::size_t>(value)].consumers.back(), flow.layers());
+            for (auto at = i; at < std::max<std::size_t>(i + 1, static_cast<std::size_t>(last));
+                 ++at)
+                sizes.crossing[at] += bytes_of(outputs[k]);
+        }
         std::set<const void*> input_storages;
         for (const at::Tensor& input : inputs) input_storages.insert(input.storage().data());
         Tensors fresh;
@@ -217,7 +244,6 @@ class Profiler {
         const std::size_t live = live_tensor_bytes();
         const std::size_t grown = live > live_before ? live - live_before : 0;
         const std::size_t output_bytes = std::min(storage_bytes(fresh), grown);
-        sizes.output[i] = wire;
         sizes.stash[i] = graph ? storage_bytes(inputs) + grown - output_bytes : 0;
         const std::size_t peak = peak_tensor_bytes();
         sizes.workspace[i] =
@@ -288,6 +314,12 @@ Pass measure_size(Profiler& profiler, const Batch& batch, double seconds, Sizes*
     return result;
 }
 
+std::size_t input_bytes(const Batch& batch) {
+    std::size_t bytes = 0;
+    for (const HostTensor& input : batch.all_inputs()) bytes += input.bytes();
+    return bytes;
+}
+
 ModelProfile empty_profile(const ProfileRequest& request, const ModelInfo& info,
                            std::size_t input_bytes) {
     ModelProfile profile;
@@ -331,12 +363,12 @@ Result<ModelProfile> profile_model(const ProfileRequest& request) {
         std::size_t next = 0;
         for (auto& layer : sequence.layers)
             for (LayerTensor& tensor : layer->tensors)
-                tensor.tensor.copy_(to_torch(weights[next++].tensor));
+                if (!tensor.lent) tensor.tensor.copy_(to_torch(weights[next++].tensor));
     }
     ECOPIPE_ASSIGN_OR_RETURN(Batch batch, measured_batch(request, request.micro_batches.front()));
     ModelProfile profile =
         empty_profile(request, sequence.info,
-                      batch.inputs.bytes() / static_cast<std::size_t>(request.micro_batches[0]));
+                      input_bytes(batch) / static_cast<std::size_t>(request.micro_batches[0]));
     const std::size_t count = sequence.layers.size();
     Profiler profiler(request, std::move(sequence), std::move(loss));
     try {
@@ -355,7 +387,7 @@ Result<ModelProfile> profile_model(const ProfileRequest& request) {
                                                     pass.weight_gradient_ms[i]});
                 if (!largest) continue;
                 profile.layers[i].output_bytes_per_sample =
-                    (sizes.output[i] + samples - 1) / samples;
+                    (sizes.crossing[i] + samples - 1) / samples;
                 profile.layers[i].stash_bytes_per_sample = (sizes.stash[i] + samples - 1) / samples;
                 profile.layers[i].workspace_bytes_per_sample =
                     (sizes.workspace[i] + samples - 1) / samples;

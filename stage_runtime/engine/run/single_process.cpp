@@ -22,14 +22,14 @@ Result<StepTotals> SingleProcess::run_step(std::uint64_t step, std::span<const B
     for (std::size_t m = 0; m < micro_batches.size(); ++m) {
         const auto id = static_cast<std::uint32_t>(m);
         ECOPIPE_RETURN_IF_ERROR(
-            executor_->forward(id, {micro_batches[m].inputs}, &micro_batches[m].labels));
+            executor_->forward(id, micro_batches[m].all_inputs(), &micro_batches[m].labels));
         ECOPIPE_RETURN_IF_ERROR(executor_->backward(id, {}));
     }
     return executor_->finish_step();
 }
 
 Result<void> SingleProcess::evaluate(const Batch& batch, LossTotals& totals) {
-    auto outputs = executor_->evaluate({batch.inputs}, &batch.labels, totals);
+    auto outputs = executor_->evaluate(batch.all_inputs(), &batch.labels, totals);
     if (!outputs) return tl::unexpected<Error>(outputs.error());
     return {};
 }

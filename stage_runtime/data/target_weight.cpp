@@ -1,4 +1,4 @@
-#include "stage_runtime/engine/model/target_weight.h"
+#include "stage_runtime/data/target_weight.h"
 
 namespace ecopipe {
 

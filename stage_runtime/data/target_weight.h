@@ -2,7 +2,7 @@
 // What a batch's summed loss is divided by. Torch-free: the portal says it before a stage computes.
 
 #include "core/host_tensor.h"
-#include "transport/wire/messages.h"
+#include "domain/loss.h"
 
 namespace ecopipe {
 

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "core/host_tensor.h"
-#include "stage_runtime/engine/model/models.h"
+#include "domain/model_spec.h"
 
 namespace ecopipe {
 

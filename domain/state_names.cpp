@@ -1,4 +1,4 @@
-#include "stage_runtime/engine/model/state_names.h"
+#include "domain/state_names.h"
 
 #include <algorithm>
 #include <charconv>

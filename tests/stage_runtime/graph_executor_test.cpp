@@ -1,0 +1,193 @@
+// Models that are graphs, whole and cut: the same bytes.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <map>
+
+#include "core/random.h"
+#include "domain/plan_index.h"
+#include "stage_runtime/engine/model/torch_compat.h"
+#include "stage_runtime/engine/run/executor.h"
+#include "tests/support/small_graph.h"
+
+namespace ecopipe {
+namespace {
+
+ModelSpec small() {
+    ModelSpec spec;
+    spec.graph = test::small_graph();
+    spec.sha256 = "0";
+    return spec;
+}
+
+HostTensor drawn(Shape shape, std::uint64_t seed) {
+    HostTensor tensor = HostTensor::allocate(DType::kF32, std::move(shape));
+    Rng rng(seed);
+    for (float& value : tensor.as<float>()) value = static_cast<float>(rng.uniform() - 0.5);
+    return tensor;
+}
+
+// As a pipeline: every stage an executor of its own, values and gradients on the plan's ways.
+class Pipeline {
+  public:
+    Pipeline(const ModelSpec& spec, const std::vector<int>& first_layers, bool recompute) {
+        const ModelInfo info = *inspect_model(spec);
+        flow_ = info.flow;
+        for (std::size_t s = 0; s < first_layers.size(); ++s) {
+            StagePlan stage;
+            stage.device = "d" + std::to_string(s);
+            stage.first_layer = first_layers[s];
+            stage.last_layer =
+                (s + 1 < first_layers.size() ? first_layers[s + 1] : flow_.layers()) - 1;
+            plan_.stages.push_back(stage);
+        }
+        index_ = PlanIndex(plan_, flow_);
+        for (std::uint32_t s = 0; s < plan_.stages.size(); ++s) {
+            ExecutorOptions options;
+            options.range = index_.layers_of({s});
+            options.recompute = recompute;
+            options.optimizer.momentum = 0.9;
+            options.seed = 7;
+            auto executor = Executor::create(spec, options);
+            EXPECT_TRUE(executor) << executor.error().message;
+            stages_.push_back(std::move(*executor));
+            std::vector<int> values;
+            for (const ValueWay& way : index_.ways_of({s}).returning) values.push_back(way.value);
+            if (!values.empty()) stages_.back()->set_returns(values);
+        }
+        for (const TensorInfo& tensor : info.tensors) {
+            const HostTensor value = drawn(tensor.shape, keyed_seed(3, tensor.name));
+            for (auto& stage : stages_) static_cast<void>(stage->load_state(tensor.name, value));
+        }
+    }
+
+    void step(std::uint64_t number, const std::vector<std::int64_t>& micro_batches,
+              bool split_backward) {
+        for (auto& stage : stages_) stage->begin_step(number, 8);
+        for (std::uint32_t m = 0; m < micro_batches.size(); ++m)
+            forward(number, m, micro_batches[m]);
+        for (std::uint32_t m = 0; m < micro_batches.size(); ++m) backward(m, split_backward);
+        for (auto& stage : stages_) static_cast<void>(stage->finish_step());
+        for (auto& stage : stages_) stage->commit(0.05, 1);
+    }
+
+    [[nodiscard]] std::map<std::string, std::string> state() const {
+        std::map<std::string, std::string> all;
+        for (const auto& stage : stages_)
+            for (const NamedTensor& entry : stage->state(true))
+                all[entry.name].assign(reinterpret_cast<const char*>(entry.tensor.data()),
+                                       entry.tensor.bytes());
+        return all;
+    }
+
+  private:
+    void forward(std::uint64_t number, std::uint32_t m, std::int64_t samples) {
+        HostTensor labels = HostTensor::allocate(DType::kI64, {samples});
+        Rng rng(keyed_seed(11, {number, m}));
+        for (auto& label : labels.as<std::int64_t>())
+            label = static_cast<std::int64_t>(rng.below(10));
+        std::map<int, HostTensor> values;
+        values[0] = drawn({samples, 3, 8, 8}, keyed_seed(12, {number, m}));
+        for (std::uint32_t s = 0; s < stages_.size(); ++s) {
+            std::vector<HostTensor> inputs;
+            for (const ValueWay& way : index_.ways_of({s}).arriving)
+                inputs.push_back(values.at(way.value));
+            const auto outputs = stages_[s]->forward(m, inputs, &labels);
+            ASSERT_TRUE(outputs) << outputs.error().message;
+            const std::vector<int> leaving = flow_.leaving(index_.layers_of({s}));
+            for (std::size_t i = 0; i < outputs->size(); ++i) values[leaving[i]] = (*outputs)[i];
+        }
+    }
+
+    void backward(std::uint32_t m, bool split_backward) {
+        std::map<std::pair<int, std::uint32_t>, HostTensor> gradients;  // value, whose
+        for (auto s = static_cast<std::uint32_t>(stages_.size()); s-- > 0;) {
+            std::vector<HostTensor> given;
+            for (const ValueWay& way : index_.ways_of({s}).returning)
+                given.push_back(gradients.at({way.value, way.stage->value}));
+            const auto found = split_backward ? stages_[s]->input_gradient(m, given)
+                                              : stages_[s]->backward(m, given);
+            ASSERT_TRUE(found) << found.error().message;
+            if (split_backward) {
+                ASSERT_TRUE(stages_[s]->weight_gradient(m));
+            }
+            const StageWays& ways = index_.ways_of({s});
+            for (std::size_t i = 0; i < found->size(); ++i)
+                if ((*found)[i].defined()) gradients[{ways.arriving[i].value, s}] = (*found)[i];
+        }
+    }
+
+    Plan plan_;
+    ValueGraph flow_;
+    PlanIndex index_;
+    std::vector<std::unique_ptr<Executor>> stages_;
+};
+
+std::map<std::string, std::string> trained(const ModelSpec& spec, const std::vector<int>& cuts,
+                                           bool recompute = false, bool split_backward = false) {
+    Pipeline pipeline(spec, cuts, recompute);
+    for (std::uint64_t step = 0; step < 3; ++step) pipeline.step(step, {3, 3, 2}, split_backward);
+    return pipeline.state();
+}
+
+class GraphEngine : public testing::Test {
+  protected:
+    static void SetUpTestSuite() { configure_torch(1); }
+};
+
+TEST_F(GraphEngine, TheSameBytesForEveryCut) {
+    const auto whole = trained(small(), {0});
+    ASSERT_EQ(whole.size(), 9U + 7U);  // tensors, and a moment for each parameter
+    for (int cuts = 1; cuts < 16; ++cuts) {
+        std::vector<int> first_layers{0};
+        for (int layer = 1; layer < 5; ++layer)
+            if ((cuts >> (layer - 1)) % 2 == 1) first_layers.push_back(layer);
+        EXPECT_EQ(trained(small(), first_layers), whole) << "cuts " << cuts;
+        EXPECT_EQ(trained(small(), first_layers, true), whole) << "recomputed, cuts " << cuts;
+        EXPECT_EQ(trained(small(), first_layers, false, true), whole) << "split, cuts " << cuts;
+    }
+}
+
+TEST_F(GraphEngine, FrozenLayersStayAndNothingRunsBackwardLeftOfThem) {
+    ModelSpec spec = small();
+    spec.freeze = {"a.*", "b.*"};
+    const auto whole = trained(spec, {0});
+    for (const std::vector<int>& cuts : {std::vector<int>{0, 2}, {0, 1, 3}, {0, 1, 2, 3, 4}})
+        EXPECT_EQ(trained(spec, cuts), whole);
+    EXPECT_EQ(whole.size(), 9U + 4U);
+}
+
+TEST_F(GraphEngine, AnOperatorThatTakesOtherArgumentsIsRefusedWithItsNode) {
+    const auto refused = [](const std::string& from, const std::string& to) {
+        ModelSpec spec = small();
+        spec.graph.replace(spec.graph.find(from), from.size(), to);
+        const auto info = inspect_model(spec);
+        return info ? std::string() : info.error().message;
+    };
+    EXPECT_EQ(refused(R"(["aten::relu",["%0"])", R"(["aten::relu",["%0",1])")
+                  .find("graph.json: node b: aten::relu: has more arguments"),
+              0U);
+    EXPECT_EQ(refused(R"(["aten::relu",["%0"])", R"(["aten::relu",[1.5])"), "");  // a number is one
+    EXPECT_EQ(refused(R"(["aten::relu",["%0"])", R"(["aten::relu",[null])"),
+              "graph.json: node b: aten::relu: self: expected Tensor");
+    EXPECT_EQ(refused(R"(["aten::relu",["%0"])", R"(["aten::relu",[])"),
+              "graph.json: node b: aten::relu: self is missing");
+    EXPECT_EQ(refused(R"(["ecopipe::dropout",["%0",0.25])", R"(["ecopipe::dropout",["%0"])"),
+              "graph.json: node c: ecopipe::dropout: expected 2 arguments and one output");
+}
+
+TEST_F(GraphEngine, WhatCannotBeComputedIsOneLineWithItsNode) {
+    ModelSpec spec = small();
+    const std::string from = R"(["aten::cat",[["%a","%b","%c"],1])";
+    spec.graph.replace(spec.graph.find(from), from.size(), R"(["aten::cat",[["%a","%b","%c"],7])");
+    const auto tried =
+        try_model(spec, {}, Batch{drawn({2, 3, 8, 8}, 1), HostTensor::allocate(DType::kI64, {2})});
+    ASSERT_FALSE(tried);
+    EXPECT_NE(tried.error().message.find("layer 3 (d)"), std::string::npos)
+        << tried.error().message;
+    EXPECT_NE(tried.error().message.find("aten::cat"), std::string::npos) << tried.error().message;
+    EXPECT_EQ(tried.error().message.find('\n'), std::string::npos);
+}
+
+}  // namespace
+}  // namespace ecopipe
