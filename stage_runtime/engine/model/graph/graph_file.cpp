@@ -60,8 +60,9 @@ class GraphReader {
             return bad("format", fmt::format("expected {}{}", kFormat, kFormatNumber));
         const std::string number = format->get<std::string>().substr(kFormat.size());
         if (number != std::to_string(kFormatNumber))
-            return fail(ExitCode::kMismatch, fmt::format("{}: expected {}{}, found {}", source_,
-                                                         kFormat, kFormatNumber, shown(*format)));
+            return fail(ExitCode::kMismatch,
+                        fmt::format("{}: expected a graph of format {}{}, found {}", source_,
+                                    kFormat, kFormatNumber, shown(*format)));
         return {};
     }
 
