@@ -43,8 +43,8 @@ Json class_names_json(const ClassNames& classes) {
 
 Result<ClassNames> class_names_from(const Json& json) {
     try {
-        ClassNames classes{json.at("names").get<std::vector<std::string>>(),
-                           json.at("sha256").get<std::string>()};
+        ClassNames classes{.names = json.at("names").get<std::vector<std::string>>(),
+                           .sha256 = json.at("sha256").get<std::string>()};
         if (classes.names.empty() || classes.sha256 == classes_hash(classes.names)) return classes;
         return fail(ExitCode::kBadFile, "journal: the hash of its classes is another");
     } catch (const Json::exception& error) {

@@ -37,7 +37,8 @@ std::optional<ClientVerdict> client_verdict(const std::vector<ClientTest>& tests
     for (const ClientTest& test : all)
         if (test.version == newest) same.push_back(test);
     const bool majority = 2 * same.size() > tests.size();
-    return ClientVerdict{newest, weighted(majority ? same : all, weight_max)};
+    return ClientVerdict{.version = newest,
+                         .accuracy = weighted(majority ? same : all, weight_max)};
 }
 
 }  // namespace ecopipe

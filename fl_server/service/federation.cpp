@@ -229,7 +229,8 @@ Result<void> Federation::let_go_of_absent() {
         row.reason = fmt::format("the cluster was away for {:g} s", absence_s);
         log_warn("cluster {} loses its task {}: away for {:g} s", cluster, number, absence_s);
         ECOPIPE_RETURN_IF_ERROR(journal_.add_update(row));
-        ECOPIPE_RETURN_IF_ERROR(feed(strategy_event::Failed{cluster, row.reason}));
+        ECOPIPE_RETURN_IF_ERROR(
+            feed(strategy_event::Failed{.cluster = cluster, .reason = row.reason}));
     }
     return {};
 }
@@ -300,8 +301,10 @@ Result<std::optional<Intake::Announced>> Federation::announce(const std::string&
     }
     ECOPIPE_ASSIGN_OR_RETURN(BlockSourcePtr base, model(task->second.base_version));
     ECOPIPE_ASSIGN_OR_RETURN(Intake::Announced announced,
-                             intake_.announce({slice.sequence, task->second.base_version,
-                                               std::move(base), site(cluster).facts.samples},
+                             intake_.announce({.task = slice.sequence,
+                                               .base_version = task->second.base_version,
+                                               .base = std::move(base),
+                                               .samples = site(cluster).facts.samples},
                                               slice));
     if (announced.reason.empty()) return Answer(std::move(announced));
     ECOPIPE_RETURN_IF_ERROR(reject(cluster, slice, announced.reason));
@@ -349,7 +352,7 @@ Result<void> Federation::reject(const std::string& cluster, const UpdateSlice& s
     row.reason = reason;
     ECOPIPE_RETURN_IF_ERROR(journal_.add_update(row));
     ECOPIPE_RETURN_IF_ERROR(count_rejection(cluster, slice.sequence, reason));
-    return feed(strategy_event::Failed{cluster, reason});
+    return feed(strategy_event::Failed{.cluster = cluster, .reason = reason});
 }
 
 // A task of another server's life, or an invented one, whose row in the journal may be another
@@ -367,7 +370,7 @@ Result<void> Federation::refuse_unknown(const std::string& cluster, std::uint64_
         return {};
     }
     intake_.abandon(s.task);
-    return feed(strategy_event::Failed{cluster, reason});
+    return feed(strategy_event::Failed{.cluster = cluster, .reason = reason});
 }
 
 Result<void> Federation::count_rejection(const std::string& cluster, std::uint64_t task,
@@ -448,8 +451,10 @@ Result<void> Federation::admit_update(const std::string& cluster, const Complete
         slice.train_loss, facts.latency_s, norm,
         clip < 1 ? fmt::format(" clipped to {:g}", aggregator_->norm_clip()) : "", staleness);
     send_verdict(cluster, slice.sequence, true, "");
-    return feed(
-        strategy_event::Admitted{std::move(facts), slice.sequence, task.base_version, staleness});
+    return feed(strategy_event::Admitted{.facts = std::move(facts),
+                                         .sequence = slice.sequence,
+                                         .base_version = task.base_version,
+                                         .staleness = staleness});
 }
 
 // ---- what the strategy decides
@@ -487,7 +492,11 @@ Result<void> Federation::assign(const strategy_decision::Assign& assign) {
     s.repeat = s.asked && s.last_base == version() ? s.repeat + 1 : 0;
     s.asked = true;
     s.last_base = version();
-    tasks_[number] = {assign.cluster, assign.group, version(), clock_s_, s.repeat};
+    tasks_[number] = {.cluster = assign.cluster,
+                      .group = assign.group,
+                      .base_version = version(),
+                      .assigned_s = clock_s_,
+                      .repeat = s.repeat};
     base_sha256_[version()] = global_sha256_;
     send_task(number);
     return {};
@@ -498,14 +507,21 @@ void Federation::send_task(std::uint64_t number) {
     if (replaying_ || paused_ || found == tasks_.end()) return;
     const OpenTask& task = found->second;
     if (!site(task.cluster).connected) return;  // it gets it when it says Hello
-    outgoing_.push_back(outgoing::SendTask{
-        task.cluster, Task{number, task.base_version + 1, task.base_version, options_.client,
-                           entries_, base_sha256_.at(task.base_version), epoch_, task.repeat}});
+    outgoing_.push_back(
+        outgoing::SendTask{task.cluster, Task{.sequence = number,
+                                              .round = task.base_version + 1,
+                                              .base_version = task.base_version,
+                                              .client = options_.client,
+                                              .tensors = entries_,
+                                              .sha256 = base_sha256_.at(task.base_version),
+                                              .epoch = epoch_,
+                                              .repeat = task.repeat}});
 }
 
 void Federation::send_verdict(const std::string& cluster, std::uint64_t task, bool accepted,
                               const std::string& reason) {
-    outgoing_.push_back(outgoing::SendVerdict{cluster, Verdict{task, accepted, reason}});
+    outgoing_.push_back(outgoing::SendVerdict{
+        cluster, Verdict{.sequence = task, .accepted = accepted, .reason = reason}});
 }
 
 Result<void> Federation::fold(const Fold& fold) {
@@ -545,11 +561,20 @@ FederationView Federation::view() const {
     view.free_bytes = spool_.free_bytes();
     for (const auto& [name, s] : sites_) {
         const auto task = tasks_.find(s.task);
-        view.sites.push_back({name, s.connected, 0, s.group, s.facts.latency_s, s.facts.samples,
-                              s.facts.label_counts, s.task,
-                              task == tasks_.end() ? 0 : task->second.base_version, s.staleness,
-                              s.updates, s.record.rejections, s.record.quarantined, s.degraded,
-                              s.record.reason});
+        view.sites.push_back({.cluster = name,
+                              .connected = s.connected,
+                              .group = s.group,
+                              .latency_s = s.facts.latency_s,
+                              .samples = s.facts.samples,
+                              .label_counts = s.facts.label_counts,
+                              .task = s.task,
+                              .base_version = task == tasks_.end() ? 0 : task->second.base_version,
+                              .staleness = s.staleness,
+                              .updates = s.updates,
+                              .rejections = s.record.rejections,
+                              .quarantined = s.record.quarantined,
+                              .degraded = s.degraded,
+                              .reason = s.record.reason});
     }
     view.recent.assign(recent_.begin(), recent_.end());
     return view;

@@ -104,7 +104,9 @@ Result<void> Federation::judge_by_clients(const std::vector<UpdateRow>& updates)
         if (update.eval_samples == 0) continue;
         ClientTest& tested = site(update.cluster).tested;
         if (tested.samples > 0 && tested.version > update.base_version) continue;
-        tested = {update.base_version, update.eval_samples, update.eval_accuracy};
+        tested = {.version = update.base_version,
+                  .samples = update.eval_samples,
+                  .accuracy = update.eval_accuracy};
         news = true;
     }
     std::vector<ClientTest> tests;
@@ -168,14 +170,21 @@ Result<void> Federation::after_commit() {
     const std::string text = line.dump();
     ECOPIPE_RETURN_IF_ERROR(journal_.set_line(version, text));
     ECOPIPE_RETURN_IF_ERROR(delete_finished());
-    if (!finished()) ECOPIPE_RETURN_IF_ERROR(feed(strategy_event::Committed{version, accuracy}));
+    if (!finished())
+        ECOPIPE_RETURN_IF_ERROR(
+            feed(strategy_event::Committed{.version = version, .accuracy = accuracy}));
     // No event tells it: without it the first version after a restart would be the best.
     if (is_best) ECOPIPE_RETURN_IF_ERROR(save_snapshot());
     ECOPIPE_RETURN_IF_ERROR(end_turn());
     log_info("round {} done{}", version, result);
-    recent_.push_back(
-        {version, line["wall_s"], line["group"], line["clusters"].size(), line["samples"], accuracy,
-         line.value("loss", line.value("client_loss", -1.0)), line["rejected"].size()});
+    recent_.push_back({.round = version,
+                       .wall_s = line["wall_s"],
+                       .group = line["group"],
+                       .clusters = line["clusters"].size(),
+                       .samples = line["samples"],
+                       .accuracy = accuracy,
+                       .loss = line.value("loss", line.value("client_loss", -1.0)),
+                       .rejected = line["rejected"].size()});
     if (recent_.size() > kRecentRounds) recent_.pop_front();
     // The journal has it; what a full disk has no room for comes with a later line or a restart.
     if (const auto told = rounds_->append(text); !told) log_error("{}", told.error().message);

@@ -151,7 +151,9 @@ Result<void> Federation::start(std::string initial) {
     base_sha256_[state.version] = global_sha256_;
     aggregator_ = std::make_unique<Aggregator>(
         layout_, std::move(state), [this](std::uint64_t v) { return models_.source(v); },
-        AggregatorOptions{options_.limits.norm_clip, 1, options_.keep_sources});
+        AggregatorOptions{.norm_clip = options_.limits.norm_clip,
+                          .threads = 1,
+                          .keep_sources = options_.keep_sources});
     if (snapshot) {
         ECOPIPE_RETURN_IF_ERROR(restore());
         return changed ? change_settings(std::move(changed)) : Result<void>();
@@ -161,7 +163,12 @@ Result<void> Federation::start(std::string initial) {
         ECOPIPE_RETURN_IF_ERROR(journal_.set_meta("identity:" + key, value));
     ECOPIPE_RETURN_IF_ERROR(journal_.set_meta("changeable", options_.changeable));
     ECOPIPE_RETURN_IF_ERROR(journal_.set_meta("layout", layout_json(layout_).dump()));
-    ECOPIPE_RETURN_IF_ERROR(journal_.add_version({0, 0, global_sha256_, Json::object(), 0, ""}));
+    ECOPIPE_RETURN_IF_ERROR(journal_.add_version({.version = 0,
+                                                  .group = 0,
+                                                  .sha256 = global_sha256_,
+                                                  .recipe = Json::object(),
+                                                  .fold_through = 0,
+                                                  .line = ""}));
     ECOPIPE_RETURN_IF_ERROR(journal_.set_snapshot(this->snapshot(0)));
     ECOPIPE_RETURN_IF_ERROR(journal_.commit());
     ECOPIPE_ASSIGN_OR_RETURN(LineAppender log,
@@ -233,11 +240,16 @@ Result<void> Federation::restore_snapshot(const Json& json, AggregatorState& sta
             restored.last_base = s.value("last_base", std::uint64_t{0});
             restored.repeat = s.value("repeat", std::uint32_t{0});
             const Json& tested = s.at("tested");
-            restored.tested = {tested.at("version"), tested.at("samples"), tested.at("accuracy")};
+            restored.tested = {.version = tested.at("version"),
+                               .samples = tested.at("samples"),
+                               .accuracy = tested.at("accuracy")};
         }
         for (const Json& t : json.at("tasks"))
-            tasks_[t.at("task")] = {t.at("cluster"), t.at("group"), t.at("base_version"),
-                                    t.at("assigned_s"), t.value("repeat", std::uint32_t{0})};
+            tasks_[t.at("task")] = {.cluster = t.at("cluster"),
+                                    .group = t.at("group"),
+                                    .base_version = t.at("base_version"),
+                                    .assigned_s = t.at("assigned_s"),
+                                    .repeat = t.value("repeat", std::uint32_t{0})};
         rejected_ = json.at("rejected").get<std::map<std::string, std::string>>();
         dropped_ = json.at("dropped").get<std::map<std::string, std::string>>();
         bytes_in_ = json.at("bytes_in");
@@ -291,7 +303,10 @@ Result<void> Federation::restore() {
         replay.emplace_back(event.at_s, std::move(parsed));
     }
     for (const FoldRow& row : folds)
-        ECOPIPE_RETURN_IF_ERROR(fold({row.cluster, row.task, row.slot, row.weight}));
+        ECOPIPE_RETURN_IF_ERROR(fold({.cluster = row.cluster,
+                                      .sequence = row.task,
+                                      .slot = row.slot,
+                                      .weight = row.weight}));
     ECOPIPE_RETURN_IF_ERROR(journal_.begin());
     replaying_ = true;
     for (const auto& [at_s, event] : replay) {

@@ -39,7 +39,8 @@ Result<CheckedUpdate> open_spooled(const Spool& spool, const std::string& files,
         parts.emplace_back(std::move(source), size);
     }
     if (parts.empty()) return fail(ExitCode::kBadFile, "an update's files are gone");
-    return CheckedUpdate{joined_source(std::move(parts)), base_version, measure};
+    return CheckedUpdate{
+        .bytes = joined_source(std::move(parts)), .base_version = base_version, .measure = measure};
 }
 
 std::string Intake::problem(const ExpectedUpdate& expected, const UpdateSlice& slice) const {
@@ -86,14 +87,15 @@ std::string Intake::cover(const Slices& slices) const {
 
 Result<Intake::Announced> Intake::announce(const ExpectedUpdate& expected,
                                            const UpdateSlice& slice) {
-    if (std::string why = problem(expected, slice); !why.empty()) return Announced{why, 0, 0};
+    if (std::string why = problem(expected, slice); !why.empty())
+        return Announced{.reason = std::move(why)};
     Slices& slices = tasks_[expected.task];
     if (const auto known = slices.find(slice.slice); known != slices.end()) {
         if (known->second.announced.sha256 == slice.sha256 &&
             known->second.announced.slices == slice.slices) {
             const std::size_t have =
                 known->second.writer ? known->second.writer->received() : slice.bytes;
-            return Announced{"", have, slice.bytes};
+            return Announced{.reason = "", .offset = have, .bytes = slice.bytes};
         }
         slices.erase(known);
     }
@@ -102,8 +104,8 @@ Result<Intake::Announced> Intake::announce(const ExpectedUpdate& expected,
         auto writer, SpoolWriter::create(spool_.path(Spool::file_name(expected.task, slice.slice)),
                                          UpdateCheck(layout_, expected.base, begin, end, scratch_),
                                          slice.bytes));
-    slices[slice.slice] = {slice, std::move(writer), {}};
-    return Announced{"", 0, slice.bytes};
+    slices[slice.slice] = {.announced = slice, .writer = std::move(writer), .measure = {}};
+    return Announced{.reason = "", .offset = 0, .bytes = slice.bytes};
 }
 
 Result<Intake::Progress> Intake::chunk(std::uint64_t task, std::uint16_t index, std::size_t offset,

@@ -27,8 +27,11 @@ Result<void> replay_version(Journal& journal, const Spool& spool, Aggregator& ag
         ECOPIPE_ASSIGN_OR_RETURN(const CheckedUpdate checked,
                                  open_spooled(spool, update->spool, update->slice_bytes,
                                               update->base_version, update->measure));
-        ECOPIPE_RETURN_IF_ERROR(
-            aggregator.fold({fold.cluster, fold.task, fold.slot, fold.weight}, checked));
+        ECOPIPE_RETURN_IF_ERROR(aggregator.fold({.cluster = fold.cluster,
+                                                 .sequence = fold.task,
+                                                 .slot = fold.slot,
+                                                 .weight = fold.weight},
+                                                checked));
         ++outcome.updates;
     }
     ECOPIPE_ASSIGN_OR_RETURN(const Recipe recipe, recipe_from(row.recipe));
@@ -61,7 +64,7 @@ Result<ReplayOutcome> replay_journal(const std::string& state_directory,
     ECOPIPE_RETURN_IF_ERROR(made.write(0, *start.global));
     Aggregator aggregator(
         layout, std::move(start), [&](std::uint64_t version) { return made.source(version); },
-        AggregatorOptions{std::stod(*clip), 1, true});
+        AggregatorOptions{.norm_clip = std::stod(*clip), .threads = 1, .keep_sources = true});
     ReplayOutcome outcome;
     ECOPIPE_ASSIGN_OR_RETURN(const auto versions, journal.versions());
     std::uint64_t after = 0;

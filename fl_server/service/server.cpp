@@ -15,6 +15,7 @@
 #include "core/log.h"
 #include "core/wall_clock.h"
 #include "fl_server/service/cluster_claims.h"
+#include "fl_server/service/connection_limits.h"
 #include "fl_server/service/control_socket.h"
 #include "fl_server/service/inbox_bound.h"
 #include "fl_server/state/transfers.h"
@@ -38,13 +39,6 @@ constexpr auto kLowDiskEvery = std::chrono::seconds(1);
 constexpr std::size_t kModelChunkMax = 1U << 20;
 constexpr std::size_t kTurnMessages = 256;
 constexpr double kCommandTimeoutS = 30;
-
-// As many connections as clusters, and some that have not said who they are.
-ConnectionLimits connection_limits(const ServerLimits& limits) {
-    return {limits.clusters_max + limits.silent_connections, limits.connections_per_address,
-            limits.silent_connections, static_cast<double>(limits.connections_per_address),
-            static_cast<double>(limits.connections_per_s)};
-}
 
 struct Member {
     std::string routing_id;
@@ -164,11 +158,11 @@ Result<void> Server::open(std::string initial) {
                         "federation port: {} sends more than can be handled", m.address));
                     return;
                 }
-                inbox_.push({std::string(m.from),
-                             m.header,
-                             {m.body.begin(), m.body.end()},
-                             {m.payload.begin(), m.payload.end()},
-                             std::move(counted)});
+                inbox_.push({.from = std::string(m.from),
+                             .header = m.header,
+                             .body = {m.body.begin(), m.body.end()},
+                             .payload = {m.payload.begin(), m.payload.end()},
+                             .counted = std::move(counted)});
             },
             [this](std::string_view from, const Error& error) {
                 log_warn("a bad message: {}", error.message);
@@ -339,11 +333,14 @@ Result<void> Server::handle(const Received& message) {
             if (request->offset >= layout_.bytes())
                 transfers_.received(monotonic_now(), cluster, request->received);
             else
-                transfers_.ask(monotonic_now(),
-                               {cluster, request->version, request->offset,
-                                std::min<std::size_t>({request->bytes, kModelChunkMax,
-                                                       layout_.bytes() - request->offset})},
-                               request->received);
+                transfers_.ask(
+                    monotonic_now(),
+                    {.cluster = cluster,
+                     .version = request->version,
+                     .offset = request->offset,
+                     .bytes = std::min<std::size_t>(
+                         {request->bytes, kModelChunkMax, layout_.bytes() - request->offset})},
+                    request->received);
         }
     } else if (type == MessageType::kUpdateSlice) {
         if (const auto slice = decode<UpdateSlice>(body)) return on_slice(cluster, *slice);
@@ -425,14 +422,17 @@ Result<void> Server::on_hello(const Received& message, const ClusterHello& hello
     Member& member = members_[hello.cluster];
     // What was under way on another connection is lost.
     if (member.routing_id != message.from) transfers_.forget(hello.cluster);
-    member = {message.from, hello.instance, monotonic_now()};
+    member = {
+        .routing_id = message.from, .instance = hello.instance, .last_heard = monotonic_now()};
     names_by_routing_id_[message.from] = hello.cluster;
     const auto silence_ms = static_cast<std::uint32_t>(options_.peer_timeout_s * 1000);
-    send(message.from, ClusterWelcome{std::max(1U, silence_ms / 10), silence_ms,
-                                      options_.federation.client, federation_->epoch()});
-    return federation_->hello({hello.cluster, 0, hello.samples, hello.label_counts},
-                              hello.epoch == federation_->epoch() ? hello.working_on : 0,
-                              hello.tests);
+    send(message.from, ClusterWelcome{.ping_interval_ms = std::max(1U, silence_ms / 10),
+                                      .silence_max_ms = silence_ms,
+                                      .client = options_.federation.client,
+                                      .epoch = federation_->epoch()});
+    return federation_->hello(
+        {.cluster = hello.cluster, .samples = hello.samples, .label_counts = hello.label_counts},
+        hello.epoch == federation_->epoch() ? hello.working_on : 0, hello.tests);
 }
 
 bool Server::is_cut(const Member& member) {
@@ -450,7 +450,8 @@ Result<void> Server::on_slice(const std::string& cluster, const UpdateSlice& sli
     }
     ECOPIPE_ASSIGN_OR_RETURN(const auto announced, federation_->announce(cluster, slice));
     if (announced)
-        transfers_.start_upload(monotonic_now(), {cluster, slice.sequence, slice.slice},
+        transfers_.start_upload(monotonic_now(),
+                                {.cluster = cluster, .task = slice.sequence, .slice = slice.slice},
                                 announced->offset, announced->bytes);
     return {};
 }
@@ -460,7 +461,7 @@ Result<void> Server::on_chunk(const std::string& cluster, const UpdateChunk& chu
     ECOPIPE_ASSIGN_OR_RETURN(const auto taken, federation_->chunk(cluster, chunk, payload));
     if (!taken.known) return {};  // the cluster announces it again when no verdict comes
     bytes_in_ += payload.size();
-    const UploadKey key{cluster, chunk.sequence, chunk.slice};
+    const UploadKey key{.cluster = cluster, .task = chunk.sequence, .slice = chunk.slice};
     transfers_.took(monotonic_now(), key, payload.size());
     if (taken.left == 0 || taken.over) transfers_.end_upload(key);
     if (taken.no_room) {  // another program has taken it
@@ -479,8 +480,10 @@ void Server::note_disk(bool low) {
 }
 
 void Server::turn_away(const std::string& cluster, std::uint64_t task, std::uint16_t slice) {
-    send_to(cluster, UploadGrant{task, slice, 0, 0,
-                                 "the server's disk is nearly full; it takes no update now"});
+    send_to(cluster,
+            UploadGrant{.sequence = task,
+                        .slice = slice,
+                        .reason = "the server's disk is nearly full; it takes no update now"});
 }
 
 // Hands out what the pool has room for.
@@ -495,8 +498,11 @@ Result<void> Server::move_bytes() {
     }
     if (caught_up_) transfers_.forget_stalled(now, kDownloadPatience);
     while (const auto grant = transfers_.next_grant())
-        send_to(grant->key.cluster,
-                UploadGrant{grant->key.task, grant->key.slice, grant->offset, grant->until, ""});
+        send_to(grant->key.cluster, UploadGrant{.sequence = grant->key.task,
+                                                .slice = grant->key.slice,
+                                                .offset = grant->offset,
+                                                .until = grant->until,
+                                                .reason = ""});
     std::uint64_t opened = 0;
     BlockSourcePtr source;  // of an older version, the last that was asked for
     while (const auto part = transfers_.next_part()) {
@@ -525,7 +531,8 @@ void Server::send_part(const Transfers::Part& part, const BlockSourcePtr& source
         payload = {*bytes, copy};
     }
     bytes_out_ += part.bytes;
-    send_to(part.cluster, ModelChunk{part.version, part.offset}, std::move(payload));
+    send_to(part.cluster, ModelChunk{.version = part.version, .offset = part.offset},
+            std::move(payload));
 }
 
 // ---- the operator

@@ -107,14 +107,23 @@ Result<void> Journal::add_update(const UpdateRow& row) {
 }
 
 UpdateRow Journal::read_update(const Statement& s) {
-    return {s.number(0), s.text(1),
-            s.number(2), s.number(3),
-            s.number(4), {s.real(5), s.real(6), s.real(7)},
-            s.text(8),   s.text(9),
-            s.text(10),  static_cast<UpdateState>(s.integer(11)),
-            s.text(12),  s.real(13),
-            s.real(14),  s.number(15),
-            s.real(16),  s.real(17)};
+    return {
+        .task = s.number(0),
+        .cluster = s.text(1),
+        .base_version = s.number(2),
+        .samples = s.number(3),
+        .claimed = s.number(4),
+        .measure = {.squared_norm = s.real(5), .parameter_max = s.real(6), .buffer_max = s.real(7)},
+        .sha256 = s.text(8),
+        .spool = s.text(9),
+        .slice_bytes = s.text(10),
+        .state = static_cast<UpdateState>(s.integer(11)),
+        .reason = s.text(12),
+        .train_loss = s.real(13),
+        .seconds = s.real(14),
+        .eval_samples = s.number(15),
+        .eval_loss = s.real(16),
+        .eval_accuracy = s.real(17)};
 }
 
 Result<std::optional<UpdateRow>> Journal::update(std::uint64_t task) {
@@ -204,8 +213,11 @@ Result<void> Journal::close_folds(const std::vector<std::uint32_t>& slots, std::
 }
 
 FoldRow Journal::read_fold(const Statement& s) {
-    return {s.number(0), s.number(1), s.text(2), static_cast<std::uint32_t>(s.number(3)),
-            s.real(4)};
+    return {.id = s.number(0),
+            .task = s.number(1),
+            .cluster = s.text(2),
+            .slot = static_cast<std::uint32_t>(s.number(3)),
+            .weight = s.real(4)};
 }
 
 Result<std::vector<FoldRow>> Journal::open_folds(std::uint64_t through) {
@@ -262,9 +274,12 @@ Result<std::vector<VersionRow>> Journal::versions() {
     for (;;) {
         ECOPIPE_ASSIGN_OR_RETURN(const bool more, s.step());
         if (!more) return rows;
-        VersionRow row{s.number(0), static_cast<std::uint32_t>(s.number(1)),
-                       s.text(2),   {},
-                       s.number(4), s.text(5)};
+        VersionRow row{.version = s.number(0),
+                       .group = static_cast<std::uint32_t>(s.number(1)),
+                       .sha256 = s.text(2),
+                       .recipe = {},
+                       .fold_through = s.number(4),
+                       .line = s.text(5)};
         ECOPIPE_ASSIGN_OR_RETURN(row.recipe, parse(s.text(3)));
         rows.push_back(std::move(row));
     }
@@ -341,7 +356,11 @@ Result<std::vector<SiteRow>> Journal::sites() {
     for (;;) {
         ECOPIPE_ASSIGN_OR_RETURN(const bool more, s.step());
         if (!more) return rows;
-        rows.push_back({s.text(0), s.number(1), s.number(2), s.integer(3) != 0, s.text(4)});
+        rows.push_back({.cluster = s.text(0),
+                        .rejections = s.number(1),
+                        .in_a_row = s.number(2),
+                        .quarantined = s.integer(3) != 0,
+                        .reason = s.text(4)});
     }
 }
 

@@ -33,7 +33,7 @@ void Transfers::start_upload(Instant now, const UploadKey& key, std::size_t have
         drop(found);
     }
     Upload& upload = uploads_[key];
-    upload = {have, have, total, false, false, now};
+    upload = {.have = have, .until = have, .total = total, .last = now};
     wait(key, upload);
 }
 
@@ -69,7 +69,7 @@ void Transfers::end_upload(const UploadKey& key) {
 }
 
 void Transfers::end_uploads_of(const std::string& cluster, std::uint64_t task) {
-    drop_from(uploads_.lower_bound({cluster, task, 0}), cluster, task);
+    drop_from(uploads_.lower_bound({.cluster = cluster, .task = task, .slice = 0}), cluster, task);
 }
 
 std::optional<Transfers::Grant> Transfers::next_grant() {
@@ -86,7 +86,7 @@ std::optional<Transfers::Grant> Transfers::next_grant() {
     used_by_uploads_ += more;
     upload.until += more;
     wait(key, upload);
-    return Grant{key, upload.until - more, upload.until};
+    return Grant{.key = key, .offset = upload.until - more, .until = upload.until};
 }
 
 std::optional<UploadKey> Transfers::take_stalled(Instant now, Duration patience) {
@@ -175,7 +175,7 @@ void Transfers::nobody_looked(Instant now, Duration time) {
 }
 
 void Transfers::forget(const std::string& cluster) {
-    drop_from(uploads_.lower_bound({cluster, 0, 0}), cluster, {});
+    drop_from(uploads_.lower_bound({.cluster = cluster, .task = 0, .slice = 0}), cluster, {});
     const auto found = downloads_.find(cluster);
     if (found == downloads_.end()) return;
     used_ -= found->second.sent - found->second.received;

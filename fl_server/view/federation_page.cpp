@@ -97,7 +97,8 @@ FederationPage::FederationPage(std::string title, std::int64_t now_unix_ms)
 
 void FederationPage::add_event(std::int64_t now_unix_ms, const std::string& kind,
                                std::string text) {
-    events_.push_back({now_unix_ms, kind, newest_round_, std::move(text)});
+    events_.push_back(
+        {.unix_ms = now_unix_ms, .kind = kind, .round = newest_round_, .text = std::move(text)});
     if (events_.size() > kEventsMax) events_.pop_front();
 }
 
@@ -114,7 +115,8 @@ void FederationPage::compare_site(const SiteView& before, const SiteView& site,
     if (site.quarantined && !before.quarantined)
         add_event(now_unix_ms, "rejected", name + " is in quarantine");
     if (site.rejections > before.rejections) {
-        rejections_.push_back({now_unix_ms, name, printable(site.reason)});
+        rejections_.push_back(
+            {.unix_ms = now_unix_ms, .site = name, .reason = printable(site.reason)});
         if (rejections_.size() > kRejectionsMax) rejections_.pop_front();
     }
 }
