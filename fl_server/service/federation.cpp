@@ -27,19 +27,10 @@ Federation::Federation(FederationOptions options, const ModelLayout& layout, Jou
       spool_(std::move(spool)),
       models_(std::move(models)),
       strategy_(std::move(strategy)),
-      intake_(layout_, spool_, options_.limits) {
-    ECOPIPE_CHECK(options_.now_s != nullptr);
+      intake_(layout_, spool_, options_.limits),
+      clock_(options_.now_s) {
     for (const LayoutTensor& tensor : layout_.tensors())
         entries_.push_back({tensor.name, tensor.dtype, tensor.shape});
-}
-
-Federation::OwnWork::OwnWork(Federation& federation)
-    : federation_(federation), since_s_(federation.options_.now_s()) {
-    ++federation_.own_work_depth_;
-}
-Federation::OwnWork::~OwnWork() {
-    if (--federation_.own_work_depth_ == 0)
-        federation_.own_work_s_ += federation_.options_.now_s() - since_s_;
 }
 
 Federation::Site& Federation::site(const std::string& cluster) {
@@ -74,8 +65,8 @@ bool Federation::finished() const {
     // Nobody is left whose update could end the round at hand; its deadline still may.
     const bool left = std::none_of(sites_.begin(), sites_.end(),
                                    [](const auto& entry) { return entry.second.joined; });
-    const bool waits = wake_at_s_ && *wake_at_s_ > clock_s_;
-    return left && (paused_ || (!waits && clock_s_ - last_left_s_ > kComesBackWithinS));
+    const bool gone = !clock_.waits() && clock_.now_s() - last_left_s_ > kComesBackWithinS;
+    return left && (clock_.paused() || gone);
 }
 
 bool Federation::disk_is_low() const {
@@ -87,17 +78,14 @@ bool Federation::disk_is_low() const {
 
 Result<void> Federation::begin_turn() {
     ECOPIPE_CHECK(!in_turn_);
-    const double now_s = options_.now_s();
-    const double own_s = std::exchange(own_work_s_, 0);
-    if (last_now_s_ && !paused_) clock_s_ += std::max(0.0, now_s - *last_now_s_ - own_s);
-    last_now_s_ = now_s;
+    clock_.advance();
     in_turn_ = true;
     return journal_.begin();
 }
 
 Result<void> Federation::end_turn() {
     ECOPIPE_CHECK(in_turn_);
-    const OwnWork working(*this);
+    const OwnWork working(clock_);
     if (std::exchange(new_spool_files_, false)) ECOPIPE_RETURN_IF_ERROR(spool_.sync());
     if (snapshot_due_ || events_since_snapshot_ > kEventsPerSnapshot)
         ECOPIPE_RETURN_IF_ERROR(save_snapshot());
@@ -120,11 +108,11 @@ std::vector<Outgoing> Federation::take_outgoing() { return std::exchange(outgoin
 
 Result<void> Federation::feed(const StrategyEvent& event) {
     if (!replaying_) {
-        ECOPIPE_RETURN_IF_ERROR(journal_.add_event(clock_s_, event_json(event)));
+        ECOPIPE_RETURN_IF_ERROR(journal_.add_event(clock_.now_s(), event_json(event)));
         ++events_since_snapshot_;
     }
     note(event);
-    return obey(strategy_->on(clock_s_, event));
+    return obey(strategy_->on(clock_.now_s(), event));
 }
 
 void Federation::note(const StrategyEvent& event) {
@@ -154,7 +142,7 @@ void Federation::note(const StrategyEvent& event) {
     } else if (std::holds_alternative<Committed>(event)) {
         awaiting_.reset();
     } else if (std::holds_alternative<Tick>(event)) {
-        wake_at_s_.reset();
+        clock_.forget_deadline();
     }
 }
 
@@ -183,7 +171,7 @@ Result<void> Federation::hello(const ClientFacts& facts, std::uint64_t working_o
 Result<void> Federation::left(const std::string& cluster) {
     Site& s = site(cluster);
     s.connected = false;
-    s.away_since_s = last_left_s_ = clock_s_;
+    s.away_since_s = last_left_s_ = clock_.now_s();
     if (s.task != 0) intake_.abandon(s.task);
     if (!s.joined) return {};
     return feed(strategy_event::Left{cluster});
@@ -204,9 +192,9 @@ Result<void> Federation::status(const std::string& cluster, const ClusterStatus&
 }
 
 Result<void> Federation::tick() {
-    if (paused_ || awaiting_) return {};
+    if (clock_.paused() || awaiting_) return {};
     ECOPIPE_RETURN_IF_ERROR(let_go_of_absent());
-    if (!wake_at_s_ || clock_s_ < *wake_at_s_) return {};
+    if (!clock_.due()) return {};
     return feed(strategy_event::Tick{});
 }
 
@@ -216,7 +204,7 @@ Result<void> Federation::let_go_of_absent() {
     std::vector<std::string> gone;
     for (const auto& [number, task] : tasks_)
         if (const Site& s = sites_.at(task.cluster);
-            !s.connected && !s.joined && clock_s_ - s.away_since_s > absence_s)
+            !s.connected && !s.joined && clock_.now_s() - s.away_since_s > absence_s)
             gone.push_back(task.cluster);
     for (const std::string& cluster : gone) {
         if (awaiting_) return {};  // a round ended with the one before: the next turn goes on
@@ -246,7 +234,7 @@ Result<void> Federation::end() {
 }
 
 Result<void> Federation::pause(bool on) {
-    paused_ = on;
+    clock_.pause(on);
     ECOPIPE_RETURN_IF_ERROR(journal_.set_meta("paused", on ? "1" : "0"));
     if (on) return {};
     for (const auto& [number, task] : tasks_) send_task(number);
@@ -314,7 +302,7 @@ Result<std::optional<Intake::Announced>> Federation::announce(const std::string&
 Result<Federation::Taken> Federation::chunk(const std::string& cluster, const UpdateChunk& chunk,
                                             std::span<const std::byte> bytes) {
     Taken taken;
-    const OwnWork working(*this);
+    const OwnWork working(clock_);
     const auto task = tasks_.find(chunk.sequence);
     if (task == tasks_.end() || task->second.cluster != cluster) return taken;
     ECOPIPE_ASSIGN_OR_RETURN(const Intake::Progress progress,
@@ -440,7 +428,7 @@ Result<void> Federation::admit_update(const std::string& cluster, const Complete
     }
     ClientFacts facts = s.facts;
     facts.samples = row.samples;
-    facts.latency_s = clock_s_ - task.assigned_s;
+    facts.latency_s = clock_.now_s() - task.assigned_s;
     const std::uint64_t staleness = version() - task.base_version;
     const double norm = std::sqrt(update.measure.squared_norm);
     const double clip = aggregator_->clip_factor(update.measure);
@@ -476,7 +464,7 @@ Result<void> Federation::obey(const StrategyDecisions& decisions) {
         } else if (const auto* made = std::get_if<strategy_decision::Commit>(&decision)) {
             ECOPIPE_RETURN_IF_ERROR(commit(*made));
         } else if (const auto* wake = std::get_if<strategy_decision::Wake>(&decision)) {
-            wake_at_s_ = wake->at_s;
+            clock_.wake_at(wake->at_s);
         }
     }
     return {};
@@ -486,7 +474,7 @@ Result<void> Federation::assign(const strategy_decision::Assign& assign) {
     Site& s = site(assign.cluster);
     ECOPIPE_CHECK(s.task == 0);
     const std::uint64_t number = next_task_++;
-    if (tasks_.empty()) round_started_s_ = clock_s_;
+    if (tasks_.empty()) round_started_s_ = clock_.now_s();
     s.task = number;
     if (s.group >= 0) s.group = static_cast<int>(assign.group);
     s.repeat = s.asked && s.last_base == version() ? s.repeat + 1 : 0;
@@ -495,7 +483,7 @@ Result<void> Federation::assign(const strategy_decision::Assign& assign) {
     tasks_[number] = {.cluster = assign.cluster,
                       .group = assign.group,
                       .base_version = version(),
-                      .assigned_s = clock_s_,
+                      .assigned_s = clock_.now_s(),
                       .repeat = s.repeat};
     base_sha256_[version()] = global_sha256_;
     send_task(number);
@@ -504,7 +492,7 @@ Result<void> Federation::assign(const strategy_decision::Assign& assign) {
 
 void Federation::send_task(std::uint64_t number) {
     const auto found = tasks_.find(number);
-    if (replaying_ || paused_ || found == tasks_.end()) return;
+    if (replaying_ || clock_.paused() || found == tasks_.end()) return;
     const OpenTask& task = found->second;
     if (!site(task.cluster).connected) return;  // it gets it when it says Hello
     outgoing_.push_back(
@@ -525,7 +513,7 @@ void Federation::send_verdict(const std::string& cluster, std::uint64_t task, bo
 }
 
 Result<void> Federation::fold(const Fold& fold) {
-    const OwnWork working(*this);
+    const OwnWork working(clock_);
     ECOPIPE_ASSIGN_OR_RETURN(const auto row, journal_.update(fold.sequence));
     if (!row || row->cluster != fold.cluster)
         return fail(ExitCode::kRunFailed,
@@ -547,14 +535,14 @@ Result<void> Federation::fold(const Fold& fold) {
 FederationView Federation::view() const {
     FederationView view;
     view.strategy = strategy_->name();
-    view.phase = finished()      ? "finished"
-                 : paused_       ? "paused"
-                 : finish_from_  ? "finishing"
-                 : disk_is_low() ? "disk full"
-                                 : "running";
+    view.phase = finished()        ? "finished"
+                 : clock_.paused() ? "paused"
+                 : finish_from_    ? "finishing"
+                 : disk_is_low()   ? "disk full"
+                                   : "running";
     view.version = version();
     view.rounds = options_.rounds;
-    view.clock_s = clock_s_;
+    view.clock_s = clock_.now_s();
     view.best_score = best_score_;
     view.best_version = best_version_;
     view.uploads = intake_.under_way();

@@ -8,9 +8,6 @@
 // update is on disk and in the journal. After an error the object is of no use: what the journal
 // holds is the truth, and opening it again goes on in the same round.
 //
-// The federation's own clock, of deadlines and latencies, stands still while it works itself
-// (folds, commits, writes, evaluates), while it is paused, and while nobody runs it.
-//
 // Over a restart everyone counts as connected, tasks stay open under their numbers, and a pause and
 // an end that was asked for still hold. A state has an epoch: another one is drawn when it was
 // restored from a backup, and what belongs to another epoch is refused without being held against
@@ -31,6 +28,7 @@
 #include "fl_server/numbers/evaluation.h"
 #include "fl_server/service/class_names.h"
 #include "fl_server/service/client_tests.h"
+#include "fl_server/service/federation_clock.h"
 #include "fl_server/service/intake.h"
 #include "fl_server/service/limits.h"
 #include "fl_server/state/journal.h"
@@ -169,18 +167,7 @@ class Federation {
         double assigned_s = 0;
         std::uint32_t repeat = 0;
     };
-    // While one lives, the federation's clock stands still.
-    class OwnWork {
-      public:
-        explicit OwnWork(Federation& federation);
-        ~OwnWork();
-        OwnWork(const OwnWork&) = delete;
-        OwnWork& operator=(const OwnWork&) = delete;
-
-      private:
-        Federation& federation_;
-        double since_s_;
-    };
+    using OwnWork = FederationClock::OwnWork;
 
     Federation(FederationOptions options, const ModelLayout& layout, Journal journal, Spool spool,
                ModelStore models, std::unique_ptr<Strategy> strategy);
@@ -249,12 +236,8 @@ class Federation {
     std::map<std::string, Site> sites_;
     std::map<std::uint64_t, OpenTask> tasks_;
     std::uint64_t next_task_ = 1;
-    double clock_s_ = 0;
-    std::optional<double> last_now_s_;
-    double own_work_s_ = 0;  // since the turn before
-    int own_work_depth_ = 0;
+    FederationClock clock_;
     std::uint64_t epoch_ = 0;
-    std::optional<double> wake_at_s_;
     std::optional<std::uint64_t> awaiting_;  // committed, the strategy not yet told
     std::string awaiting_line_;
     std::map<std::string, std::string> rejected_;  // since the last commit, reasons joined
@@ -273,7 +256,6 @@ class Federation {
     bool snapshot_due_ = false;
     bool in_turn_ = false;
     bool replaying_ = false;
-    bool paused_ = false;
     std::optional<std::uint64_t> finish_from_;
     double last_left_s_ = 0;
     std::vector<Outgoing> outgoing_;

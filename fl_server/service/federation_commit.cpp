@@ -16,7 +16,7 @@ constexpr std::size_t kRecentRounds = 100;  // that a view shows
 }  // namespace
 
 Result<void> Federation::commit(const strategy_decision::Commit& commit) {
-    const OwnWork working(*this);
+    const OwnWork working(clock_);
     ECOPIPE_ASSIGN_OR_RETURN(const Aggregator::Committed made, aggregator_->commit(commit.recipe));
     global_sha256_ = made.sha256;
     ECOPIPE_RETURN_IF_ERROR(models_.write(made.version, *global()));
@@ -43,7 +43,7 @@ Result<void> Federation::commit(const strategy_decision::Commit& commit) {
     rejected_.clear();
     dropped_.clear();
     bytes_in_ = 0;
-    round_started_s_ = clock_s_;
+    round_started_s_ = clock_.now_s();
     awaiting_ = made.version;
     awaiting_line_ = row.line;
     snapshot_due_ = true;
@@ -77,7 +77,7 @@ Result<std::string> Federation::round_line(const strategy_decision::Commit& comm
     for (const std::string& cluster : commit.late)
         note_rejected(cluster, "no update before the round's deadline");
     OrderedJson line{{"round", version},
-                     {"wall_s", clock_s_ - round_started_s_},
+                     {"wall_s", clock_.now_s() - round_started_s_},
                      {"strategy", strategy_->name()},
                      {"group", commit.group},
                      {"clusters", commit.clusters},
@@ -140,7 +140,7 @@ Result<void> Federation::publish() {
 }
 
 Result<void> Federation::after_commit() {
-    const OwnWork working(*this);
+    const OwnWork working(clock_);
     const std::uint64_t version = *awaiting_;
     ECOPIPE_RETURN_IF_ERROR(publish());
     OrderedJson line = OrderedJson::parse(awaiting_line_);

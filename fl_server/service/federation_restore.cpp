@@ -80,8 +80,9 @@ Result<void> Federation::settle_epoch() {
 // What the operator had said before the restart.
 Result<void> Federation::restore_orders() {
     ECOPIPE_ASSIGN_OR_RETURN(const auto paused, journal_.meta("paused"));
-    paused_ = paused == "1";
-    if (paused_) log_warn("{}: it is paused, as before the restart", options_.state_directory);
+    clock_.pause(paused == "1");
+    if (clock_.paused())
+        log_warn("{}: it is paused, as before the restart", options_.state_directory);
     ECOPIPE_ASSIGN_OR_RETURN(const auto from, journal_.meta("finish_from"));
     if (!from) return {};
     finish_from_ = std::strtoull(from->c_str(), nullptr, 10);
@@ -103,7 +104,7 @@ Result<std::unique_ptr<Strategy>> Federation::strategy_before() {
 Result<void> Federation::change_settings(std::unique_ptr<Strategy> now) {
     ECOPIPE_RETURN_IF_ERROR(now->restore(strategy_->save()));
     strategy_ = std::move(now);
-    wake_at_s_ = clock_s_;  // a deadline may have come nearer
+    clock_.wake_at(clock_.now_s());  // a deadline may have come nearer
     ECOPIPE_RETURN_IF_ERROR(journal_.begin());
     ECOPIPE_RETURN_IF_ERROR(save_snapshot());
     ECOPIPE_RETURN_IF_ERROR(journal_.set_meta("changeable", options_.changeable));
@@ -203,15 +204,21 @@ Json Federation::snapshot(std::uint64_t fold_through) const {
                          {"base_version", task.base_version},
                          {"assigned_s", task.assigned_s},
                          {"repeat", task.repeat}});
-    Json json{{"version", version()},         {"fold_through", fold_through},
-              {"next_task", next_task_},      {"clock_s", clock_s_},
-              {"sites", std::move(sites)},    {"tasks", std::move(tasks)},
-              {"rejected", rejected_},        {"dropped", dropped_},
-              {"bytes_in", bytes_in_},        {"round_started_s", round_started_s_},
-              {"best_score", best_score_},    {"best_version", best_version_},
-              {"best_by", best_by()},         {"kept", kept_files_},
+    Json json{{"version", version()},
+              {"fold_through", fold_through},
+              {"next_task", next_task_},
+              {"sites", std::move(sites)},
+              {"tasks", std::move(tasks)},
+              {"rejected", rejected_},
+              {"dropped", dropped_},
+              {"bytes_in", bytes_in_},
+              {"round_started_s", round_started_s_},
+              {"best_score", best_score_},
+              {"best_version", best_version_},
+              {"best_by", best_by()},
+              {"kept", kept_files_},
               {"strategy", strategy_->save()}};
-    if (wake_at_s_) json["wake_at_s"] = *wake_at_s_;
+    clock_.save(json);
     if (awaiting_) {
         json["awaiting"] = *awaiting_;
         json["awaiting_line"] = awaiting_line_;
@@ -224,7 +231,7 @@ Result<void> Federation::restore_snapshot(const Json& json, AggregatorState& sta
         state.version = json.at("version");
         next_task_ = json.at("next_task");
         snapshot_fold_ = json.at("fold_through");
-        clock_s_ = json.at("clock_s");
+        clock_.restore(json);
         for (const Json& s : json.at("sites")) {
             const ClientFacts facts = facts_from(s.at("facts"));
             Site& restored = site(facts.cluster);
@@ -258,7 +265,6 @@ Result<void> Federation::restore_snapshot(const Json& json, AggregatorState& sta
         best_version_ = json.at("best_version");
         if (json.at("best_by") != best_by()) best_score_ = -1;  // another measure: no comparison
         kept_files_ = json.at("kept").get<std::map<std::string, std::string>>();
-        if (json.contains("wake_at_s")) wake_at_s_ = json.at("wake_at_s").get<double>();
         if (json.contains("awaiting")) {
             awaiting_ = json.at("awaiting").get<std::uint64_t>();
             awaiting_line_ = json.at("awaiting_line");
@@ -310,7 +316,7 @@ Result<void> Federation::restore() {
     ECOPIPE_RETURN_IF_ERROR(journal_.begin());
     replaying_ = true;
     for (const auto& [at_s, event] : replay) {
-        clock_s_ = std::max(clock_s_, at_s);
+        clock_.catch_up(at_s);
         ECOPIPE_RETURN_IF_ERROR(feed(event));
     }
     replaying_ = false;
@@ -323,8 +329,8 @@ Result<void> Federation::restore() {
             ECOPIPE_ASSIGN_OR_RETURN(const auto row, journal_.update(task));
             return row && (" " + row->spool + " ").find(" " + file + " ") != std::string::npos;
         }));
-    for (auto& [name, s] : sites_) s.away_since_s = clock_s_;
-    last_left_s_ = clock_s_;
+    for (auto& [name, s] : sites_) s.away_since_s = clock_.now_s();
+    last_left_s_ = clock_.now_s();
     ECOPIPE_RETURN_IF_ERROR(restore_orders());
     ECOPIPE_RETURN_IF_ERROR(rewrite_rounds());
     log_info("{} goes on after version {}, {} tasks open", options_.state_directory, version(),
@@ -368,7 +374,7 @@ Result<void> Federation::rewrite_rounds() {
 }
 
 Result<void> Federation::backup_to(const std::string& directory) {
-    const OwnWork working(*this);
+    const OwnWork working(clock_);
     return backup_state(journal_, options_.state_directory, directory);
 }
 
