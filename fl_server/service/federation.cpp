@@ -118,9 +118,7 @@ Result<void> Federation::feed(const StrategyEvent& event) {
 void Federation::note(const StrategyEvent& event) {
     using namespace strategy_event;
     const auto close_task = [&](const std::string& cluster) {
-        Site& s = site(cluster);
-        tasks_.erase(s.task);
-        s.task = 0;
+        tasks_.close(std::exchange(site(cluster).task, 0));
     };
     if (const auto* joined = std::get_if<Joined>(&event)) {
         Site& s = site(joined->facts.cluster);
@@ -202,7 +200,7 @@ Result<void> Federation::let_go_of_absent() {
     const auto absence_s = static_cast<double>(options_.limits.absence_s);
     if (absence_s == 0) return {};
     std::vector<std::string> gone;
-    for (const auto& [number, task] : tasks_)
+    for (const auto& [number, task] : tasks_.all())
         if (const Site& s = sites_.at(task.cluster);
             !s.connected && !s.joined && clock_.now_s() - s.away_since_s > absence_s)
             gone.push_back(task.cluster);
@@ -212,7 +210,7 @@ Result<void> Federation::let_go_of_absent() {
         UpdateRow row;
         row.task = number;
         row.cluster = cluster;
-        row.base_version = tasks_.at(number).base_version;
+        row.base_version = tasks_.find(number)->base_version;
         row.state = UpdateState::kRejected;
         row.reason = fmt::format("the cluster was away for {:g} s", absence_s);
         log_warn("cluster {} loses its task {}: away for {:g} s", cluster, number, absence_s);
@@ -237,7 +235,7 @@ Result<void> Federation::pause(bool on) {
     clock_.pause(on);
     ECOPIPE_RETURN_IF_ERROR(journal_.set_meta("paused", on ? "1" : "0"));
     if (on) return {};
-    for (const auto& [number, task] : tasks_) send_task(number);
+    for (const auto& [number, task] : tasks_.all()) send_task(number);
     return {};
 }
 
@@ -275,22 +273,22 @@ Result<std::optional<Intake::Announced>> Federation::announce(const std::string&
         send_verdict(cluster, slice.sequence, false, "the cluster is in quarantine");
         return Answer();
     }
-    const auto task = tasks_.find(slice.sequence);
-    if (task == tasks_.end() || task->second.cluster != cluster) {
+    const OpenTask* task = tasks_.find_of(cluster, slice.sequence);
+    if (task == nullptr) {
         ECOPIPE_RETURN_IF_ERROR(refuse_unknown(cluster, slice.sequence));
         return Answer();
     }
-    const std::uint64_t staleness = version() - task->second.base_version;
+    const std::uint64_t staleness = version() - task->base_version;
     if (options_.limits.staleness_max > 0 && staleness > options_.limits.staleness_max) {
         ECOPIPE_RETURN_IF_ERROR(reject(cluster, slice,
                                        fmt::format("it is {} versions old, expected at most {}",
                                                    staleness, options_.limits.staleness_max)));
         return Answer();
     }
-    ECOPIPE_ASSIGN_OR_RETURN(BlockSourcePtr base, model(task->second.base_version));
+    ECOPIPE_ASSIGN_OR_RETURN(BlockSourcePtr base, model(task->base_version));
     ECOPIPE_ASSIGN_OR_RETURN(Intake::Announced announced,
                              intake_.announce({.task = slice.sequence,
-                                               .base_version = task->second.base_version,
+                                               .base_version = task->base_version,
                                                .base = std::move(base),
                                                .samples = site(cluster).facts.samples},
                                               slice));
@@ -303,8 +301,8 @@ Result<Federation::Taken> Federation::chunk(const std::string& cluster, const Up
                                             std::span<const std::byte> bytes) {
     Taken taken;
     const OwnWork working(clock_);
-    const auto task = tasks_.find(chunk.sequence);
-    if (task == tasks_.end() || task->second.cluster != cluster) return taken;
+    const OpenTask* task = tasks_.find_of(cluster, chunk.sequence);
+    if (task == nullptr) return taken;
     ECOPIPE_ASSIGN_OR_RETURN(const Intake::Progress progress,
                              intake_.chunk(chunk.sequence, chunk.slice, chunk.offset, bytes));
     if (!progress.known) return taken;
@@ -318,7 +316,7 @@ Result<Federation::Taken> Federation::chunk(const std::string& cluster, const Up
         taken.over = true;
         UpdateSlice slice;
         slice.sequence = chunk.sequence;
-        slice.base_version = task->second.base_version;
+        slice.base_version = task->base_version;
         ECOPIPE_RETURN_IF_ERROR(reject(cluster, slice, progress.reason));
     } else if (progress.complete) {
         taken.over = true;
@@ -402,7 +400,7 @@ std::uint64_t Federation::samples_most() const {
 
 Result<void> Federation::admit_update(const std::string& cluster, const CompleteUpdate& update) {
     const UpdateSlice& slice = update.first;
-    const OpenTask task = tasks_.at(slice.sequence);
+    const OpenTask task = *tasks_.find(slice.sequence);
     UpdateRow row;
     row.task = slice.sequence;
     row.cluster = cluster;
@@ -473,37 +471,26 @@ Result<void> Federation::obey(const StrategyDecisions& decisions) {
 Result<void> Federation::assign(const strategy_decision::Assign& assign) {
     Site& s = site(assign.cluster);
     ECOPIPE_CHECK(s.task == 0);
-    const std::uint64_t number = next_task_++;
     if (tasks_.empty()) round_started_s_ = clock_.now_s();
-    s.task = number;
+    s.task = tasks_.open(assign.cluster, assign.group, version(), clock_.now_s());
     if (s.group >= 0) s.group = static_cast<int>(assign.group);
-    s.repeat = s.asked && s.last_base == version() ? s.repeat + 1 : 0;
-    s.asked = true;
-    s.last_base = version();
-    tasks_[number] = {.cluster = assign.cluster,
-                      .group = assign.group,
-                      .base_version = version(),
-                      .assigned_s = clock_.now_s(),
-                      .repeat = s.repeat};
-    base_sha256_[version()] = global_sha256_;
-    send_task(number);
+    send_task(s.task);
     return {};
 }
 
 void Federation::send_task(std::uint64_t number) {
-    const auto found = tasks_.find(number);
-    if (replaying_ || clock_.paused() || found == tasks_.end()) return;
-    const OpenTask& task = found->second;
-    if (!site(task.cluster).connected) return;  // it gets it when it says Hello
+    const OpenTask* task = tasks_.find(number);
+    if (replaying_ || clock_.paused() || task == nullptr) return;
+    if (!site(task->cluster).connected) return;  // it gets it when it says Hello
     outgoing_.push_back(
-        outgoing::SendTask{task.cluster, Task{.sequence = number,
-                                              .round = task.base_version + 1,
-                                              .base_version = task.base_version,
-                                              .client = options_.client,
-                                              .tensors = entries_,
-                                              .sha256 = base_sha256_.at(task.base_version),
-                                              .epoch = epoch_,
-                                              .repeat = task.repeat}});
+        outgoing::SendTask{task->cluster, Task{.sequence = number,
+                                               .round = task->base_version + 1,
+                                               .base_version = task->base_version,
+                                               .client = options_.client,
+                                               .tensors = entries_,
+                                               .sha256 = tasks_.sha256_of(task->base_version),
+                                               .epoch = epoch_,
+                                               .repeat = task->repeat}});
 }
 
 void Federation::send_verdict(const std::string& cluster, std::uint64_t task, bool accepted,
@@ -548,7 +535,7 @@ FederationView Federation::view() const {
     view.uploads = intake_.under_way();
     view.free_bytes = spool_.free_bytes();
     for (const auto& [name, s] : sites_) {
-        const auto task = tasks_.find(s.task);
+        const OpenTask* task = tasks_.find(s.task);
         view.sites.push_back({.cluster = name,
                               .connected = s.connected,
                               .group = s.group,
@@ -556,7 +543,7 @@ FederationView Federation::view() const {
                               .samples = s.facts.samples,
                               .label_counts = s.facts.label_counts,
                               .task = s.task,
-                              .base_version = task == tasks_.end() ? 0 : task->second.base_version,
+                              .base_version = task == nullptr ? 0 : task->base_version,
                               .staleness = s.staleness,
                               .updates = s.updates,
                               .rejections = s.record.rejections,

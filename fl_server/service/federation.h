@@ -31,6 +31,7 @@
 #include "fl_server/service/federation_clock.h"
 #include "fl_server/service/intake.h"
 #include "fl_server/service/limits.h"
+#include "fl_server/service/task_book.h"
 #include "fl_server/state/journal.h"
 #include "fl_server/state/model_store.h"
 #include "fl_server/strategies/strategy.h"
@@ -155,17 +156,7 @@ class Federation {
         std::uint64_t unknown_task = 0;  // the last one it spoke of that is not its own
         bool tests = true;
         ClientTest tested;
-        double away_since_s = 0;      // while not connected
-        bool asked = false;           // it has had a task
-        std::uint64_t last_base = 0;  // of its newest one
-        std::uint32_t repeat = 0;     // tasks of that version before it
-    };
-    struct OpenTask {
-        std::string cluster;
-        std::uint32_t group = 0;
-        std::uint64_t base_version = 0;
-        double assigned_s = 0;
-        std::uint32_t repeat = 0;
+        double away_since_s = 0;  // while not connected
     };
     using OwnWork = FederationClock::OwnWork;
 
@@ -229,13 +220,10 @@ class Federation {
     std::unique_ptr<Strategy> strategy_;
     Intake intake_;
     std::unique_ptr<Aggregator> aggregator_;
-    std::string global_sha256_;
-    std::map<std::uint64_t, std::string> base_sha256_;  // of versions that tasks start from
     std::optional<LineAppender> rounds_;
 
     std::map<std::string, Site> sites_;
-    std::map<std::uint64_t, OpenTask> tasks_;
-    std::uint64_t next_task_ = 1;
+    TaskBook tasks_;
     FederationClock clock_;
     std::uint64_t epoch_ = 0;
     std::optional<std::uint64_t> awaiting_;  // committed, the strategy not yet told

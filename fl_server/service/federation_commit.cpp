@@ -18,7 +18,7 @@ constexpr std::size_t kRecentRounds = 100;  // that a view shows
 Result<void> Federation::commit(const strategy_decision::Commit& commit) {
     const OwnWork working(clock_);
     ECOPIPE_ASSIGN_OR_RETURN(const Aggregator::Committed made, aggregator_->commit(commit.recipe));
-    global_sha256_ = made.sha256;
+    tasks_.set_sha256(made.version, made.sha256);
     ECOPIPE_RETURN_IF_ERROR(models_.write(made.version, *global()));
     for (const Recipe::Keep& keep : commit.recipe.keep) {
         ECOPIPE_ASSIGN_OR_RETURN(
@@ -203,15 +203,14 @@ Result<void> Federation::delete_finished() {
             ECOPIPE_RETURN_IF_ERROR(journal_.forget_spool(update.task));
         }
     }
-    std::set<std::uint64_t> needed;
+    std::set<std::uint64_t> needed = tasks_.base_versions();
     if (options_.keep_updates) needed.insert(0);  // a replay starts there
     for (std::uint64_t back = 0; back <= options_.keep_models && back <= version(); ++back)
         needed.insert(version() - back);
-    for (const auto& [number, task] : tasks_) needed.insert(task.base_version);
     ECOPIPE_ASSIGN_OR_RETURN(const auto bases, journal_.open_bases());
     needed.insert(bases.begin(), bases.end());
     models_.prune(needed);
-    std::erase_if(base_sha256_, [&](const auto& entry) { return !needed.contains(entry.first); });
+    tasks_.forget_sha256_but(needed);
     std::set<std::string> files;
     for (const auto& [name, file] : kept_files_) files.insert(file);
     models_.prune_kept(files);

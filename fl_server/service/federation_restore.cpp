@@ -148,8 +148,7 @@ Result<void> Federation::start(std::string initial) {
         ECOPIPE_RETURN_IF_ERROR(models_.publish(0));
         state.global = std::make_shared<const std::string>(std::move(initial));
     }
-    global_sha256_ = sha256_hex(*state.global);
-    base_sha256_[state.version] = global_sha256_;
+    tasks_.set_sha256(state.version, sha256_hex(*state.global));
     aggregator_ = std::make_unique<Aggregator>(
         layout_, std::move(state), [this](std::uint64_t v) { return models_.source(v); },
         AggregatorOptions{.norm_clip = options_.limits.norm_clip,
@@ -166,7 +165,7 @@ Result<void> Federation::start(std::string initial) {
     ECOPIPE_RETURN_IF_ERROR(journal_.set_meta("layout", layout_json(layout_).dump()));
     ECOPIPE_RETURN_IF_ERROR(journal_.add_version({.version = 0,
                                                   .group = 0,
-                                                  .sha256 = global_sha256_,
+                                                  .sha256 = tasks_.sha256_of(0),
                                                   .recipe = Json::object(),
                                                   .fold_through = 0,
                                                   .line = ""}));
@@ -189,36 +188,18 @@ Json Federation::snapshot(std::uint64_t fold_through) const {
                          {"updates", s.updates},
                          {"degraded", s.degraded},
                          {"tests", s.tests},
-                         {"asked", s.asked},
-                         {"last_base", s.last_base},
-                         {"repeat", s.repeat},
                          {"tested",
                           {{"version", s.tested.version},
                            {"samples", s.tested.samples},
                            {"accuracy", s.tested.accuracy}}}});
-    Json tasks = Json::array();
-    for (const auto& [number, task] : tasks_)
-        tasks.push_back({{"task", number},
-                         {"cluster", task.cluster},
-                         {"group", task.group},
-                         {"base_version", task.base_version},
-                         {"assigned_s", task.assigned_s},
-                         {"repeat", task.repeat}});
-    Json json{{"version", version()},
-              {"fold_through", fold_through},
-              {"next_task", next_task_},
-              {"sites", std::move(sites)},
-              {"tasks", std::move(tasks)},
-              {"rejected", rejected_},
-              {"dropped", dropped_},
-              {"bytes_in", bytes_in_},
-              {"round_started_s", round_started_s_},
-              {"best_score", best_score_},
-              {"best_version", best_version_},
-              {"best_by", best_by()},
-              {"kept", kept_files_},
-              {"strategy", strategy_->save()}};
+    Json json{{"version", version()},          {"fold_through", fold_through},
+              {"sites", std::move(sites)},     {"rejected", rejected_},
+              {"dropped", dropped_},           {"bytes_in", bytes_in_},
+              {"best_score", best_score_},     {"best_version", best_version_},
+              {"best_by", best_by()},          {"kept", kept_files_},
+              {"strategy", strategy_->save()}, {"round_started_s", round_started_s_}};
     clock_.save(json);
+    tasks_.save(json);
     if (awaiting_) {
         json["awaiting"] = *awaiting_;
         json["awaiting_line"] = awaiting_line_;
@@ -229,7 +210,6 @@ Json Federation::snapshot(std::uint64_t fold_through) const {
 Result<void> Federation::restore_snapshot(const Json& json, AggregatorState& state) {
     try {
         state.version = json.at("version");
-        next_task_ = json.at("next_task");
         snapshot_fold_ = json.at("fold_through");
         clock_.restore(json);
         for (const Json& s : json.at("sites")) {
@@ -243,20 +223,12 @@ Result<void> Federation::restore_snapshot(const Json& json, AggregatorState& sta
             restored.updates = s.at("updates");
             restored.degraded = s.at("degraded");
             restored.tests = s.at("tests");
-            restored.asked = s.value("asked", false);
-            restored.last_base = s.value("last_base", std::uint64_t{0});
-            restored.repeat = s.value("repeat", std::uint32_t{0});
             const Json& tested = s.at("tested");
             restored.tested = {.version = tested.at("version"),
                                .samples = tested.at("samples"),
                                .accuracy = tested.at("accuracy")};
         }
-        for (const Json& t : json.at("tasks"))
-            tasks_[t.at("task")] = {.cluster = t.at("cluster"),
-                                    .group = t.at("group"),
-                                    .base_version = t.at("base_version"),
-                                    .assigned_s = t.at("assigned_s"),
-                                    .repeat = t.value("repeat", std::uint32_t{0})};
+        tasks_.restore(json);
         rejected_ = json.at("rejected").get<std::map<std::string, std::string>>();
         dropped_ = json.at("dropped").get<std::map<std::string, std::string>>();
         bytes_in_ = json.at("bytes_in");
@@ -290,13 +262,13 @@ Result<void> Federation::restore_snapshot(const Json& json, AggregatorState& sta
 // events since it are fed again, whose folds and tasks come out as they did.
 Result<void> Federation::restore() {
     ECOPIPE_ASSIGN_OR_RETURN(const auto sha256, journal_.sha256_of(version()));
-    if (sha256 != global_sha256_)
+    if (sha256 != tasks_.sha256_of(version()))
         return fail(ExitCode::kBadFile,
                     fmt::format("{}/models/{}.safetensors: its hash is not the journal's",
                                 options_.state_directory, version()));
-    for (const auto& [number, task] : tasks_) {
-        ECOPIPE_ASSIGN_OR_RETURN(const auto base, journal_.sha256_of(task.base_version));
-        base_sha256_[task.base_version] = base.value_or("");
+    for (const std::uint64_t base : tasks_.base_versions()) {
+        ECOPIPE_ASSIGN_OR_RETURN(const auto known, journal_.sha256_of(base));
+        tasks_.set_sha256(base, known.value_or(""));
     }
     ECOPIPE_ASSIGN_OR_RETURN(const auto sites, journal_.sites());
     for (const SiteRow& row : sites) site(row.cluster).record = row;
@@ -334,7 +306,7 @@ Result<void> Federation::restore() {
     ECOPIPE_RETURN_IF_ERROR(restore_orders());
     ECOPIPE_RETURN_IF_ERROR(rewrite_rounds());
     log_info("{} goes on after version {}, {} tasks open", options_.state_directory, version(),
-             tasks_.size());
+             tasks_.all().size());
     if (awaiting_) return after_commit();
     return publish();
 }
