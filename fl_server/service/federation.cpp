@@ -7,7 +7,6 @@
 
 #include "core/check.h"
 #include "core/log.h"
-#include "fl_server/numbers/samples_cap.h"
 #include "fl_server/strategies/decision_json.h"
 
 namespace ecopipe {
@@ -33,12 +32,6 @@ Federation::Federation(FederationOptions options, const ModelLayout& layout, Jou
         entries_.push_back({tensor.name, tensor.dtype, tensor.shape});
 }
 
-Federation::Site& Federation::site(const std::string& cluster) {
-    Site& site = sites_[cluster];
-    site.facts.cluster = site.record.cluster = cluster;
-    return site;
-}
-
 Result<BlockSourcePtr> Federation::model(std::uint64_t version) const {
     if (version == this->version()) return memory_source(global());
     if (!models_.has(version))
@@ -46,27 +39,14 @@ Result<BlockSourcePtr> Federation::model(std::uint64_t version) const {
     return models_.source(version);
 }
 
-std::size_t Federation::connected() const {
-    return static_cast<std::size_t>(std::count_if(
-        sites_.begin(), sites_.end(), [](const auto& entry) { return entry.second.connected; }));
-}
-
-std::vector<std::string> Federation::absent() const {
-    std::vector<std::string> names;
-    for (const auto& [name, s] : sites_)
-        if (s.joined && !s.connected) names.push_back(name);
-    return names;
-}
-
 bool Federation::finished() const {
     if (options_.rounds > 0 && version() >= options_.rounds) return true;
     if (!finish_from_) return false;
     if (tasks_.empty() || version() > *finish_from_) return true;
     // Nobody is left whose update could end the round at hand; its deadline still may.
-    const bool left = std::none_of(sites_.begin(), sites_.end(),
-                                   [](const auto& entry) { return entry.second.joined; });
-    const bool gone = !clock_.waits() && clock_.now_s() - last_left_s_ > kComesBackWithinS;
-    return left && (clock_.paused() || gone);
+    if (sites_.anyone_joined()) return false;
+    const double away_s = clock_.now_s() - sites_.last_left_s();
+    return clock_.paused() || (!clock_.waits() && away_s > kComesBackWithinS);
 }
 
 bool Federation::disk_is_low() const {
@@ -116,77 +96,40 @@ Result<void> Federation::feed(const StrategyEvent& event) {
 }
 
 void Federation::note(const StrategyEvent& event) {
-    using namespace strategy_event;
-    const auto close_task = [&](const std::string& cluster) {
-        tasks_.close(std::exchange(site(cluster).task, 0));
-    };
-    if (const auto* joined = std::get_if<Joined>(&event)) {
-        Site& s = site(joined->facts.cluster);
-        s.facts = joined->facts;
-        s.joined = true;
-    } else if (const auto* changed = std::get_if<Changed>(&event)) {
-        site(changed->facts.cluster).facts = changed->facts;
-    } else if (const auto* gone = std::get_if<Left>(&event)) {
-        site(gone->cluster).joined = false;
-    } else if (const auto* admitted = std::get_if<Admitted>(&event)) {
-        Site& s = site(admitted->facts.cluster);
-        s.facts.latency_s = admitted->facts.latency_s;
-        s.staleness = admitted->staleness;
-        ++s.updates;
-        close_task(admitted->facts.cluster);
-    } else if (const auto* failed = std::get_if<Failed>(&event)) {
+    tasks_.close(sites_.note(event));
+    if (const auto* failed = std::get_if<strategy_event::Failed>(&event)) {
         note_rejected(failed->cluster, failed->reason);
-        close_task(failed->cluster);
-    } else if (std::holds_alternative<Committed>(event)) {
+    } else if (std::holds_alternative<strategy_event::Committed>(event)) {
         awaiting_.reset();
-    } else if (std::holds_alternative<Tick>(event)) {
+    } else if (std::holds_alternative<strategy_event::Tick>(event)) {
         clock_.forget_deadline();
     }
 }
 
 Result<void> Federation::hello(const ClientFacts& facts, std::uint64_t working_on, bool tests) {
-    Site& s = site(facts.cluster);
-    s.connected = true;
-    s.tests = tests;
-    if (s.record.quarantined) {
-        s.facts.samples = facts.samples;  // as it joins with, once it is admitted again
-        s.facts.label_counts = facts.label_counts;
-        return {};
-    }
-    if (!s.joined) {
-        ClientFacts known = facts;
-        known.latency_s = s.facts.latency_s;
-        ECOPIPE_RETURN_IF_ERROR(feed(strategy_event::Joined{std::move(known)}));
-    } else if (facts.samples != s.facts.samples || facts.label_counts != s.facts.label_counts) {
-        ClientFacts changed = facts;
-        changed.latency_s = s.facts.latency_s;
-        ECOPIPE_RETURN_IF_ERROR(feed(strategy_event::Changed{std::move(changed)}));
-    }
-    if (s.task != 0 && s.task != working_on) send_task(s.task);
+    const auto news = sites_.hello(facts, tests);
+    if (news) ECOPIPE_RETURN_IF_ERROR(feed(*news));
+    const Site& s = sites_.at(facts.cluster);
+    if (!s.record.quarantined && s.task != 0 && s.task != working_on) send_task(s.task);
     return {};
 }
 
 Result<void> Federation::left(const std::string& cluster) {
-    Site& s = site(cluster);
-    s.connected = false;
-    s.away_since_s = last_left_s_ = clock_.now_s();
+    sites_.leave(cluster, clock_.now_s());
+    const Site& s = sites_.at(cluster);
     if (s.task != 0) intake_.abandon(s.task);
     if (!s.joined) return {};
     return feed(strategy_event::Left{cluster});
 }
 
 void Federation::restarted(const std::string& cluster) {
-    if (const Site& s = site(cluster); s.task != 0) intake_.abandon(s.task);
+    if (const Site& s = sites_.at(cluster); s.task != 0) intake_.abandon(s.task);
 }
 
 Result<void> Federation::status(const std::string& cluster, const ClusterStatus& status) {
-    Site& s = site(cluster);
-    s.degraded = status.degraded;
+    const auto news = sites_.status(cluster, status.latency_s, status.degraded);
     log_info("cluster {}: {}, {:.1f} s a task", cluster, printable(status.note), status.latency_s);
-    if (!s.joined) return {};
-    ClientFacts facts = s.facts;
-    facts.latency_s = status.latency_s;
-    return feed(strategy_event::Changed{std::move(facts)});
+    return news ? feed(*news) : Result<void>();
 }
 
 Result<void> Federation::tick() {
@@ -199,14 +142,9 @@ Result<void> Federation::tick() {
 Result<void> Federation::let_go_of_absent() {
     const auto absence_s = static_cast<double>(options_.limits.absence_s);
     if (absence_s == 0) return {};
-    std::vector<std::string> gone;
-    for (const auto& [number, task] : tasks_.all())
-        if (const Site& s = sites_.at(task.cluster);
-            !s.connected && !s.joined && clock_.now_s() - s.away_since_s > absence_s)
-            gone.push_back(task.cluster);
-    for (const std::string& cluster : gone) {
+    for (const std::string& cluster : sites_.away_for(clock_.now_s(), absence_s)) {
         if (awaiting_) return {};  // a round ended with the one before: the next turn goes on
-        const std::uint64_t number = site(cluster).task;
+        const std::uint64_t number = sites_.at(cluster).task;
         UpdateRow row;
         row.task = number;
         row.cluster = cluster;
@@ -240,13 +178,10 @@ Result<void> Federation::pause(bool on) {
 }
 
 Result<void> Federation::admit(const std::string& cluster) {
-    const auto found = sites_.find(cluster);
-    if (found == sites_.end() || !found->second.record.quarantined)
+    if (!sites_.admit(cluster))
         return fail(ExitCode::kUsage,
                     fmt::format("cluster {} is not in quarantine", printable(cluster)));
-    Site& s = found->second;
-    s.record.quarantined = false;
-    s.record.in_a_row = 0;
+    const Site& s = sites_.at(cluster);
     ECOPIPE_RETURN_IF_ERROR(journal_.set_site(s.record));
     log_info("cluster {} is admitted again", cluster);
     if (!s.connected || s.joined) return {};
@@ -269,7 +204,7 @@ Result<std::optional<Intake::Announced>> Federation::announce(const std::string&
                      known->reason);
         return Answer();
     }
-    if (site(cluster).record.quarantined) {
+    if (sites_.at(cluster).record.quarantined) {
         send_verdict(cluster, slice.sequence, false, "the cluster is in quarantine");
         return Answer();
     }
@@ -290,7 +225,7 @@ Result<std::optional<Intake::Announced>> Federation::announce(const std::string&
                              intake_.announce({.task = slice.sequence,
                                                .base_version = task->base_version,
                                                .base = std::move(base),
-                                               .samples = site(cluster).facts.samples},
+                                               .samples = sites_.at(cluster).facts.samples},
                                               slice));
     if (announced.reason.empty()) return Answer(std::move(announced));
     ECOPIPE_RETURN_IF_ERROR(reject(cluster, slice, announced.reason));
@@ -345,12 +280,12 @@ Result<void> Federation::reject(const std::string& cluster, const UpdateSlice& s
 // cluster's. The task that the cluster does have stays open unless this puts it in quarantine.
 Result<void> Federation::refuse_unknown(const std::string& cluster, std::uint64_t task) {
     const std::string reason = fmt::format("task {} is not this cluster's", task);
-    Site& s = site(cluster);
-    if (std::exchange(s.unknown_task, task) == task) {  // another slice of it
+    if (!sites_.is_news(cluster, task)) {  // another slice of it
         send_verdict(cluster, task, false, reason);
         return {};
     }
     ECOPIPE_RETURN_IF_ERROR(count_rejection(cluster, task, reason));
+    const Site& s = sites_.at(cluster);
     if (!s.record.quarantined || s.task == 0) {
         note_rejected(cluster, reason);
         return {};
@@ -361,13 +296,9 @@ Result<void> Federation::refuse_unknown(const std::string& cluster, std::uint64_
 
 Result<void> Federation::count_rejection(const std::string& cluster, std::uint64_t task,
                                          const std::string& reason) {
-    Site& s = site(cluster);
-    ++s.record.rejections;
-    ++s.record.in_a_row;
-    s.record.reason = reason;
-    const std::uint64_t after = options_.limits.quarantine_after;
-    const bool now_quarantined = after > 0 && s.record.in_a_row >= after && !s.record.quarantined;
-    if (now_quarantined) s.record.quarantined = true;
+    const bool now_quarantined =
+        sites_.count_rejection(cluster, reason, options_.limits.quarantine_after);
+    const Site& s = sites_.at(cluster);
     ECOPIPE_RETURN_IF_ERROR(journal_.set_site(s.record));
     log_warn("rejected the update of {} for task {}: {}{}", cluster, task, reason,
              now_quarantined ? "; the cluster is in quarantine now" : "");
@@ -390,14 +321,6 @@ void Federation::note_rejected(const std::string& cluster, const std::string& re
     reasons += reason;
 }
 
-// Of those who take part as the strategy knows it, which a restart does not change.
-std::uint64_t Federation::samples_most() const {
-    std::vector<std::uint64_t> told;
-    for (const auto& [name, s] : sites_)
-        if (s.joined) told.push_back(s.facts.samples);
-    return samples_cap(std::move(told), options_.limits.weight_max);
-}
-
 Result<void> Federation::admit_update(const std::string& cluster, const CompleteUpdate& update) {
     const UpdateSlice& slice = update.first;
     const OpenTask task = *tasks_.find(slice.sequence);
@@ -406,7 +329,7 @@ Result<void> Federation::admit_update(const std::string& cluster, const Complete
     row.cluster = cluster;
     row.base_version = task.base_version;
     // Cut here, once: the journal and the strategy, and so every fold, know this number alone.
-    row.samples = std::min(slice.samples, samples_most());
+    row.samples = std::min(slice.samples, sites_.samples_most(options_.limits.weight_max));
     row.claimed = slice.samples;
     row.measure = update.measure;
     row.sha256 = update.sha256;
@@ -419,12 +342,9 @@ Result<void> Federation::admit_update(const std::string& cluster, const Complete
     row.eval_accuracy = slice.eval_accuracy;
     ECOPIPE_RETURN_IF_ERROR(journal_.add_update(row));
     new_spool_files_ = true;
-    Site& s = site(cluster);
-    if (s.record.in_a_row > 0) {
-        s.record.in_a_row = 0;
-        ECOPIPE_RETURN_IF_ERROR(journal_.set_site(s.record));
-    }
-    ClientFacts facts = s.facts;
+    if (sites_.end_row(cluster))
+        ECOPIPE_RETURN_IF_ERROR(journal_.set_site(sites_.at(cluster).record));
+    ClientFacts facts = sites_.at(cluster).facts;
     facts.samples = row.samples;
     facts.latency_s = clock_.now_s() - task.assigned_s;
     const std::uint64_t staleness = version() - task.base_version;
@@ -455,7 +375,7 @@ Result<void> Federation::obey(const StrategyDecisions& decisions) {
             dropped_[drop->cluster] = drop->reason;
             ECOPIPE_RETURN_IF_ERROR(journal_.set_dropped(drop->sequence, drop->reason));
         } else if (const auto* move = std::get_if<strategy_decision::Group>(&decision)) {
-            site(move->cluster).group = move->to;
+            sites_.move(move->cluster, move->to);
             if (!replaying_)
                 log_info("cluster {} goes from group {} to {}", move->cluster, move->from,
                          move->to);
@@ -469,19 +389,18 @@ Result<void> Federation::obey(const StrategyDecisions& decisions) {
 }
 
 Result<void> Federation::assign(const strategy_decision::Assign& assign) {
-    Site& s = site(assign.cluster);
-    ECOPIPE_CHECK(s.task == 0);
     if (tasks_.empty()) round_started_s_ = clock_.now_s();
-    s.task = tasks_.open(assign.cluster, assign.group, version(), clock_.now_s());
-    if (s.group >= 0) s.group = static_cast<int>(assign.group);
-    send_task(s.task);
+    const std::uint64_t number =
+        tasks_.open(assign.cluster, assign.group, version(), clock_.now_s());
+    sites_.assign(assign.cluster, number, assign.group);
+    send_task(number);
     return {};
 }
 
 void Federation::send_task(std::uint64_t number) {
     const OpenTask* task = tasks_.find(number);
     if (replaying_ || clock_.paused() || task == nullptr) return;
-    if (!site(task->cluster).connected) return;  // it gets it when it says Hello
+    if (!sites_.at(task->cluster).connected) return;  // it gets it when it says Hello
     outgoing_.push_back(
         outgoing::SendTask{task->cluster, Task{.sequence = number,
                                                .round = task->base_version + 1,
@@ -534,23 +453,9 @@ FederationView Federation::view() const {
     view.best_version = best_version_;
     view.uploads = intake_.under_way();
     view.free_bytes = spool_.free_bytes();
-    for (const auto& [name, s] : sites_) {
-        const OpenTask* task = tasks_.find(s.task);
-        view.sites.push_back({.cluster = name,
-                              .connected = s.connected,
-                              .group = s.group,
-                              .latency_s = s.facts.latency_s,
-                              .samples = s.facts.samples,
-                              .label_counts = s.facts.label_counts,
-                              .task = s.task,
-                              .base_version = task == nullptr ? 0 : task->base_version,
-                              .staleness = s.staleness,
-                              .updates = s.updates,
-                              .rejections = s.record.rejections,
-                              .quarantined = s.record.quarantined,
-                              .degraded = s.degraded,
-                              .reason = s.record.reason});
-    }
+    view.sites = sites_.view();
+    for (SiteView& site : view.sites)
+        if (const OpenTask* task = tasks_.find(site.task)) site.base_version = task->base_version;
     view.recent.assign(recent_.begin(), recent_.end());
     return view;
 }

@@ -27,10 +27,10 @@
 #include "fl_server/numbers/aggregator.h"
 #include "fl_server/numbers/evaluation.h"
 #include "fl_server/service/class_names.h"
-#include "fl_server/service/client_tests.h"
 #include "fl_server/service/federation_clock.h"
 #include "fl_server/service/intake.h"
 #include "fl_server/service/limits.h"
+#include "fl_server/service/site_book.h"
 #include "fl_server/service/task_book.h"
 #include "fl_server/state/journal.h"
 #include "fl_server/state/model_store.h"
@@ -136,28 +136,13 @@ class Federation {
     [[nodiscard]] const std::shared_ptr<const std::string>& global() const {
         return aggregator_->state().global;
     }
-    [[nodiscard]] std::size_t connected() const;
+    [[nodiscard]] std::size_t connected() const { return sites_.connected(); }
     // Whom the strategy counts on and who has not come back since a restart.
-    [[nodiscard]] std::vector<std::string> absent() const;
+    [[nodiscard]] std::vector<std::string> absent() const { return sites_.absent(); }
     [[nodiscard]] FederationView view() const;
     [[nodiscard]] Result<void> backup_to(const std::string& directory);
 
   private:
-    struct Site {
-        ClientFacts facts;
-        bool connected = false;
-        bool joined = false;     // as the strategy knows it
-        std::uint64_t task = 0;  // 0: none open
-        int group = 0;
-        SiteRow record;
-        std::uint64_t staleness = 0;  // of its last update
-        std::uint64_t updates = 0;    // admitted
-        bool degraded = false;
-        std::uint64_t unknown_task = 0;  // the last one it spoke of that is not its own
-        bool tests = true;
-        ClientTest tested;
-        double away_since_s = 0;  // while not connected
-    };
     using OwnWork = FederationClock::OwnWork;
 
     Federation(FederationOptions options, const ModelLayout& layout, Journal journal, Spool spool,
@@ -188,7 +173,6 @@ class Federation {
                                                  std::uint64_t version);
     // Without the server's own data: remembers what the clusters found, and keeps the best.
     [[nodiscard]] Result<void> judge_by_clients(const std::vector<UpdateRow>& updates);
-    void note_untested();
     [[nodiscard]] const char* best_by() const { return options_.evaluate ? "server" : "clients"; }
     [[nodiscard]] Result<void> after_commit();
     [[nodiscard]] Result<void> publish();  // what is served now
@@ -204,12 +188,9 @@ class Federation {
     void note_rejected(const std::string& cluster, const std::string& reason);
     [[nodiscard]] Result<void> admit_update(const std::string& cluster,
                                             const CompleteUpdate& update);
-    // The most samples that an update counts for now.
-    [[nodiscard]] std::uint64_t samples_most() const;
     void send_task(std::uint64_t task);
     void send_verdict(const std::string& cluster, std::uint64_t task, bool accepted,
                       const std::string& reason);
-    [[nodiscard]] Site& site(const std::string& cluster);
 
     FederationOptions options_;
     const ModelLayout& layout_;
@@ -222,7 +203,7 @@ class Federation {
     std::unique_ptr<Aggregator> aggregator_;
     std::optional<LineAppender> rounds_;
 
-    std::map<std::string, Site> sites_;
+    SiteBook sites_;
     TaskBook tasks_;
     FederationClock clock_;
     std::uint64_t epoch_ = 0;
@@ -233,7 +214,6 @@ class Federation {
     std::uint64_t bytes_in_ = 0;
     double round_started_s_ = 0;
     ClassNames classes_;
-    bool told_untested_ = false;
     double best_score_ = -1;
     std::uint64_t best_version_ = 0;
     std::map<std::string, std::string> kept_files_;  // by name; "" holds the optimiser's moments
@@ -245,7 +225,6 @@ class Federation {
     bool in_turn_ = false;
     bool replaying_ = false;
     std::optional<std::uint64_t> finish_from_;
-    double last_left_s_ = 0;
     std::vector<Outgoing> outgoing_;
 };
 

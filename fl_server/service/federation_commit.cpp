@@ -99,38 +99,18 @@ Result<std::string> Federation::round_line(const strategy_decision::Commit& comm
 }
 
 Result<void> Federation::judge_by_clients(const std::vector<UpdateRow>& updates) {
-    bool news = false;
-    for (const UpdateRow& update : updates) {
-        if (update.eval_samples == 0) continue;
-        ClientTest& tested = site(update.cluster).tested;
-        if (tested.samples > 0 && tested.version > update.base_version) continue;
-        tested = {.version = update.base_version,
-                  .samples = update.eval_samples,
-                  .accuracy = update.eval_accuracy};
-        news = true;
-    }
-    std::vector<ClientTest> tests;
-    for (const auto& [name, s] : sites_)
-        if (s.joined && (s.tests || s.tested.samples > 0)) tests.push_back(s.tested);
-    if (!news) {
-        note_untested();
+    if (!sites_.take_tests(updates)) {
+        if (sites_.take_untested())
+            log_warn(
+                "no cluster tests the models that it gets (--no-evaluation, or no test data), and "
+                "there is no --eval-data: no model is called the best");
         return {};
     }
-    const auto verdict = client_verdict(tests, options_.limits.weight_max);
+    const auto verdict = client_verdict(sites_.newest_tests(), options_.limits.weight_max);
     if (!verdict || verdict->accuracy <= best_score_ || !models_.has(verdict->version)) return {};
     best_score_ = verdict->accuracy;
     best_version_ = verdict->version;
     return models_.publish_best(best_version_);
-}
-
-// Nothing chooses a best model then, and none is published.
-void Federation::note_untested() {
-    const bool any = std::any_of(sites_.begin(), sites_.end(),
-                                 [](const auto& entry) { return entry.second.tests; });
-    if (any || std::exchange(told_untested_, true)) return;
-    log_warn(
-        "no cluster tests the models that it gets (--no-evaluation, or no test data), and there is "
-        "no --eval-data: no model is called the best");
 }
 
 Result<void> Federation::publish() {

@@ -15,7 +15,6 @@
 #include "core/log.h"
 #include "fl_server/service/federation.h"
 #include "fl_server/strategies/decision_json.h"
-#include "fl_server/strategies/roster.h"
 
 namespace ecopipe {
 Result<std::unique_ptr<Federation>> Federation::open(FederationOptions options,
@@ -178,27 +177,19 @@ Result<void> Federation::start(std::string initial) {
 }
 
 Json Federation::snapshot(std::uint64_t fold_through) const {
-    Json sites = Json::array();
-    for (const auto& [name, s] : sites_)
-        sites.push_back({{"facts", facts_json(s.facts)},
-                         {"joined", s.joined},
-                         {"task", s.task},
-                         {"group", s.group},
-                         {"staleness", s.staleness},
-                         {"updates", s.updates},
-                         {"degraded", s.degraded},
-                         {"tests", s.tests},
-                         {"tested",
-                          {{"version", s.tested.version},
-                           {"samples", s.tested.samples},
-                           {"accuracy", s.tested.accuracy}}}});
-    Json json{{"version", version()},          {"fold_through", fold_through},
-              {"sites", std::move(sites)},     {"rejected", rejected_},
-              {"dropped", dropped_},           {"bytes_in", bytes_in_},
-              {"best_score", best_score_},     {"best_version", best_version_},
-              {"best_by", best_by()},          {"kept", kept_files_},
-              {"strategy", strategy_->save()}, {"round_started_s", round_started_s_}};
+    Json json{{"version", version()},
+              {"fold_through", fold_through},
+              {"rejected", rejected_},
+              {"dropped", dropped_},
+              {"bytes_in", bytes_in_},
+              {"best_score", best_score_},
+              {"best_version", best_version_},
+              {"best_by", best_by()},
+              {"kept", kept_files_},
+              {"strategy", strategy_->save()},
+              {"round_started_s", round_started_s_}};
     clock_.save(json);
+    sites_.save(json);
     tasks_.save(json);
     if (awaiting_) {
         json["awaiting"] = *awaiting_;
@@ -212,22 +203,7 @@ Result<void> Federation::restore_snapshot(const Json& json, AggregatorState& sta
         state.version = json.at("version");
         snapshot_fold_ = json.at("fold_through");
         clock_.restore(json);
-        for (const Json& s : json.at("sites")) {
-            const ClientFacts facts = facts_from(s.at("facts"));
-            Site& restored = site(facts.cluster);
-            restored.facts = facts;
-            restored.joined = s.at("joined");
-            restored.task = s.at("task");
-            restored.group = s.at("group");
-            restored.staleness = s.at("staleness");
-            restored.updates = s.at("updates");
-            restored.degraded = s.at("degraded");
-            restored.tests = s.at("tests");
-            const Json& tested = s.at("tested");
-            restored.tested = {.version = tested.at("version"),
-                               .samples = tested.at("samples"),
-                               .accuracy = tested.at("accuracy")};
-        }
+        sites_.restore(json);
         tasks_.restore(json);
         rejected_ = json.at("rejected").get<std::map<std::string, std::string>>();
         dropped_ = json.at("dropped").get<std::map<std::string, std::string>>();
@@ -271,7 +247,7 @@ Result<void> Federation::restore() {
         tasks_.set_sha256(base, known.value_or(""));
     }
     ECOPIPE_ASSIGN_OR_RETURN(const auto sites, journal_.sites());
-    for (const SiteRow& row : sites) site(row.cluster).record = row;
+    for (const SiteRow& row : sites) sites_.set_record(row);
 
     ECOPIPE_ASSIGN_OR_RETURN(const auto events, journal_.events());
     ECOPIPE_ASSIGN_OR_RETURN(const auto folds, journal_.open_folds(snapshot_fold_));
@@ -301,8 +277,7 @@ Result<void> Federation::restore() {
             ECOPIPE_ASSIGN_OR_RETURN(const auto row, journal_.update(task));
             return row && (" " + row->spool + " ").find(" " + file + " ") != std::string::npos;
         }));
-    for (auto& [name, s] : sites_) s.away_since_s = clock_.now_s();
-    last_left_s_ = clock_.now_s();
+    sites_.start_absences(clock_.now_s());
     ECOPIPE_RETURN_IF_ERROR(restore_orders());
     ECOPIPE_RETURN_IF_ERROR(rewrite_rounds());
     log_info("{} goes on after version {}, {} tasks open", options_.state_directory, version(),
