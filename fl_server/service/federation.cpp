@@ -14,7 +14,6 @@ namespace {
 
 constexpr std::size_t kEventsPerSnapshot = 1000;
 constexpr double kComesBackWithinS = 60;  // who is waited for before a federation ends without it
-constexpr std::size_t kReasonsMax = 8;    // of one cluster in one line of rounds.jsonl
 
 }  // namespace
 
@@ -27,6 +26,7 @@ Federation::Federation(FederationOptions options, const ModelLayout& layout, Jou
       models_(std::move(models)),
       strategy_(std::move(strategy)),
       intake_(layout_, spool_, options_.limits),
+      ledger_(options_.evaluate ? JudgedBy::kServer : JudgedBy::kClusters),
       clock_(options_.now_s) {
     for (const LayoutTensor& tensor : layout_.tensors())
         entries_.push_back({tensor.name, tensor.dtype, tensor.shape});
@@ -71,7 +71,7 @@ Result<void> Federation::end_turn() {
         ECOPIPE_RETURN_IF_ERROR(save_snapshot());
     ECOPIPE_RETURN_IF_ERROR(journal_.commit());
     in_turn_ = false;
-    if (std::exchange(snapshot_due_, false) && awaiting_) return after_commit();
+    if (std::exchange(snapshot_due_, false) && ledger_.awaited()) return after_commit();
     return {};
 }
 
@@ -98,9 +98,9 @@ Result<void> Federation::feed(const StrategyEvent& event) {
 void Federation::note(const StrategyEvent& event) {
     tasks_.close(sites_.note(event));
     if (const auto* failed = std::get_if<strategy_event::Failed>(&event)) {
-        note_rejected(failed->cluster, failed->reason);
+        ledger_.note_rejected(failed->cluster, failed->reason);
     } else if (std::holds_alternative<strategy_event::Committed>(event)) {
-        awaiting_.reset();
+        ledger_.forget_awaited();
     } else if (std::holds_alternative<strategy_event::Tick>(event)) {
         clock_.forget_deadline();
     }
@@ -133,7 +133,7 @@ Result<void> Federation::status(const std::string& cluster, const ClusterStatus&
 }
 
 Result<void> Federation::tick() {
-    if (clock_.paused() || awaiting_) return {};
+    if (clock_.paused() || ledger_.awaited()) return {};
     ECOPIPE_RETURN_IF_ERROR(let_go_of_absent());
     if (!clock_.due()) return {};
     return feed(strategy_event::Tick{});
@@ -143,7 +143,8 @@ Result<void> Federation::let_go_of_absent() {
     const auto absence_s = static_cast<double>(options_.limits.absence_s);
     if (absence_s == 0) return {};
     for (const std::string& cluster : sites_.away_for(clock_.now_s(), absence_s)) {
-        if (awaiting_) return {};  // a round ended with the one before: the next turn goes on
+        if (ledger_.awaited())
+            return {};  // a round ended with the one before: the next turn goes on
         const std::uint64_t number = sites_.at(cluster).task;
         UpdateRow row;
         row.task = number;
@@ -243,7 +244,7 @@ Result<Federation::Taken> Federation::chunk(const std::string& cluster, const Up
     if (!progress.known) return taken;
     taken.known = true;
     taken.left = progress.left;
-    bytes_in_ += bytes.size();
+    ledger_.note_bytes(bytes.size());
     if (progress.no_room) {
         taken.no_room = true;
         intake_.abandon(chunk.sequence);
@@ -287,7 +288,7 @@ Result<void> Federation::refuse_unknown(const std::string& cluster, std::uint64_
     ECOPIPE_RETURN_IF_ERROR(count_rejection(cluster, task, reason));
     const Site& s = sites_.at(cluster);
     if (!s.record.quarantined || s.task == 0) {
-        note_rejected(cluster, reason);
+        ledger_.note_rejected(cluster, reason);
         return {};
     }
     intake_.abandon(s.task);
@@ -306,19 +307,6 @@ Result<void> Federation::count_rejection(const std::string& cluster, std::uint64
     // It leaves before its task goes back, or the strategy would give it the next one.
     if (now_quarantined && s.joined) return feed(strategy_event::Left{cluster});
     return {};
-}
-
-void Federation::note_rejected(const std::string& cluster, const std::string& reason) {
-    constexpr std::string_view kBetween = "; ";
-    std::string& reasons = rejected_[cluster];
-    if (reasons.find(reason) != std::string::npos) return;  // once more says no more
-    std::size_t count = reasons.empty() ? 0 : 1;
-    for (std::size_t at = reasons.find(kBetween); at != std::string::npos;
-         at = reasons.find(kBetween, at + 1))
-        ++count;
-    if (count >= kReasonsMax) return;
-    if (count > 0) reasons += kBetween;
-    reasons += reason;
 }
 
 Result<void> Federation::admit_update(const std::string& cluster, const CompleteUpdate& update) {
@@ -372,7 +360,7 @@ Result<void> Federation::obey(const StrategyDecisions& decisions) {
         } else if (const auto* f = std::get_if<Fold>(&decision)) {
             ECOPIPE_RETURN_IF_ERROR(fold(*f));
         } else if (const auto* drop = std::get_if<strategy_decision::Drop>(&decision)) {
-            dropped_[drop->cluster] = drop->reason;
+            ledger_.note_dropped(drop->cluster, drop->reason);
             ECOPIPE_RETURN_IF_ERROR(journal_.set_dropped(drop->sequence, drop->reason));
         } else if (const auto* move = std::get_if<strategy_decision::Group>(&decision)) {
             sites_.move(move->cluster, move->to);
@@ -389,7 +377,7 @@ Result<void> Federation::obey(const StrategyDecisions& decisions) {
 }
 
 Result<void> Federation::assign(const strategy_decision::Assign& assign) {
-    if (tasks_.empty()) round_started_s_ = clock_.now_s();
+    if (tasks_.empty()) ledger_.start(clock_.now_s());
     const std::uint64_t number =
         tasks_.open(assign.cluster, assign.group, version(), clock_.now_s());
     sites_.assign(assign.cluster, number, assign.group);
@@ -449,14 +437,14 @@ FederationView Federation::view() const {
     view.version = version();
     view.rounds = options_.rounds;
     view.clock_s = clock_.now_s();
-    view.best_score = best_score_;
-    view.best_version = best_version_;
+    view.best_score = ledger_.best_score();
+    view.best_version = ledger_.best_version();
     view.uploads = intake_.under_way();
     view.free_bytes = spool_.free_bytes();
     view.sites = sites_.view();
     for (SiteView& site : view.sites)
         if (const OpenTask* task = tasks_.find(site.task)) site.base_version = task->base_version;
-    view.recent.assign(recent_.begin(), recent_.end());
+    view.recent.assign(ledger_.recent().begin(), ledger_.recent().end());
     return view;
 }
 

@@ -13,7 +13,6 @@
 // restored from a backup, and what belongs to another epoch is refused without being held against
 // anybody.
 
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -30,6 +29,7 @@
 #include "fl_server/service/federation_clock.h"
 #include "fl_server/service/intake.h"
 #include "fl_server/service/limits.h"
+#include "fl_server/service/round_ledger.h"
 #include "fl_server/service/site_book.h"
 #include "fl_server/service/task_book.h"
 #include "fl_server/state/journal.h"
@@ -169,11 +169,8 @@ class Federation {
     [[nodiscard]] Result<void> assign(const strategy_decision::Assign& assign);
     [[nodiscard]] Result<void> fold(const Fold& fold);
     [[nodiscard]] Result<void> commit(const strategy_decision::Commit& commit);
-    [[nodiscard]] Result<std::string> round_line(const strategy_decision::Commit& commit,
-                                                 std::uint64_t version);
     // Without the server's own data: remembers what the clusters found, and keeps the best.
     [[nodiscard]] Result<void> judge_by_clients(const std::vector<UpdateRow>& updates);
-    [[nodiscard]] const char* best_by() const { return options_.evaluate ? "server" : "clients"; }
     [[nodiscard]] Result<void> after_commit();
     [[nodiscard]] Result<void> publish();  // what is served now
     [[nodiscard]] Result<void> delete_finished();
@@ -185,7 +182,6 @@ class Federation {
     [[nodiscard]] Result<void> refuse_unknown(const std::string& cluster, std::uint64_t task);
     // Who has been away for longer than `absence_s` loses its task, and with it the version.
     [[nodiscard]] Result<void> let_go_of_absent();
-    void note_rejected(const std::string& cluster, const std::string& reason);
     [[nodiscard]] Result<void> admit_update(const std::string& cluster,
                                             const CompleteUpdate& update);
     void send_task(std::uint64_t task);
@@ -205,20 +201,12 @@ class Federation {
 
     SiteBook sites_;
     TaskBook tasks_;
+    RoundLedger ledger_;
     FederationClock clock_;
     std::uint64_t epoch_ = 0;
-    std::optional<std::uint64_t> awaiting_;  // committed, the strategy not yet told
-    std::string awaiting_line_;
-    std::map<std::string, std::string> rejected_;  // since the last commit, reasons joined
-    std::map<std::string, std::string> dropped_;
-    std::uint64_t bytes_in_ = 0;
-    double round_started_s_ = 0;
     ClassNames classes_;
-    double best_score_ = -1;
-    std::uint64_t best_version_ = 0;
     std::map<std::string, std::string> kept_files_;  // by name; "" holds the optimiser's moments
-    std::deque<RoundView> recent_;
-    std::uint64_t snapshot_fold_ = 0;  // of the snapshot that was restored
+    std::uint64_t snapshot_fold_ = 0;                // of the snapshot that was restored
     std::size_t events_since_snapshot_ = 0;
     bool new_spool_files_ = false;
     bool snapshot_due_ = false;

@@ -9,12 +9,6 @@
 #include "fl_server/strategies/decision_json.h"
 
 namespace ecopipe {
-namespace {
-
-constexpr std::size_t kRecentRounds = 100;  // that a view shows
-
-}  // namespace
-
 Result<void> Federation::commit(const strategy_decision::Commit& commit) {
     const OwnWork working(clock_);
     ECOPIPE_ASSIGN_OR_RETURN(const Aggregator::Committed made, aggregator_->commit(commit.recipe));
@@ -38,64 +32,12 @@ Result<void> Federation::commit(const strategy_decision::Commit& commit) {
     std::vector<std::uint32_t> slots;
     for (const Recipe::Close& close : commit.recipe.close) slots.push_back(close.slot);
     ECOPIPE_RETURN_IF_ERROR(journal_.close_folds(slots, made.version));
-    ECOPIPE_ASSIGN_OR_RETURN(row.line, round_line(commit, made.version));
+    ECOPIPE_ASSIGN_OR_RETURN(const auto updates, journal_.updates_in(made.version));
+    if (!options_.evaluate) ECOPIPE_RETURN_IF_ERROR(judge_by_clients(updates));
+    row.line = ledger_.close(made.version, clock_.now_s(), strategy_->name(), commit, updates);
     ECOPIPE_RETURN_IF_ERROR(journal_.add_version(row));
-    rejected_.clear();
-    dropped_.clear();
-    bytes_in_ = 0;
-    round_started_s_ = clock_.now_s();
-    awaiting_ = made.version;
-    awaiting_line_ = row.line;
     snapshot_due_ = true;
     return {};
-}
-
-// What is known when the version is made; an evaluation on the server's data comes later.
-Result<std::string> Federation::round_line(const strategy_decision::Commit& commit,
-                                           std::uint64_t version) {
-    ECOPIPE_ASSIGN_OR_RETURN(const auto updates, journal_.updates_in(version));
-    std::uint64_t samples = 0;
-    double weight = 0;
-    double loss = 0;
-    double accuracy = 0;
-    OrderedJson tested = OrderedJson::object();
-    OrderedJson capped = OrderedJson::object();
-    for (const UpdateRow& update : updates) {
-        samples += update.samples;
-        if (update.samples < update.claimed)
-            capped[update.cluster] = {{"samples", update.claimed}, {"counted", update.samples}};
-        if (update.eval_samples == 0) continue;
-        const auto n = static_cast<double>(update.eval_samples);
-        weight += n;
-        loss += n * update.eval_loss;
-        accuracy += n * update.eval_accuracy;
-        tested[update.cluster] = {{"version", update.base_version},
-                                  {"samples", update.eval_samples},
-                                  {"accuracy", update.eval_accuracy},
-                                  {"loss", update.eval_loss}};
-    }
-    for (const std::string& cluster : commit.late)
-        note_rejected(cluster, "no update before the round's deadline");
-    OrderedJson line{{"round", version},
-                     {"wall_s", clock_.now_s() - round_started_s_},
-                     {"strategy", strategy_->name()},
-                     {"group", commit.group},
-                     {"clusters", commit.clusters},
-                     {"samples", samples},
-                     {"bytes_in", bytes_in_},
-                     {"rejected", rejected_}};
-    if (!capped.empty()) line["capped"] = std::move(capped);
-    if (!dropped_.empty()) line["dropped"] = dropped_;
-    if (weight > 0) {
-        line["client_accuracy"] = accuracy / weight;
-        line["client_loss"] = loss / weight;
-        line["clients"] = std::move(tested);
-    }
-    if (!options_.evaluate) {
-        ECOPIPE_RETURN_IF_ERROR(judge_by_clients(updates));
-        if (best_version_ > 0 || best_score_ >= 0) line["best"] = best_version_;
-    }
-    return line.dump();
 }
 
 Result<void> Federation::judge_by_clients(const std::vector<UpdateRow>& updates) {
@@ -106,11 +48,10 @@ Result<void> Federation::judge_by_clients(const std::vector<UpdateRow>& updates)
                 "there is no --eval-data: no model is called the best");
         return {};
     }
-    const auto verdict = client_verdict(sites_.newest_tests(), options_.limits.weight_max);
-    if (!verdict || verdict->accuracy <= best_score_ || !models_.has(verdict->version)) return {};
-    best_score_ = verdict->accuracy;
-    best_version_ = verdict->version;
-    return models_.publish_best(best_version_);
+    const auto best =
+        ledger_.take_verdict(sites_.newest_tests(), options_.limits.weight_max,
+                             [this](std::uint64_t version) { return models_.has(version); });
+    return best ? models_.publish_best(*best) : Result<void>();
 }
 
 Result<void> Federation::publish() {
@@ -121,53 +62,33 @@ Result<void> Federation::publish() {
 
 Result<void> Federation::after_commit() {
     const OwnWork working(clock_);
-    const std::uint64_t version = *awaiting_;
+    const std::uint64_t version = *ledger_.awaited();
     ECOPIPE_RETURN_IF_ERROR(publish());
-    OrderedJson line = OrderedJson::parse(awaiting_line_);
-    double accuracy = -1;
-    std::string result;
-    bool is_best = false;
+    std::optional<Evaluation> evaluation;
     if (options_.evaluate) {
-        ECOPIPE_ASSIGN_OR_RETURN(const Evaluation evaluation,
-                                 options_.evaluate(*aggregator_->state().served()));
-        accuracy = evaluation.accuracy;
-        line["accuracy"] = evaluation.accuracy;
-        line["loss"] = evaluation.loss;
-        result = fmt::format(", accuracy {:.2f} %", 100 * evaluation.accuracy);
-        is_best = accuracy > best_score_;
-        if (is_best) {
-            best_score_ = accuracy;
-            best_version_ = version;
-            ECOPIPE_RETURN_IF_ERROR(models_.publish_best());
-        }
-        line["best"] = best_version_;
-    } else if (line.contains("client_accuracy")) {
-        accuracy = line["client_accuracy"];
-        result = fmt::format(", accuracy of the model before {:.2f} %", 100 * accuracy);
+        ECOPIPE_ASSIGN_OR_RETURN(evaluation, options_.evaluate(*aggregator_->state().served()));
     }
+    const RoundLedger::Told told = ledger_.tell(evaluation);
+    const double accuracy = told.round.accuracy;
+    if (told.is_best) ECOPIPE_RETURN_IF_ERROR(models_.publish_best());
     in_turn_ = true;
     ECOPIPE_RETURN_IF_ERROR(journal_.begin());
-    const std::string text = line.dump();
-    ECOPIPE_RETURN_IF_ERROR(journal_.set_line(version, text));
+    ECOPIPE_RETURN_IF_ERROR(journal_.set_line(version, told.line));
     ECOPIPE_RETURN_IF_ERROR(delete_finished());
     if (!finished())
         ECOPIPE_RETURN_IF_ERROR(
             feed(strategy_event::Committed{.version = version, .accuracy = accuracy}));
     // No event tells it: without it the first version after a restart would be the best.
-    if (is_best) ECOPIPE_RETURN_IF_ERROR(save_snapshot());
+    if (told.is_best) ECOPIPE_RETURN_IF_ERROR(save_snapshot());
     ECOPIPE_RETURN_IF_ERROR(end_turn());
-    log_info("round {} done{}", version, result);
-    recent_.push_back({.round = version,
-                       .wall_s = line["wall_s"],
-                       .group = line["group"],
-                       .clusters = line["clusters"].size(),
-                       .samples = line["samples"],
-                       .accuracy = accuracy,
-                       .loss = line.value("loss", line.value("client_loss", -1.0)),
-                       .rejected = line["rejected"].size()});
-    if (recent_.size() > kRecentRounds) recent_.pop_front();
+    log_info("round {} done{}", version,
+             accuracy < 0 ? ""
+                          : fmt::format(", accuracy{} {:.2f} %",
+                                        evaluation ? "" : " of the model before", 100 * accuracy));
+    ledger_.show(told.round);
     // The journal has it; what a full disk has no room for comes with a later line or a restart.
-    if (const auto told = rounds_->append(text); !told) log_error("{}", told.error().message);
+    if (const auto written = rounds_->append(told.line); !written)
+        log_error("{}", written.error().message);
     return {};
 }
 

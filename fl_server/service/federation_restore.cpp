@@ -179,22 +179,12 @@ Result<void> Federation::start(std::string initial) {
 Json Federation::snapshot(std::uint64_t fold_through) const {
     Json json{{"version", version()},
               {"fold_through", fold_through},
-              {"rejected", rejected_},
-              {"dropped", dropped_},
-              {"bytes_in", bytes_in_},
-              {"best_score", best_score_},
-              {"best_version", best_version_},
-              {"best_by", best_by()},
               {"kept", kept_files_},
-              {"strategy", strategy_->save()},
-              {"round_started_s", round_started_s_}};
+              {"strategy", strategy_->save()}};
     clock_.save(json);
     sites_.save(json);
     tasks_.save(json);
-    if (awaiting_) {
-        json["awaiting"] = *awaiting_;
-        json["awaiting_line"] = awaiting_line_;
-    }
+    ledger_.save(json);
     return json;
 }
 
@@ -205,18 +195,8 @@ Result<void> Federation::restore_snapshot(const Json& json, AggregatorState& sta
         clock_.restore(json);
         sites_.restore(json);
         tasks_.restore(json);
-        rejected_ = json.at("rejected").get<std::map<std::string, std::string>>();
-        dropped_ = json.at("dropped").get<std::map<std::string, std::string>>();
-        bytes_in_ = json.at("bytes_in");
-        round_started_s_ = json.at("round_started_s");
-        best_score_ = json.at("best_score");
-        best_version_ = json.at("best_version");
-        if (json.at("best_by") != best_by()) best_score_ = -1;  // another measure: no comparison
+        ledger_.restore(json);
         kept_files_ = json.at("kept").get<std::map<std::string, std::string>>();
-        if (json.contains("awaiting")) {
-            awaiting_ = json.at("awaiting").get<std::uint64_t>();
-            awaiting_line_ = json.at("awaiting_line");
-        }
         ECOPIPE_RETURN_IF_ERROR(strategy_->restore(json.at("strategy")));
     } catch (const Json::exception& error) {
         return fail(ExitCode::kBadFile,
@@ -282,7 +262,7 @@ Result<void> Federation::restore() {
     ECOPIPE_RETURN_IF_ERROR(rewrite_rounds());
     log_info("{} goes on after version {}, {} tasks open", options_.state_directory, version(),
              tasks_.all().size());
-    if (awaiting_) return after_commit();
+    if (ledger_.awaited()) return after_commit();
     return publish();
 }
 
@@ -291,7 +271,7 @@ Result<void> Federation::restore() {
 Result<void> Federation::rewrite_rounds() {
     const std::string path = options_.state_directory + "/rounds.jsonl";
     const auto is_told = [this](std::uint64_t version) {
-        return !awaiting_ || version < *awaiting_;
+        return !ledger_.awaited() || version < *ledger_.awaited();
     };
     std::ifstream file(path, std::ios::binary);
     std::uintmax_t right = 0;  // bytes
