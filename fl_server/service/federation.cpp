@@ -26,8 +26,8 @@ Federation::Federation(FederationOptions options, const ModelLayout& layout, Jou
       models_(std::move(models)),
       strategy_(std::move(strategy)),
       intake_(layout_, spool_, options_.limits),
-      ledger_(options_.evaluate ? JudgedBy::kServer : JudgedBy::kClusters),
-      clock_(options_.now_s) {
+      clock_(options_.now_s),
+      ledger_(options_.evaluate ? JudgedBy::kServer : JudgedBy::kClusters) {
     for (const LayoutTensor& tensor : layout_.tensors())
         entries_.push_back({tensor.name, tensor.dtype, tensor.shape});
 }
@@ -66,19 +66,19 @@ Result<void> Federation::begin_turn() {
 Result<void> Federation::end_turn() {
     ECOPIPE_CHECK(in_turn_);
     const OwnWork working(clock_);
-    if (std::exchange(new_spool_files_, false)) ECOPIPE_RETURN_IF_ERROR(spool_.sync());
-    if (snapshot_due_ || events_since_snapshot_ > kEventsPerSnapshot)
+    if (std::exchange(unsaved_.spool_files, false)) ECOPIPE_RETURN_IF_ERROR(spool_.sync());
+    if (unsaved_.version || unsaved_.events > kEventsPerSnapshot)
         ECOPIPE_RETURN_IF_ERROR(save_snapshot());
     ECOPIPE_RETURN_IF_ERROR(journal_.commit());
     in_turn_ = false;
-    if (std::exchange(snapshot_due_, false) && ledger_.awaited()) return after_commit();
+    if (std::exchange(unsaved_.version, false) && ledger_.awaited()) return after_commit();
     return {};
 }
 
 Result<void> Federation::save_snapshot() {
     ECOPIPE_ASSIGN_OR_RETURN(const std::uint64_t fold_through, journal_.last_fold());
     ECOPIPE_RETURN_IF_ERROR(journal_.set_snapshot(snapshot(fold_through)));
-    events_since_snapshot_ = 0;
+    unsaved_.events = 0;
     return {};
 }
 
@@ -89,7 +89,7 @@ std::vector<Outgoing> Federation::take_outgoing() { return std::exchange(outgoin
 Result<void> Federation::feed(const StrategyEvent& event) {
     if (!replaying_) {
         ECOPIPE_RETURN_IF_ERROR(journal_.add_event(clock_.now_s(), event_json(event)));
-        ++events_since_snapshot_;
+        ++unsaved_.events;
     }
     note(event);
     return obey(strategy_->on(clock_.now_s(), event));
@@ -329,7 +329,7 @@ Result<void> Federation::admit_update(const std::string& cluster, const Complete
     row.eval_loss = slice.eval_loss;
     row.eval_accuracy = slice.eval_accuracy;
     ECOPIPE_RETURN_IF_ERROR(journal_.add_update(row));
-    new_spool_files_ = true;
+    unsaved_.spool_files = true;
     if (sites_.end_row(cluster))
         ECOPIPE_RETURN_IF_ERROR(journal_.set_site(sites_.at(cluster).record));
     ClientFacts facts = sites_.at(cluster).facts;

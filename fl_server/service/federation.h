@@ -8,6 +8,11 @@
 // update is on disk and in the journal. After an error the object is of no use: what the journal
 // holds is the truth, and opening it again goes on in the same round.
 //
+// What it knows is kept by four others, which are pure: what its time is (federation_clock.h), who
+// the clusters are (site_book.h), which tasks are open (task_book.h), and what the round at hand
+// has been like (round_ledger.h). Here it is decided in which order they are told, and what they
+// return is written, sent and published.
+//
 // Over a restart everyone counts as connected, tasks stay open under their numbers, and a pause and
 // an end that was asked for still hold. A state has an epoch: another one is drawn when it was
 // restored from a backup, and what belongs to another epoch is refused without being held against
@@ -17,7 +22,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <variant>
 #include <vector>
@@ -144,12 +148,20 @@ class Federation {
 
   private:
     using OwnWork = FederationClock::OwnWork;
+    // What is not yet as durable as it will be.
+    struct Unsaved {
+        bool spool_files = false;  // new ones since the directory was synced
+        bool version = false;      // a new one since the newest snapshot
+        std::size_t events = 0;    // since that
+    };
 
     Federation(FederationOptions options, const ModelLayout& layout, Journal journal, Spool spool,
                ModelStore models, std::unique_ptr<Strategy> strategy);
     [[nodiscard]] Result<void> start(std::string initial);
-    [[nodiscard]] Result<void> restore();
-    [[nodiscard]] Result<void> restore_snapshot(const Json& snapshot, AggregatorState& state);
+    // Returns the last fold that is in the snapshot.
+    [[nodiscard]] Result<std::uint64_t> restore_snapshot(const Json& snapshot,
+                                                         AggregatorState& state);
+    [[nodiscard]] Result<void> restore(std::uint64_t fold_through);
     [[nodiscard]] Result<void> check_identity();
     [[nodiscard]] Result<void> restore_classes();
     [[nodiscard]] Result<void> settle_epoch();
@@ -190,29 +202,32 @@ class Federation {
 
     FederationOptions options_;
     const ModelLayout& layout_;
-    std::vector<TensorEntry> entries_;
+    std::vector<TensorEntry> entries_;  // the layout's, as tasks name them
+    std::uint64_t epoch_ = 0;
+    ClassNames classes_;
+
+    // What is on disk.
     Journal journal_;
     Spool spool_;
     ModelStore models_;
+    std::map<std::string, std::string> kept_files_;  // by name; "" holds the optimiser's moments
+    std::optional<LineAppender> rounds_;
+
+    // What decides and computes.
     std::unique_ptr<Strategy> strategy_;
     Intake intake_;
     std::unique_ptr<Aggregator> aggregator_;
-    std::optional<LineAppender> rounds_;
 
+    // What is known.
+    FederationClock clock_;
     SiteBook sites_;
     TaskBook tasks_;
     RoundLedger ledger_;
-    FederationClock clock_;
-    std::uint64_t epoch_ = 0;
-    ClassNames classes_;
-    std::map<std::string, std::string> kept_files_;  // by name; "" holds the optimiser's moments
-    std::uint64_t snapshot_fold_ = 0;                // of the snapshot that was restored
-    std::size_t events_since_snapshot_ = 0;
-    bool new_spool_files_ = false;
-    bool snapshot_due_ = false;
+
     bool in_turn_ = false;
     bool replaying_ = false;
-    std::optional<std::uint64_t> finish_from_;
+    Unsaved unsaved_;
+    std::optional<std::uint64_t> finish_from_;  // it was told to finish after this version
     std::vector<Outgoing> outgoing_;
 };
 

@@ -2,7 +2,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <utility>
+#include <optional>
+#include <set>
 
 #include "core/log.h"
 #include "fl_server/service/federation.h"
@@ -36,7 +37,7 @@ Result<void> Federation::commit(const strategy_decision::Commit& commit) {
     if (!options_.evaluate) ECOPIPE_RETURN_IF_ERROR(judge_by_clients(updates));
     row.line = ledger_.close(made.version, clock_.now_s(), strategy_->name(), commit, updates);
     ECOPIPE_RETURN_IF_ERROR(journal_.add_version(row));
-    snapshot_due_ = true;
+    unsaved_.version = true;
     return {};
 }
 

@@ -137,11 +137,12 @@ Result<void> Federation::start(std::string initial) {
     ECOPIPE_RETURN_IF_ERROR(settle_epoch());
     if (options_.classes.known()) ECOPIPE_RETURN_IF_ERROR(adopt_classes(options_.classes));
     AggregatorState state;
+    std::uint64_t fold_through = 0;
     std::unique_ptr<Strategy> changed;
     if (snapshot) {
         ECOPIPE_ASSIGN_OR_RETURN(changed, strategy_before());
         if (changed) std::swap(changed, strategy_);
-        ECOPIPE_RETURN_IF_ERROR(restore_snapshot(*snapshot, state));
+        ECOPIPE_ASSIGN_OR_RETURN(fold_through, restore_snapshot(*snapshot, state));
     } else {
         ECOPIPE_RETURN_IF_ERROR(models_.write(0, initial));
         ECOPIPE_RETURN_IF_ERROR(models_.publish(0));
@@ -154,7 +155,7 @@ Result<void> Federation::start(std::string initial) {
                           .threads = 1,
                           .keep_sources = options_.keep_sources});
     if (snapshot) {
-        ECOPIPE_RETURN_IF_ERROR(restore());
+        ECOPIPE_RETURN_IF_ERROR(restore(fold_through));
         return changed ? change_settings(std::move(changed)) : Result<void>();
     }
     ECOPIPE_RETURN_IF_ERROR(journal_.begin());
@@ -188,10 +189,11 @@ Json Federation::snapshot(std::uint64_t fold_through) const {
     return json;
 }
 
-Result<void> Federation::restore_snapshot(const Json& json, AggregatorState& state) {
+Result<std::uint64_t> Federation::restore_snapshot(const Json& json, AggregatorState& state) {
+    std::uint64_t fold_through = 0;
     try {
         state.version = json.at("version");
-        snapshot_fold_ = json.at("fold_through");
+        fold_through = json.at("fold_through");
         clock_.restore(json);
         sites_.restore(json);
         tasks_.restore(json);
@@ -211,12 +213,12 @@ Result<void> Federation::restore_snapshot(const Json& json, AggregatorState& sta
         else
             state.stored[name] = std::move(bytes);
     }
-    return {};
+    return fold_through;
 }
 
 // The slots' sums are rebuilt from the updates that were folded before the snapshot; then the
 // events since it are fed again, whose folds and tasks come out as they did.
-Result<void> Federation::restore() {
+Result<void> Federation::restore(std::uint64_t fold_through) {
     ECOPIPE_ASSIGN_OR_RETURN(const auto sha256, journal_.sha256_of(version()));
     if (sha256 != tasks_.sha256_of(version()))
         return fail(ExitCode::kBadFile,
@@ -230,7 +232,7 @@ Result<void> Federation::restore() {
     for (const SiteRow& row : sites) sites_.set_record(row);
 
     ECOPIPE_ASSIGN_OR_RETURN(const auto events, journal_.events());
-    ECOPIPE_ASSIGN_OR_RETURN(const auto folds, journal_.open_folds(snapshot_fold_));
+    ECOPIPE_ASSIGN_OR_RETURN(const auto folds, journal_.open_folds(fold_through));
     std::vector<std::pair<double, StrategyEvent>> replay;
     for (const Journal::Event& event : events) {
         ECOPIPE_ASSIGN_OR_RETURN(StrategyEvent parsed, event_from(event.body));
@@ -248,7 +250,7 @@ Result<void> Federation::restore() {
         ECOPIPE_RETURN_IF_ERROR(feed(event));
     }
     replaying_ = false;
-    events_since_snapshot_ = events.size();
+    unsaved_.events = events.size();
     ECOPIPE_RETURN_IF_ERROR(journal_.commit());
 
     // Files that no row speaks of are of transactions that never were.
