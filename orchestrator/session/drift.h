@@ -1,6 +1,16 @@
 #pragma once
 // Whether a device has become slower or faster than the plan took it for, and whether moving layers
 // pays. Pure: no clocks.
+//
+// The problem: a plan is right for the speeds that it was made for. A device that gets hot, or has
+// other work besides, holds up all the others. But the times of its steps are noisy. A limit on a
+// single step takes every hiccup for a drift; a mean over many steps tells late what was plain
+// early. A CUSUM adds up by how much each step is off, less a slack that noise does not reach. So
+// noise never adds up, and what lasts does; one outlier counts for no more than a factor of two.
+//
+// A device is compared with what was measured of it under this plan, not with what was predicted: a
+// prediction that errs is no drift. And a drift alone moves nothing. Moving costs a pause and bytes
+// on the links, and gains only for the steps that are left: both are weighed.
 
 #include <cstdint>
 #include <map>

@@ -1,8 +1,14 @@
 #pragma once
 // Who is dead, hung or unreachable. Pure: time is an argument.
 //
-// Three deadlines. Silence: no message for longer than the device's own rhythm allows, which is
-// learnt from the gaps between its messages (mean plus eight mean deviations, as Jacobson's
+// The problem: all stages wait for one that is gone, and from here it looks like one that is only
+// slow. One timeout for all is wrong twice. Short, it takes a device on a slow link for dead, and
+// all go back for nothing. Long, every true death costs all of that time. So a device is measured
+// against its own past. And hearing from it is not enough: its network thread answers pings while
+// its computation hangs; and after a lost message all answer, and nothing moves.
+//
+// Hence three deadlines. Silence: no message for longer than the device's own rhythm allows, which
+// is learnt from the gaps between its messages (mean plus eight mean deviations, as Jacobson's
 // retransmission timer, "Congestion avoidance and control", 1988, but wider, since a false alarm
 // costs a replay) and stays within [silence_min, silence_max]. Action: a compute thread that has
 // been at one action for longer than a multiple of its longest one so far, though the network

@@ -1,6 +1,16 @@
 #pragma once
 // Where the state of a model lies, which step all can go back to, and who gives what to whom. Pure.
 //
+// The problem: a device that dies takes the newest state of its layers with it. The portal's
+// checkpoint has an older one, maybe of an epoch ago, and all steps since would be computed again.
+// So every few steps each stage also leaves its state with a buddy, another device with memory to
+// spare. A step of which two processes hold every layer outlives the death of either. How many
+// steps are a few follows from what the links have idle and what a copy costs.
+//
+// Why not each layer's newest state, wherever it is? Less would be replayed, and it would be wrong:
+// layers of different steps train on as if nothing were amiss, and their weights are those of no
+// run without a failure. docs/decisions/recovery-points.md has what else there was.
+//
 // "State n" of a layer is what step n starts from: its weights, buffers and moments. States of
 // different steps are never combined: a recovery point is one step for all layers.
 

@@ -1,6 +1,12 @@
 #pragma once
 // How many micro-batches each stage of a pipeline should have in flight: the K_s whose simulated
 // step is the shortest.
+//
+// The problem: with too few in flight a stage waits for gradients that are still on their way back.
+// More take memory, which the caps bound, and are not always faster: a stage runs its K_s forwards
+// before its first backward, and until then all before it have no gradient. What suits one stage
+// depends on the others (pace.h), so no formula gives the best counts of unequal devices. All are
+// tried where they are few, else the known rules and their neighbours.
 
 #include <cstdint>
 #include <limits>

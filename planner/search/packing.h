@@ -1,6 +1,12 @@
 #pragma once
 // The cuts of a device order for a wanted step time: every stage takes as many layers as the time
 // allows.
+//
+// Where to cut is hard to say, but whether a step of T ms can be kept is easy: whoever comes first
+// takes as much as T allows, since leaving layers to later devices helps nobody. So the search goes
+// over orders alone, and T is found by halving. In chains-on-chains partitioning this is the probe
+// (Pinar and Aykanat, "Fast optimal load balancing algorithms for 1D partitioning", 2004), where it
+// is exact; here it is not quite, for what a cut sends and what a stage must hold also count.
 
 #include <optional>
 

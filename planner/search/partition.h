@@ -1,5 +1,14 @@
 #pragma once
 // The search for a plan: which layers on which devices, how many micro-batches in flight.
+//
+// The problem: cuts, order, subset, recomputation and in-flight counts make far more arrangements
+// than can be tried, and none of them can be chosen by itself. What memory a cut leaves a stage
+// caps its count; its count holds up its neighbours (pace.h). The usual answer, cuts with the least
+// largest stage by a dynamic program (PipeDream, Narayanan et al., SOSP 2019), does not see that,
+// nor the filling and draining, which are much of a step of few micro-batches. So what decides here
+// is the simulated step, and the searches differ in what they simulate: whatever may be better
+// where a bound leaves few enough (partition_exhaustive.h), else what looks promising
+// (partition_local.h). The usual answers are among what they start from.
 
 #include <string>
 #include <vector>

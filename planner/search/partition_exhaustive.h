@@ -1,5 +1,13 @@
 #pragma once
 // Branch and bound over every cut, device order, device subset and recomputation.
+//
+// The problem: a good plan does not say whether there is a better one. Trying all of them would,
+// but there are too many. Most are hopeless long before their last stage is placed, though: the
+// first stages take so long, or leave so much, that no end can make up for it. So pipelines are
+// built stage by stage; at each, a bound says how short the step can still become, and where that
+// is no better than the best known nothing that begins so is tried (Land and Doig, "An automatic
+// method of solving discrete programming problems", 1960). The better the plan it begins with, the
+// more falls away: so a short local search goes first (schedule_search.h).
 
 #include <cstdint>
 

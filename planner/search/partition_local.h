@@ -1,5 +1,13 @@
 #pragma once
 // The search for models and clusters that are too large to try everything.
+//
+// The problem: the simulator is right but dear, and there is too much to simulate. What is quick to
+// judge is judged wrong by several per cent: with an estimate alone the search ends in the wrong
+// order of the wrong devices, the simulator alone looks at too few. So the quick means find
+// regions, and the simulator decides within them. Taking every change for the better, and no other,
+// would end where two things had to change together, as a cut and a count. Annealing also takes a
+// change that is a little worse, ever more rarely (Kirkpatrick, Gelatt, Vecchi, "Optimization by
+// simulated annealing", 1983).
 
 #include <cstdint>
 

@@ -1,5 +1,9 @@
 #pragma once
 // Simulated annealing under the simulator itself: the last part of the local search.
+//
+// The usual form simulates a change, and then draws whether one that is so much worse is taken.
+// Here the draw comes first and gives the longest step that would be taken: the same chances, but a
+// simulation may end as soon as it passes that limit, and a bound may spare it.
 
 #include <cstdint>
 

@@ -1,5 +1,10 @@
 #pragma once
 // The best arrangement of one model on one cluster, for one schedule and micro-batch count.
+//
+// Nobody can tell beforehand whether a problem is small enough to try everything: that depends on
+// how soon the bound bites. So all three are done in turn: a short local search, for a plan that
+// the bound can be compared with; branch and bound, which ends by itself on small problems and then
+// has proven its answer; and where it did not end, a long local search.
 
 #include <optional>
 #include <string>

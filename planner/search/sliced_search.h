@@ -1,5 +1,10 @@
 #pragma once
 // The search for schedules whose action lists are given beforehand: sliced ones, and a user's own.
+//
+// The problem: where a device has several stages, each waits for the others on it. The bounds and
+// the beams that guide the other searches are of one stage a device. But here there is also
+// less to choose: the lists fix the counts and how many devices there are. What is left, cuts and
+// devices, is annealed under the simulator itself.
 
 #include <cstdint>
 #include <functional>

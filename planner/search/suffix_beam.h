@@ -2,12 +2,19 @@
 // Whole 1f1b pipelines built stage by stage from the last one up: a beam search over device order,
 // subset, cuts and recomputation at once.
 //
+// The problem: with many devices the order and the subset decide, and annealing whole pipelines in
+// small steps was seen to end in the wrong ones. Building them asks of each stage only what is best
+// in front of those that stand. Greedily, the first wrong choice stays; to follow every choice
+// there are too many. A beam keeps the most promising of each length (Lowerre, "The HARPY speech
+// recognition system", 1976). It is as good as its judgement of what is unfinished (rest_guess.h):
+// all that is asked of a stage must depend on those that stand.
+//
 // Why from the last stage: let R be the time of one micro-batch's whole way down and up, and D = T
 // - R, the spread, what the other M - 1 add to a step of T. With W(s, t) the round trip from stage
 // s to t and back, own_s = f_s + b_s and o a link's time a transfer, a step of T demands of every
 // stage s
-//   M own_s <= D + W(s, S)              (the stage is busy; what is not W(s, S) is its head and
-//   tail) (M - 1) b_s + (M - K_s) f_s <= D    (only K_s forwards can run before its first backward)
+//   M own_s <= D + W(s, S)              (the stage is busy; what is not W(s, S) are its ends)
+//   (M - 1) b_s + (M - K_s) f_s <= D    (only K_s forwards can run before its first backward)
 //   (M - 1) o <= D                      (the first micro-batch's way, and M - 1 more transfers)
 //   hops W(s, t) <= D for later t       (the cycles that 1f1b's order closes, pace.h; hops = 1 +
 //                                        floor((M - 1 - K_s) / (K_s - K_t + 1)), 0 when K_s = M)
