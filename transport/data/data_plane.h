@@ -1,6 +1,15 @@
 #pragma once
 // Tensors between devices: one direct channel per pair, in order, in chunks, with credits.
 //
+// The problem: a tensor is megabytes, links are slow, and one end is faster than the other. What a
+// socket has taken is beyond recall: it goes to a receiver that may have no use for it yet, and
+// what matters more waits behind it. The socket's own marks would not help, for they count
+// messages, of whatever size, and know nothing of what the compute thread has yet to take. So the
+// receiver says how many bytes may come (as the windows of HTTP/2, RFC 9113, 5.2), and the rest
+// waits at its sender. Chunks let a tensor that a stage waits for go before the rest of one that
+// nobody waits for. Direct channels, since by way of the portal every tensor would take two links,
+// and all of them the portal's.
+//
 // The sender may have kWindowBytes under way to a peer; the receiver gives credit back as chunks
 // arrive. Kinds that the portal or an evaluation streams (inputs, labels, evaluation activations)
 // also count until the compute thread has consumed them, so a fast producer waits instead of
