@@ -7,13 +7,13 @@
 #include <cstring>
 #include <fstream>
 #include <map>
-#include <mutex>
 #include <thread>
 
 #include "bench/subcommands.h"
 #include "core/command_line.h"
 #include "core/files.h"
 #include "core/log.h"
+#include "core/mutex.h"
 #include "core/open_files.h"
 #include "transport/net/message_socket.h"
 #include "transport/wire/federation_messages.h"
@@ -42,7 +42,7 @@ class Models {
     // A part that one cluster received. Errors: another one received something else there.
     Result<void> received(std::uint64_t version, std::size_t offset,
                           std::span<const std::byte> part) {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         std::string& bytes = models_[version];
         const std::string_view view(reinterpret_cast<const char*>(part.data()), part.size());
         if (offset == bytes.size()) bytes += view;
@@ -53,7 +53,7 @@ class Models {
     }
     // What a cluster makes of a model that is there: each element of floats a small step away.
     Result<Update> update(const Task& task) {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         Update& update = updates_[task.base_version];
         if (update.bytes) return update;
         const std::string& model = models_[task.base_version];
@@ -76,9 +76,9 @@ class Models {
     }
 
   private:
-    std::mutex mutex_;
-    std::map<std::uint64_t, std::string> models_;  // guarded by mutex_, as the next
-    std::map<std::uint64_t, Update> updates_;
+    Mutex mutex_;
+    std::map<std::uint64_t, std::string> models_ ECOPIPE_GUARDED_BY(mutex_);
+    std::map<std::uint64_t, Update> updates_ ECOPIPE_GUARDED_BY(mutex_);
 };
 
 struct RoundTimes {
@@ -102,7 +102,7 @@ class Scoreboard {
   public:
     template <class F>
     void note(F&& change) {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         change(tally_);
     }
     void failed(const Error& error) {
@@ -111,13 +111,13 @@ class Scoreboard {
         });
     }
     [[nodiscard]] Tally read() const {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         return tally_;
     }
 
   private:
-    mutable std::mutex mutex_;
-    Tally tally_;  // guarded by mutex_
+    mutable Mutex mutex_;
+    Tally tally_ ECOPIPE_GUARDED_BY(mutex_);
 };
 
 struct Common {

@@ -3,12 +3,11 @@
 // in it is bounded by the credits of the data plane and by the control protocol, which has at most
 // a few messages under way.
 
-#include <condition_variable>
 #include <deque>
-#include <mutex>
 #include <optional>
 
 #include "core/clock.h"
+#include "core/mutex.h"
 
 namespace ecopipe {
 
@@ -17,30 +16,30 @@ class Inbox {
   public:
     void push(T item) {
         {
-            const std::lock_guard lock(mutex_);
+            const MutexLock lock(mutex_);
             items_.push_back(std::move(item));
         }
         filled_.notify_one();
     }
     // The oldest item, or nothing at the deadline.
     [[nodiscard]] std::optional<T> pop_until(Instant deadline) {
-        std::unique_lock lock(mutex_);
-        if (!filled_.wait_until(lock, deadline, [this] { return !items_.empty(); }))
-            return std::nullopt;
+        const MutexLock lock(mutex_);
+        while (items_.empty())
+            if (!filled_.wait_until(mutex_, deadline) && items_.empty()) return std::nullopt;
         T item = std::move(items_.front());
         items_.pop_front();
         return item;
     }
     // Of an earlier life of whoever reads: its pushers are gone.
     void clear() {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         items_.clear();
     }
 
   private:
-    std::mutex mutex_;
-    std::condition_variable filled_;
-    std::deque<T> items_;  // guarded by mutex_
+    Mutex mutex_;
+    ConditionVariable filled_;
+    std::deque<T> items_ ECOPIPE_GUARDED_BY(mutex_);
 };
 
 }  // namespace ecopipe

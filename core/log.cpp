@@ -1,11 +1,12 @@
 #include "core/log.h"
 
-#include <spdlog/sinks/base_sink.h>
+#include <spdlog/pattern_formatter.h>
+#include <spdlog/sinks/sink.h>
 #include <spdlog/spdlog.h>
 
 #include <cstdio>
-#include <mutex>
 
+#include "core/mutex.h"
 #include "core/utf8.h"
 
 namespace ecopipe {
@@ -25,24 +26,37 @@ spdlog::level::level_enum to_spdlog(LogLevel level) {
     return spdlog::level::info;
 }
 
-// stderr, or whoever has taken its place.
-class LineSink : public spdlog::sinks::base_sink<std::mutex> {
+// stderr, or whoever has taken its place. The writer must not log.
+class LineSink : public spdlog::sinks::sink {
   public:
-    void redirect(std::function<void(std::string_view)> writer) {
-        const std::lock_guard lock(mutex_);
+    void redirect(std::function<void(std::string_view)> writer) ECOPIPE_EXCLUDES(mutex_) {
+        const MutexLock lock(mutex_);
         writer_ = std::move(writer);
     }
-
-  private:
-    void sink_it_(const spdlog::details::log_msg& message) override {
+    void log(const spdlog::details::log_msg& message) override {
+        const MutexLock lock(mutex_);
         spdlog::memory_buf_t line;
         formatter_->format(message, line);
         if (writer_) return writer_({line.data(), line.size()});
         std::fwrite(line.data(), 1, line.size(), stderr);
     }
-    void flush_() override { std::fflush(stderr); }
+    void flush() override {
+        const MutexLock lock(mutex_);
+        std::fflush(stderr);
+    }
+    void set_pattern(const std::string& pattern) override {
+        set_formatter(std::make_unique<spdlog::pattern_formatter>(pattern));
+    }
+    void set_formatter(std::unique_ptr<spdlog::formatter> formatter) override {
+        const MutexLock lock(mutex_);
+        formatter_ = std::move(formatter);
+    }
 
-    std::function<void(std::string_view)> writer_;
+  private:
+    Mutex mutex_;
+    std::unique_ptr<spdlog::formatter> formatter_ ECOPIPE_GUARDED_BY(mutex_) =
+        std::make_unique<spdlog::pattern_formatter>();
+    std::function<void(std::string_view)> writer_ ECOPIPE_GUARDED_BY(mutex_);
 };
 
 }  // namespace

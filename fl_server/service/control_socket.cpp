@@ -12,11 +12,11 @@
 #include <boost/beast/http.hpp>
 #include <cerrno>
 #include <cstring>
-#include <mutex>
 #include <thread>
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "core/mutex.h"
 #include "fl_server/view/view_text.h"
 
 namespace ecopipe {
@@ -42,8 +42,8 @@ struct ControlSocket::Impl {
     Local::acceptor local{context};
     Tcp::acceptor tcp{context};
     Command command;
-    std::mutex mutex;
-    std::shared_ptr<const FederationView> view;  // guarded by mutex
+    Mutex mutex;
+    std::shared_ptr<const FederationView> view ECOPIPE_GUARDED_BY(mutex);
     std::thread thread;
 
     void run() {
@@ -58,7 +58,7 @@ struct ControlSocket::Impl {
     }
 
     std::shared_ptr<const FederationView> newest() {
-        const std::lock_guard lock(mutex);
+        const MutexLock lock(mutex);
         return view;
     }
 
@@ -184,7 +184,7 @@ Result<std::unique_ptr<ControlSocket>> ControlSocket::open(const std::string& pa
 }
 
 void ControlSocket::publish(std::shared_ptr<const FederationView> view) {
-    const std::lock_guard lock(impl_->mutex);
+    const MutexLock lock(impl_->mutex);
     impl_->view = std::move(view);
 }
 

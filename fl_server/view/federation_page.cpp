@@ -139,7 +139,7 @@ void FederationPage::take_rounds(const FederationView& view, std::int64_t now_un
 }
 
 void FederationPage::update(const FederationView& view, std::int64_t now_unix_ms) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     std::map<std::string, const SiteView*> before;
     for (const SiteView& site : now_.sites) before[site.cluster] = &site;
     for (const SiteView& site : view.sites) {
@@ -157,7 +157,7 @@ void FederationPage::update(const FederationView& view, std::int64_t now_unix_ms
 }
 
 OrderedJson FederationPage::document(std::int64_t now_unix_ms) const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     OrderedJson out{
         {"schema", "ecopipe.view/1"},
         {"kind", "federation"},

@@ -8,7 +8,7 @@ namespace ecopipe {
 
 BatchSource::Order BatchSource::order(std::uint64_t epoch) const {
     constexpr std::size_t kKept = 2;  // readers ahead are in the next epoch already
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     Order& found = orders_[epoch];
     if (!found)
         found = std::make_shared<const std::vector<std::int64_t>>(

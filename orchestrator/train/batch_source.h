@@ -3,9 +3,9 @@
 
 #include <map>
 #include <memory>
-#include <mutex>
 #include <vector>
 
+#include "core/mutex.h"
 #include "stage_runtime/data/augmentation.h"
 #include "stage_runtime/data/dataset.h"
 
@@ -32,8 +32,9 @@ class BatchSource {
     [[nodiscard]] Order order(std::uint64_t epoch) const;
     const Dataset& data_;
     BatchSettings settings_;
-    mutable std::mutex mutex_;
-    mutable std::map<std::uint64_t, Order> orders_;  // of the newest epochs
+    mutable Mutex mutex_;
+    // Of the newest epochs.
+    mutable std::map<std::uint64_t, Order> orders_ ECOPIPE_GUARDED_BY(mutex_);
 };
 
 }  // namespace ecopipe

@@ -43,7 +43,7 @@ Progress::Progress(bool quiet, RunView& view)
     : view_(view), quiet_(quiet), live_(!quiet && terminal_can_draw()) {
     if (live_)
         redirect_log([this](std::string_view line) {
-            const std::lock_guard lock(mutex_);
+            const MutexLock lock(mutex_);
             if (live_) return write(line);
             std::fwrite(line.data(), 1, line.size(), stderr);
         });
@@ -82,20 +82,20 @@ void Progress::write(std::string_view above) {
 
 void Progress::note(const std::string& text) {
     if (quiet_) return;
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (live_) return write(text + "\n");
     fmt::print(stderr, "{}\n", text);
 }
 
 void Progress::draw() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!live_) return;
     if (view_.revision() != revision_ || window_size() != std::pair(columns_, rows_)) write("");
 }
 
 void Progress::finish() {
     {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         if (!live_) return;
         write("");
         live_ = false;
@@ -106,7 +106,7 @@ void Progress::finish() {
 void Progress::show(const ProgressView& step) {
     view_.progress(step.step, step.steps, step.epoch, step.samples_per_s);
     if (quiet_) return;
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (live_) return;
     const Instant now = monotonic_now();
     if (step.step != step.steps && now - last_ < kPlainLineEvery) return;

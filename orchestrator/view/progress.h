@@ -4,12 +4,12 @@
 // put back, however the program ends.
 
 #include <cstddef>
-#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "core/clock.h"
+#include "core/mutex.h"
 #include "orchestrator/view/run_view.h"
 
 namespace ecopipe {
@@ -31,29 +31,28 @@ class Progress {
     Progress& operator=(const Progress&) = delete;
     ~Progress();
     // After a committed step. Elsewhere than on a terminal: one line every two seconds.
-    void show(const ProgressView& step);
+    void show(const ProgressView& step) ECOPIPE_EXCLUDES(mutex_);
     // A line that stays, above the live part.
-    void note(const std::string& text);
+    void note(const std::string& text) ECOPIPE_EXCLUDES(mutex_);
     // Draws the table anew, if there is one and something changed, or the window's size. From any
     // thread.
-    void draw();
+    void draw() ECOPIPE_EXCLUDES(mutex_);
     // The table as it is stays, and what comes is below it.
-    void finish();
+    void finish() ECOPIPE_EXCLUDES(mutex_);
 
   private:
-    // With the lock held.
-    void write(std::string_view above);
-    void compose(std::string& out, std::string_view above);
+    void write(std::string_view above) ECOPIPE_REQUIRES(mutex_);
+    void compose(std::string& out, std::string_view above) ECOPIPE_REQUIRES(mutex_);
 
     RunView& view_;
     bool quiet_;
-    bool live_;
-    std::mutex mutex_;
-    std::vector<std::size_t> drawn_;  // the width of each line that stands
-    std::uint64_t revision_ = 0;
-    std::size_t columns_ = 0;
-    std::size_t rows_ = 0;
-    Instant last_{};
+    Mutex mutex_;
+    bool live_ ECOPIPE_GUARDED_BY(mutex_);
+    std::vector<std::size_t> drawn_ ECOPIPE_GUARDED_BY(mutex_);  // each standing line's width
+    std::uint64_t revision_ ECOPIPE_GUARDED_BY(mutex_) = 0;
+    std::size_t columns_ ECOPIPE_GUARDED_BY(mutex_) = 0;
+    std::size_t rows_ ECOPIPE_GUARDED_BY(mutex_) = 0;
+    Instant last_ ECOPIPE_GUARDED_BY(mutex_){};
 };
 
 }  // namespace ecopipe

@@ -24,7 +24,7 @@ RunMonitor::RunMonitor(bool quiet)
 
 RunMonitor::~RunMonitor() {
     {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         stopping_ = true;
     }
     stop_wanted_.notify_all();
@@ -34,8 +34,10 @@ RunMonitor::~RunMonitor() {
 void RunMonitor::run() {
     for (int turn = 1;; ++turn) {
         {
-            std::unique_lock lock(mutex_);
-            if (stop_wanted_.wait_for(lock, kDrawEvery, [this] { return stopping_; })) return;
+            const MutexLock lock(mutex_);
+            const Instant due = monotonic_now() + kDrawEvery;
+            while (!stopping_ && stop_wanted_.wait_until(mutex_, due)) continue;
+            if (stopping_) return;
             if (turn % kDrawsPerStatus == 0) write_status();
         }
         progress_.draw();
@@ -47,13 +49,14 @@ Result<void> RunMonitor::serve(const Endpoint& address) {
         web_page_routes([this] { return view_document(view_.snapshot(), unix_ms_now()).dump(); },
                         [this] { return std::to_string(view_.revision()); });
     ECOPIPE_ASSIGN_OR_RETURN(web_, WebServer::start(address, std::move(routes)));
+    log_info("page: {}", web_->url());
+    const MutexLock lock(mutex_);
     page_ = web_->url();
-    log_info("page: {}", page_);
     return {};
 }
 
 void RunMonitor::keep_status(const std::string& directory) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     status_path_ = directory + "/status.json";
     write_status();
 }
@@ -71,7 +74,7 @@ void RunMonitor::write_status() {
 void RunMonitor::end(RunState state, const std::string& text) {
     view_.end(state, text);
     progress_.finish();
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     write_status();
     std::error_code ignored;
     if (state == RunState::kFailed && view_.snapshot().step == 0 && !status_path_.empty())

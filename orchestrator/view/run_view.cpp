@@ -75,13 +75,13 @@ DeviceView& RunView::device(const std::string& name) {
 }
 
 void RunView::begin(const std::string& title) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     now_.title = title;
     changed();
 }
 
 void RunView::end(RunState state, const std::string& what) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     now_.state = state;
     now_.state_text = what;
     add_event(run_state_text(state), what);
@@ -89,19 +89,19 @@ void RunView::end(RunState state, const std::string& what) {
 }
 
 void RunView::expect_device(const std::string& name, double memory_mib) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     device(name).budget_mib = memory_mib;
     changed();
 }
 
 void RunView::set_link(const std::string& a, const std::string& b, double mbps, double latency_ms) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     links_[pair_of(a, b)] = {mbps, latency_ms};
 }
 
 void RunView::progress(std::uint64_t step, std::uint64_t steps, double epoch,
                        double samples_per_s) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     now_.step = step;
     now_.steps = steps;
     now_.epoch = epoch;
@@ -110,13 +110,13 @@ void RunView::progress(std::uint64_t step, std::uint64_t steps, double epoch,
 }
 
 void RunView::event(const std::string& kind, const std::string& what) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     add_event(kind, what);
     changed();
 }
 
 void RunView::device_joined(const std::string& name, double memory_mib) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     DeviceView& view = device(name);
     view.state = view.layers.empty() ? "joined" : "working";
     view.note.clear();
@@ -126,7 +126,7 @@ void RunView::device_joined(const std::string& name, double memory_mib) {
 }
 
 void RunView::device_gone(const std::string& name, const std::string& how) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     DeviceView& view = device(name);
     view.state = "lost";
     view.note = how;
@@ -137,14 +137,14 @@ void RunView::device_gone(const std::string& name, const std::string& how) {
 }
 
 void RunView::device_leaves(const std::string& name) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     device(name).state = "leaving";
     add_event("leaving", fmt::format("{} asks to leave", name));
     changed();
 }
 
 void RunView::failed(const std::string& cause) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     now_.state = RunState::kRecovering;
     now_.state_text = cause;
     add_event("failure", fmt::format("{}; all go back to a common state", cause));
@@ -174,7 +174,7 @@ void RunView::set_stages(const std::vector<StageView>& stages) {
 }
 
 void RunView::plan_in_force(const Plan& plan, const std::string& cause) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     std::vector<StageView> stages;
     std::vector<std::string> parts;
     for (const StagePlan& stage : plan.stages) {
@@ -266,7 +266,7 @@ void RunView::take_events(const OrderedJson& events) {
 
 void RunView::metrics_line(const OrderedJson& line, bool live) {
     if (!line.is_object()) return;
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (line.contains("round")) {
         add_event("round", fmt::format("round {:.0f}: loss {:.4f}, {:.1f} s", number(line, "round"),
                                        number(line, "loss"), number(line, "seconds")));
@@ -303,9 +303,9 @@ void RunView::trace(std::uint64_t step, const std::vector<DeviceReport>& devices
         }
     }
     if (count == 0) return;
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     now_.timeline.push_back(std::move(traced));
-    const auto actions = [&] {
+    const auto actions = [&]() ECOPIPE_REQUIRES(mutex_) {
         std::size_t sum = 0;
         for (const TracedStepView& kept : now_.timeline)
             for (const auto& [name, lane] : kept.lanes) sum += lane.size();
@@ -318,7 +318,7 @@ void RunView::trace(std::uint64_t step, const std::vector<DeviceReport>& devices
 }
 
 RunSnapshot RunView::snapshot() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     RunSnapshot copy = now_;
     copy.revision = revision_;
     return copy;

@@ -9,11 +9,11 @@
 #include <deque>
 #include <functional>
 #include <map>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "core/bounded_series.h"
+#include "core/mutex.h"
 #include "core/strict_json.h"
 #include "orchestrator/session/session_observer.h"
 #include "orchestrator/session/training_engine.h"
@@ -99,44 +99,51 @@ class RunView : public SessionObserver {
     // `unix_ms` is asked for the time of events.
     explicit RunView(std::function<std::int64_t()> unix_ms);
 
-    void begin(const std::string& title);
-    void end(RunState state, const std::string& text);
+    void begin(const std::string& title) ECOPIPE_EXCLUDES(mutex_);
+    void end(RunState state, const std::string& text) ECOPIPE_EXCLUDES(mutex_);
     // A device of the cluster file, before it joins.
-    void expect_device(const std::string& device, double memory_mib);
-    void set_link(const std::string& a, const std::string& b, double mbps, double latency_ms);
-    void progress(std::uint64_t step, std::uint64_t steps, double epoch, double samples_per_s);
-    void event(const std::string& kind, const std::string& text);
+    void expect_device(const std::string& device, double memory_mib) ECOPIPE_EXCLUDES(mutex_);
+    void set_link(const std::string& a, const std::string& b, double mbps, double latency_ms)
+        ECOPIPE_EXCLUDES(mutex_);
+    void progress(std::uint64_t step, std::uint64_t steps, double epoch, double samples_per_s)
+        ECOPIPE_EXCLUDES(mutex_);
+    void event(const std::string& kind, const std::string& text) ECOPIPE_EXCLUDES(mutex_);
     // A line of metrics.jsonl: a step, an evaluation or a round. What it does not know it passes
     // over. One from a file, not `live`, tells nothing of when it was.
-    void metrics_line(const OrderedJson& line, bool live = true);
-    void trace(std::uint64_t step, const std::vector<DeviceReport>& devices);
+    void metrics_line(const OrderedJson& line, bool live = true) ECOPIPE_EXCLUDES(mutex_);
+    void trace(std::uint64_t step, const std::vector<DeviceReport>& devices)
+        ECOPIPE_EXCLUDES(mutex_);
 
-    void device_joined(const std::string& device, double memory_mib) override;
-    void device_gone(const std::string& device, const std::string& how) override;
-    void device_leaves(const std::string& device) override;
-    void failed(const std::string& cause) override;
-    void plan_in_force(const Plan& plan, const std::string& cause) override;
+    void device_joined(const std::string& device, double memory_mib) override
+        ECOPIPE_EXCLUDES(mutex_);
+    void device_gone(const std::string& device, const std::string& how) override
+        ECOPIPE_EXCLUDES(mutex_);
+    void device_leaves(const std::string& device) override ECOPIPE_EXCLUDES(mutex_);
+    void failed(const std::string& cause) override ECOPIPE_EXCLUDES(mutex_);
+    void plan_in_force(const Plan& plan, const std::string& cause) override
+        ECOPIPE_EXCLUDES(mutex_);
 
     // Rises with every change; cheap.
     [[nodiscard]] std::uint64_t revision() const { return revision_; }
-    [[nodiscard]] RunSnapshot snapshot() const;
+    [[nodiscard]] RunSnapshot snapshot() const ECOPIPE_EXCLUDES(mutex_);
 
   private:
-    // All below: with the lock held.
-    void changed();
-    void add_event(const std::string& kind, std::string text);
-    DeviceView& device(const std::string& name);
-    void take_step(const OrderedJson& line);
-    void take_evaluation(const OrderedJson& line);
-    void take_events(const OrderedJson& events);
-    void set_stages(const std::vector<StageView>& stages);
-    void add_point(const std::string& curve, const std::string& series, double x, double y);
+    void changed() ECOPIPE_REQUIRES(mutex_);
+    void add_event(const std::string& kind, std::string text) ECOPIPE_REQUIRES(mutex_);
+    DeviceView& device(const std::string& name) ECOPIPE_REQUIRES(mutex_);
+    void take_step(const OrderedJson& line) ECOPIPE_REQUIRES(mutex_);
+    void take_evaluation(const OrderedJson& line) ECOPIPE_REQUIRES(mutex_);
+    void take_events(const OrderedJson& events) ECOPIPE_REQUIRES(mutex_);
+    void set_stages(const std::vector<StageView>& stages) ECOPIPE_REQUIRES(mutex_);
+    void add_point(const std::string& curve, const std::string& series, double x, double y)
+        ECOPIPE_REQUIRES(mutex_);
 
     std::function<std::int64_t()> unix_ms_;
-    mutable std::mutex mutex_;
+    mutable Mutex mutex_;
     std::atomic<std::uint64_t> revision_{1};
-    RunSnapshot now_;
-    std::map<std::pair<std::string, std::string>, std::pair<double, double>> links_;
+    RunSnapshot now_ ECOPIPE_GUARDED_BY(mutex_);
+    std::map<std::pair<std::string, std::string>, std::pair<double, double>> links_
+        ECOPIPE_GUARDED_BY(mutex_);
 };
 
 }  // namespace ecopipe

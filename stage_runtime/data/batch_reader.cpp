@@ -22,7 +22,7 @@ BatchReader::BatchReader(Make make, int threads)
 
 BatchReader::~BatchReader() {
     {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         stopping_ = true;
     }
     changed_.notify_all();
@@ -31,7 +31,7 @@ BatchReader::~BatchReader() {
 
 void BatchReader::start(std::uint64_t first, std::uint64_t end) {
     {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         ++generation_;
         next_ = taken_ = first;
         end_ = end;
@@ -41,14 +41,16 @@ void BatchReader::start(std::uint64_t first, std::uint64_t end) {
 }
 
 Result<std::vector<Batch>> BatchReader::take(std::uint64_t step) {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     ECOPIPE_CHECK(step == taken_ && step < end_);
     WatchedDeadline deadline(monotonic_now(), kReadDeadline, kLookEvery);
-    while (!changed_.wait_until(lock, deadline.look_again(), [&] { return ready_.contains(step); }))
+    while (!ready_.contains(step)) {
+        if (changed_.wait_until(mutex_, deadline.look_again()) || ready_.contains(step)) continue;
         if (deadline.over(monotonic_now()))
             return fail(ExitCode::kRunFailed,
                         fmt::format("the batch of step {} was not read within {} minutes", step + 1,
                                     kReadDeadline.count()));
+    }
     auto batch = std::move(ready_.extract(step).mapped());
     ++taken_;
     lock.unlock();
@@ -66,10 +68,10 @@ Result<std::vector<Batch>> BatchReader::make(std::uint64_t step) const {
 }
 
 void BatchReader::read() {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     while (!stopping_) {
         if (next_ >= end_ || next_ >= taken_ + ahead_) {
-            changed_.wait_for(lock, kAskAgain);
+            changed_.wait_until(mutex_, monotonic_now() + kAskAgain);
             continue;
         }
         const std::uint64_t step = next_++;

@@ -1,14 +1,13 @@
 #pragma once
 // Reads batches ahead of training, on threads of its own, at most so many at a time.
 
-#include <condition_variable>
 #include <functional>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <thread>
 #include <vector>
 
+#include "core/mutex.h"
 #include "core/result.h"
 #include "stage_runtime/data/dataset.h"
 
@@ -32,18 +31,19 @@ class BatchReader {
 
   private:
     void read();
-    [[nodiscard]] Result<std::vector<Batch>> make(std::uint64_t step) const;
+    [[nodiscard]] Result<std::vector<Batch>> make(std::uint64_t step) const
+        ECOPIPE_EXCLUDES(mutex_);
 
     Make make_;
     std::size_t ahead_;
-    std::mutex mutex_;
-    std::condition_variable changed_;
-    bool stopping_ = false;
-    std::uint64_t generation_ = 0;  // rises with every start
-    std::uint64_t next_ = 0;        // to be read
-    std::uint64_t end_ = 0;
-    std::uint64_t taken_ = 0;  // all before it
-    std::map<std::uint64_t, Result<std::vector<Batch>>> ready_;
+    Mutex mutex_;
+    ConditionVariable changed_;
+    bool stopping_ ECOPIPE_GUARDED_BY(mutex_) = false;
+    std::uint64_t generation_ ECOPIPE_GUARDED_BY(mutex_) = 0;  // rises with every start
+    std::uint64_t next_ ECOPIPE_GUARDED_BY(mutex_) = 0;        // to be read
+    std::uint64_t end_ ECOPIPE_GUARDED_BY(mutex_) = 0;
+    std::uint64_t taken_ ECOPIPE_GUARDED_BY(mutex_) = 0;  // all before it
+    std::map<std::uint64_t, Result<std::vector<Batch>>> ready_ ECOPIPE_GUARDED_BY(mutex_);
     std::vector<std::thread> threads_;
 };
 

@@ -191,13 +191,12 @@ void DataPlane::send(const std::string& name, TensorAddress address, EncodedTens
     });
 }
 
+bool DataPlane::room() const { return backlog_bytes_ < static_cast<std::ptrdiff_t>(kBacklogBytes); }
+
 void DataPlane::change_backlog(std::ptrdiff_t bytes) {
-    const auto room = [this] {
-        return backlog_bytes_ < static_cast<std::ptrdiff_t>(kBacklogBytes);
-    };
     bool made = false;
     {
-        const std::lock_guard lock(backlog_mutex_);
+        const MutexLock lock(backlog_mutex_);
         const bool before = room();
         backlog_bytes_ += bytes;
         made = !before && room();
@@ -206,8 +205,8 @@ void DataPlane::change_backlog(std::ptrdiff_t bytes) {
 }
 
 bool DataPlane::has_room() {
-    const std::lock_guard lock(backlog_mutex_);
-    return backlog_bytes_ < static_cast<std::ptrdiff_t>(kBacklogBytes);
+    const MutexLock lock(backlog_mutex_);
+    return room();
 }
 
 bool DataPlane::send_chunk(Peer& to, const Queued& item, std::size_t bytes) {

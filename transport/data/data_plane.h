@@ -24,11 +24,11 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "core/host_tensor.h"
+#include "core/mutex.h"
 #include "domain/tensor_address.h"
 #include "domain/tensor_codec.h"
 #include "transport/data/buffer_pool.h"
@@ -134,7 +134,8 @@ class DataPlane : public TensorChannels {
     // What has arrived whole, decoded; nothing when there is no memory for it.
     void deliver(const std::string& name, const TensorAddress& address, const EncodedTensor& whole);
     void give_credit(Peer& to);
-    void change_backlog(std::ptrdiff_t bytes);
+    void change_backlog(std::ptrdiff_t bytes) ECOPIPE_EXCLUDES(backlog_mutex_);
+    [[nodiscard]] bool room() const ECOPIPE_REQUIRES(backlog_mutex_);
     template <class Message>
     bool send_message(Peer& to, FrameHeader header, const Message& message, Payload payload = {});
 
@@ -157,9 +158,9 @@ class DataPlane : public TensorChannels {
     std::uint64_t instance_ = 0;
     std::uint64_t sent_bytes_ = 0;
 
-    std::mutex backlog_mutex_;
-    std::ptrdiff_t backlog_bytes_ =
-        0;  // guarded by backlog_mutex_: queued and not yet handed to a socket
+    Mutex backlog_mutex_;
+    // Queued and not yet handed to a socket.
+    std::ptrdiff_t backlog_bytes_ ECOPIPE_GUARDED_BY(backlog_mutex_) = 0;
 };
 
 }  // namespace ecopipe

@@ -6,10 +6,10 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <mutex>
 #include <vector>
 
 #include "core/log.h"
+#include "core/mutex.h"
 #include "transport/limits.h"
 #include "transport/net/zap_handler.h"
 #include "transport/security/key_ring.h"
@@ -44,7 +44,7 @@ class OwnerKeeper {
   public:
     using Owner = std::shared_ptr<void>;
     Owner* keep(Owner owner) {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         if (free_.empty()) {
             all_.push_back(std::make_unique<Owner>());
             free_.reserve(all_.size());
@@ -57,15 +57,15 @@ class OwnerKeeper {
     }
     void release(Owner* place) {
         Owner last;  // dies after the lock is gone
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         last = std::move(*place);
         free_.push_back(place);
     }
 
   private:
-    std::mutex mutex_;
-    std::vector<std::unique_ptr<Owner>> all_;
-    std::vector<Owner*> free_;
+    Mutex mutex_;
+    std::vector<std::unique_ptr<Owner>> all_ ECOPIPE_GUARDED_BY(mutex_);
+    std::vector<Owner*> free_ ECOPIPE_GUARDED_BY(mutex_);
 };
 
 OwnerKeeper& owner_keeper() {

@@ -84,7 +84,7 @@ void NetLoop::tell_revoked(const std::set<std::string>& users) {
 
 void NetLoop::post(std::function<void()> task) {
     {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         posted_.push_back(std::move(task));
     }
     const std::uint64_t one = 1;
@@ -108,7 +108,7 @@ void NetLoop::run_posted() {
     std::uint64_t count = 0;
     static_cast<void>(!::read(wake_descriptor_, &count, sizeof count));
     {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         running_.swap(posted_);
     }
     for (auto& task : running_) task();

@@ -7,7 +7,6 @@
 #include <future>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <set>
 #include <string>
 #include <thread>
@@ -15,6 +14,7 @@
 #include <zmq.hpp>
 
 #include "core/clock.h"
+#include "core/mutex.h"
 #include "transport/net/stranger_log.h"
 
 namespace ecopipe {
@@ -92,8 +92,8 @@ class NetLoop {
     zmq::context_t context_;
     int wake_descriptor_;
     int timer_descriptor_;
-    std::mutex mutex_;
-    std::vector<std::function<void()>> posted_;   // guarded by mutex_
+    Mutex mutex_;
+    std::vector<std::function<void()>> posted_ ECOPIPE_GUARDED_BY(mutex_);
     std::vector<std::function<void()>> running_;  // posted, taken by the network thread
     std::vector<Watched> watched_;
     struct Timer {
