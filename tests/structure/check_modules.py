@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Which module may include which, and which of its rooms; that no files include one another; where torch, ZeroMQ and cereal may be known, and that a class's name is one class's (two of a
+"""Which module may include which, and which of its rooms; that no files include one another; where torch, ZeroMQ and cereal may be known, that mutexes are those whose use clang checks (core/mutex.h), and that a class's name is one class's (two of a
 name in one program are one to the linker, which takes either's functions for both). Prints each violation; exit 1 if any.
 
 Usage: check_modules.py REPOSITORY"""
@@ -37,6 +37,7 @@ WIRE = re.compile(r"^(zmq(\.hpp|\.h|_addon\.hpp)|cereal/)")
 BANNED = re.compile(r"^cereal/(types/memory|types/polymorphic|archives/)")
 NAMESPACE = re.compile(r"^namespace ?([\w:]*) \{|^\}  // namespace")
 CLASS = re.compile(r"^(?:struct|class|enum(?: class)?) (\w+)(?!\w|::)[^;]*$")
+UNCHECKED = re.compile(r"\bstd::(\w*mutex|condition_variable\w*)\b")
 INCLUDE = re.compile(r'^\s*#include\s+[<"]([^>"]+)[>"]')
 
 
@@ -103,6 +104,8 @@ def problems(root):
             if path.suffix == ".h" and (not lines or lines[0] != "#pragma once"):
                 yield f"{name}:1: a header starts with #pragma once"
             for number, line in enumerate(lines, 1):
+                if (unchecked := UNCHECKED.search(line)) and name != "core/mutex.h":
+                    yield f"{name}:{number}: {unchecked.group()}: clang checks the use of core/mutex.h alone"
                 match = INCLUDE.match(line)
                 if not match:
                     continue
@@ -148,5 +151,5 @@ def twice(root):
 
 checked = pathlib.Path(sys.argv[1])
 found = [*problems(checked), *rings(checked), *twice(checked)]
-print("\n".join(found) or "every include keeps to its module, every class has its name alone")
+print("\n".join(found) or "every include keeps to its module, every class has its name alone, every mutex is checked")
 sys.exit(1 if found else 0)
