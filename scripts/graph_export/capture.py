@@ -3,6 +3,7 @@
 What differs between the modes must be a literal (batch norm's `training`, dropout's probability) or a dropout that evaluation
 leaves out: then both are the same graph, up to a flag that the runner sets."""
 
+import hashlib
 import inspect
 import math
 import operator
@@ -18,6 +19,8 @@ DTYPE_NAMES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16",
 MEMORY_FORMATS = {torch.contiguous_format: "contiguous", torch.preserve_format: "preserve", torch.channels_last: "channels_last",
                   torch.channels_last_3d: "channels_last_3d"}
 SKIPPED_KEYWORDS = {"layout", "device", "pin_memory", "non_blocking"}
+FACTORIES_LIKE = {"new_zeros", "new_ones", "new_full"}
+FACTORIES = {"arange", "eye", "full", "linspace", "ones", "scalar_tensor", "zeros"} | FACTORIES_LIKE
 
 
 def one_line(error):
@@ -38,6 +41,18 @@ def place_in_user_code(error, near):
     return found or fallback
 
 
+def where_another_batch_fails(model, args, kwargs, near):
+    """The line that cannot take three samples, if there is one that says so."""
+    def longer(value):
+        return torch.cat([value, value[:1]]) if isinstance(value, torch.Tensor) and value.dim() > 0 else value
+    try:
+        with torch.no_grad():
+            model(*[longer(a) for a in args], **{k: longer(v) for k, v in kwargs.items()})
+    except Exception as error:  # whatever its operators say
+        return place_in_user_code(error, near)
+    return near or ""
+
+
 def exported(model, args, kwargs, shapes, training, near):
     model.train(training)
     try:
@@ -51,6 +66,7 @@ def exported(model, args, kwargs, shapes, training, near):
         elif "specialized" in str(error) or "Constraints violated" in str(error) or "marked" in str(error):
             text = ("the batch size is not free: somewhere it is fixed to the example's, as in x.view(2, -1); write x.flatten(1) "
                     "or x.view(x.shape[0], -1)")
+            where = where_another_batch_fails(model, args, kwargs, near)
         raise Refusal(f"{where + ': ' if where else ''}torch.export: {text}") from error
 
 
@@ -67,6 +83,7 @@ class Lowering:
         self.input_names = []
         self.symbol = None
         self.dropped_buffers = set()
+        self.folded = {}  # fx node: what it computes, whatever the inputs are
         self.types = {}
 
     # -- literals
@@ -105,6 +122,8 @@ class Lowering:
         if isinstance(value, torch.fx.Node):
             if value in self.values:
                 return self.values[value]
+            if isinstance(self.folded.get(value), torch.Tensor):
+                return self.constant(self.folded[value])
             meta = value.meta.get("val")
             if isinstance(meta, (int, torch.SymInt)):
                 return self.size(meta, where)
@@ -155,7 +174,7 @@ class Lowering:
             if kind in ("PARAMETER", "BUFFER"):
                 self.values[node] = Tensor(spec.target)
             elif kind == "CONSTANT_TENSOR":
-                self.values[node] = self.constant(self.program.constants[spec.target])
+                self.folded[node] = self.program.constants[spec.target].detach().clone()
             elif kind == "USER_INPUT":
                 if not isinstance(node.meta.get("val"), torch.Tensor):
                     self.values[node] = node.meta.get("val")
@@ -176,12 +195,50 @@ class Lowering:
         return [self.values.get(node) if isinstance(node, torch.fx.Node) else None for node, _ in found]
 
     def constant(self, tensor):
-        for name, known in self.constants.items():
-            if known.dtype == tensor.dtype and torch.equal(known, tensor):
-                return Tensor(name)
-        name = f"constants.{len(self.constants)}"
-        self.constants[name] = tensor.detach().clone().contiguous()
+        """Named by what it holds, so that it has one name in both modes."""
+        value = tensor.detach().clone().contiguous()
+        bytes_of = value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
+        name = "constants." + hashlib.sha256(f"{value.dtype}{list(value.shape)}".encode() + bytes_of).hexdigest()[:12]
+        self.constants[name] = value
         return Tensor(name)
+
+    def fold(self, node):
+        """Computes a node that depends on no input and no parameter now; views and writes into them happen for real."""
+        plain = node.target._schema.name.removeprefix("aten::")
+        if not node.target._schema.name.startswith("aten::"):
+            return False
+        likeness = plain in FACTORIES_LIKE  # takes its first argument for its kind alone
+
+        def value_of(argument):
+            if isinstance(argument, torch.fx.Node):
+                if argument in self.folded:
+                    return self.folded[argument]
+                known = argument.meta.get("val")
+                if isinstance(known, int):
+                    return known
+                if isinstance(known, torch.SymInt) and known.node.expr.is_Integer:
+                    return int(known.node.expr)
+                raise KeyError
+            if isinstance(argument, torch.SymInt):
+                raise KeyError
+            if isinstance(argument, (list, tuple)):
+                return [value_of(element) for element in argument]
+            return argument
+        tensors = [a for a in node.all_input_nodes if isinstance(a.meta.get("val"), torch.Tensor)]
+        if not tensors and plain not in FACTORIES:
+            return False
+        try:
+            args = list(node.args)
+            if likeness and args[0] not in self.folded:
+                args[0] = None
+            args = [value_of(a) for a in args]
+            kwargs = {k: value_of(v) for k, v in node.kwargs.items() if k not in SKIPPED_KEYWORDS}
+        except KeyError:
+            return False
+        if likeness and args[0] is None:
+            args[0] = torch.empty(0, dtype=node.args[0].meta["val"].dtype)
+        self.folded[node] = node.target(*args, **kwargs)
+        return True
 
     def lower(self, module):
         later_uses = self.last_uses(module.graph)
@@ -189,11 +246,14 @@ class Lowering:
             if node.op == "get_attr":
                 value = getattr(module, node.target)
                 if isinstance(value, torch.Tensor):
-                    self.values[node] = self.constant(value)
+                    self.folded[node] = value.detach().clone()
                 continue
             if node.op != "call_function":
                 continue
             where = self.where(node)
+            if node.target is operator.getitem and node.args[0] in self.folded:
+                self.folded[node] = self.folded[node.args[0]][node.args[1]]
+                continue
             if node.target is operator.getitem:
                 source = self.values.get(node.args[0])
                 if isinstance(source, list):
@@ -206,6 +266,8 @@ class Lowering:
                 continue
             if not isinstance(node.target, torch._ops.OpOverload):
                 continue  # arithmetic on sizes: what uses it knows its value
+            if node.target._schema.name not in ("aten::sym_size", "aten::sym_numel") and self.fold(node):
+                continue
             self.operator(node, where, position, later_uses)
 
     def inline(self, module, node, where):
@@ -293,9 +355,6 @@ class Lowering:
         value = node.meta.get("val")
         metas = [self.meta(v, where) for v in (value if isinstance(value, (list, tuple)) else [value])
                  if isinstance(v, torch.Tensor)]
-        if name.startswith("aten::lift_fresh"):
-            self.values[node] = self.values[node.args[0]]
-            return
         args, keywords = self.arguments(node, where)
         plain = schema.name.removeprefix("aten::")
         if plain.endswith("_") and not plain.startswith("_") and schema.name.startswith("aten::"):
@@ -311,6 +370,11 @@ class Lowering:
             name = "aten::" + operators.OUT_OF_PLACE.get(
                 short, plain[:-1] + (f".{schema.overload_name}" if schema.overload_name else ""))
         name = operators.RENAMED.get(name, name)
+        if name.startswith("aten::to."):  # to a type, a device, another's type: the type is what is left of it
+            if metas[0].dtype == self.meta(node.args[0].meta["val"], where).dtype:
+                self.values[node] = args[0]
+                return
+            name, args, keywords = "aten::to.dtype", [args[0], DType(metas[0].dtype)], {}
         if name == "aten::dropout" or name == "aten::feature_dropout":
             ours = "ecopipe::dropout" if name == "aten::dropout" else "ecopipe::dropout_channels"
             result = self.emit(ours, [args[0], args[1] if args[2] else 0.0], {}, metas, node, where)
@@ -324,8 +388,6 @@ class Lowering:
             allowed = operators.ALLOWED | operators.DRAWS | (operators.ALLOWED_LATER if self.target != "1.13" else set())
             if name not in allowed:
                 raise Refusal(f"{where}: {name} is no operator that a graph may use")
-            if name == "aten::to.dtype_layout" or (name == "aten::to.dtype" and len(args) < 2):
-                args, keywords, name = [args[0], keywords.get("dtype", DType(metas[0].dtype))], {}, "aten::to.dtype"
             if name in ("aten::lstm.input", "aten::gru.input", "aten::rnn_tanh.input", "aten::rnn_relu.input"):
                 # input, hx, weights, has_biases, layers, dropout, train, bidirectional, batch_first
                 if args[5]:

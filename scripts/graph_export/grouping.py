@@ -12,6 +12,7 @@ from .ir import Batch, Input, Refusal, Result, Tensor
 
 BYTES = {"F32": 4, "F64": 8, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 LEAST_WORK = 1 / 200  # of the model's, that a node should have
+LEAST_WEIGHTS = 1 / 50  # or of its parameters
 VALUES_MOST = 64  # that may cross a boundary
 SMALL_BYTES = 64  # a sample; what weighs nothing beside activations
 
@@ -88,32 +89,38 @@ def boundaries(program):
 
     found = set()
 
-    def divide(begin, end, depth):
-        """Operators begin..end-1 stand in one module at `depth` - 1; divide where its submodules begin and end."""
+    def divide(begin, end, depth, limit):
+        """Operators begin..end-1 stand in one module at `depth` - 1; divide where its submodules begin and end, but for places
+        where more than `limit` bytes cross."""
         runs, start = [], begin
         for position in range(begin + 1, end + 1):
             key = program.ops[start].path[depth:depth + 1]
             if position == end or program.ops[position].path[depth:depth + 1] != key:
                 runs.append((start, position))
                 start = position
-        outside = max(weight[begin], weight[end] if end < count else 0)
         for first, last in runs[1:]:
-            if number[first] <= VALUES_MOST and (begin == 0 and end == count or weight[first] <= outside + SMALL_BYTES):
+            if number[first] <= VALUES_MOST and weight[first] <= limit:
                 found.add(first)
         for first, last in runs:
             if program.ops[first].path[depth:depth + 1] and last - first > 1:
-                divide(first, last, depth + 1)
+                outside = max(weight[first], weight[last] if last < count else 0)
+                divide(first, last, depth + 1, min(limit, outside + SMALL_BYTES) if last - first < count else limit)
 
-    divide(0, count, 0)
+    divide(0, count, 0, math.inf)
     starts = sorted(found | {0})
-    # What does next to nothing joins the neighbour over whose boundary more crosses.
+    # What does next to nothing, and holds as little, joins the neighbour over whose boundary more crosses.
     least = LEAST_WORK * sums[-1]
+    total = sum(t.numel() for t in program.tensors.values())
+
+    def holds(begin, end):
+        names = {r.name for op in program.ops[begin:end] for r in op.references() if isinstance(r, Tensor)}
+        return sum(program.tensors[name].numel() for name in names)
     changed = True
     while changed and len(starts) > 1:
         changed = False
         for index, start in enumerate(starts):
             end = starts[index + 1] if index + 1 < len(starts) else count
-            if sums[end] - sums[start] >= least:
+            if sums[end] - sums[start] >= least or holds(start, end) >= LEAST_WEIGHTS * total > 0:
                 continue
             if index == 0:
                 starts.pop(1)

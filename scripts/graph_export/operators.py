@@ -53,7 +53,9 @@ VIEWS = {"alias", "chunk", "contiguous", "detach", "diagonal", "expand", "expand
 OUT_OF_PLACE = {"fill_.Scalar": "full_like", "zero_": "zeros_like"}
 # Other names of later versions.
 RENAMED = {"aten::gelu_": "aten::gelu", "aten::_to_copy": "aten::to.dtype", "aten::conv2d.default": "aten::conv2d",
-           "aten::special_erf": "aten::erf", "aten::special_expm1": "aten::expm1", "aten::concatenate": "aten::cat",
+           "aten::__and__.Tensor": "aten::bitwise_and.Tensor", "aten::__or__.Tensor": "aten::bitwise_or.Tensor",
+           "aten::__xor__.Tensor": "aten::bitwise_xor.Tensor", "aten::__and__.Scalar": "aten::bitwise_and.Scalar",
+           "aten::__or__.Scalar": "aten::bitwise_or.Scalar", "aten::special_erf": "aten::erf", "aten::special_expm1": "aten::expm1", "aten::concatenate": "aten::cat",
            "aten::concat": "aten::cat", "aten::swapdims": "aten::transpose.int", "aten::moveaxis.int": "aten::movedim.int",
            "aten::multiply.Tensor": "aten::mul.Tensor", "aten::multiply.Scalar": "aten::mul.Scalar",
            "aten::divide.Tensor": "aten::div.Tensor", "aten::divide.Scalar": "aten::div.Scalar",
