@@ -48,11 +48,11 @@ for name, tensor in inputs.items():
     at = torch.randint(0, flat.numel(), (24,) + tensor.shape[1:], generator=generator)
     data["inputs" if len(inputs) == 1 else name] = flat[at]
 outputs = reference["outputs"]
-shape = (24,) + outputs.shape[2:]
-data["targets"] = torch.randint(0, outputs.shape[1], shape, generator=generator) if loss == "cross_entropy" else torch.randn(
+shape = (24,) + outputs.shape[1:-1]
+data["targets"] = torch.randint(0, outputs.shape[-1], shape, generator=generator) if loss == "cross_entropy" else torch.randn(
     (24,) + outputs.shape[1:], generator=generator)
 if loss == "cross_entropy":
-    data["targets"].view(-1)[0] = outputs.shape[1] - 1
+    data["targets"].view(-1)[0] = outputs.shape[-1] - 1
 write_safetensors(out + "/train.safetensors", data)
 """
 

@@ -23,7 +23,7 @@ class UNet(nn.Module):
         b = self.down2(self.pool(a))
         y = self.up2(self.bottom(self.pool(b)))
         y = self.up1(self.join2(torch.cat([y, b], 1)))
-        return self.head(self.drop(self.join1(torch.cat([y, a], 1))))
+        return self.head(self.drop(self.join1(torch.cat([y, a], 1)))).flatten(2).transpose(1, 2)  # a class for each pixel
 
 
 class TwoBranches(nn.Module):
@@ -60,13 +60,14 @@ class Block(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.heads = heads
+        self.dropout_p = 0.1
 
     def forward(self, x, mask):
         batch, length, width = x.shape
         q, k, v = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         causal = torch.full((length, length), float("-inf")).triu(1)
         a = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :] + causal,
-                                                       dropout_p=0.1 if self.training else 0.0)
+                                                       dropout_p=self.dropout_p if self.training else 0.0)
         x = x + self.out(a.transpose(1, 2).reshape(batch, length, width))
         return x + self.mlp(self.norm2(x))
 
@@ -87,7 +88,7 @@ class Causal(nn.Module):
         x = self.embed(tokens) + self.places
         for each in self.blocks:
             x = each(x, mask)
-        return self.head(self.norm(x)).transpose(1, 2)
+        return self.head(self.norm(x))
 
 
 def unet():

@@ -551,8 +551,11 @@ Result<Layers> graph_layers(const GraphFile& graph) {
                 const GraphTensor& facts = graph.tensors[static_cast<std::size_t>(index)];
                 at::Tensor& tensor = held[static_cast<std::size_t>(index)];
                 const bool first = !tensor.defined();
+                // What is looked up by is in bounds before it is loaded, too.
+                const at::TensorOptions kind(scalar_type_of(facts.dtype));
                 if (first)
-                    tensor = at::empty(facts.shape, at::TensorOptions(scalar_type_of(facts.dtype)));
+                    tensor = is_floating(facts.dtype) ? at::empty(facts.shape, kind)
+                                                      : at::zeros(facts.shape, kind);
                 LayerTensor entry{facts.name, tensor, facts.trainable, facts.buffer, nullptr};
                 entry.lent = !first;
                 layer->tensors.push_back(std::move(entry));
