@@ -37,6 +37,11 @@ PlanIndex::PlanIndex(const Plan& plan, const ValueGraph& flow) {
 void PlanIndex::find_ways(const ValueGraph& flow) {
     for (std::size_t value = 0; value < flow.values().size(); ++value)
         find_way(flow, static_cast<int>(value));
+    for (const TiedUse& use : flow.ties()) {
+        const std::optional<StageId> home = stage_of(use.home);
+        const std::optional<StageId> user = stage_of(use.user);
+        if (use.trainable && home && user && home != user) ties_.push_back({use, *home, *user});
+    }
     for (Stage& stage : stages_) {
         for (const ValueWay& way : stage.ways.arriving)
             if (way.stage) add_once(stage.producers, *way.stage);
@@ -118,6 +123,13 @@ std::vector<std::string> PlanIndex::neighbours_of(const std::string& device) con
             for (const ValueWay& way : *each)
                 if (way.stage) add_once(out, devices_of(*way.stage));
     }
+    for (const TieWay& tie : ties_) {
+        const std::span<const std::string> home = devices_of(tie.home);
+        const std::span<const std::string> user = devices_of(tie.user);
+        if (std::find(home.begin(), home.end(), device) != home.end()) add_once(out, user);
+        if (std::find(user.begin(), user.end(), device) != user.end()) add_once(out, home);
+    }
+    std::erase(out, device);
     // In layer order, as their first stages stand.
     std::sort(out.begin(), out.end(), [&](const std::string& a, const std::string& b) {
         return stages_of(a).front() < stages_of(b).front();

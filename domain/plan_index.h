@@ -34,6 +34,14 @@ struct StageWays {
     std::vector<ValueWay> returned;   // of the arriving values that have one, and to whom
 };
 
+// A tied tensor whose home and user are on two stages: once a step the user's gradient goes home,
+// and the updated weight comes back.
+struct TieWay {
+    TiedUse use;
+    StageId home;
+    StageId user;
+};
+
 class PlanIndex {
   public:
     PlanIndex() = default;  // of no plan: nobody has anything
@@ -74,6 +82,7 @@ class PlanIndex {
     [[nodiscard]] const StageWays& ways_of(StageId stage) const {
         return stages_.at(stage.index()).ways;
     }
+    [[nodiscard]] const std::vector<TieWay>& ties() const { return ties_; }
     // Those that take each of the model's inputs, and those that take the labels.
     [[nodiscard]] const std::vector<std::string>& input_devices(std::size_t input = 0) const {
         return input_devices_.at(input);
@@ -97,6 +106,7 @@ class PlanIndex {
     std::vector<std::vector<std::string>> input_devices_;
     std::vector<std::string> label_devices_;
     std::map<std::string, std::vector<StageId>> slices_;
+    std::vector<TieWay> ties_;
 };
 
 }  // namespace ecopipe

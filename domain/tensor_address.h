@@ -25,9 +25,15 @@ enum class TensorKind : std::uint8_t {
     kEvalLabel = 8,
     kReplica = 9,  // a layer's state to keep for another device
     kProbe = 10,   // measures a link; the receiver answers one that wants a gradient back
+    // Once a step, of a tied weight whose home and user are on two stages:
+    kTiedGradient = 11,  // what the user has found, to the home
+    kTiedWeight = 12,    // the updated weight, to the user
 };
 [[nodiscard]] constexpr bool is_state(TensorKind kind) {
     return kind == TensorKind::kState || kind == TensorKind::kReplica;
+}
+[[nodiscard]] constexpr bool is_tied(TensorKind kind) {
+    return kind == TensorKind::kTiedGradient || kind == TensorKind::kTiedWeight;
 }
 
 // Kinds that are sent as fast as there is room, not as a schedule's counts allow.

@@ -6,7 +6,8 @@
 // Layers stand in topological order, so a slice is still a range of layers. The loss counts as the
 // layer behind the last, the model's inputs as made by layer -1.
 
-#include <cstdint>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "domain/layer_range.h"
@@ -18,6 +19,14 @@ struct ModelValue {
     int output = 0;              // which of its producer's values, or which input
     std::vector<int> consumers;  // layers, ascending, each once
     bool floating = true;        // else no gradient comes back whoever is trained
+};
+
+// A layer that uses a tensor of an earlier one (tied weights): `home` has it, updates and saves it.
+struct TiedUse {
+    std::string name;
+    int home = 0;
+    int user = 0;
+    bool trainable = false;
 };
 
 class ValueGraph {
@@ -43,6 +52,9 @@ class ValueGraph {
         return results_[static_cast<std::size_t>(layer + 1)];
     }
 
+    void set_ties(std::vector<TiedUse> ties) { ties_ = std::move(ties); }
+    [[nodiscard]] const std::vector<TiedUse>& ties() const { return ties_; }
+
     // The layer or one that it depends on has something to train.
     [[nodiscard]] bool runs_backward(int layer) const {
         return runs_backward_[static_cast<std::size_t>(layer)];
@@ -61,6 +73,7 @@ class ValueGraph {
     std::vector<std::vector<int>> arguments_;  // [layers()]: the loss's
     std::vector<std::vector<int>> results_;    // [0]: the inputs
     std::vector<bool> runs_backward_;
+    std::vector<TiedUse> ties_;
 };
 
 }  // namespace ecopipe

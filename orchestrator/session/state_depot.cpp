@@ -15,8 +15,11 @@ void StateDepot::set_model(ModelInfo info, const OptimizerSpec& optimizer) {
     for (const TensorInfo& tensor : info_.tensors) {
         const bool has_slots = tensor.trainable && tensor.same_as.empty();
         const double copies = has_slots ? 1 + optimizer.slots() : 1;
-        layer_bytes_[tensor.layer] +=
-            copies * static_cast<double>(checked_bytes(tensor.dtype, tensor.shape).value_or(0));
+        const double bytes =
+            static_cast<double>(checked_bytes(tensor.dtype, tensor.shape).value_or(0));
+        layer_bytes_[tensor.layer] += copies * bytes;
+        for (const TiedUse& use : info_.flow.ties())
+            if (use.name == tensor.name) layer_bytes_[use.user] += bytes;
     }
 }
 
@@ -29,6 +32,8 @@ Result<void> StateDepot::set_base(const TensorMap& state, std::uint64_t step) {
             return fail(ExitCode::kBadFile,
                         fmt::format("tensor {} is not of this model", printable(entry.name)));
         base[*layer].push_back(entry);
+        for (const TiedUse& use : info_.flow.ties())
+            if (use.name == entry.name) base[use.user].push_back(entry);
     }
     base_ = std::move(base);
     base_step_ = step;

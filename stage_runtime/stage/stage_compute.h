@@ -64,6 +64,13 @@ class StageCompute {
     virtual void begin(std::uint64_t step, const Begin& begin) = 0;
     // Errors: kRunFailed naming the layer.
     [[nodiscard]] virtual Result<ComputeResult> run(ComputeJob job) = 0;
+    // Tied weights between two slices (Executor): before the step's end, and after a commit.
+    [[nodiscard]] virtual HostTensor tied_gradient(SliceId slice, const TiedUse& use) = 0;
+    virtual void add_tied_gradient(SliceId slice, const TiedUse& use,
+                                   const HostTensor& gradient) = 0;
+    [[nodiscard]] virtual HostTensor tied_weight(SliceId slice, const TiedUse& use) = 0;
+    [[nodiscard]] virtual Result<void> set_tied_weight(SliceId slice, const TiedUse& use,
+                                                       const HostTensor& weight) = 0;
     [[nodiscard]] virtual StepTotals finish_step() = 0;  // over all slices
     virtual void commit(const Commit& commit) = 0;
     [[nodiscard]] virtual TensorMap state(SliceId slice, bool optimizer_state) const = 0;

@@ -28,6 +28,7 @@ StageDriver::StageDriver(StageIdentity identity, Parts parts)
       parts_(std::move(parts)),
       router_(identity_.device, parts_.channels),
       state_(parts_.compute, parts_.channels),
+      ties_(identity_.device, parts_.compute, router_),
       prober_(parts_.channels) {}
 
 void StageDriver::join(std::uint64_t instance) {
@@ -156,7 +157,9 @@ Result<void> StageDriver::obey_portal(ControlMessage& message) {
         }
         case MessageType::kCommit: {
             ECOPIPE_ASSIGN_OR_RETURN(const auto commit, decode<Commit>(body));
-            return feed(stage_event::CommitReceived{head.generation, head.step, commit});
+            ECOPIPE_RETURN_IF_ERROR(
+                feed(stage_event::CommitReceived{head.generation, head.step, commit}));
+            return deliver_local();
         }
         case MessageType::kFetch: {
             ECOPIPE_ASSIGN_OR_RETURN(const auto fetch, decode<Fetch>(body));
@@ -204,6 +207,7 @@ Result<void> StageDriver::configure(const FrameHeader& head, const Configure& wo
     // Channels of an earlier plan stay; only those that do not stand yet are waited for.
     std::vector<std::string> keep{kPortalPeer};
     for (const PeerAddress& peer : work.peers) keep.push_back(peer.device);
+    ties_.set_plan(&index_);
     router_.set_plan(&index_, &flow_, {keep.begin(), keep.end()});
     parts_.channels.keep_only(keep, head.generation);
     std::erase_if(attached_, [&](const auto& entry) {
@@ -221,7 +225,8 @@ Result<void> StageDriver::configure(const FrameHeader& head, const Configure& wo
     told_unreached_ = false;
     ECOPIPE_RETURN_IF_ERROR(feed(stage_event::Configured{
         head.generation, work.device, slice_roles(index_, flow_, identity_.device), missing,
-        head.step, work.restore, work.supply, work.keep_snapshots}));
+        head.step, work.restore, work.supply, work.keep_snapshots,
+        awaited_ties(index_, identity_.device)}));
     // What came whole for an earlier configuration that broke off need not come again.
     for (const LayerTransfer& transfer : work.restore)
         for (auto layer = static_cast<int>(transfer.first_layer);
@@ -348,6 +353,21 @@ Result<void> StageDriver::carry_out(StageCommand& command) {
                               router_.drop(drop.address);
                               return {};
                           },
+                          [this](const stage_command::SendTiedGradients& send) -> Result<void> {
+                              ties_.send_gradients({machine_.generation(), send.step});
+                              return {};
+                          },
+                          [this](const stage_command::TakeTiedGradients& take) -> Result<void> {
+                              ties_.take_gradients(take.tensors);
+                              return {};
+                          },
+                          [this](const stage_command::SendTiedWeights& send) -> Result<void> {
+                              ties_.send_weights({machine_.generation(), send.step});
+                              return {};
+                          },
+                          [this](const stage_command::TakeTiedWeights& take) -> Result<void> {
+                              return ties_.take_weights(take.tensors);
+                          },
                           [this](const stage_command::ReportStep&) -> Result<void> {
                               report_step();
                               prepend(machine_.on(stage_event::StepReported{}));
@@ -360,8 +380,10 @@ Result<void> StageDriver::carry_out(StageCommand& command) {
                               prepend(machine_.on(stage_event::UpdateFinished{}));
                               return {};
                           },
-                          [this](const stage_command::SendCommitted&) -> Result<void> {
-                              parts_.portal.send(header(), Committed{update_ms_});
+                          [this](const stage_command::SendCommitted& committed) -> Result<void> {
+                              FrameHeader head = header();
+                              head.step = committed.step;
+                              parts_.portal.send(head, Committed{update_ms_});
                               return {};
                           },
                           [this](const stage_command::SendState& fetch) -> Result<void> {

@@ -31,6 +31,7 @@
 #include "stage_runtime/stage/stage_uplink.h"
 #include "stage_runtime/stage/state_exchange.h"
 #include "stage_runtime/stage/tensor_router.h"
+#include "stage_runtime/stage/tied_exchange.h"
 
 namespace ecopipe {
 
@@ -153,6 +154,7 @@ class StageDriver {
     StageMachine machine_;
     TensorRouter router_;
     StateExchange state_;
+    TiedExchange ties_;
     LinkProber prober_;
 
     std::uint64_t instance_ = 0;

@@ -19,6 +19,23 @@ bool is_of(const TensorAddress& address, const AwaitedValue& value) {
 
 }  // namespace
 
+AwaitedTies awaited_ties(const PlanIndex& plan, const std::string& device) {
+    const auto here = [&](StageId stage) {
+        const auto devices = plan.devices_of(stage);
+        return std::find(devices.begin(), devices.end(), device) != devices.end();
+    };
+    AwaitedTies ties;
+    for (const TieWay& tie : plan.ties()) {
+        if (here(tie.home)) ties.gradients.push_back(tie);
+        if (here(tie.user) &&
+            std::none_of(ties.weights.begin(), ties.weights.end(),
+                         [&](const TieWay& other) { return other.use.name == tie.use.name; }))
+            ties.weights.push_back(tie);
+    }
+    ties.sends = !ties.gradients.empty() || !ties.weights.empty();
+    return ties;
+}
+
 std::vector<SliceRole> slice_roles(const PlanIndex& plan, const ValueGraph& flow,
                                    const std::string& device) {
     const auto awaited = [&](const ValueWay& way, bool gradient) {
@@ -67,6 +84,8 @@ void StageMachine::handle(const stage_event::Configured& event, StageCommands& o
     to_supply_ = event.supply;
     restore_step_ = event.restore_step;
     keep_snapshots_ = event.keep_snapshots;
+    ties_ = event.ties;
+    tied_sent_ = updated_ = false;
     snapshot_after_update_ = false;
     state_.reset();
     actions_.clear();
@@ -138,6 +157,7 @@ void StageMachine::handle(const stage_event::TensorArrived& event, StageCommands
         out.push_back(stage_command::DropTensor{event.address});
         return;
     }
+    if (updated_) return end_update(out);
     run_next(out);
 }
 
@@ -172,6 +192,7 @@ void StageMachine::handle(const stage_event::Begun& event, StageCommands& out) {
     actions_ = event.actions;
     next_action_ = 0;
     action_running_ = false;
+    tied_sent_ = updated_ = false;
     phase_ = Phase::kRunning;
     drop_snapshots(event.begin.recovery_point, out);
     out.push_back(stage_command::StartStep{event.step, event.begin});
@@ -236,11 +257,7 @@ std::optional<std::vector<TensorAddress>> StageMachine::inputs_of(const Action& 
 
 void StageMachine::run_next(StageCommands& out) {
     if (phase_ != Phase::kRunning || action_running_) return;
-    if (next_action_ == actions_.size()) {
-        phase_ = Phase::kReporting;
-        out.push_back(stage_command::ReportStep{});
-        return;
-    }
+    if (next_action_ == actions_.size()) return end_step(out);
     const Action& action = actions_[next_action_];
     auto tensors = inputs_of(action);
     if (!tensors) return;
@@ -254,6 +271,36 @@ void StageMachine::run_next(StageCommands& out) {
         if (!kept.contains(address)) arrived_.erase(address);
     action_running_ = true;
     out.push_back(stage_command::Run{action, std::move(*tensors), std::move(kept)});
+}
+
+std::optional<std::vector<TensorAddress>> StageMachine::ties_arrived(TensorKind kind) const {
+    const bool gradients = kind == TensorKind::kTiedGradient;
+    std::vector<TensorAddress> found;
+    for (const TieWay& tie : gradients ? ties_.gradients : ties_.weights) {
+        const auto it = std::find_if(arrived_.begin(), arrived_.end(), [&](const auto& address) {
+            const int from = gradients ? tie.use.user : tie.use.home;
+            return address.kind == kind && address.generation == generation_ &&
+                   address.step == step_ && address.name == tie.use.name &&
+                   address.producer == static_cast<std::uint32_t>(from);
+        });
+        if (it == arrived_.end()) return std::nullopt;
+        found.push_back(*it);
+    }
+    return found;
+}
+
+void StageMachine::end_step(StageCommands& out) {
+    if (mode_ == StepMode::kTrain && ties_.sends) {
+        if (!std::exchange(tied_sent_, true))
+            out.push_back(stage_command::SendTiedGradients{step_});
+        auto gradients = ties_arrived(TensorKind::kTiedGradient);
+        if (!gradients) return;
+        for (const TensorAddress& address : *gradients) arrived_.erase(address);
+        if (!gradients->empty())
+            out.push_back(stage_command::TakeTiedGradients{std::move(*gradients)});
+    }
+    phase_ = Phase::kReporting;
+    out.push_back(stage_command::ReportStep{});
 }
 
 void StageMachine::handle(const stage_event::ActionFinished&, StageCommands& out) {
@@ -285,9 +332,20 @@ void StageMachine::handle(const stage_event::CommitReceived& event, StageCommand
 }
 
 void StageMachine::handle(const stage_event::UpdateFinished&, StageCommands& out) {
+    updated_ = true;
+    if (ties_.sends) out.push_back(stage_command::SendTiedWeights{step_});
+    end_update(out);
+}
+
+void StageMachine::end_update(StageCommands& out) {
+    auto weights = ties_arrived(TensorKind::kTiedWeight);
+    if (!weights) return;
+    updated_ = false;
+    for (const TensorAddress& address : *weights) arrived_.erase(address);
+    if (!weights->empty()) out.push_back(stage_command::TakeTiedWeights{std::move(*weights)});
     phase_ = Phase::kIdle;
     state_ = step_ + 1;
-    out.push_back(stage_command::SendCommitted{});
+    out.push_back(stage_command::SendCommitted{step_});
     if (snapshot_after_update_) out.push_back(stage_command::TakeSnapshot{*state_});
     if (next_step_) {
         const auto begun = std::move(*next_step_);
@@ -326,7 +384,8 @@ std::string StageMachine::waiting_for() const {
         case Phase::kIdle:
             return fmt::format("idle after step {}", step_);
         case Phase::kRunning: {
-            if (next_action_ >= actions_.size()) return fmt::format("ending step {}", step_);
+            if (next_action_ >= actions_.size())
+                return fmt::format("at step {} waiting for the gradients of tied weights", step_);
             const Action& action = actions_[next_action_];
             const SliceRole& slice = slices_[static_cast<std::size_t>(action.slice)];
             return fmt::format(
@@ -339,7 +398,8 @@ std::string StageMachine::waiting_for() const {
         case Phase::kDone:
             return fmt::format("waiting for the commit of step {}", step_);
         case Phase::kUpdating:
-            return fmt::format("applying step {}", step_);
+            return updated_ ? fmt::format("at step {} waiting for tied weights", step_)
+                            : fmt::format("applying step {}", step_);
     }
     return {};
 }

@@ -48,6 +48,14 @@ struct SliceRole {
     bool sends_gradient = false;
 };
 
+// What comes here once a step of tied weights whose home and user are on two stages.
+struct AwaitedTies {
+    std::vector<TieWay> gradients;  // those with their home here
+    std::vector<TieWay> weights;    // those with a user here; of several users of one weight, one
+    bool sends = false;             // this device has one of the two
+};
+[[nodiscard]] AwaitedTies awaited_ties(const PlanIndex& plan, const std::string& device);
+
 // This device's slices in a plan, in layer order.
 [[nodiscard]] std::vector<SliceRole> slice_roles(const PlanIndex& plan, const ValueGraph& flow,
                                                  const std::string& device);
@@ -62,6 +70,7 @@ struct Configured {
     std::vector<LayerTransfer> restore;
     std::vector<LayerTransfer> supply;
     bool keep_snapshots = false;
+    AwaitedTies ties{};
 };
 struct Attached {
     std::string peer;
@@ -136,11 +145,28 @@ struct Run {
 struct DropTensor {
     TensorAddress address;
 };
+// All actions of a training step are done: what was found for weights with their home elsewhere.
+struct SendTiedGradients {
+    std::uint64_t step;
+};
+struct TakeTiedGradients {
+    std::vector<TensorAddress> tensors;
+};
 struct ReportStep {};  // send Done
 struct ApplyUpdate {
     Commit commit;
 };
-struct SendCommitted {};
+// The update is made: the new weights to those who use them elsewhere, and from their homes. By the
+// time this is carried out the next step may have begun.
+struct SendTiedWeights {
+    std::uint64_t step;
+};
+struct TakeTiedWeights {
+    std::vector<TensorAddress> tensors;
+};
+struct SendCommitted {
+    std::uint64_t step;
+};
 struct SendState {
     bool optimizer_state;
 };
@@ -148,13 +174,13 @@ struct ProtocolError {  // the portal broke the order of messages
     std::string reason;
 };
 }  // namespace stage_command
-using StageCommand =
-    std::variant<stage_command::LoadLayer, stage_command::SupplyLayers,
-                 stage_command::DropSnapshots, stage_command::TakeSnapshot,
-                 stage_command::SendStored, stage_command::SendReady, stage_command::StartStep,
-                 stage_command::Run, stage_command::DropTensor, stage_command::ReportStep,
-                 stage_command::ApplyUpdate, stage_command::SendCommitted, stage_command::SendState,
-                 stage_command::ProtocolError>;
+using StageCommand = std::variant<
+    stage_command::LoadLayer, stage_command::SupplyLayers, stage_command::DropSnapshots,
+    stage_command::TakeSnapshot, stage_command::SendStored, stage_command::SendReady,
+    stage_command::StartStep, stage_command::Run, stage_command::DropTensor,
+    stage_command::SendTiedGradients, stage_command::TakeTiedGradients, stage_command::ReportStep,
+    stage_command::ApplyUpdate, stage_command::SendTiedWeights, stage_command::TakeTiedWeights,
+    stage_command::SendCommitted, stage_command::SendState, stage_command::ProtocolError>;
 using StageCommands = std::vector<StageCommand>;
 
 class StageMachine {
@@ -188,6 +214,10 @@ class StageMachine {
     void ready_if_loaded(StageCommands& out);
     void drop_snapshots(std::uint64_t recovery_point, StageCommands& out) const;
     void run_next(StageCommands& out);
+    void end_step(StageCommands& out);    // once all tied gradients are here
+    void end_update(StageCommands& out);  // once all tied weights are
+    // All addresses of one kind, or nothing while one is missing.
+    [[nodiscard]] std::optional<std::vector<TensorAddress>> ties_arrived(TensorKind kind) const;
     // From whom the action still waits for something.
     [[nodiscard]] std::string sender_missed(const Action& action, const SliceRole& slice) const;
     // The addresses that an action consumes, once all have arrived.
@@ -212,6 +242,9 @@ class StageMachine {
     StepMode mode_ = StepMode::kTrain;
     ActionList actions_;
     std::size_t next_action_ = 0;
+    AwaitedTies ties_;
+    bool tied_sent_ = false;  // of this step, gradients
+    bool updated_ = false;    // of this commit
     bool action_running_ = false;
     std::set<TensorAddress> arrived_;
     std::optional<stage_event::Begun> next_step_;  // came before this step's update was applied

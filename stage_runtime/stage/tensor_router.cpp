@@ -47,6 +47,9 @@ bool TensorRouter::entitled(const Delivery& delivery) const {
             const auto devices = plan_->devices_of(StageId{address.slice});
             return std::find(devices.begin(), devices.end(), delivery.peer) != devices.end();
         }
+        case TensorKind::kTiedGradient:  // of the layer that found it, or has it
+        case TensorKind::kTiedWeight:
+            return plan_->holds(delivery.peer, producer);
         case TensorKind::kState:
         case TensorKind::kReplica:
             return delivery.peer == kPortalPeer || peers_.contains(delivery.peer);

@@ -61,6 +61,11 @@ class TensorRouter {
     // The gradients of its inputs to whoever made those; undefined ones are left out.
     void send_gradients(const RoutedStep& step, const SliceRole& role, SliceId slice,
                         MicroBatchId micro_batch, std::vector<EncodedTensor> gradients);
+    // Tied weights: to the devices of these stages, once each.
+    void send_tied(const std::vector<StageId>& to, const TensorAddress& address,
+                   const HostTensor& tensor) {
+        send(to, address, EncodedTensor{tensor});
+    }
     // What one slice of this device has sent to another, to be taken like what comes.
     [[nodiscard]] std::optional<Delivery> next_local();
 

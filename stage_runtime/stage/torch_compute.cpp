@@ -101,6 +101,8 @@ std::map<int, TensorMap> TorchCompute::layer_states() const {
         for (NamedTensor& entry : slice.executor->state(true))
             if (const auto layer = names.layer_of(entry.name))
                 layers[*layer].push_back(std::move(entry));
+        for (auto& [layer, tensors] : slice.executor->lent_state())
+            for (NamedTensor& entry : tensors) layers[layer].push_back(std::move(entry));
     }
     return layers;
 }
@@ -167,6 +169,24 @@ Result<void> TorchCompute::compute(const ComputeJob& job, ComputeResult& result)
             return executor.weight_gradient(micro_batch);
     }
     return {};
+}
+
+HostTensor TorchCompute::tied_gradient(SliceId slice, const TiedUse& use) {
+    return slices_[slice.index()].executor->tied_gradient(use.name, use.user);
+}
+
+void TorchCompute::add_tied_gradient(SliceId slice, const TiedUse& use,
+                                     const HostTensor& gradient) {
+    slices_[slice.index()].executor->add_tied_gradient(use.name, use.user, gradient);
+}
+
+HostTensor TorchCompute::tied_weight(SliceId slice, const TiedUse& use) {
+    return slices_[slice.index()].executor->tied_weight(use.name);
+}
+
+Result<void> TorchCompute::set_tied_weight(SliceId slice, const TiedUse& use,
+                                           const HostTensor& weight) {
+    return slices_[slice.index()].executor->load_state(use.name, weight);
 }
 
 StepTotals TorchCompute::finish_step() {

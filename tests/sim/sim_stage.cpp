@@ -33,17 +33,53 @@ std::map<int, TensorMap> ToyCompute::layer_states() const {
     std::map<int, TensorMap> out;
     for (const ToySlice& slice : slices_)
         for (const auto& [layer, state] : slice.states()) out[layer] = tensors_of(layer, state);
+    for (const ToySlice& slice : slices_)
+        for (const TiedUse& use : toy_flow(world_.kind).ties())
+            if (slice.layers().contains(use.user))
+                out[use.user].push_back({use.name, tensor_of(slice.tied_state(use))});
     return out;
 }
 
 Result<void> ToyCompute::load(int layer, const TensorMap& tensors) {
-    const std::uint64_t* state = state_in(tensors);
+    TensorMap own;
+    for (const NamedTensor& entry : tensors) {
+        const auto& ties = toy_flow(world_.kind).ties();
+        const auto use = std::find_if(ties.begin(), ties.end(), [&](const TiedUse& tie) {
+            return tie.name == entry.name && tie.user == layer;
+        });
+        if (use == ties.end()) {
+            own.push_back(entry);
+            continue;
+        }
+        for (ToySlice& slice : slices_)
+            if (slice.layers().contains(layer))
+                slice.set_tied_state(*use, entry.tensor.as<std::uint64_t>()[0]);
+    }
+    const std::uint64_t* state = state_in(own);
     if (state == nullptr) {
         world_.violate(name_ + " loads a state of mixed steps");
         return fail(ExitCode::kBadFile, "not a state");
     }
     for (ToySlice& slice : slices_)
         if (slice.layers().contains(layer)) slice.load(layer, *state);
+    return {};
+}
+
+HostTensor ToyCompute::tied_gradient(SliceId slice, const TiedUse& use) {
+    return tensor_of(slices_[slice.index()].tied_gradient(use));
+}
+
+void ToyCompute::add_tied_gradient(SliceId slice, const TiedUse& use, const HostTensor& gradient) {
+    slices_[slice.index()].add_tied_gradient(use, gradient.as<std::uint64_t>()[0]);
+}
+
+HostTensor ToyCompute::tied_weight(SliceId slice, const TiedUse& use) {
+    return tensor_of(slices_[slice.index()].tied_state(use));
+}
+
+Result<void> ToyCompute::set_tied_weight(SliceId slice, const TiedUse& use,
+                                         const HostTensor& weight) {
+    slices_[slice.index()].set_tied_state(use, weight.as<std::uint64_t>()[0]);
     return {};
 }
 

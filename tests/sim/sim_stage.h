@@ -29,6 +29,11 @@ class ToyCompute : public StageCompute {
     Result<void> load(int layer, const TensorMap& state) override;
     void begin(std::uint64_t step, const Begin& begin) override;
     Result<ComputeResult> run(ComputeJob job) override;
+    HostTensor tied_gradient(SliceId slice, const TiedUse& use) override;
+    void add_tied_gradient(SliceId slice, const TiedUse& use, const HostTensor& gradient) override;
+    HostTensor tied_weight(SliceId slice, const TiedUse& use) override;
+    Result<void> set_tied_weight(SliceId slice, const TiedUse& use,
+                                 const HostTensor& weight) override;
     StepTotals finish_step() override;
     void commit(const Commit& commit) override;
     TensorMap state(SliceId slice, bool optimizer_state) const override;

@@ -39,15 +39,16 @@ TensorMap tensors_of(int layer, std::uint64_t state) {
 const ValueGraph& toy_flow(ToyKind kind) {
     const std::vector<bool> trainable(kLayers, true);
     static const ValueGraph chain = ValueGraph::chain(trainable);
-    static const ValueGraph graph({{-1, 0, {0, 4}},
-                                   {0, 0, {1, 3, 5}},
-                                   {1, 0, {2, 4}},
-                                   {2, 0, {3}},
-                                   {3, 0, {4}},
-                                   {3, 1, {5}},
-                                   {4, 0, {5}},
-                                   {5, 0, {6}}},
-                                  {{0}, {1}, {2}, {3, 1}, {4, 2, 0}, {6, 5, 1}, {7}}, trainable);
+    static ValueGraph graph({{-1, 0, {0, 4}},
+                             {0, 0, {1, 3, 5}},
+                             {1, 0, {2, 4}},
+                             {2, 0, {3}},
+                             {3, 0, {4}},
+                             {3, 1, {5}},
+                             {4, 0, {5}},
+                             {5, 0, {6}}},
+                            {{0}, {1}, {2}, {3, 1}, {4, 2, 0}, {6, 5, 1}, {7}}, trainable);
+    if (graph.ties().empty()) graph.set_ties({{"1.value", 1, 5, true}});
     return kind == ToyKind::kChain ? chain : graph;
 }
 
@@ -72,6 +73,7 @@ const std::uint64_t* state_in(const TensorMap& tensors) {
 void ToySlice::begin_step() {
     stash_.clear();
     gradients_.clear();
+    tied_gradients_.clear();
 }
 
 std::vector<std::uint64_t> ToySlice::forward(std::uint32_t micro_batch,
@@ -84,7 +86,9 @@ std::vector<std::uint64_t> ToySlice::forward(std::uint32_t micro_batch,
         std::uint64_t input = 6;
         for (const int value : flow_->arguments_of(layer)) input = mix(input, values.at(value));
         stash[layer] = input;
-        const std::uint64_t made = mix(input, layer == kStatelessLayer ? 5 : states_.at(layer));
+        std::uint64_t made = mix(input, layer == kStatelessLayer ? 5 : states_.at(layer));
+        for (const TiedUse& use : flow_->ties())
+            if (use.user == layer) made = mix(made, tied_state(use));
         for (const int value : flow_->results_of(layer))
             values[value] = mix(made, static_cast<std::uint64_t>(value));
     }
@@ -110,6 +114,11 @@ std::vector<std::uint64_t> ToySlice::backward(std::uint32_t micro_batch,
             gradient = mix(mix(gradient, inputs.at(layer)), states_.at(layer));
             gradients_[layer] = mix(mix(gradients_[layer], micro_batch), gradient);
         }
+        for (const TiedUse& use : flow_->ties())
+            if (use.user == layer) {
+                gradient = mix(gradient, tied_state(use));
+                tied_gradients_[layer] = mix(tied_gradients_[layer], gradient);
+            }
         for (const int value : flow_->arguments_of(layer))
             if (flow_->returns_gradient(value))
                 add(value, mix(gradient, static_cast<std::uint64_t>(value)));
@@ -121,6 +130,9 @@ std::vector<std::uint64_t> ToySlice::backward(std::uint32_t micro_batch,
 }
 
 void ToySlice::commit(std::uint64_t step) {
+    for (const TiedUse& use : flow_->ties())
+        if (layers_.contains(use.home))
+            gradients_[use.home] = mix(tied_gradients_.at(use.user), gradients_[use.home]);
     for (auto& [layer, state] : states_) state = mix(mix(state, step), gradients_[layer]);
     begin_step();
 }

@@ -34,7 +34,7 @@ inline const std::vector<int> kStatefulLayers{0, 1, 3, 4, 5};
 [[nodiscard]] HostTensor tensor_of(std::uint64_t value);
 
 // How the layers hang together: a chain, or a graph with skips, several users of a value, a layer
-// that makes two and an input that two take.
+// that makes two, an input that two take and a state that two layers use.
 enum class ToyKind { kChain, kGraph };
 [[nodiscard]] const ValueGraph& toy_flow(ToyKind kind);
 // What the world outside may know of the model.
@@ -59,6 +59,17 @@ class ToySlice {
     [[nodiscard]] std::vector<std::uint64_t> backward(std::uint32_t micro_batch,
                                                       const std::vector<std::uint64_t>& returned);
     void commit(std::uint64_t step);
+    // Of a tied state whose home is in another slice, or whose user is.
+    [[nodiscard]] std::uint64_t tied_gradient(const TiedUse& use) const {
+        return tied_gradients_.at(use.user);
+    }
+    void add_tied_gradient(const TiedUse& use, std::uint64_t gradient) {
+        tied_gradients_[use.user] = gradient;
+    }
+    void set_tied_state(const TiedUse& use, std::uint64_t state) { lent_[use.home] = state; }
+    [[nodiscard]] std::uint64_t tied_state(const TiedUse& use) const {
+        return layers_.contains(use.home) ? states_.at(use.home) : lent_.at(use.home);
+    }
 
   private:
     const ValueGraph* flow_;
@@ -67,6 +78,8 @@ class ToySlice {
     std::map<int, std::uint64_t> states_;
     std::map<std::uint32_t, std::map<int, std::uint64_t>> stash_;  // each layer's input
     std::map<int, std::uint64_t> gradients_;
+    std::map<int, std::uint64_t> tied_gradients_;  // by user
+    std::map<int, std::uint64_t> lent_;            // by home
 };
 
 // All layers as the tensors of a checkpoint, and back; nothing when some do not belong together.

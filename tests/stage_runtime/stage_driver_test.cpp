@@ -74,6 +74,10 @@ class Compute : public StageCompute {
         result.tensors.push_back({job.tensors.at(0)});
         return result;
     }
+    HostTensor tied_gradient(SliceId, const TiedUse&) override { return {}; }
+    void add_tied_gradient(SliceId, const TiedUse&, const HostTensor&) override {}
+    HostTensor tied_weight(SliceId, const TiedUse&) override { return {}; }
+    Result<void> set_tied_weight(SliceId, const TiedUse&, const HostTensor&) override { return {}; }
     StepTotals finish_step() override { return {}; }
     void commit(const Commit&) override {}
     TensorMap state(SliceId, bool) const override { return {}; }

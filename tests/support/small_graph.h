@@ -1,6 +1,7 @@
 #pragma once
 // A graph of five nodes with skips: what `a` makes is used by three, what `b` makes by two, `d`
-// makes two values, batch norm and dropout stand in it, and `e` takes a mask without a gradient.
+// makes two values, batch norm and dropout stand in it, `c` has the weights of `b`, and `e` takes a
+// mask without a gradient.
 
 #include <string>
 
@@ -23,8 +24,8 @@ inline std::string small_graph() {
  {"name":"b","kind":"Conv2d","in":["a"],"out":[["b",1]],"tensors":["b.weight"],"ops":[
   ["aten::conv2d",["%a","@b.weight",null,[1,1],[1,1]],{},1],
   ["aten::relu",["%0"],{},1]]},
- {"name":"c","kind":"Conv2d","in":["a","b"],"out":[["c",2]],"tensors":["c.weight"],"ops":[
-  ["aten::conv2d",["%b","@c.weight",null,[1,1],[1,1]],{},1],
+ {"name":"c","kind":"Conv2d","in":["a","b"],"out":[["c",2]],"tensors":["b.weight"],"ops":[
+  ["aten::conv2d",["%b","@b.weight",null,[1,1],[1,1]],{},1],
   ["ecopipe::dropout",["%0",0.25],{},1],
   ["aten::add.Tensor",["%1","%a"],{},1]]},
  {"name":"d","kind":"Mix","in":["a","b","c"],"out":[["d:0",1],["d:1",2]],"tensors":["d.weight"],"ops":[
@@ -44,7 +45,6 @@ inline std::string small_graph() {
  "a.bn.running_mean":{"dtype":"F32","shape":[4],"kind":"buffer"},
  "a.bn.running_var":{"dtype":"F32","shape":[4],"kind":"buffer"},
  "b.weight":{"dtype":"F32","shape":[4,4,3,3],"kind":"parameter"},
- "c.weight":{"dtype":"F32","shape":[4,4,3,3],"kind":"parameter"},
  "d.weight":{"dtype":"F32","shape":[4,12,1,1],"kind":"parameter"},
  "e.weight":{"dtype":"F32","shape":[10,4],"kind":"parameter"},
  "e.bias":{"dtype":"F32","shape":[10],"kind":"parameter"}},

@@ -128,14 +128,14 @@ std::string LinkProbed::validate() const {
 }
 
 std::string TensorChunk::validate() const {
-    if (kind < TensorKind::kActivation || kind > TensorKind::kProbe) return "a known kind";
+    if (kind < TensorKind::kActivation || kind > TensorKind::kTiedWeight) return "a known kind";
     if (!dtype_from(static_cast<std::uint8_t>(dtype))) return "a known dtype";
     const auto bytes = checked_bytes(dtype, shape);
     if (!bytes || *bytes > (1ULL << 40)) return "a valid shape";
     if (offset > *bytes) return "an offset inside the tensor";
     if (outputs == 0 || output >= outputs || (outputs > kOutputsMax && !is_state(kind)))
         return "1 to 64 outputs";
-    if (name.size() > kStateNameBytesMax || is_state(kind) == name.empty())
+    if (name.size() > kStateNameBytesMax || (is_state(kind) || is_tied(kind)) == name.empty())
         return "a name for state only";
     if (codec > TensorCodec::kInt8) return "a known codec";
     if (codec != TensorCodec::kNone && dtype != encoded_dtype(codec))

@@ -68,7 +68,7 @@ void mark_joined(const Layers& layers, ModelInfo& info) {
     std::map<const void*, int> first_layer_of;
     for (std::size_t i = 0; i < layers.size(); ++i) {
         for (const LayerTensor& tensor : layers[i]->tensors) {
-            if (tensor.tensor.numel() == 0 || !tensor.tensor.has_storage()) continue;
+            if (tensor.tensor.numel() == 0 || !tensor.tensor.has_storage() || tensor.lent) continue;
             const auto [it, fresh] =
                 first_layer_of.emplace(tensor.tensor.storage().data(), static_cast<int>(i));
             if (fresh) continue;
@@ -82,7 +82,19 @@ ValueGraph flow_of(const Layers& layers, const GraphFile* graph) {
     std::vector<bool> trainable;
     for (const auto& layer : layers) trainable.push_back(!distinct_trainable(*layer).empty());
     if (graph == nullptr) return ValueGraph::chain(trainable);
-    return {graph->model_values(), graph->arguments(), std::move(trainable)};
+    ValueGraph flow(graph->model_values(), graph->arguments(), std::move(trainable));
+    std::map<std::string, int> homes;
+    std::vector<TiedUse> ties;
+    for (std::size_t i = 0; i < layers.size(); ++i)
+        for (const LayerTensor& tensor : layers[i]->tensors) {
+            const int layer = static_cast<int>(i);
+            if (tensor.lent)
+                ties.push_back({tensor.name, homes.at(tensor.name), layer, tensor.trainable});
+            else
+                homes.emplace(tensor.name, layer);
+        }
+    flow.set_ties(std::move(ties));
+    return flow;
 }
 
 Result<ModelInfo> describe(const Layers& layers, const GraphFile* graph) {

@@ -24,6 +24,7 @@
 #include "stage_runtime/engine/run/gradient_table.h"
 #include "stage_runtime/engine/run/layer_pass.h"
 #include "stage_runtime/engine/run/optimizer.h"
+#include "stage_runtime/engine/run/parameter_set.h"
 
 namespace ecopipe {
 namespace {
@@ -36,14 +37,6 @@ struct MicroBatchStash {
     Tensors buffers;       // the same: the stateful buffers that the first pass began with
     std::vector<LayerStash> layers;
     at::Tensor loss;
-};
-
-struct Parameter {
-    std::size_t layer;               // within the slice; of several with the same tensor, the first
-    std::vector<std::string> names;  // the first names its optimiser state
-    at::Tensor value;
-    at::Tensor gradient;  // undefined until the step's first backward
-    OptimizerState state;
 };
 
 struct Buffer {
@@ -68,8 +61,7 @@ struct Executor::Impl {
     Layers layers;
     std::unique_ptr<Loss> loss;
     std::unique_ptr<Optimizer> optimizer;
-    std::vector<Parameter> parameters;
-    std::vector<std::vector<std::size_t>> parameters_of_layer;
+    ParameterSet parameters;
     std::vector<WantedGradients> wanted;  // a layer
     std::vector<Buffer> buffers;
     bool some_stateful = false;
@@ -102,35 +94,21 @@ struct Executor::Impl {
     }
 
     void index_tensors() {
-        parameters_of_layer.resize(layers.size());
-        std::map<std::string, std::size_t> by_first_name;
-        for (std::size_t i = 0; i < layers.size(); ++i) {
+        parameters = ParameterSet(layers, options.range, *optimizer);
+        for (const TiedUse& use : info.flow.ties())
+            if (use.trainable) parameters.tie(use.name, use.home, use.user);
+        for (std::size_t i = 0; i < layers.size(); ++i)
             for (std::size_t k = 0; k < layers[i]->tensors.size(); ++k) {
-                LayerTensor& tensor = layers[i]->tensors[k];
-                if (tensor.lent) continue;  // found by its name below
-                if (tensor.buffer) {
+                const LayerTensor& tensor = layers[i]->tensors[k];
+                if (tensor.buffer && !tensor.lent) {
                     const auto& own = layers[i]->stateful;
                     const bool stateful = std::find(own.begin(), own.end(), k) != own.end();
                     some_stateful = some_stateful || stateful;
                     buffers.push_back({i, k, stateful, {}});
                 } else if (!tensor.trainable) {
                     frozen.emplace_back(tensor.name, tensor.tensor);
-                } else if (const auto [it, fresh] =
-                               by_first_name.emplace(tensor.first_name(), parameters.size());
-                           fresh) {
-                    tensor.tensor.requires_grad_(true);
-                    parameters.push_back({i,
-                                          {tensor.name},
-                                          tensor.tensor,
-                                          {},
-                                          optimizer->fresh_state(tensor.tensor.detach())});
-                } else {
-                    parameters[it->second].names.push_back(tensor.name);
                 }
             }
-            for (const LayerTensor* tensor : distinct_trainable(*layers[i]))
-                parameters_of_layer[i].push_back(by_first_name.at(tensor->first_name()));
-        }
     }
 
     [[nodiscard]] at::Tensor& value_of(const Buffer& buffer) const {
@@ -193,27 +171,10 @@ struct Executor::Impl {
                 value_of(buffers[i]).variable_data().copy_(kept_buffers[i]);
     }
 
-    void add_gradient(Parameter& parameter, const at::Tensor& gradient) {
-        if (!gradient.defined()) return;
-        const at::NoGradGuard no_grad;
-        if (parameter.gradient.defined()) {
-            parameter.gradient.add_(gradient);
-        } else {
-            parameter.gradient = gradient.contiguous();
-        }
-    }
-
-    void add_gradients(std::size_t i, const Tensors& found) {
-        const auto& parameters_here = parameters_of_layer[i];
-        ECOPIPE_CHECK(found.size() == parameters_here.size());
-        for (std::size_t p = 0; p < parameters_here.size(); ++p)
-            add_gradient(parameters[parameters_here[p]], found[p]);
-    }
-
     // Gradients of layer i's inputs; adds those of its parameters.
     Tensors layer_backward(std::size_t i, const LayerStash& kept, const Tensors& gradients) {
         LayerGradients found = backward_layer(*layers[i], kept, gradients);
-        add_gradients(i, found.parameters);
+        parameters.add(i, found.parameters);
         return std::move(found.inputs);
     }
 
@@ -346,7 +307,7 @@ Result<void> Executor::load_state(const std::string& name, const HostTensor& val
         return {};
     };
     constexpr std::string_view kOptimizer = "optimizer/";
-    for (Parameter& parameter : impl_->parameters) {
+    for (Parameter& parameter : impl_->parameters.all()) {
         if (std::find(parameter.names.begin(), parameter.names.end(), name) !=
             parameter.names.end())
             return copy_into(parameter.value.detach());
@@ -354,6 +315,7 @@ Result<void> Executor::load_state(const std::string& name, const HostTensor& val
             if (name == fmt::format("{}{}/{}", kOptimizer, slot, parameter.names.front()))
                 return copy_into(tensor);
     }
+    if (at::Tensor* lent = impl_->parameters.borrowed(name)) return copy_into(lent->detach());
     impl_->sync_buffers();
     for (const Buffer& buffer : impl_->buffers)
         if (name == impl_->layers[buffer.layer]->tensors[buffer.index].name)
@@ -364,7 +326,7 @@ Result<void> Executor::load_state(const std::string& name, const HostTensor& val
 }
 
 void Executor::reset_optimizer() {
-    for (Parameter& parameter : impl_->parameters)
+    for (Parameter& parameter : impl_->parameters.all())
         parameter.state = impl_->optimizer->fresh_state(parameter.value.detach());
     impl_->feedback.clear();
 }
@@ -378,7 +340,7 @@ TensorMap Executor::state(bool optimizer_state) const {
                 out.push_back({tensor.name, to_host(tensor.tensor.detach().clone(
                                                 at::MemoryFormat::Contiguous))});
     if (!optimizer_state) return out;
-    for (const Parameter& parameter : impl_->parameters)
+    for (const Parameter& parameter : impl_->parameters.all())
         for (const auto& [slot, tensor] : parameter.state)
             out.push_back({fmt::format("optimizer/{}/{}", slot, parameter.names.front()),
                            to_host(tensor.clone())});
@@ -386,6 +348,30 @@ TensorMap Executor::state(bool optimizer_state) const {
         if (feedback.residual().defined())
             out.push_back({impl_->residual_name(i), feedback.residual().clone()});
     return out;
+}
+
+std::map<int, TensorMap> Executor::lent_state() const {
+    std::map<int, TensorMap> out;
+    for (std::size_t i = 0; i < impl_->layers.size(); ++i)
+        for (const LayerTensor& tensor : impl_->layers[i]->tensors)
+            if (tensor.lent)
+                out[static_cast<int>(impl_->model_layer(i))].push_back(
+                    {tensor.name, to_host(tensor.tensor.detach().clone())});
+    return out;
+}
+
+HostTensor Executor::tied_gradient(const std::string& name, int user) {
+    return to_host(impl_->parameters.found_by(name, user).clone());
+}
+
+void Executor::add_tied_gradient(const std::string& name, int user, const HostTensor& gradient) {
+    impl_->parameters.bring(name, user, to_torch(gradient));
+}
+
+HostTensor Executor::tied_weight(const std::string& name) const {
+    for (const Parameter& parameter : impl_->parameters.all())
+        if (parameter.names.front() == name) return to_host(parameter.value.detach().clone());
+    return {};
 }
 
 void Executor::begin_step(std::uint64_t step, double loss_divisor) {
@@ -472,7 +458,7 @@ Result<void> Executor::weight_gradient(std::uint32_t micro_batch) {
         while (at_layer-- > 0) {
             auto pending = std::exchange(entry.mapped()[at_layer], std::nullopt);
             if (pending)
-                self.add_gradients(
+                self.parameters.add(
                     at_layer, weight_gradients_of(*self.layers[at_layer], std::move(*pending)));
         }
         return {};
@@ -484,8 +470,9 @@ Result<void> Executor::weight_gradient(std::uint32_t micro_batch) {
 StepTotals Executor::finish_step() {
     Impl& self = *impl_;
     StepTotals& totals = self.totals;
+    self.parameters.add_up();
     totals.squared_gradient_norms.assign(self.layers.size(), 0);
-    for (const Parameter& parameter : self.parameters)
+    for (const Parameter& parameter : self.parameters.all())
         if (parameter.gradient.defined())
             totals.squared_gradient_norms[parameter.layer] += squared_norm(parameter.gradient);
     for (std::size_t i = 0; i < self.layers.size() && totals.nonfinite_layer < 0; ++i)
@@ -497,7 +484,7 @@ StepTotals Executor::finish_step() {
 void Executor::commit(double learning_rate, double gradient_scale) {
     Impl& self = *impl_;
     const at::NoGradGuard no_grad;
-    for (Parameter& parameter : self.parameters) {
+    for (Parameter& parameter : self.parameters.all()) {
         if (!parameter.gradient.defined()) continue;
         if (gradient_scale != 1.0) parameter.gradient.mul_(gradient_scale);
         at::Tensor value = parameter.value.detach();
@@ -515,7 +502,7 @@ void Executor::discard() {
     self.pending.clear();
     for (auto& [i, feedback] : self.feedback) feedback.discard();
     self.totals = {};
-    for (Parameter& parameter : self.parameters) parameter.gradient = at::Tensor();
+    self.parameters.discard();
     self.sync_buffers();
     for (Buffer& buffer : self.buffers) {
         if (self.buffers_saved) self.value_of(buffer).copy_(buffer.before_step);

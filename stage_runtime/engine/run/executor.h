@@ -13,6 +13,7 @@
 // by commit alone.
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -58,6 +59,17 @@ class Executor {
     [[nodiscard]] Result<void> load_state(const std::string& name, const HostTensor& value);
     void reset_optimizer();
     [[nodiscard]] TensorMap state(bool optimizer_state) const;  // copies
+
+    // Of each layer that uses tensors of an earlier one (ValueGraph::ties), copies of those: they
+    // move with the layer, and no checkpoint has them.
+    [[nodiscard]] std::map<int, TensorMap> lent_state() const;
+
+    // Of a tied weight whose home is in another slice, what layer `user` of this one has found in
+    // the step; and the other way round, before finish_step. After a commit the home's weight is
+    // loaded by its users (load_state).
+    [[nodiscard]] HostTensor tied_gradient(const std::string& name, int user);
+    void add_tied_gradient(const std::string& name, int user, const HostTensor& gradient);
+    [[nodiscard]] HostTensor tied_weight(const std::string& name) const;
 
     // `loss_divisor`: of the whole batch (data/target_weight.h).
     void begin_step(std::uint64_t step, double loss_divisor);
