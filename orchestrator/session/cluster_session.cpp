@@ -69,9 +69,13 @@ std::vector<LostProcess> ClusterSession::ended_processes() {
     return options_.ended_processes ? options_.ended_processes() : std::vector<LostProcess>();
 }
 
-void ClusterSession::send(const std::string& device, FrameHeader header, PortalMessage message) {
-    std::visit([&](const auto& body) { static_cast<void>(members_->send(device, header, body)); },
-               message);
+void ClusterSession::send(const std::string& device, std::uint64_t instance, FrameHeader header,
+                          PortalMessage message) {
+    std::visit(
+        [&](const auto& body) {
+            static_cast<void>(members_->send(device, instance, header, body));
+        },
+        message);
 }
 
 std::vector<Introduction> ClusterSession::keys_of(const std::vector<std::string>& devices) {

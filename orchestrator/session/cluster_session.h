@@ -48,8 +48,11 @@ class ClusterSession : private PortalSide, public PortalDriver {
     }
     Result<void> check() override { return options_.check ? options_.check() : Result<void>(); }
     std::vector<LostProcess> ended_processes() override;
-    void send(const std::string& device, FrameHeader header, PortalMessage message) override;
-    void forget(const std::string& device) override { members_->forget(device); }
+    void send(const std::string& device, std::uint64_t instance, FrameHeader header,
+              PortalMessage message) override;
+    void forget(const std::string& device, std::uint64_t instance) override {
+        members_->forget(device, instance);
+    }
     void declare_lost(const std::string& device, const std::string& how) override {
         members_->declare_lost(device, how);
     }

@@ -73,10 +73,10 @@ void Membership::lose(const std::string& device, std::string how) {
     inbox_.push(portal_event::Lost{device, std::move(how)});
 }
 
-void Membership::forget(const std::string& device) {
+void Membership::forget(const std::string& device, std::uint64_t instance) {
     loop_.call([&] {
+        if (!is_member(device, instance)) return;
         const auto member = members_.find(device);
-        if (member == members_.end()) return;
         names_by_routing_id_.erase(member->second.routing_id);
         members_.erase(member);
         liveness_.left(device);

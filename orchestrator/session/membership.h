@@ -31,10 +31,12 @@ class Membership {
     ~Membership();
     [[nodiscard]] Result<std::uint16_t> bind();  // the port
 
-    // Any thread; false when the device has not joined or its connection is gone.
+    // Any thread; false when the device has not joined as this instance or its connection is gone.
     template <class Body>
-    bool send(const std::string& device, FrameHeader header, const Body& body) {
-        return loop_.call([&] { return send_now(device, header, body); });
+    bool send(const std::string& device, std::uint64_t instance, FrameHeader header,
+              const Body& body) {
+        return loop_.call(
+            [&] { return is_member(device, instance) && send_now(device, header, body); });
     }
     [[nodiscard]] std::int64_t clock_offset_ns(const std::string& device);
     // Answers are due from now on, or no more; every call counts as progress.
@@ -42,7 +44,7 @@ class Membership {
     // Network thread: bytes of a tensor have come, which is progress too.
     void progressed() { liveness_.progressed(monotonic_now()); }
     // A device that left or failed by its own word: no Lost is told.
-    void forget(const std::string& device);
+    void forget(const std::string& device, std::uint64_t instance);
     // One that is known to be gone from elsewhere is lost now.
     void declare_lost(const std::string& device, const std::string& how);
     // The run is over: nobody joins any more and nobody is lost. A stage that stays knocks on for
@@ -62,6 +64,10 @@ class Membership {
         if (member == members_.end()) return false;
         header.run = run_;
         return socket_->send(member->second.routing_id, header, body);
+    }
+    [[nodiscard]] bool is_member(const std::string& device, std::uint64_t instance) const {
+        const auto member = members_.find(device);
+        return member != members_.end() && member->second.hello.instance == instance;
     }
     void on_message(const Incoming& message);
     void on_hello(const Incoming& message);

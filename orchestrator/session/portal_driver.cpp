@@ -244,8 +244,9 @@ Result<void> PortalDriver::on_failed(const std::string& device, const FrameHeade
 
 Result<void> PortalDriver::dismiss(const std::string& device, ExitCode code,
                                    const std::string& reason) {
-    side_.send(device, header(step_), End{static_cast<std::uint8_t>(code), reason});
-    side_.forget(device);
+    tell(device, header(step_), End{static_cast<std::uint8_t>(code), reason});
+    if (const JoinedDevice* joined = roster_.find(device))
+        side_.forget(device, joined->hello.instance);
     roster_.gone(device);
     observe([&](auto& observer) { observer.device_gone(device, printable(reason)); });
     introduce_all();
@@ -290,7 +291,7 @@ void PortalDriver::introduce_all() {
         Introduce others{known};
         std::erase_if(others.peers,
                       [&](const Introduction& peer) { return peer.device == device; });
-        side_.send(device, header(0), std::move(others));
+        tell(device, header(0), std::move(others));
     }
 }
 
@@ -299,10 +300,15 @@ Result<void> PortalDriver::feed(const SessionEvent& event) {
     return {};
 }
 
+void PortalDriver::tell(const std::string& device, const FrameHeader& head, PortalMessage message) {
+    if (const JoinedDevice* joined = roster_.find(device))
+        side_.send(device, joined->hello.instance, head, std::move(message));
+}
+
 template <class Message>
 void PortalDriver::send_to(const std::vector<std::string>& devices, const FrameHeader& head,
                            const Message& message) {
-    for (const std::string& device : devices) side_.send(device, head, message);
+    for (const std::string& device : devices) tell(device, head, message);
     side_.work_due(true);
 }
 
@@ -393,7 +399,7 @@ Result<LinkProbed> PortalDriver::probe_link(const std::string& from, const std::
     const std::string& dialling = std::min(from, to);
     const std::string& dialled = std::max(from, to);
     probed_.reset();
-    side_.send(dialling, header(0), ProbeLink{dialled, roster_.find(dialled)->data_endpoint});
+    tell(dialling, header(0), ProbeLink{dialled, roster_.find(dialled)->data_endpoint});
     WatchedDeadline deadline(side_.now(), kProbeTimeout, kPortalTick);
     while (!probed_ && !deadline.over(side_.now()) && roster_.has(from) && roster_.has(to)) {
         ECOPIPE_RETURN_IF_ERROR(side_.check());
@@ -476,7 +482,7 @@ void PortalDriver::send_configure(const session_outcome::SendConfigure& work) {
                     moved_bytes_ += bytes;
     const JoinedDevice* joined = roster_.find(work.device);
     if (joined == nullptr) return;
-    side_.send(work.device, header(work.restore_step), configuration(work));
+    tell(work.device, header(work.restore_step), configuration(work));
     side_.work_due(true);
     const auto endpoint = parse_endpoint(joined->data_endpoint, work.device);
     const auto dialled = endpoint ? channels_->dial(work.device, *endpoint, joined->hello.instance)

@@ -126,6 +126,8 @@ class PortalDriver : public TrainingEngine {
     // Tells the machine, and does what it says.
     Result<void> feed(const SessionEvent& event);
     Result<void> carry_out(SessionOutcome& outcome);
+    // The device as it has joined, as far as that was told here.
+    void tell(const std::string& device, const FrameHeader& head, PortalMessage message);
     template <class Message>
     void send_to(const std::vector<std::string>& devices, const FrameHeader& head,
                  const Message& message);

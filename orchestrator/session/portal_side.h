@@ -37,10 +37,13 @@ class PortalSide {
     // Asked likewise: processes that have ended by themselves since the last time.
     [[nodiscard]] virtual std::vector<LostProcess> ended_processes() = 0;
 
-    // Lost when the device has not joined or its connection is gone. The run is filled in.
-    virtual void send(const std::string& device, FrameHeader header, PortalMessage message) = 0;
+    // For the device as it joined, as that instance. Lost when it has not, when its connection is
+    // gone, or when another instance has joined since, of which the driver is yet to be told: what
+    // was meant for the life before is not for that one. The run is filled in.
+    virtual void send(const std::string& device, std::uint64_t instance, FrameHeader header,
+                      PortalMessage message) = 0;
     // A device that left or failed by its own word: no Lost is told.
-    virtual void forget(const std::string& device) = 0;
+    virtual void forget(const std::string& device, std::uint64_t instance) = 0;
     // One that is known to be gone from elsewhere is lost now.
     virtual void declare_lost(const std::string& device, const std::string& how) = 0;
     // Answers are due from now on, or no more; every call counts as progress.

@@ -327,7 +327,7 @@ Result<TensorMap> PortalDriver::state(bool optimizer_state) {
 
 void PortalDriver::end(ExitCode code, const std::string& reason) {
     for (const std::string& device : roster_.devices())
-        side_.send(device, header(step_), End{static_cast<std::uint8_t>(code), reason});
+        tell(device, header(step_), End{static_cast<std::uint8_t>(code), reason});
 }
 
 }  // namespace ecopipe

@@ -156,15 +156,20 @@ void SimPortal::send_now(const std::string& to, std::uint64_t connection, FrameH
     world_.net.send(to, sealed_message(kNode, connection, head, encode(message), {}));
 }
 
-void SimPortal::send(const std::string& device, FrameHeader header, PortalMessage message) {
+void SimPortal::send(const std::string& device, std::uint64_t instance, FrameHeader header,
+                     PortalMessage message) {
     const auto member = members_.find(device);
     if (member == members_.end()) return;
+    if (member->second.instance != instance && world_.mistake != Mistake::kTellsTheNextLife) return;
     std::visit([&](const auto& body) { send_now(device, member->second.connection, header, body); },
                message);
 }
 
-void SimPortal::forget(const std::string& device) {
-    if (members_.erase(device) > 0) liveness_.left(device);
+void SimPortal::forget(const std::string& device, std::uint64_t instance) {
+    const auto member = members_.find(device);
+    if (member == members_.end() || member->second.instance != instance) return;
+    members_.erase(member);
+    liveness_.left(device);
 }
 
 void SimPortal::lose(const std::string& device, const std::string& how) {
@@ -188,9 +193,9 @@ void SimPortal::on_hello(const SimMessage& message) {
     const Welcome welcome{100, 3000};
     if (const auto known = members_.find(hello->device); known != members_.end()) {
         if (known->second.instance == hello->instance)
-            send_now(hello->device, known->second.connection, {}, welcome);
-        // Another process under that name: the one before it is gone, as its silence will show.
-        return;
+            return send_now(hello->device, known->second.connection, {}, welcome);
+        // Another process under that name: the connection of the one before it is closed.
+        lose(hello->device, "its connection is gone");
     }
     members_[hello->device] = {message.connection, hello->instance};
     liveness_.joined(hello->device, world_.net.now());

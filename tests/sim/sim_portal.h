@@ -46,8 +46,9 @@ class SimPortal : private PortalSide, private SessionObserver, public PortalDriv
     std::optional<PortalEvent> next(Instant deadline) override;
     Result<void> check() override;
     std::vector<LostProcess> ended_processes() override { return {}; }
-    void send(const std::string& device, FrameHeader header, PortalMessage message) override;
-    void forget(const std::string& device) override;
+    void send(const std::string& device, std::uint64_t instance, FrameHeader header,
+              PortalMessage message) override;
+    void forget(const std::string& device, std::uint64_t instance) override;
     void declare_lost(const std::string&, const std::string&) override {}
     void work_due(bool due) override { liveness_.work_due(due, world_.net.now()); }
     std::int64_t clock_offset_ns(const std::string&) override { return 0; }

@@ -278,7 +278,7 @@ TEST(Sim, BreaksWithoutAStepCommittedEndTheRun) {
 TEST(Sim, BreaksWithStepsCommittedInBetweenCostTimeAlone) {
     for (const std::uint64_t seed : {1U, 2U, 3U}) {
         Cluster cluster(seed, Mistake::kNone, false);
-        for (const auto& stage : cluster.stages()) stage->die_in_each_step(4);
+        for (const auto& stage : cluster.stages()) stage->die_in_each_step(2);
         const Outcome outcome = cluster.run();
         EXPECT_EQ(outcome.problem, "") << seed;
         EXPECT_GT(outcome.recoveries, 20U) << seed;
@@ -303,7 +303,7 @@ INSTANTIATE_TEST_SUITE_P(Variants, Broken,
                                          Mistake::kOldGenerationAccepted,
                                          Mistake::kConfirmedWithoutReplica,
                                          Mistake::kStrangersTensorAccepted, Mistake::kStaleRoster,
-                                         Mistake::kMoveWithoutCooldown),
+                                         Mistake::kMoveWithoutCooldown, Mistake::kTellsTheNextLife),
                          [](const auto& variant) {
                              switch (variant.param) {
                                  case Mistake::kCommitWithoutAllAcks:
@@ -318,6 +318,8 @@ INSTANTIATE_TEST_SUITE_P(Variants, Broken,
                                      return std::string("StrangersTensorAccepted");
                                  case Mistake::kStaleRoster:
                                      return std::string("StaleRoster");
+                                 case Mistake::kTellsTheNextLife:
+                                     return std::string("TellsTheNextLife");
                                  default:
                                      return std::string("MoveWithoutCooldown");
                              }

@@ -21,6 +21,7 @@ enum class Mistake {
     kStrangersTensorAccepted,  // a tensor counts whoever sends it
     kStaleRoster,              // a device that comes back is taken for the process it was before
     kMoveWithoutCooldown,      // layers may move again at once
+    kTellsTheNextLife,         // what is meant for a process reaches the next of its name
 };
 
 struct World {
