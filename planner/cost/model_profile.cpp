@@ -18,6 +18,7 @@ namespace {
 constexpr double kMsMax = 1e9;
 constexpr std::int64_t kBytesMax = std::int64_t{1} << 44;
 constexpr double kFlopsMax = 1e18;
+constexpr int kValuesOfLayerMax = 64;  // as many as a layer of a graph may make
 
 std::uint64_t bytes(Fields& fields, const std::string& key) {
     return static_cast<std::uint64_t>(fields.integer(key, {0, kBytesMax}));
@@ -91,6 +92,61 @@ void read_layers(Fields& root, ModelProfile& profile) {
                               "expected false for the first layer, found true");
 }
 
+// Values stand in the order of their makers: the inputs, then those of each layer, at least one. So
+// the last layer's goes to the loss, since nothing else is behind it.
+void read_values(Fields& root, ModelProfile& profile) {
+    if (!root.has("values")) return;
+    std::vector<Fields> values = root.objects("values");
+    const int layers = static_cast<int>(profile.layers.size());
+    if (profile.partial) {
+        root.refuse("values", "expected none in a partial profile, found some");
+        return;
+    }
+    int last = -1;
+    int of_last = 0;
+    for (Fields& fields : values) {
+        ValueProfile value;
+        value.producer = static_cast<int>(fields.integer("producer", {-1, layers - 1}));
+        const bool first = profile.values.empty();
+        if (value.producer != last && (first || value.producer != last + 1))
+            fields.refuse("producer", fmt::format("expected {}{}, found {}", last,
+                                                  first ? "" : fmt::format(" or {}", last + 1),
+                                                  value.producer));
+        of_last = value.producer == last ? of_last + 1 : 1;
+        last = value.producer;
+        if (of_last > kValuesOfLayerMax) {
+            fields.refuse("producer", fmt::format("expected at most {} values of layer {}",
+                                                  kValuesOfLayerMax, last));
+            return;
+        }
+        int above = last;
+        for (const std::int64_t consumer : fields.integers("consumers", {0, layers})) {
+            if (consumer <= above)
+                fields.refuse("consumers",
+                              fmt::format("expected layers behind {}, found {}", above, consumer));
+            above = static_cast<int>(consumer);
+            value.consumers.push_back(above);
+        }
+        if (value.consumers.empty())
+            fields.refuse("consumers", "expected at least one, found none");
+        value.bytes_per_sample = bytes(fields, "bytes_per_sample");
+        value.gradient = fields.flag("gradient", true);
+        fields.no_others();
+        profile.values.push_back(std::move(value));
+    }
+    if (last != layers - 1)
+        root.refuse("values",
+                    fmt::format("expected some of each of {} layers, found the last of layer {}",
+                                layers, last));
+}
+
+OrderedJson value_json(const ValueProfile& value) {
+    return {{"producer", value.producer},
+            {"consumers", value.consumers},
+            {"bytes_per_sample", value.bytes_per_sample},
+            {"gradient", value.gradient}};
+}
+
 OrderedJson timing_json(const LayerTiming& timing) {
     OrderedJson out = {{"micro_batch", timing.micro_batch},
                        {"forward_ms", timing.forward_ms},
@@ -128,6 +184,24 @@ std::optional<double> between(const std::optional<double>& a, const std::optiona
 
 }  // namespace
 
+ValueGraph ModelProfile::flow() const {
+    std::vector<bool> trainable;
+    for (const LayerProfile& layer : layers)
+        trainable.push_back(layer.trainable_parameter_bytes.value_or(layer.parameter_bytes) > 0);
+    if (!is_graph()) return ValueGraph::chain(trainable);
+    std::vector<ModelValue> made;
+    std::vector<std::vector<int>> arguments(layers.size() + 1);
+    for (const ValueProfile& value : values) {
+        const bool sibling = !made.empty() && made.back().producer == value.producer;
+        const int number = static_cast<int>(made.size());
+        for (const int consumer : value.consumers)
+            arguments[static_cast<std::size_t>(consumer)].push_back(number);
+        made.push_back({value.producer, sibling ? made.back().output + 1 : 0, value.consumers,
+                        value.gradient});
+    }
+    return {std::move(made), std::move(arguments), std::move(trainable)};
+}
+
 int ModelProfile::first_trainable_layer() const {
     int first = 0;
     bool said = false;
@@ -144,7 +218,6 @@ Result<void> ModelProfile::train_only(const std::vector<std::uint64_t>& trainabl
     bool some_frozen = false;
     for (std::size_t i = 0; i < layers.size(); ++i)
         some_frozen = some_frozen || trainable_bytes[i] < layers[i].parameter_bytes;
-    bool leading = some_frozen;  // nothing trainable so far
     for (std::size_t i = 0; i < layers.size(); ++i) {
         LayerProfile& layer = layers[i];
         const std::uint64_t measured =
@@ -157,10 +230,13 @@ Result<void> ModelProfile::train_only(const std::vector<std::uint64_t>& trainabl
         if (!some_frozen) continue;
         layer.trainable_parameter_bytes = trainable_bytes[i];
         if (trainable_bytes[i] == 0) layer.update_ms = 0;
-        leading = leading && trainable_bytes[i] == 0;
-        if (!leading) continue;
-        layer.stash_bytes_per_sample = 0;
-        for (LayerTiming& timing : layer.timing) {
+    }
+    if (!some_frozen) return {};
+    const ValueGraph trained = flow();
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+        if (trained.runs_backward(static_cast<int>(i))) continue;
+        layers[i].stash_bytes_per_sample = 0;
+        for (LayerTiming& timing : layers[i].timing) {
             timing.backward_ms = 0;
             if (timing.input_gradient_ms) timing.input_gradient_ms = timing.weight_gradient_ms = 0;
         }
@@ -189,6 +265,7 @@ Result<ModelProfile> parse_profile(std::string_view text, const std::string& sou
     profile.process_mib = root.number("process_mib", {0, 1 << 24}, 0);
     profile.partial = root.flag("partial", false);
     read_layers(root, profile);
+    read_values(root, profile);
     root.no_others();
     ECOPIPE_RETURN_IF_ERROR(document.finish());
     return profile;
@@ -212,6 +289,7 @@ std::string profile_text(const ModelProfile& profile) {
     if (profile.partial) out["partial"] = true;
     out["layers"] = OrderedJson::array();
     for (const LayerProfile& layer : profile.layers) out["layers"].push_back(layer_json(layer));
+    for (const ValueProfile& value : profile.values) out["values"].push_back(value_json(value));
     return out.dump(1) + "\n";
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/result.h"
+#include "domain/value_graph.h"
 
 namespace ecopipe {
 
@@ -35,6 +36,16 @@ struct LayerProfile {
         false;  // shares a storage with the previous layer: no cut between them
 };
 
+// What passes between layers of a graph. In the cut behind a layer `output_bytes_per_sample` adds
+// up all values that cross it; which of them goes where, a graph has to say for each.
+struct ValueProfile {
+    int producer = -1;           // a layer; -1: it is an input of the model
+    std::vector<int> consumers;  // layers, ascending; as many as there are layers means the loss
+    std::uint64_t bytes_per_sample = 0;
+    bool gradient = true;  // one may come back for it: it is a floating-point value
+    friend bool operator==(const ValueProfile&, const ValueProfile&) = default;
+};
+
 struct ModelProfile {
     std::string model;  // zoo name, or "sha256:..." of the TorchScript file
     std::string device;
@@ -46,12 +57,17 @@ struct ModelProfile {
     double process_mib = 0;  // what the program itself needs
     bool partial = false;    // lists only some layers
     std::vector<LayerProfile> layers;
-    std::string source;  // the file it came from, for errors; not part of the text
+    std::vector<ValueProfile> values;  // in the order of ValueGraph::values(); none: a chain
+    std::string source;                // the file it came from, for errors; not part of the text
 
-    // Nothing left of it runs backward. 0 unless a layer says what of it is trainable.
+    [[nodiscard]] bool is_graph() const { return !values.empty(); }
+    // What the layers hand one another. Of a graph, what one takes stands in the order of `values`.
+    [[nodiscard]] ValueGraph flow() const;
+    // Of a chain: nothing left of it runs backward. 0 unless a layer says what of it is trainable.
     [[nodiscard]] int first_trainable_layer() const;
     // The profile of the same model with only so many bytes of each layer's parameters trained: no
-    // backward and no stash left of the first trainable layer, no update where nothing is trained.
+    // backward and no stash in a layer that is not trained and depends on none that is, no update
+    // where nothing is trained.
     // Errors: kBadFile when it was measured with more frozen than that.
     [[nodiscard]] Result<void> train_only(const std::vector<std::uint64_t>& trainable_bytes);
 };

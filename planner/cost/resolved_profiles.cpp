@@ -65,6 +65,9 @@ Result<void> check_complete(const ModelProfile& profile, const ModelProfile& fir
                                        first.layers[i].name, first.source, profile.layers[i].name));
         ECOPIPE_RETURN_IF_ERROR(check_layer(profile, i, first.layers[i]));
     }
+    if (profile.values != first.values)
+        return refused(profile,
+                       fmt::format("values: expected those of {}, found others", first.source));
     return {};
 }
 

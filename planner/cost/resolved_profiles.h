@@ -29,9 +29,9 @@ struct ResolvedProfiles {
 
 // A device with a profile of its own name uses that (of several, the one measured with the cluster
 // file's `threads`, else the first), any other the first profile at its `speed`. Refused (kBadFile,
-// with the profile's file and place): profiles that disagree on the model, its layers or their
-// sizes; two profiles of one device and thread count; a device whose `profile:` was not read; a
-// partial profile that no complete one stands beside.
+// with the profile's file and place): profiles that disagree on the model, its layers, their
+// sizes or its values; two profiles of one device and thread count; a device whose `profile:` was
+// not read; a partial profile that no complete one stands beside.
 [[nodiscard]] Result<ResolvedProfiles> resolve_profiles(const Cluster& cluster,
                                                         const std::vector<ModelProfile>& profiles);
 

@@ -29,6 +29,17 @@ Json small() {
          "timing": [{"micro_batch": 2, "forward_ms": 1, "backward_ms": 2}, {"micro_batch": 8, "forward_ms": 4, "backward_ms": 5}]}]})");
 }
 
+// The same two layers as a graph: the first one's value goes to the second and to the loss.
+Json graph() {
+    Json json = small();
+    json["values"] = Json::parse(
+        R"([{"producer": -1, "consumers": [0], "bytes_per_sample": 200, "gradient": true},
+            {"producer": -1, "consumers": [0, 1], "bytes_per_sample": 56, "gradient": false},
+            {"producer": 0, "consumers": [1, 2], "bytes_per_sample": 7},
+            {"producer": 1, "consumers": [2], "bytes_per_sample": 3}])");
+    return json;
+}
+
 // The error after one value, at a JSON pointer, was replaced (null: removed).
 Error refusal(const char* pointer, const Json& value) {
     Json json = small();
@@ -48,6 +59,97 @@ TEST(Profile, ComesBackAsItWasWritten) {
     Json joined = small();
     joined["layers"][1]["joined_to_previous"] = true;
     EXPECT_TRUE(parse_profile(joined.dump(), "p")->layers[1].joined_to_previous);
+}
+
+TEST(Profile, OfAGraphComesBackWithItsValues) {
+    const auto profile = parse_profile(graph().dump(), "p.json");
+    ASSERT_TRUE(profile) << profile.error().message;
+    ASSERT_TRUE(profile->is_graph());
+    const std::string text = profile_text(*profile);
+    const auto again = parse_profile(text, "again");
+    ASSERT_TRUE(again) << again.error().message;
+    EXPECT_EQ(again->values, profile->values);
+    EXPECT_EQ(profile_text(*again), text);
+    const ValueGraph flow = again->flow();
+    EXPECT_FALSE(flow.is_chain());
+    EXPECT_EQ(flow.values()[1].output, 1);
+    EXPECT_FALSE(flow.values()[1].floating);
+    EXPECT_EQ(flow.arguments_of(1), (std::vector<int>{1, 2}));
+    EXPECT_EQ(flow.arguments_of(2), (std::vector<int>{2, 3}));
+    EXPECT_TRUE(parse_profile(small().dump(), "p.json")->flow().is_chain());
+    EXPECT_EQ(profile_text(*parse_profile(small().dump(), "p")).find("values"), std::string::npos);
+}
+
+TEST(Profile, RefusesValuesThatAreNoGraphOfItsLayers) {
+    const auto expect = [](const char* pointer, const Json& value, const std::string& place) {
+        Json json = graph();
+        json[Json::json_pointer(pointer)] = value;
+        const auto result = parse_profile(json.dump(), "p.json");
+        ASSERT_FALSE(result) << pointer;
+        EXPECT_EQ(result.error().message.find("p.json: " + place), 0U)
+            << pointer << ": " << result.error().message;
+    };
+    expect("/values", Json::array(), "values");
+    expect("/values", 3, "values");
+    expect("/values/0/producer", 0, "values[0].producer");   // there is an input
+    expect("/values/2/producer", 1, "values[2].producer");   // a layer without a value
+    expect("/values/3/producer", -1, "values[3].producer");  // not in order
+    expect("/values/3/producer", 2, "values[3].producer");   // no such layer
+    expect("/values/3/producer", -2, "values[3].producer");
+    expect("/values/3/producer", 0, "values");                     // the last layer makes nothing
+    expect("/values/2/consumers", {0, 2}, "values[2].consumers");  // before it is made
+    expect("/values/2/consumers", {2, 1}, "values[2].consumers");  // not ascending
+    expect("/values/2/consumers", {1, 1}, "values[2].consumers");
+    expect("/values/2/consumers", {1, 3}, "values[2].consumers[1]");  // behind the loss
+    expect("/values/2/consumers", Json::array(), "values[2].consumers");
+    expect("/values/3/bytes_per_sample", -1, "values[3].bytes_per_sample");
+    expect("/values/3/bytes_per_sample", 1e308, "values[3].bytes_per_sample");
+    expect("/values/3/gradient", 1, "values[3].gradient");
+    expect("/values/3/surprise", 1, "values[3].surprise");
+    expect("/partial", true, "values");
+    Json longer = graph();
+    longer["layers"].push_back(longer["layers"][1]);
+    longer["layers"][2]["name"] = "2";
+    longer["values"].push_back({{"producer", 2}, {"consumers", {3}}, {"bytes_per_sample", 1}});
+    EXPECT_TRUE(parse_profile(longer.dump(), "p.json"));
+    Json crowd = graph();
+    for (int i = 0; i < 64; ++i) crowd["values"].push_back(crowd["values"][3]);
+    EXPECT_EQ(parse_profile(crowd.dump(), "p.json").error().message,
+              "p.json: values[67].producer: expected at most 64 values of layer 1");
+    crowd["values"].erase(4);
+    EXPECT_TRUE(parse_profile(crowd.dump(), "p.json"));
+}
+
+// Layers 0 and 1 beside one another, 2 behind 1, 3 joins: with 1 trained, 0 has no backward though
+// it stands first, and 2 has one though it is frozen.
+TEST(Profile, OfAGraphRunsBackwardWhatComesBehindSomethingTrained) {
+    Json json = small();
+    json["layers"] = Json::array();
+    for (const char* name : {"0", "1", "2", "3"}) {
+        Json layer = small()["layers"][0];
+        layer["name"] = name;
+        json["layers"].push_back(layer);
+    }
+    json["values"] = Json::parse(
+        R"([{"producer": -1, "consumers": [0, 1], "bytes_per_sample": 1},
+            {"producer": 0, "consumers": [3], "bytes_per_sample": 2},
+            {"producer": 1, "consumers": [2], "bytes_per_sample": 3},
+            {"producer": 2, "consumers": [3], "bytes_per_sample": 4},
+            {"producer": 3, "consumers": [4], "bytes_per_sample": 5}])");
+    ModelProfile profile = *parse_profile(json.dump(), "p.json");
+    const ModelProfile open = profile;
+    ASSERT_TRUE(profile.train_only({0, 100, 0, 0}));
+    for (const std::size_t layer : {0U, 1U, 2U, 3U}) {
+        const bool runs = layer != 0;
+        EXPECT_EQ(profile.layers[layer].timing[0].backward_ms, runs ? 2 : 0) << layer;
+        EXPECT_EQ(profile.layers[layer].stash_bytes_per_sample, runs ? 20 : 0) << layer;
+        EXPECT_EQ(profile.layers[layer].update_ms > 0, layer == 1) << layer;
+        EXPECT_EQ(profile.layers[layer].timing[0].forward_ms, 1);
+        EXPECT_EQ(profile.flow().runs_backward(static_cast<int>(layer)), runs) << layer;
+    }
+    ModelProfile whole = open;
+    ASSERT_TRUE(whole.train_only({100, 100, 100, 100}));
+    EXPECT_EQ(profile_text(whole), profile_text(open));
 }
 
 // Four equal layers; the first two of a run that trains only the last two.
@@ -215,6 +317,8 @@ TEST(Profiles, MustAgreeOnTheModel) {
                   j["layers"][1]["parameter_bytes"] = 7;
               }).find("pi.json: layers[1].parameter_bytes"),
               std::string::npos);
+    EXPECT_EQ(problem([](Json& j) { j["values"] = graph()["values"]; }),
+              "pi.json: values: expected those of hub.json, found others");
     EXPECT_NE(problem([](Json& j) { j["optimizer_slots"] = 2; }).find("pi.json: optimizer_slots"),
               std::string::npos);
     EXPECT_NE(problem([](Json& j) {

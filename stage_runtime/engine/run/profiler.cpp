@@ -67,6 +67,7 @@ struct Sizes {
     std::vector<std::size_t> crossing;  // the cut behind the layer
     std::vector<std::size_t> stash;
     std::vector<std::size_t> workspace;
+    std::vector<std::size_t> values;  // of ValueGraph::values()
 };
 
 class Profiler {
@@ -90,7 +91,12 @@ class Profiler {
         std::optional<WorkClock> work(std::in_place);
         ValueTable values(flow, all);
         Tensors inputs;
-        for (const HostTensor& input : batch.all_inputs()) inputs.push_back(to_torch(input));
+        for (const HostTensor& input : batch.all_inputs()) {
+            // In a chain all of them are one value.
+            if (sizes != nullptr)
+                sizes->values[flow.is_chain() ? 0 : inputs.size()] += input.bytes();
+            inputs.push_back(to_torch(input));
+        }
         values.put_entering(inputs);
         for (at_layer_ = 0; at_layer_ < count; ++at_layer_) {
             const int layer = static_cast<int>(at_layer_);
@@ -230,6 +236,7 @@ class Profiler {
         const std::vector<int>& made = flow.results_of(static_cast<int>(i));
         for (std::size_t k = 0; k < outputs.size(); ++k) {
             const int value = flow.is_chain() ? made.front() : made[k];
+            sizes.values[static_cast<std::size_t>(value)] += bytes_of(outputs[k]);
             const int last = std::min(
                 flow.values()[static_cast<std::size_t>(value)].consumers.back(), flow.layers());
             for (auto at = i; at < std::max<std::size_t>(i + 1, static_cast<std::size_t>(last));
@@ -320,6 +327,19 @@ std::size_t input_bytes(const Batch& batch) {
     return bytes;
 }
 
+// Of a graph: what its layers hand one another.
+std::vector<ValueProfile> value_profiles(const ValueGraph& flow,
+                                         const std::vector<std::size_t>& bytes,
+                                         std::size_t samples) {
+    std::vector<ValueProfile> out;
+    for (std::size_t i = 0; i < bytes.size() && !flow.is_chain(); ++i) {
+        const ModelValue& value = flow.values()[i];
+        out.push_back(
+            {value.producer, value.consumers, (bytes[i] + samples - 1) / samples, value.floating});
+    }
+    return out;
+}
+
 ModelProfile empty_profile(const ProfileRequest& request, const ModelInfo& info,
                            std::size_t input_bytes) {
     ModelProfile profile;
@@ -375,12 +395,15 @@ Result<ModelProfile> profile_model(const ProfileRequest& request) {
         profile.process_mib = profiler.process_mib(batch);
         for (const int micro_batch : request.micro_batches) {
             const bool largest = micro_batch == request.micro_batches.back();
+            const ValueGraph& flow = profiler.sequence().info.flow;
             Sizes sizes{std::vector<std::size_t>(count), std::vector<std::size_t>(count),
-                        std::vector<std::size_t>(count)};
+                        std::vector<std::size_t>(count),
+                        std::vector<std::size_t>(flow.values().size())};
             ECOPIPE_ASSIGN_OR_RETURN(batch, measured_batch(request, micro_batch));
             const Pass pass =
                 measure_size(profiler, batch, request.seconds_per_size, largest ? &sizes : nullptr);
             const auto samples = static_cast<std::size_t>(micro_batch);
+            if (largest) profile.values = value_profiles(flow, sizes.values, samples);
             for (std::size_t i = 0; i < count; ++i) {
                 profile.layers[i].timing.push_back({micro_batch, pass.forward_ms[i],
                                                     pass.backward_ms[i], pass.input_gradient_ms[i],
