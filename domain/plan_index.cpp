@@ -17,6 +17,12 @@ void add_once(std::vector<T>& to, const T& one) {
 
 }  // namespace
 
+int gradient_receiver(std::span<const ValueUser> users, std::size_t i, int producer) {
+    while (i-- > 0)
+        if (users[i].users > 1) return users[i].stage;
+    return producer;
+}
+
 PlanIndex::PlanIndex(const Plan& plan, const ValueGraph& flow) {
     for (const StagePlan& stage : plan.stages) {
         const StageId id{static_cast<std::uint32_t>(stages_.size())};
@@ -56,33 +62,30 @@ void PlanIndex::find_way(const ValueGraph& flow, int value) {
     const ModelValue& facts = flow.values()[static_cast<std::size_t>(value)];
     const std::optional<StageId> producer =
         facts.producer < 0 ? std::nullopt : stage_of(facts.producer);
-    // The stages that take it, and how many of its users each has.
-    std::vector<std::pair<StageId, int>> users;
+    std::vector<ValueUser> users;
     for (const int layer : facts.consumers) {
         const std::optional<StageId> stage = stage_of(layer);
         if (!stage || stage == producer) continue;  // the loss is the last stage's own
-        if (users.empty() || users.back().first != *stage) users.emplace_back(*stage, 0);
-        ++users.back().second;
+        const int number = static_cast<int>(stage->value);
+        if (users.empty() || users.back().stage != number) users.push_back({number, 0});
+        ++users.back().users;
     }
+    const auto id = [](int stage) { return StageId{static_cast<std::uint32_t>(stage)}; };
     if (!producer) {
         input_devices_.emplace_back();
-        for (const auto& [stage, count] : users)
-            add_once(input_devices_.back(), std::span<const std::string>(devices_of(stage)));
+        for (const ValueUser& user : users)
+            add_once(input_devices_.back(), devices_of(id(user.stage)));
     }
-    for (const auto& [stage, count] : users) {
-        stages_[stage.index()].ways.arriving.push_back({value, producer});
-        if (producer) stages_[producer->index()].ways.departing.push_back({value, stage});
+    for (const ValueUser& user : users) {
+        stages_[id(user.stage).index()].ways.arriving.push_back({value, producer});
+        if (producer) stages_[producer->index()].ways.departing.push_back({value, id(user.stage)});
     }
     if (!flow.returns_gradient(value)) return;
     for (std::size_t i = users.size(); i-- > 0;) {
-        StageId to = *producer;
-        for (std::size_t below = i; below-- > 0;)
-            if (users[below].second > 1) {
-                to = users[below].first;
-                break;
-            }
-        stages_[users[i].first.index()].ways.returned.push_back({value, to});
-        stages_[to.index()].ways.returning.push_back({value, users[i].first});
+        const int from = users[i].stage;
+        const StageId to = id(gradient_receiver(users, i, static_cast<int>(producer->value)));
+        stages_[id(from).index()].ways.returned.push_back({value, to});
+        stages_[to.index()].ways.returning.push_back({value, id(from)});
     }
 }
 

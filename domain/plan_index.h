@@ -23,6 +23,15 @@ struct ValueWay {
     std::optional<StageId> stage;
 };
 
+// A stage that uses a value, and how many of its users it has.
+struct ValueUser {
+    int stage = 0;
+    int users = 0;
+};
+// Where the gradient that `users[i]` has of a value of stage `producer` goes. `users`: the stages
+// that use it, but for its producer's own, in layer order.
+[[nodiscard]] int gradient_receiver(std::span<const ValueUser> users, std::size_t i, int producer);
+
 // All ways of one stage. A value goes from the stage that makes it straight to each that uses it.
 // Its gradient is the sum of its users', the last user's first: so that the sum is the same however
 // the model is cut, a stage that has several of the users takes what those behind it found and adds

@@ -97,6 +97,13 @@ Result<CostModel> CostModel::make(const Cluster& cluster, const ResolvedProfiles
     const ModelProfile& shape = resolved.profiles.front();
     out.layers_ = static_cast<int>(shape.layers.size());
     out.first_trainable_ = shape.first_trainable_layer();
+    out.graph_ = shape.is_graph();
+    if (out.graph_) {
+        std::vector<double> bytes;
+        for (const ValueProfile& value : shape.values)
+            bytes.push_back(static_cast<double>(value.bytes_per_sample) * out.micro_batch_);
+        out.ways_ = GraphWays(shape.flow(), std::move(bytes));
+    }
     out.output_bytes_.push_back(static_cast<double>(shape.input_bytes_per_sample) *
                                 out.micro_batch_);
     for (const LayerProfile& layer : shape.layers) {
@@ -159,8 +166,24 @@ StageMemory CostModel::stage_memory(const StageSpan& stage) const {
                 (end.trainable - begin.trainable) * device.weights +
                 range_max(device.workspace_max, static_cast<std::size_t>(stage.first),
                           static_cast<std::size_t>(stage.last));
-    out.in_flight = stage.recompute ? output_bytes_[static_cast<std::size_t>(stage.first)] : stash;
+    out.in_flight = !stage.recompute ? stash
+                    : graph_         ? ways_.entering_bytes(stage.first, stage.last)
+                                     : output_bytes_[static_cast<std::size_t>(stage.first)];
     if (stage.recompute) out.fixed += stash;
+    return out;
+}
+
+std::vector<StageLoad> CostModel::skips(const std::vector<StageSpan>& stages) const {
+    return graph_ ? ways_.skips(stages) : std::vector<StageLoad>();
+}
+
+std::vector<double> CostModel::peak_bytes(const std::vector<StageSpan>& stages,
+                                          const std::vector<int>& in_flight) const {
+    const std::vector<StageLoad> waiting = skips(stages);
+    std::vector<double> out;
+    for (std::size_t s = 0; s < stages.size(); ++s)
+        out.push_back(stage_memory(stages[s]).peak(in_flight[s]) +
+                      waiting_bytes(waiting, s, in_flight));
     return out;
 }
 
@@ -174,8 +197,7 @@ int CostModel::in_flight_cap(const StageSpan& stage) const {
 }
 
 double CostModel::output_ms(int layer, int from, int to) const {
-    const int place = layer + 1;  // the first is the input's
-    return output_bytes_[static_cast<std::size_t>(place)] * wire(from, to).ms_per_byte;
+    return crossing_bytes(layer) * wire(from, to).ms_per_byte;
 }
 
 double CostModel::latency_ms(int from, int to) const { return wire(from, to).latency_ms; }
@@ -218,8 +240,58 @@ class ResourceTable {
 
 }  // namespace
 
+void CostModel::add_loads(const std::vector<StageSpan>& stages, bool named, const Plan* plan,
+                          PipelineCosts& costs) const {
+    ResourceTable table(cluster_, costs, named);
+    const int portal = static_cast<int>(cluster_.portal);
+    const auto device = [&](int stage) {
+        return stage < 0 ? portal : stages[static_cast<std::size_t>(stage)].device;
+    };
+    const auto edge = [&](const StageLoad& load, TensorCodec codec) {
+        const int from = device(load.from);
+        const int to = device(load.to);
+        const double floating = load.bytes - load.integer_bytes;
+        const double bytes = load.integer_bytes + floating * codec_ratio(codec);
+        return StageEdge{
+            load.from, load.to,
+            table.transfer(from, to, bytes * wire(from, to).ms_per_byte, latency_ms(from, to))};
+    };
+    const auto stage_of_plan = [&](int stage) -> const StagePlan* {
+        return plan == nullptr || stage < 0 ? nullptr
+                                            : &plan->stages[static_cast<std::size_t>(stage)];
+    };
+    const StageLoads loads = ways_.loads(stages, portal);
+    for (const StageLoad& load : loads.values) {
+        const StagePlan* from = stage_of_plan(load.from);
+        costs.values.push_back(
+            edge(load, from == nullptr ? TensorCodec::kNone : from->codec_forward));
+    }
+    for (const StageLoad& load : loads.gradients) {
+        const StagePlan* from = stage_of_plan(load.from);
+        costs.gradients.push_back(
+            edge(load, from == nullptr ? TensorCodec::kNone : from->codec_backward));
+    }
+}
+
+PipelineCosts CostModel::graph_pipeline(const std::vector<StageSpan>& stages, int devices,
+                                        bool named, const Plan* plan) const {
+    PipelineCosts costs;
+    costs.micro_batches = micro_batches_;
+    costs.devices = devices;
+    costs.graph = true;
+    for (std::size_t k = 0; k < stages.size(); ++k) {
+        costs.stages.push_back(stage_cost(stages[k]));
+        if (named && k < static_cast<std::size_t>(devices))
+            costs.device_names.push_back(
+                cluster_.devices[static_cast<std::size_t>(stages[k].device)].name);
+    }
+    add_loads(stages, named, plan, costs);
+    return costs;
+}
+
 PipelineCosts CostModel::pipeline(const std::vector<StageSpan>& stages, int devices,
                                   bool named) const {
+    if (graph_) return graph_pipeline(stages, devices, named, nullptr);
     PipelineCosts costs;
     costs.micro_batches = micro_batches_;
     costs.devices = devices;
@@ -252,7 +324,7 @@ PipelineCosts CostModel::pipeline(const std::vector<StageSpan>& stages, int devi
 
 void CostModel::pipeline_into(const std::vector<StageSpan>& stages, PipelineCosts& costs) const {
     const std::size_t count = stages.size();
-    if (media_) {
+    if (media_ || graph_) {
         costs = pipeline(stages, static_cast<int>(count), false);
         return;
     }
@@ -288,7 +360,9 @@ void CostModel::pipeline_into(const std::vector<StageSpan>& stages, PipelineCost
 }
 
 PipelineCosts CostModel::pipeline(const Plan& plan, const std::vector<StageSpan>& stages) const {
-    PipelineCosts costs = pipeline(stages, static_cast<int>(PlanIndex(plan).devices().size()));
+    const int devices = static_cast<int>(PlanIndex(plan).devices().size());
+    if (graph_) return graph_pipeline(stages, devices, true, &plan);
+    PipelineCosts costs = pipeline(stages, devices);
     for (std::size_t k = 0; k + 1 < stages.size(); ++k) {
         costs.forward[k].occupy_ms *= codec_ratio(plan.stages[k].codec_forward);
         costs.backward[k].occupy_ms *= codec_ratio(plan.stages[k + 1].codec_backward);

@@ -7,19 +7,12 @@
 
 #include "domain/plan.h"
 #include "planner/cost/cluster.h"
+#include "planner/cost/graph_ways.h"
 #include "planner/cost/model_profile.h"
 #include "planner/cost/pipeline_costs.h"
 #include "planner/cost/resolved_profiles.h"
 
 namespace ecopipe {
-
-// One stage as the search sees it: layers first..last of one device.
-struct StageSpan {
-    int device = 0;
-    int first = 0;
-    int last = 0;  // inclusive
-    bool recompute = false;
-};
 
 // A stage's memory by the contract's formula, in bytes.
 struct StageMemory {
@@ -56,17 +49,33 @@ class CostModel {
                                  bool split_backward = false) const;
     [[nodiscard]] StageCost stage_cost(const StageSpan& stage) const;
     [[nodiscard]] StageMemory stage_memory(const StageSpan& stage) const;
+    // Of each stage, with these counts in flight: stage_memory's peak, and in a graph what waits
+    // there (waiting_bytes).
+    [[nodiscard]] std::vector<double> peak_bytes(const std::vector<StageSpan>& stages,
+                                                 const std::vector<int>& in_flight) const;
+    // None of a chain.
+    [[nodiscard]] std::vector<StageLoad> skips(const std::vector<StageSpan>& stages) const;
+    // Of a graph: what a slice takes from outside, in a micro-batch.
+    [[nodiscard]] double entering_bytes(const StageSpan& stage) const {
+        return ways_.entering_bytes(stage.first, stage.last);
+    }
     [[nodiscard]] double budget_bytes(int device) const {
         return device_[static_cast<std::size_t>(device)].budget;
     }
-    // The most micro-batches in flight that fit the device, at most micro_batches(); 0 when not
-    // even one does.
+    // The most micro-batches in flight that fit the device, at most micro_batches(), when no other
+    // stage has more; 0 when not even one does.
     [[nodiscard]] int in_flight_cap(const StageSpan& stage) const;
-    // Whether a gradient comes back for the output of `layer`: none does left of the first
-    // trainable layer.
+    // Its layers form a graph: what goes between two stages depends on both (PipelineCosts::graph).
+    [[nodiscard]] bool is_graph() const { return graph_; }
+    // Of a chain: whether a gradient comes back for the output of `layer`: none does left of the
+    // first trainable layer.
     [[nodiscard]] bool returns_gradient(int layer) const { return layer >= first_trainable_; }
-    // Time on the wire, and latency, of the output of `layer` (-1: the model's input) between two
-    // devices.
+    // What crosses the cut behind `layer` (-1: the model's input), in a micro-batch: of a chain its
+    // output; of a graph all values that are used behind it.
+    [[nodiscard]] double crossing_bytes(int layer) const {
+        return output_bytes_[static_cast<std::size_t>(layer) + 1];
+    }
+    // Time on the wire, and latency, of all that between two devices.
     [[nodiscard]] double output_ms(int layer, int from, int to) const;
     [[nodiscard]] double latency_ms(int from, int to) const;
 
@@ -102,6 +111,11 @@ class CostModel {
         double latency_ms = 0;
     };
     [[nodiscard]] Result<DeviceCost> device_cost(const ModelProfile& profile, double speed) const;
+    // Of a graph; with a plan's codecs, if there is one.
+    [[nodiscard]] PipelineCosts graph_pipeline(const std::vector<StageSpan>& stages, int devices,
+                                               bool named, const Plan* plan) const;
+    void add_loads(const std::vector<StageSpan>& stages, bool named, const Plan* plan,
+                   PipelineCosts& costs) const;
     [[nodiscard]] const Wire& wire(int from, int to) const {
         return wires_[static_cast<std::size_t>(from) * device_.size() +
                       static_cast<std::size_t>(to)];
@@ -112,6 +126,8 @@ class CostModel {
     int micro_batches_ = 1;
     int micro_batch_ = 1;
     int first_trainable_ = 0;
+    bool graph_ = false;
+    GraphWays ways_;  // of a graph
     bool split_ = false;
     bool media_ = false;  // some links share a medium
     std::vector<char> joined_;

@@ -20,8 +20,8 @@ struct StageCost {
     double update_ms = 0;  // once a step
 };
 
-// One direction of a cut. A transfer occupies `resource` for occupy_ms and arrives latency_ms after
-// it leaves it.
+// What goes one way, between two stages or from the portal. A transfer occupies `resource` for
+// occupy_ms and arrives latency_ms after it leaves it.
 struct Transfer {
     double occupy_ms = 0;
     double latency_ms = 0;
@@ -39,15 +39,29 @@ struct Resource {
     std::string medium;  // else its medium
 };
 
+// Between two stages of a graph's pipeline, which need not be neighbours.
+struct StageEdge {
+    int from = 0;  // a stage; -1: the portal
+    int to = 0;
+    Transfer transfer;
+};
+
 struct PipelineCosts {
     int micro_batches = 1;
     int devices = 1;
     std::vector<StageCost>
         stages;  // in layer order; stage k is slice k / devices of device k % devices
+    // A chain's: each stage waits for its neighbours. Empty when the model is a graph.
     std::optional<Transfer>
         feed;  // of one micro-batch's input, portal to stage 0; none when the portal runs it
     std::vector<Transfer> forward;   // [k]: stage k to k + 1
     std::vector<Transfer> backward;  // [k]: stage k + 1 to k
+    // A graph's: a stage's forward waits for all values that come to it, its backward for all
+    // gradients; neighbours between which nothing goes do not wait for one another. Empty when it
+    // is a chain.
+    bool graph = false;
+    std::vector<StageEdge> values;     // by (from, to): from earlier to later stages
+    std::vector<StageEdge> gradients;  // by (to, from): from later to earlier ones
     std::vector<Resource> resources;
     std::vector<std::string> device_names;  // "" for plain numbers
 

@@ -87,15 +87,10 @@ class WhatIfSearch {
                 continue;
             done.push_back(name);
             Plan coded = plan_;
-            for (std::size_t k = 0; k + 1 < coded.stages.size(); ++k) {
-                const int resource = played_.costs.forward[k].resource;
-                if (resource < 0 ||
-                    name != link_name(played_.costs.resources[static_cast<std::size_t>(resource)]))
-                    continue;
+            for (const auto& [from, to] : stages_over(name))
                 for (TensorCodec* codec :
-                     {&coded.stages[k].codec_forward, &coded.stages[k + 1].codec_backward})
+                     {&coded.stages[from].codec_forward, &coded.stages[to].codec_backward})
                     if (*codec == TensorCodec::kNone) *codec = TensorCodec::kFp16;
-            }
             const auto played = play_plan(played_.model, coded, "plan");
             if (!played || played->timeline.step_ms > kCodecWorthwhile * played_.timeline.step_ms)
                 continue;
@@ -103,6 +98,24 @@ class WhatIfSearch {
             rows_.push_back({fmt::format("fp16 on {}; ends byte-identity with --single", name),
                              played->timeline.step_ms});
         }
+    }
+
+    // The stages whose values go over a link, each with the stage that takes them.
+    [[nodiscard]] std::vector<std::pair<std::size_t, std::size_t>> stages_over(
+        const std::string& link) const {
+        std::vector<std::pair<std::size_t, std::size_t>> out;
+        const auto add = [&](const Transfer& transfer, std::size_t from, std::size_t to) {
+            const int r = transfer.resource;
+            if (r >= 0 && link == link_name(played_.costs.resources[static_cast<std::size_t>(r)]))
+                out.emplace_back(from, to);
+        };
+        for (std::size_t k = 0; k < played_.costs.forward.size(); ++k)
+            add(played_.costs.forward[k], k, k + 1);
+        for (const StageEdge& edge : played_.costs.values)
+            if (edge.from >= 0)
+                add(edge.transfer, static_cast<std::size_t>(edge.from),
+                    static_cast<std::size_t>(edge.to));
+        return out;
     }
 
     [[nodiscard]] std::string link_name(const Resource& resource) const {
@@ -179,14 +192,13 @@ class WhatIfSearch {
     template <class CountOf>
     void add_counts(const std::string& change, CountOf&& count_of) {
         Plan other = plan_;
-        double bytes = 0;
+        std::vector<int> counts;
         for (std::size_t s = 0; s < other.stages.size(); ++s) {
-            other.stages[s].in_flight =
-                std::min(plan_.micro_batches, count_of(static_cast<int>(s)));
-            bytes = std::max(
-                bytes,
-                played_.model.stage_memory(played_.spans[s]).peak(other.stages[s].in_flight));
+            counts.push_back(std::min(plan_.micro_batches, count_of(static_cast<int>(s))));
+            other.stages[s].in_flight = counts.back();
         }
+        const std::vector<double> peaks = played_.model.peak_bytes(played_.spans, counts);
+        const double bytes = *std::max_element(peaks.begin(), peaks.end());
         if (const auto played = play_plan(played_.model, other, "plan"))
             rows_.push_back({fmt::format("{} (largest stage {:.1f} MiB)", change, bytes / 1048576),
                              played->timeline.step_ms});

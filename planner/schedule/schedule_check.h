@@ -21,8 +21,10 @@ struct ScheduleFacts {
 
 // Checks the lists of all devices against one another. Stage g * devices + d is slice g of device
 // d; its forward needs the forward of the stage before, its backward (or input gradient) that of
-// the stage after, its weight gradient its own input gradient. Errors: kBadFile with `source`, the
-// list's place and the action. O(actions * log M).
+// the stage after, its weight gradient its own input gradient. What passes this can also run where
+// the stages form a graph: there a forward needs those of some stages before it, and a backward
+// those of some after it, for which a chain's waits through all stages between. Errors: kBadFile
+// with `source`, the list's place and the action. O(actions * log M).
 [[nodiscard]] Result<ScheduleFacts> check_schedule(const ScheduleText& schedule,
                                                    const std::string& source);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 
 #include "planner/simulate/simulator.h"
@@ -74,7 +75,8 @@ double InFlightChooser::step_ms(const PipelineCosts& costs, const std::vector<in
                                 double limit_ms) {
     const int stages = static_cast<int>(in_flight.size());
     const bool fast = recurrence_applies(costs);
-    if (fast && schedule_->one_f_one_b) return wave_ms(costs, in_flight, limit_ms);
+    if (fast && !costs.graph && schedule_->one_f_one_b)
+        return wave_ms(costs, in_flight, limit_ms);
     work_ +=
         static_cast<std::uint64_t>(2 * stages * micro_batches_) * (fast ? kListCost : kEventCost);
     if (!fast) return simulate(costs, lists(in_flight)).step_ms;
@@ -167,11 +169,17 @@ double InFlightChooser::find_pace(const PipelineCosts& costs, const std::vector<
     pace_.clear();
     for (std::size_t s = 0; s < costs.stages.size(); ++s) {
         pace_.push_back({costs.stages[s].forward_ms + costs.stages[s].backward_ms, 0});
-        if (s + 1 == costs.stages.size()) break;
+        if (s + 1 == costs.stages.size() || costs.graph) continue;
         const Transfer& down = costs.forward[s];
         const Transfer& up = costs.backward[s];
         pace_.back().travel_ms = down.occupy_ms + down.latency_ms + up.occupy_ms + up.latency_ms;
     }
+    // Of a graph the ways between neighbours, as far as it has them: a start for what is tried.
+    for (const auto* edges : {&costs.values, &costs.gradients})
+        for (const StageEdge& edge : *edges)
+            if (edge.from >= 0 && std::abs(edge.from - edge.to) == 1)
+                pace_[static_cast<std::size_t>(std::min(edge.from, edge.to))].travel_ms +=
+                    edge.transfer.occupy_ms + edge.transfer.latency_ms;
     return least_pace_ms(pace_, caps, micro_batches_, paced_);
 }
 

@@ -252,7 +252,7 @@ class LocalSearch {
 
     // Whether suffix beams apply, and `work` is enough for a scan of narrow ones.
     [[nodiscard]] bool may_build(std::uint64_t work) const {
-        return appraiser_.schedule().paced() && model_.micro_batches() > 1 &&
+        return appraiser_.schedule().paced() && model_.micro_batches() > 1 && !model_.is_graph() &&
                model_.devices() > 1 && !appraiser_.best().stages.empty() &&
                SuffixBeam::expected_work(model_, kScanned) < static_cast<double>(work);
     }

@@ -43,6 +43,58 @@ struct Ways {
 
 double travel(const Transfer& transfer) { return transfer.occupy_ms + transfer.latency_ms; }
 
+// The longest way of a micro-batch from the input of stage k to the end of its back part: down
+// along values to some stage, whose own backward comes after its forward, and up along gradients.
+double round_of(const PipelineCosts& costs, const std::vector<Parts>& parts, std::size_t k) {
+    constexpr double kNoWay = -kInfinite;
+    const std::size_t count = costs.stages.size();
+    std::vector<double> down(count, kNoWay);  // to the end of the forward
+    std::vector<double> up(count, kNoWay);    // from the start of the back part to the end of k's
+    down[k] = parts[k].forward;
+    up[k] = parts[k].back;
+    for (const StageEdge& edge :
+         costs.values) {  // by their senders: those of one are known by then
+        if (edge.from < static_cast<int>(k)) continue;
+        const auto to = static_cast<std::size_t>(edge.to);
+        down[to] = std::max(down[to], down[static_cast<std::size_t>(edge.from)] +
+                                          travel(edge.transfer) + parts[to].forward);
+    }
+    for (const StageEdge& edge : costs.gradients) {  // and these by their receivers
+        if (edge.to < static_cast<int>(k)) continue;
+        const auto from = static_cast<std::size_t>(edge.from);
+        up[from] = std::max(up[from], up[static_cast<std::size_t>(edge.to)] +
+                                          travel(edge.transfer) + parts[from].back);
+    }
+    double longest = kNoWay;
+    for (std::size_t turn = k; turn < count; ++turn)
+        longest = std::max(longest, down[turn] + up[turn]);
+    return longest;
+}
+
+// Of a graph. Each is what some chain of waiting takes, so that none is more than the simulation
+// takes: a forward waits for every value that comes to its stage, a backward for its own forward
+// and every gradient. Nothing is said of stages between which nothing goes.
+void find_graph_ways(const PipelineCosts& costs, Ways& out) {
+    const std::size_t count = costs.stages.size();
+    const auto devices = static_cast<std::size_t>(costs.devices);
+    out.head.assign(count, 0);
+    for (const StageEdge& edge : costs.values) {
+        const auto from = static_cast<std::size_t>(edge.from);
+        const double sent = edge.from < 0 ? 0 : out.head[from] + out.parts[from].forward;
+        double& head = out.head[static_cast<std::size_t>(edge.to)];
+        head = std::max(head, sent + travel(edge.transfer));
+    }
+    for (std::size_t k = 0; k < count; ++k) {
+        out.tail.push_back(out.parts[k].rest + out.update[k % devices]);
+        out.round.push_back(round_of(costs, out.parts, k));
+    }
+    for (const StageEdge& edge : costs.gradients) {
+        const auto to = static_cast<std::size_t>(edge.to);
+        double& tail = out.tail[static_cast<std::size_t>(edge.from)];
+        tail = std::max(tail, travel(edge.transfer) + out.parts[to].back + out.tail[to]);
+    }
+}
+
 Ways ways_of(const PipelineCosts& costs, BackwardKind kind) {
     Ways out;
     const std::size_t count = costs.stages.size();
@@ -51,6 +103,10 @@ Ways ways_of(const PipelineCosts& costs, BackwardKind kind) {
     for (std::size_t k = 0; k < count; ++k) {
         out.parts.push_back(parts_of(costs.stages[k], kind));
         out.update[k % devices] += costs.stages[k].update_ms;
+    }
+    if (costs.graph) {
+        find_graph_ways(costs, out);
+        return out;
     }
     for (std::size_t k = 0; k < count; ++k) {
         const double owed = out.parts[k].rest + out.update[k % devices];
@@ -83,12 +139,17 @@ void raise_by_devices(Bound& bound, const PipelineCosts& costs, const Ways& ways
     for (std::size_t d = 0; d < devices; ++d) {
         double work = 0;
         double until_back = 0;
+        double head = ways.head[d];
+        double tail = ways.tail[d];
         for (std::size_t k = d; k < ways.parts.size(); k += devices) {
             work += ways.parts[k].work;
             until_back += ways.parts[k].forward + ways.parts[k].back;
+            if (!costs.graph)
+                continue;  // a chain comes to the first slice first, and leaves it last
+            head = std::min(head, ways.head[k]);
+            tail = std::min(tail, ways.tail[k]);
         }
-        const double ms =
-            ways.head[d] + std::max(m * work + ways.update[d], m * until_back + ways.tail[d]);
+        const double ms = head + std::max(m * work + ways.update[d], m * until_back + tail);
         raise(bound, ms, fmt::format("stage {} compute", d));
     }
 }
@@ -111,9 +172,22 @@ void add_load(std::vector<Load>& loads, const Transfer& transfer, int micro_batc
 
 void raise_by_resources(Bound& bound, const PipelineCosts& costs, const Ways& ways) {
     std::vector<Load> loads(costs.resources.size());
+    for (const StageEdge& edge : costs.values) {
+        const auto from = static_cast<std::size_t>(edge.from);
+        const auto to = static_cast<std::size_t>(edge.to);
+        add_load(loads, edge.transfer, costs.micro_batches,
+                 edge.from < 0 ? 0 : ways.head[from] + ways.parts[from].forward,
+                 ways.round[to] + ways.tail[to]);
+    }
+    for (const StageEdge& edge : costs.gradients) {
+        const auto from = static_cast<std::size_t>(edge.from);
+        const auto to = static_cast<std::size_t>(edge.to);
+        add_load(loads, edge.transfer, costs.micro_batches, ways.head[from] + ways.round[from],
+                 ways.parts[to].back + ways.tail[to]);
+    }
     if (costs.feed)
         add_load(loads, *costs.feed, costs.micro_batches, 0, ways.round[0] + ways.tail[0]);
-    for (std::size_t k = 0; k + 1 < costs.stages.size(); ++k) {
+    for (std::size_t k = 0; k < costs.forward.size(); ++k) {
         const double home = ways.parts[k].back + ways.tail[k];
         add_load(loads, costs.forward[k], costs.micro_batches, ways.head[k] + ways.parts[k].forward,
                  ways.round[k + 1] + travel(costs.backward[k]) + home);
@@ -165,7 +239,36 @@ Bound pipeline_bound(const PipelineCosts& costs, BackwardKind backward) {
     return bound;
 }
 
+namespace {
+
+// As pipeline_bound's heads and tails, along one pass each way.
+double quick_graph_bound_ms(const PipelineCosts& costs) {
+    std::vector<double> head(costs.stages.size(), 0);
+    std::vector<double> tail(costs.stages.size(), 0);
+    for (const StageEdge& edge : costs.values) {
+        const auto from = static_cast<std::size_t>(edge.from);
+        const double sent = edge.from < 0 ? 0 : head[from] + costs.stages[from].forward_ms;
+        double& here = head[static_cast<std::size_t>(edge.to)];
+        here = std::max(here, sent + travel(edge.transfer));
+    }
+    for (const StageEdge& edge : costs.gradients) {
+        const auto to = static_cast<std::size_t>(edge.to);
+        double& here = tail[static_cast<std::size_t>(edge.from)];
+        here = std::max(here, travel(edge.transfer) + costs.stages[to].backward_ms + tail[to]);
+    }
+    double bound = 0;
+    for (std::size_t k = 0; k < head.size(); ++k) {
+        const StageCost& stage = costs.stages[k];
+        const double own = stage.forward_ms + stage.backward_ms;
+        bound = std::max(bound, head[k] + costs.micro_batches * own + tail[k]);
+    }
+    return bound;
+}
+
+}  // namespace
+
 double quick_bound_ms(const PipelineCosts& costs) {
+    if (costs.graph) return quick_graph_bound_ms(costs);
     const double m = costs.micro_batches;
     double bound = 0;
     double way = costs.feed ? travel(*costs.feed) : 0;  // head + tail of the stage at hand
@@ -199,6 +302,8 @@ double in_flight_bound_ms(const PipelineCosts& costs, const std::vector<int>& in
 }
 
 double cluster_bound_ms(const CostModel& model, BackwardKind backward, bool fill) {
+    // Two branches need not wait for one another.
+    const bool waits = fill && !model.is_graph();
     std::vector<StageSpan> layers = atoms(model);
     std::vector<int> able;
     for (int d = 0; d < model.devices(); ++d)
@@ -225,7 +330,7 @@ double cluster_bound_ms(const CostModel& model, BackwardKind backward, bool fill
     double share = 1;
     for (const double speed : speeds) {
         capacity += speed * share;
-        if (fill) share *= 1 - 1 / m;
+        if (waits) share *= 1 - 1 / m;
     }
     return m * std::max(largest, capacity > 0 ? total / capacity : 0);
 }

@@ -20,8 +20,9 @@ enum class BackwardKind { kWhole, kSplit, kMixed };  // all B; all I and W; both
 // its whole work, and what must follow its last backward upstream, updates included; and for every
 // link or medium the same around its busy time. One micro-batch's whole way is part of the last
 // stage's term. In-flight counts are no part of it: they explain a gap, they do not excuse it. With
-// slices, a device's way in and out are those of its first slice. With I and W apart also DESIGN's
-// split form; with both kinds mixed, the lesser of each.
+// slices, a device's way in and out are those of its first slice (of a graph, the shortest of any
+// slice). With I and W apart also DESIGN's split form; with both kinds mixed, the lesser of each.
+// Of a graph the ways follow its values and gradients, the longest of several.
 [[nodiscard]] Bound pipeline_bound(const PipelineCosts& costs, BackwardKind backward);
 
 // pipeline_bound for one stage a device and whole backwards, but for resources that cuts share and
@@ -43,7 +44,8 @@ enum class BackwardKind { kWhole, kSplit, kMixed };  // all B; all I and W; both
 // (`fill`), the same with
 //   the pipeline's filling and draining: the k-th stage waits for the work of those before it, so
 //   with p_k the time of a micro-batch in it, p_0 + ... + p_(k-1) + M p_k <= T, which caps the work
-//   done within T at T / M * sum of speed_k (1 - 1/M)^k with the speeds in falling order.
+//   done within T at T / M * sum of speed_k (1 - 1/M)^k with the speeds in falling order; not of a
+//   graph, whose branches may begin together.
 // Devices that cannot hold a single layer do not count. A device's speed is its best relative speed
 // on any layer.
 [[nodiscard]] double cluster_bound_ms(const CostModel& model, BackwardKind backward, bool fill);

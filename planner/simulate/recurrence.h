@@ -11,7 +11,8 @@ namespace ecopipe {
 
 // True when the recurrence computes what `simulate` does for lists whose forwards and whose
 // gradients are each in micro-batch order: one stage a device and no resource that two cuts or
-// directions share, but the link over which a portal at stage 1 sends inputs before gradients.
+// directions share, but the link over which a portal at stage 1 sends inputs before gradients; of a
+// graph, those over which the portal sends inputs before what its own stage has for the same one.
 [[nodiscard]] bool recurrence_applies(const PipelineCosts& costs);
 
 // True when the portal is stage 1, so that its inputs and its gradients leave over one direction.
@@ -33,12 +34,27 @@ class Recurrence {
         double forward_free_ms = 0;  // when its outgoing transfers end
         double backward_free_ms = 0;
     };
+    // What leaves or comes to a stage of a graph over one edge.
+    struct Way {
+        int to = 0;
+        Transfer transfer;
+        double free_ms = 0;
+    };
+    void begin_chain(const PipelineCosts& costs);
+    void begin_graph(const PipelineCosts& costs);
+    static void read_edges(const PipelineCosts& costs, const std::vector<StageEdge>& edges,
+                           std::vector<std::vector<Way>>& leaving, std::vector<double>& there_ms,
+                           std::vector<int>& missing);
+    bool run_graph_stage(const PipelineCosts& costs, const ActionList& list, std::size_t s);
     bool run_stage(const PipelineCosts& costs, const std::vector<const ActionList*>& lists,
                    std::size_t s);
 
     std::vector<Stage> stages_;
     std::vector<double> activation_ms_;  // [stage][micro-batch]: when the input is there
     std::vector<double> gradient_ms_;
+    // Of a graph: what leaves each stage, and how much of each input is missing.
+    std::vector<std::vector<Way>> values_, gradients_;
+    std::vector<int> missing_values_, missing_gradients_;
 };
 
 }  // namespace ecopipe

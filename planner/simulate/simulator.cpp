@@ -24,8 +24,8 @@ struct Parcel {
     // The order of turns; true when `a` goes after `b`.
     struct After {
         bool operator()(const Parcel& a, const Parcel& b) const { return key(a) > key(b); }
-        static std::tuple<double, int, bool, int> key(const Parcel& p) {
-            return {p.ready_ms, p.from_stage, p.gradient, p.micro_batch};
+        static std::tuple<double, int, bool, int, int> key(const Parcel& p) {
+            return {p.ready_ms, p.from_stage, p.gradient, p.micro_batch, p.to_stage};
         }
     };
 };
@@ -59,11 +59,22 @@ class Simulation {
           waiting_(costs.resources.size()),
           free_ms_(costs.resources.size(), 0) {
         timeline_.update_start_ms.assign(lists.size(), 0);
+        if (costs.graph) {
+            read_edges(costs.values, values_, activation_ms_, missing_values_);
+            read_edges(costs.gradients, gradients_, gradient_ms_, missing_gradients_);
+        }
     }
 
     Timeline run() {
-        for (int m = 0; m < costs_.micro_batches; ++m)
-            send(0, -1, 0, m, false, costs_.feed.value_or(Transfer{}));
+        if (costs_.graph) {
+            for (int m = 0; m < costs_.micro_batches; ++m)
+                for (const StageEdge& edge : costs_.values)
+                    if (edge.from < 0) send(0, -1, edge.to, m, false, edge.transfer);
+            for (int device = 0; device < costs_.devices; ++device) start_next(device);
+        } else {
+            for (int m = 0; m < costs_.micro_batches; ++m)
+                send(0, -1, 0, m, false, costs_.feed.value_or(Transfer{}));
+        }
         while (!events_.empty()) {
             const Event event = events_.top();
             events_.pop();
@@ -88,6 +99,19 @@ class Simulation {
     [[nodiscard]] std::size_t cell(int stage, int micro_batch) const {
         return static_cast<std::size_t>(stage) * micro_batches_ +
                static_cast<std::size_t>(micro_batch);
+    }
+    // What leaves each stage, and how much each still waits for; who waits for nothing may begin.
+    void read_edges(const std::vector<StageEdge>& edges,
+                    std::vector<std::vector<const StageEdge*>>& leaving,
+                    std::vector<double>& there_ms, std::vector<int>& missing) const {
+        leaving.resize(costs_.stages.size());
+        missing.assign(there_ms.size(), 0);
+        for (const StageEdge& edge : edges) {
+            if (edge.from >= 0) leaving[static_cast<std::size_t>(edge.from)].push_back(&edge);
+            for (int m = 0; m < costs_.micro_batches; ++m) ++missing[cell(edge.to, m)];
+        }
+        for (std::size_t i = 0; i < missing.size(); ++i)
+            if (missing[i] == 0) there_ms[i] = 0;
     }
     [[nodiscard]] int stage_of(int device, const Action& action) const {
         return action.slice * costs_.devices + device;
@@ -122,11 +146,15 @@ class Simulation {
 
     void arrive(const Event& event) {
         auto& arrived = event.gradient ? gradient_ms_ : activation_ms_;
-        arrived[cell(event.subject, event.micro_batch)] = now_ms_;
+        const std::size_t at = cell(event.subject, event.micro_batch);
+        if (costs_.graph && --(event.gradient ? missing_gradients_ : missing_values_)[at] > 0)
+            return;
+        arrived[at] = now_ms_;
         start_next(event.subject % costs_.devices);
     }
 
-    // When the input of an action is there; the last stage's gradient is its own forward's loss.
+    // When the input of an action is there; the last stage's gradient is its own forward's loss
+    // (of a graph: that of every stage to which no gradient comes).
     [[nodiscard]] bool input_there(int device, const Action& action) const {
         const std::size_t at = cell(stage_of(device, action), action.micro_batch);
         if (action.kind == ActionKind::kForward) return activation_ms_[at] <= now_ms_;
@@ -154,7 +182,13 @@ class Simulation {
         const int m = action.micro_batch;
         ++next_[d];
         running_[d] = false;
-        if (action.kind == ActionKind::kForward) {
+        if (costs_.graph) {
+            const bool forward = action.kind == ActionKind::kForward;
+            if (action.kind != ActionKind::kWeightGradient)
+                for (const StageEdge* edge :
+                     (forward ? values_ : gradients_)[static_cast<std::size_t>(stage)])
+                    send(now_ms_, stage, edge->to, m, !forward, edge->transfer);
+        } else if (action.kind == ActionKind::kForward) {
             if (stage + 1 < costs_.stage_count()) {
                 send(now_ms_, stage, stage + 1, m, false,
                      costs_.forward[static_cast<std::size_t>(stage)]);
@@ -193,6 +227,9 @@ class Simulation {
     std::vector<bool> running_;
     std::vector<double> activation_ms_;  // [stage][micro-batch]: arrival of what its forward needs
     std::vector<double> gradient_ms_;    // and its backward
+    // Of a graph: what leaves each stage, and what is missing of each input.
+    std::vector<std::vector<const StageEdge*>> values_, gradients_;
+    std::vector<int> missing_values_, missing_gradients_;
     std::vector<std::priority_queue<Parcel, std::vector<Parcel>, Parcel::After>> waiting_;
     std::vector<double> free_ms_;
     Timeline timeline_;

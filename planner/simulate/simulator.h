@@ -3,8 +3,9 @@
 // model says.
 //
 // A device runs its list strictly in order, each action as soon as the one before is done and its
-// input has arrived. Transfers of one resource take turns in order of readiness; ties go to the
-// earlier sending stage (the portal before all), then to forwards, then to the lower micro-batch.
+// input has arrived: of a graph, all values and gradients that come to its stage. Transfers of one
+// resource take turns in order of readiness; ties go to the earlier sending stage (the portal
+// before all), then to forwards, then to the lower micro-batch, then to the earlier receiver.
 // The step ends when each device has done its last action and the updates of its stages. This is
 // the authority: recurrence.h computes the same step faster where no resource is shared.
 
