@@ -7,6 +7,8 @@
 namespace ecopipe {
 namespace {
 
+constexpr std::uint64_t kGraphPriceCost = 1500;  // of a graph's pipeline, in actions
+
 // Lexicographic over the stages by one of their properties: -1, 0 or 1.
 template <class Property>
 int compare(const Arrangement& a, const Arrangement& b, Property&& property) {
@@ -51,9 +53,21 @@ double Appraiser::bound_ms(const PipelineCosts& costs, const std::vector<int>& c
     return schedule_.one_f_one_b ? std::max(bound, in_flight_bound_ms(costs, caps)) : bound;
 }
 
+void Appraiser::share_room(const std::vector<StageSpan>& stages) {
+    if (!model_.is_graph()) return;
+    extra_work_ += kGraphPriceCost;
+    SharedRoom room{model_.skips(stages), {}, {}};
+    for (const StageSpan& stage : stages) {
+        room.memory.push_back(model_.stage_memory(stage));
+        room.budget_bytes.push_back(model_.budget_bytes(stage.device));
+    }
+    chooser_.share(std::move(room));
+}
+
 Arrangement Appraiser::appraise(const std::vector<StageSpan>& stages, int vectors_max) {
     const std::vector<int> most = caps(stages);
     if (most.empty()) return {};
+    share_room(stages);
     model_.pipeline_into(stages, costs_);
     const double bound = bound_ms(costs_, most);
     InFlightChoice choice = chooser_.choose(costs_, most, bound, vectors_max);
@@ -69,6 +83,7 @@ double Appraiser::below_ms(const std::vector<StageSpan>& stages, std::vector<int
         return std::numeric_limits<double>::infinity();
     const std::vector<int> most = caps(stages);
     if (most.empty()) return std::numeric_limits<double>::infinity();
+    share_room(stages);
     InFlightChoice choice = chooser_.below(costs_, most, wished, limit_ms);
     wished = std::move(choice.in_flight);
     return choice.step_ms;
@@ -76,6 +91,7 @@ double Appraiser::below_ms(const std::vector<StageSpan>& stages, std::vector<int
 
 Arrangement Appraiser::finish(int vectors_max) {
     if (best_.stages.empty()) return best_;
+    share_room(best_.stages);
     const PipelineCosts costs =
         model_.pipeline(best_.stages, static_cast<int>(best_.stages.size()));
     InFlightChoice choice{best_.in_flight, best_.step_ms};

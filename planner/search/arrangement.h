@@ -53,6 +53,9 @@ class Appraiser {
     void add_work(std::uint64_t actions) { extra_work_ += actions; }  // of the caller's own
 
   private:
+    // Of a graph: lets the chooser know what waits where, and counts the pricing as work.
+    void share_room(const std::vector<StageSpan>& stages);
+
     const CostModel& model_;
     const Schedule& schedule_;
     InFlightChooser chooser_;

@@ -13,7 +13,9 @@ namespace {
 constexpr int kActionsImproved = 20'000;  // a longer step is not worth a hundred simulations
 // Of an action, in those of the wavefront.
 constexpr std::uint64_t kListCost = 3;    // in the recurrence over lists
+constexpr std::uint64_t kEdgesCost = 8;   // in the recurrence over a graph's edges
 constexpr std::uint64_t kEventCost = 36;  // in the event simulator
+constexpr std::uint64_t kGraphEventCost = 72;
 
 // How many non-increasing vectors with 1 <= K_s <= caps[s] there are, counted up to `limit`.
 int count_vectors(const std::vector<int>& caps, int limit) {
@@ -36,6 +38,15 @@ int count_vectors(const std::vector<int>& caps, int limit) {
 }  // namespace
 
 bool step_less(double a, double b) { return a < b * (1 - 1e-10); }
+
+bool SharedRoom::holds(const std::vector<int>& in_flight) const {
+    for (const StageLoad& skip : skips) {
+        const auto s = static_cast<std::size_t>(skip.to);
+        if (memory[s].peak(in_flight[s]) + waiting_bytes(skips, s, in_flight) > budget_bytes[s])
+            return false;
+    }
+    return true;
+}
 
 ActionList InFlightChooser::list(int stage, int stages, int in_flight) const {
     return schedule_->actions({.micro_batches = micro_batches_,
@@ -75,10 +86,10 @@ double InFlightChooser::step_ms(const PipelineCosts& costs, const std::vector<in
                                 double limit_ms) {
     const int stages = static_cast<int>(in_flight.size());
     const bool fast = recurrence_applies(costs);
-    if (fast && !costs.graph && schedule_->one_f_one_b)
-        return wave_ms(costs, in_flight, limit_ms);
-    work_ +=
-        static_cast<std::uint64_t>(2 * stages * micro_batches_) * (fast ? kListCost : kEventCost);
+    if (fast && !costs.graph && schedule_->one_f_one_b) return wave_ms(costs, in_flight, limit_ms);
+    const std::uint64_t each =
+        costs.graph ? (fast ? kEdgesCost : kGraphEventCost) : (fast ? kListCost : kEventCost);
+    work_ += static_cast<std::uint64_t>(2 * stages * micro_batches_) * each;
     if (!fast) return simulate(costs, lists(in_flight)).step_ms;
     chosen_.clear();
     for (int s = 0; s < stages; ++s) {
@@ -93,6 +104,7 @@ double InFlightChooser::step_ms(const PipelineCosts& costs, const std::vector<in
 
 bool InFlightChooser::try_one(const PipelineCosts& costs, const std::vector<int>& in_flight,
                               InFlightChoice& best) {
+    if (!room_.holds(in_flight)) return false;
     const double limit_ms =
         best.in_flight.empty() ? std::numeric_limits<double>::infinity() : best.step_ms;
     const double ms = step_ms(costs, in_flight, limit_ms);
@@ -107,6 +119,16 @@ std::vector<int> InFlightChooser::capped(const std::vector<int>& caps) const {
     int above = micro_batches_;
     for (int& cap : out) above = cap = std::min(cap, above);
     return out;
+}
+
+// The counts with the highest ones lowered until they fit together.
+std::vector<int> InFlightChooser::held(std::vector<int> counts) const {
+    while (!room_.holds(counts)) {
+        const int most = *std::max_element(counts.begin(), counts.end()) - 1;
+        if (most == 0) break;
+        for (int& count : counts) count = std::min(count, most);
+    }
+    return counts;
 }
 
 void InFlightChooser::try_all(const PipelineCosts& costs, const std::vector<int>& caps,
@@ -160,7 +182,7 @@ std::vector<int> InFlightChooser::ruled(const std::vector<int>& caps) const {
 }
 
 InFlightChoice InFlightChooser::rule(const PipelineCosts& costs, const std::vector<int>& caps) {
-    InFlightChoice out{ruled(caps), 0};
+    InFlightChoice out{held(ruled(caps)), 0};
     out.step_ms = step_ms(costs, out.in_flight);
     return out;
 }
@@ -185,11 +207,12 @@ double InFlightChooser::find_pace(const PipelineCosts& costs, const std::vector<
 
 InFlightChoice InFlightChooser::below(const PipelineCosts& costs, const std::vector<int>& caps,
                                       const std::vector<int>& wished, double limit_ms) {
-    InFlightChoice best{ruled(caps), 0};
+    InFlightChoice best{held(ruled(caps)), 0};
     if (wished.size() == caps.size() && !schedule_->holds_all()) {
         best.in_flight = capped(caps);
         for (std::size_t s = 0; s < caps.size(); ++s)
             best.in_flight[s] = std::min(best.in_flight[s], wished[s]);
+        best.in_flight = held(std::move(best.in_flight));
     } else if (schedule_->paced() && caps.size() > 1) {
         find_pace(costs, capped(caps));
         best.step_ms = step_ms(costs, best.in_flight, limit_ms);
@@ -262,7 +285,7 @@ void InFlightChooser::lower(const PipelineCosts& costs, const std::vector<int>& 
             for (int by = std::max(1, choice.in_flight[s] - least); by > 0;) {
                 std::vector<int> counts = choice.in_flight;
                 counts[s] -= by;
-                const double ms = counts[s] >= least
+                const double ms = counts[s] >= least && room_.holds(counts)
                                       ? step_ms(costs, counts, choice.step_ms * (1 + 1e-9))
                                       : HUGE_VAL;
                 if (step_less(choice.step_ms, ms)) {

@@ -12,8 +12,10 @@
 #include <limits>
 #include <map>
 #include <tuple>
+#include <utility>
 #include <vector>
 
+#include "planner/cost/cost_model.h"
 #include "planner/cost/pipeline_costs.h"
 #include "planner/schedule/schedule.h"
 #include "planner/simulate/pace.h"
@@ -23,6 +25,16 @@
 namespace ecopipe {
 
 [[nodiscard]] bool step_less(double a, double b);  // shorter by more than rounding, 1e-10 of it
+
+// Which counts fit memory together, where caps do not say it all: in a graph a stage also holds
+// what waits there for its makers' other micro-batches (waiting_bytes). One in flight everywhere
+// fits whenever the caps allow it.
+struct SharedRoom {
+    std::vector<StageLoad> skips;      // none: the caps say it all
+    std::vector<StageMemory> memory;   // of each stage
+    std::vector<double> budget_bytes;  // of its device
+    [[nodiscard]] bool holds(const std::vector<int>& in_flight) const;
+};
 
 struct InFlightChoice {
     std::vector<int> in_flight;  // one a stage, not increasing
@@ -36,6 +48,9 @@ class InFlightChooser {
     // `schedule`: not by actions; of the registry, or one that lives as long.
     InFlightChooser(const Schedule& schedule, int micro_batches)
         : schedule_(&schedule), micro_batches_(micro_batches) {}
+
+    // From now on only counts that fit together are chosen.
+    void share(SharedRoom room) { room_ = std::move(room); }
 
     // Every count vector is tried, in rising order, when there are at most `vectors_max`; otherwise
     // the best of the known rules (2(S-s)-1, S-s, M; research/pipeline.md 7.4) is improved
@@ -70,6 +85,7 @@ class InFlightChooser {
     [[nodiscard]] ActionList list(int stage, int stages, int in_flight) const;
     [[nodiscard]] std::vector<int> ruled(const std::vector<int>& caps) const;
     [[nodiscard]] std::vector<int> capped(const std::vector<int>& caps) const;
+    [[nodiscard]] std::vector<int> held(std::vector<int> counts) const;
     void try_all(const PipelineCosts& costs, const std::vector<int>& caps, double bound_ms,
                  InFlightChoice& best);
     void improve(const PipelineCosts& costs, const std::vector<int>& caps, double bound_ms,
@@ -81,6 +97,7 @@ class InFlightChooser {
 
     const Schedule* schedule_;
     int micro_batches_;
+    SharedRoom room_;
     std::uint64_t work_ = 0;
     Recurrence recurrence_;
     Wavefront wavefront_;

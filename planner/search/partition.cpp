@@ -252,11 +252,12 @@ Result<void> predict(const CostModel& model, const ResolvedProfiles& resolved, P
                                 bound.by,
                                 cluster_bound_ms(model, backward, fill),
                                 played.timeline.bubble_fraction};
-    for (std::size_t s = 0; s < played.spans.size(); ++s) {
-        const double peak =
-            model.stage_memory(played.spans[s]).peak(micro_batches_in_flight(plan, s));
-        plan.stages[s].peak_bytes = static_cast<std::uint64_t>(std::ceil(peak));
-    }
+    std::vector<int> in_flight;
+    for (std::size_t s = 0; s < played.spans.size(); ++s)
+        in_flight.push_back(micro_batches_in_flight(plan, s));
+    const std::vector<double> peaks = model.peak_bytes(played.spans, in_flight);
+    for (std::size_t s = 0; s < peaks.size(); ++s)
+        plan.stages[s].peak_bytes = static_cast<std::uint64_t>(std::ceil(peaks[s]));
     ECOPIPE_ASSIGN_OR_RETURN(plan.single_device, best_single(model, resolved, plan.batch));
     return {};
 }

@@ -28,6 +28,7 @@ class SlicedSearch {
           rng_(seed),
           work_max_(work_max) {
         for (const ActionList& list : schedule.lists) step_cost_ += kSlicedEventCost * list.size();
+        if (model.is_graph()) step_cost_ *= 2;  // it has more to send
     }
 
     SlicedArrangement run(const std::vector<std::vector<int>>& orders) {
@@ -54,12 +55,14 @@ class SlicedSearch {
         return out;
     }
 
-    // Bytes that a device misses with these stages, as a share of its memory.
-    [[nodiscard]] double missing(const std::vector<StageSpan>& stages, std::size_t device) const {
+    // Bytes that a device misses with these stages, as a share of its memory. `skips`: theirs.
+    [[nodiscard]] double missing(const std::vector<StageSpan>& stages,
+                                 const std::vector<StageLoad>& skips, std::size_t device) const {
         double bytes = 0;
         for (std::size_t k = device; k < stages.size();
              k += static_cast<std::size_t>(schedule_.devices))
-            bytes += model_.stage_memory(stages[k]).peak(schedule_.peak_in_flight[k]);
+            bytes += model_.stage_memory(stages[k]).peak(schedule_.peak_in_flight[k]) +
+                     waiting_bytes(skips, k, schedule_.peak_in_flight);
         const double budget = model_.budget_bytes(stages[device].device);
         return bytes <= budget ? 0 : bytes / std::max(1.0, budget) - 1 + 1e-9;
     }
@@ -68,13 +71,14 @@ class SlicedSearch {
     // added to `short_of`.
     std::vector<StageSpan> fitted(const Layout& layout, double& short_of) const {
         std::vector<StageSpan> stages = estimator_.plain_stages(layout);
+        const std::vector<StageLoad> skips = model_.skips(stages);
         const auto devices = static_cast<std::size_t>(schedule_.devices);
         for (std::size_t d = 0; d < devices; ++d) {
             for (std::size_t k = d; k < stages.size() && !schedule_.split_backward; k += devices) {
-                if (missing(stages, d) <= 0) break;
+                if (missing(stages, skips, d) <= 0) break;
                 stages[k].recompute = true;
             }
-            short_of += missing(stages, d);
+            short_of += missing(stages, skips, d);
         }
         return stages;
     }
