@@ -62,6 +62,17 @@ void add_prediction(std::string& out, const Plan& plan) {
     line(out, "idle {:.1f} % of the devices' time", 100 * p.bubble_fraction);
 }
 
+// A skip counts in every cut that it passes, though only the stage that takes it gets it.
+void add_widest_cut(std::string& out, const PlayedPlan& played) {
+    if (!played.model.is_graph() || played.spans.size() < 2) return;
+    const auto widest = std::max_element(
+        played.spans.begin(), played.spans.end() - 1, [&](const StageSpan& a, const StageSpan& b) {
+            return played.model.crossing_bytes(a.last) < played.model.crossing_bytes(b.last);
+        });
+    line(out, "the widest cut, behind layer {}, has {:.2f} MiB of values of a micro-batch across",
+         widest->last, played.model.crossing_bytes(widest->last) / kMib);
+}
+
 void add_single(std::string& out, const Plan& plan) {
     const double step_ms = plan.predicted->step_ms;
     if (!plan.single_device) {
@@ -103,6 +114,7 @@ std::string plan_report(const Plan& plan, const PlayedPlan& played,
          plan.schedule, plan.micro_batches, played.model.micro_batch());
     add_stages(out, plan, played);
     add_prediction(out, plan);
+    add_widest_cut(out, played);
     add_single(out, plan);
     for (const PredictedLayers& p : predicted)
         line(out, "{}: times of {} layers predicted, leave-one-out error {:.1f} %{}", p.device,

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "planner/simulate/bounds.h"
+
 namespace ecopipe {
 namespace {
 constexpr double kMisfit = 1e12;  // ms: above every step, so that any layout that fits wins
@@ -132,8 +134,20 @@ double LayoutEstimator::step_ms(const Layout& layout) {
         caps_[s] = cap = std::min(cap, chosen_[s].cap);
     }
     if (missing > 0) return kMisfit * (1 + missing);
+    if (model_.is_graph()) return graph_step_ms();
     if (schedule_.paced()) least_pace_ms(pace_, caps_, model_.micro_batches(), counts_);
     return step_at_counts(layout);
+}
+
+// What each stage waits for depends on all cuts, so no sum over neighbours says it; the bounds are
+// mostly near.
+double LayoutEstimator::graph_step_ms() {
+    std::vector<StageSpan> stages;
+    for (const Choice& choice : chosen_) stages.push_back(choice.span);
+    model_.pipeline_into(stages, costs_);
+    const double bound = graph_bound_ms(
+        costs_, schedule_.splits_backward ? BackwardKind::kSplit : BackwardKind::kWhole);
+    return schedule_.one_f_one_b ? std::max(bound, in_flight_bound_ms(costs_, caps_)) : bound;
 }
 
 // With counts_ in flight, unless the schedule is not paced.

@@ -37,8 +37,8 @@ class LayoutEstimator {
     // The same, none of them recomputing.
     [[nodiscard]] std::vector<StageSpan> plain_stages(const Layout& layout) const;
     // head + M * stage + tail, the largest over the stages, their links, and the cycles that the
-    // in-flight counts close (pace.h). What does not fit is priced far above everything that does,
-    // by how much it misses.
+    // in-flight counts close (pace.h); of a graph a bound along its edges. What does not fit is
+    // priced far above everything that does, by how much it misses.
     [[nodiscard]] double step_ms(const Layout& layout);
     // What a step's share of work is: forward and backward of atoms [begin, end) on a device, a
     // micro-batch.
@@ -56,6 +56,7 @@ class LayoutEstimator {
     [[nodiscard]] double pace_with(const Choice& choice, std::size_t s, double pace_ms);
     [[nodiscard]] double travel_ms(const Layout& layout, std::size_t s, int last_layer) const;
     [[nodiscard]] double step_at_counts(const Layout& layout) const;
+    [[nodiscard]] double graph_step_ms();
 
     const CostModel& model_;
     const Schedule& schedule_;
@@ -64,6 +65,7 @@ class LayoutEstimator {
     std::vector<PaceStage> pace_;
     std::vector<int> caps_;
     std::vector<int> counts_;
+    PipelineCosts costs_;  // of a graph's layout at hand
 };
 
 // The cut with the least largest stage time (f + b) for these devices in this order, all of them

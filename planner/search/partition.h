@@ -52,7 +52,8 @@ struct PlanRequest {
 // `auto` is 1f1b (gpipe is its K = M), unless zb-h1 (when the profiles have its gradient times) or
 // interleaved is faster by more than 1 %: they send or run more pieces than the model prices. Cuts,
 // order, subset and recomputation are searched by branch and bound where that ends within the
-// effort, else by beams and annealing (partition_local.h). The same inputs give the same plan on
+// effort, else by beams and annealing (partition_local.h; of a graph without beams, which know
+// chains alone). The same inputs give the same plan on
 // every machine: effort is counted in simulated actions, not in seconds.
 //
 // Errors: kBadFile naming the file's problem, or the memory that is short and by how much; kUsage

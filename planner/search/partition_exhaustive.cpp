@@ -8,6 +8,7 @@ namespace ecopipe {
 namespace {
 
 constexpr std::uint64_t kNodeCost = 6;  // of one partial arrangement, in actions of the recurrence
+constexpr std::uint64_t kGraphNodeCost = 400;  // the same of a graph
 
 class BranchAndBound {
   public:
@@ -79,8 +80,10 @@ class BranchAndBound {
             if (used_[static_cast<std::size_t>(device)]) continue;
             const int from =
                 s == 0 ? static_cast<int>(model_.cluster().portal) : stages_.back().device;
-            const double way =
-                model_.output_ms(first - 1, from, device) + model_.latency_ms(from, device);
+            // Of a graph graph_bound_ms knows all ways.
+            const double way = model_.is_graph() ? 0
+                                                 : model_.output_ms(first - 1, from, device) +
+                                                       model_.latency_ms(from, device);
             const double head = head_ms + way;
             const double back = model_.returns_gradient(first - 1) ? way : 0;
             const double tail = s == 0 ? 0 : tail_ms + back;
@@ -101,14 +104,16 @@ class BranchAndBound {
             if (exhausted_) return;
             stages_.push_back(plain);
             const bool hopeless =
-                !promising(head_ms + model_.micro_batches() * work(plain) + (split_ ? 0 : tail_ms));
+                !promising(model_.is_graph() ? placed_ms()
+                                             : head_ms + model_.micro_batches() * work(plain) +
+                                                   (split_ ? 0 : tail_ms));
             stages_.pop_back();
             if (hopeless) return;  // more layers only take longer
             const int plain_cap = model_.in_flight_cap(plain);
             descend(plain, plain_cap, head_ms, tail_ms, cap);
             // Recomputing costs time and buys micro-batches in flight; with a shared medium, a
             // longer action may shorten the step, so there nothing is left out.
-            if (!split_ && (plain_cap < cap || media_)) {
+            if (!split_ && (plain_cap < cap || media_ || memory_may_bind(plain))) {
                 const StageSpan again{device, first, last, true};
                 descend(again, model_.in_flight_cap(again), head_ms, tail_ms, cap);
             }
@@ -117,8 +122,21 @@ class BranchAndBound {
     }
 
     void spend() {
-        appraiser_.add_work(kNodeCost);
+        appraiser_.add_work(model_.is_graph() ? kGraphNodeCost : kNodeCost);
         exhausted_ |= appraiser_.work() > work_max_;
+    }
+
+    // A bound for every pipeline of the graph that begins with the stages placed so far.
+    [[nodiscard]] double placed_ms() const {
+        return graph_bound_ms(model_.pipeline(stages_, static_cast<int>(stages_.size()), false),
+                              split_ ? BackwardKind::kSplit : BackwardKind::kWhole);
+    }
+    // Whether memory may keep a graph's other stages from having all micro-batches in flight.
+    [[nodiscard]] bool memory_may_bind(const StageSpan& plain) const {
+        if (!model_.is_graph()) return false;
+        const int all = model_.micro_batches();
+        return model_.stage_memory(plain).peak(all) + all * model_.entering_bytes(plain) >
+               model_.budget_bytes(plain.device);
     }
 
     void descend(const StageSpan& stage, int own_cap, double head_ms, double tail_ms, int cap) {
@@ -130,6 +148,10 @@ class BranchAndBound {
         stages_.push_back(stage);
         if (static_cast<int>(stages_.size()) == wanted_) {
             leaf();
+        } else if (model_.is_graph()) {
+            // What is left may run beside what is placed.
+            if (promising(placed_ms()) && promising(m * rest_share(stage.last + 1)))
+                place(stage.last + 1, 0, 0, std::min(cap, own_cap));
         } else if (promising(head_ms + m * (cost.forward_ms + back) + tail_ms) &&
                    promising(head_ms + cost.forward_ms + m * rest_share(stage.last + 1) + back +
                              tail_ms)) {

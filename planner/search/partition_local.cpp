@@ -21,7 +21,8 @@ constexpr std::size_t kPoolMax = 24;         // layouts that go from the anneali
 constexpr std::size_t kStartsSimulated = 8;  // of the known layouts, besides the single devices
 constexpr int kVectorsLocal = 16;  // in-flight vectors tried exhaustively during the search
 constexpr std::uint64_t kEstimateCost = 12;  // of one stage's estimate, in actions of the wavefront
-constexpr std::uint64_t kPackCost = 36;      // of one stage's packing
+constexpr std::uint64_t kGraphEstimateCost = 500;  // the same of a graph
+constexpr std::uint64_t kPackCost = 36;            // of one stage's packing
 constexpr std::uint64_t kRestarts = 3;
 
 constexpr std::size_t kFinalistsMax = 16;        // arrangements that are refined
@@ -102,7 +103,8 @@ class LocalSearch {
     [[nodiscard]] std::uint64_t done() const { return appraiser_.work() - begin_; }
 
     double estimate(const Layout& layout) {
-        appraiser_.add_work(kEstimateCost * layout.devices.size());
+        appraiser_.add_work((model_.is_graph() ? kGraphEstimateCost : kEstimateCost) *
+                            layout.devices.size());
         return estimator_.step_ms(layout);
     }
     Arrangement simulate(const Layout& layout) {

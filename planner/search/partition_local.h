@@ -20,8 +20,8 @@ namespace ecopipe {
 // worse than those), looks for good pipelines at large, and ends by annealing the best of them in
 // small steps under the simulator (refinement.h). At large it builds pipelines from the last stage
 // up (suffix_beam.h) for 1f1b, and anneals cuts, order and subset on LayoutEstimator's estimate for
-// other schedules, and where `work_max` is too little for beams or nothing fits yet. `seed` decides
-// every draw: the same inputs give the same plan on every machine.
+// other schedules, of graphs, and where `work_max` is too little for beams or nothing fits yet.
+// `seed` decides every draw: the same inputs give the same plan on every machine.
 void search_locally(Appraiser& appraiser, std::uint64_t work_max, std::uint64_t seed);
 
 // The stages that miss the least memory, found the same way.

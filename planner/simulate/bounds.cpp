@@ -239,36 +239,50 @@ Bound pipeline_bound(const PipelineCosts& costs, BackwardKind backward) {
     return bound;
 }
 
-namespace {
-
-// As pipeline_bound's heads and tails, along one pass each way.
-double quick_graph_bound_ms(const PipelineCosts& costs) {
-    std::vector<double> head(costs.stages.size(), 0);
-    std::vector<double> tail(costs.stages.size(), 0);
+double graph_bound_ms(const PipelineCosts& costs, BackwardKind backward) {
+    const std::size_t count = costs.stages.size();
+    const double m = costs.micro_batches;
+    std::vector<Parts> parts;
+    for (const StageCost& stage : costs.stages) parts.push_back(parts_of(stage, backward));
+    std::vector<double> head(count, 0);
+    std::vector<double> tail(count, 0);
     for (const StageEdge& edge : costs.values) {
         const auto from = static_cast<std::size_t>(edge.from);
-        const double sent = edge.from < 0 ? 0 : head[from] + costs.stages[from].forward_ms;
+        const double sent = edge.from < 0 ? 0 : head[from] + parts[from].forward;
         double& here = head[static_cast<std::size_t>(edge.to)];
         here = std::max(here, sent + travel(edge.transfer));
     }
     for (const StageEdge& edge : costs.gradients) {
         const auto to = static_cast<std::size_t>(edge.to);
         double& here = tail[static_cast<std::size_t>(edge.from)];
-        here = std::max(here, travel(edge.transfer) + costs.stages[to].backward_ms + tail[to]);
+        here = std::max(here, travel(edge.transfer) + parts[to].back + tail[to]);
     }
     double bound = 0;
-    for (std::size_t k = 0; k < head.size(); ++k) {
-        const StageCost& stage = costs.stages[k];
-        const double own = stage.forward_ms + stage.backward_ms;
-        bound = std::max(bound, head[k] + costs.micro_batches * own + tail[k]);
+    for (std::size_t k = 0; k < count; ++k)
+        bound = std::max({bound, head[k] + m * parts[k].work,
+                          head[k] + m * (parts[k].forward + parts[k].back) + tail[k]});
+    // An edge is busy M times in a row at best, after the first and before the last micro-batch's
+    // way.
+    const double others = m - 1;
+    for (const StageEdge& edge : costs.values) {
+        const auto from = static_cast<std::size_t>(edge.from);
+        const auto to = static_cast<std::size_t>(edge.to);
+        const double sent = edge.from < 0 ? 0 : head[from] + parts[from].forward;
+        bound = std::max(bound, sent + others * edge.transfer.occupy_ms + travel(edge.transfer) +
+                                    parts[to].forward + parts[to].back + tail[to]);
+    }
+    for (const StageEdge& edge : costs.gradients) {
+        const auto from = static_cast<std::size_t>(edge.from);
+        const auto to = static_cast<std::size_t>(edge.to);
+        bound = std::max(bound, head[from] + parts[from].forward + parts[from].back +
+                                    others * edge.transfer.occupy_ms + travel(edge.transfer) +
+                                    parts[to].back + tail[to]);
     }
     return bound;
 }
 
-}  // namespace
-
 double quick_bound_ms(const PipelineCosts& costs) {
-    if (costs.graph) return quick_graph_bound_ms(costs);
+    if (costs.graph) return graph_bound_ms(costs, BackwardKind::kWhole);
     const double m = costs.micro_batches;
     double bound = 0;
     double way = costs.feed ? travel(*costs.feed) : 0;  // head + tail of the stage at hand

@@ -29,6 +29,11 @@ enum class BackwardKind { kWhole, kSplit, kMixed };  // all B; all I and W; both
 // for updates: what is left takes one pass. The local search asks it before each simulation.
 [[nodiscard]] double quick_bound_ms(const PipelineCosts& costs);
 
+// The same for a graph and either kind of backward; also when `costs` are those of its first stages
+// alone, for any pipeline that begins with them: what more comes behind them takes nothing away of
+// what they wait for and send. Never less with more layers in the last of them.
+[[nodiscard]] double graph_bound_ms(const PipelineCosts& costs, BackwardKind backward);
+
 // A bound for schedules with at most in_flight[s] micro-batches of stage s between their forward
 // and the end of their backward, one stage a device, whole backwards: it goes round ceil(M / K)
 // times; its first gradient comes after one round, and then all backwards and all but K forwards
