@@ -37,8 +37,8 @@ class FederationClock {
         double since_s_;  // of the process's clock
     };
 
-    // What has passed since the last `advance` counts as the state at the next one: a pause takes
-    // effect with the turn in which it is said.
+    // The time between two `advance`s counts or not as was said last before the second: a pause
+    // begins, and ends, with the turn in which it is said.
     void pause(bool on) { paused_ = on; }
     [[nodiscard]] bool paused() const { return paused_; }
 

@@ -40,7 +40,7 @@ struct Site {
 class SiteBook {
   public:
     // A cluster that is not known yet gets its record with the first word of it, here as in all
-    // that follows.
+    // that follows. The reference stays good and shows what changes.
     [[nodiscard]] const Site& at(const std::string& cluster);
     [[nodiscard]] std::size_t connected() const;
     [[nodiscard]] bool anyone_joined() const;

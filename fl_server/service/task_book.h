@@ -34,7 +34,7 @@ class TaskBook {
 
     [[nodiscard]] const std::map<std::uint64_t, OpenTask>& all() const { return open_; }
     [[nodiscard]] bool empty() const { return open_.empty(); }
-    // Null when it is not open.
+    // Null when it is not open; good until it is closed.
     [[nodiscard]] const OpenTask* find(std::uint64_t number) const;
     // Null when it is not open, or another cluster's.
     [[nodiscard]] const OpenTask* find_of(const std::string& cluster, std::uint64_t number) const;

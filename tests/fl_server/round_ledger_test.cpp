@@ -177,7 +177,8 @@ TEST_F(RoundLedgerTest, TheLastHundredRoundsAreSeen) {
 TEST_F(RoundLedgerTest, TheServersBestIsTheFirstOfItsScore) {
     EXPECT_EQ(server_.best_score(), -1);
     const auto told = [&](std::uint64_t version, double accuracy) {
-        static_cast<void>(server_.close(version, 0, "fedavg", commit_of({}), {}));
+        const std::string line = server_.close(version, 0, "fedavg", commit_of({}), {});
+        EXPECT_FALSE(Json::parse(line).contains("best")) << "it is yet to be judged";
         const auto after = server_.tell(Evaluation{.loss = 0, .accuracy = accuracy});
         server_.forget_awaited();
         EXPECT_EQ(Json::parse(after.line).at("best"), server_.best_version());
