@@ -24,8 +24,8 @@ files=("$@")
 if [ ${#files[@]} -eq 0 ]; then
     mapfile -t files < <(python3 -c '
 import json, os, re, sys
-def has_mutex(file):  # or its header has
-    return any("\"core/mutex.h\"" in open(f).read() for f in (file, file[:-3] + "h") if os.path.exists(f))
+def has_mutex(file):  # or its header has; an inbox is a template, seen where it is used
+    return any(re.search("\"core/(mutex|inbox).h\"", open(f).read()) for f in (file, file[:-3] + "h") if os.path.exists(f))
 for entry in json.load(open(sys.argv[1] + "/compile_commands.json")):
     if not re.search("/build[^/]*/", entry["file"]) and (re.search(sys.argv[2], entry["file"]) or has_mutex(entry["file"])):
         print(entry["file"])' "$build" "$where" | sort -u)

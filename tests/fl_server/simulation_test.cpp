@@ -130,7 +130,7 @@ std::vector<std::string> play(const std::string& name, int every) {
         const auto done = run->run([&] { return every > 0 && ++events > every; });
         EXPECT_TRUE(done) << done.error().message;
         if (!done || run->finished()) break;
-        const std::string path = testing::TempDir() + "/simulation_test.checkpoint";
+        const std::string path = testing::TempDir() + "/simulation_test." + std::to_string(::getpid()) + ".checkpoint";
         EXPECT_TRUE(write_simulation_checkpoint(path, {run->save().value(), lines.size()}));
         const auto read = read_simulation_checkpoint(path);
         EXPECT_TRUE(read && *read);

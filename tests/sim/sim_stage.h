@@ -45,7 +45,6 @@ class ToyCompute : public StageCompute {
     std::string name_;
     std::vector<ToySlice> slices_;
     std::uint64_t step_ = 0;
-    std::uint64_t restored_ = 0;
     LossTotals loss_;
     std::map<std::uint32_t, std::uint64_t> values_of_loss_;
     std::map<int, TensorMap> before_;
