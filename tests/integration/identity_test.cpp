@@ -33,6 +33,32 @@ class Identity : public Training {
                 << name;
         }
     }
+    // The same for models of coloured images.
+    void expect_identical_zoo(const ModelCase& model, const std::vector<std::string>& optimizers,
+                              const std::vector<int>& stage_counts,
+                              const std::vector<std::string>& schedules) {
+        for (const std::string& tag : optimizers) {
+            const Flags flags{"--data",
+                              "synthetic:3x32x32:10:46",
+                              "--steps",
+                              full() ? "20" : "8",
+                              "--batch",
+                              "18",
+                              "--micro-batches",
+                              "4",
+                              "--optimizer",
+                              tag,
+                              "--lr",
+                              "0.001"};
+            const std::string reference = single(model, flags, tag);
+            for (const auto& [stages, schedule] : pairs(stage_counts, schedules, tag == "adam")) {
+                const std::string name = tag + schedule + std::to_string(stages);
+                EXPECT_TRUE(local(model, hand_plan(model, stages, schedule, 18, 4), flags, name) ==
+                            reference)
+                    << name;
+            }
+        }
+    }
     // Of 1 to 4 stages under two schedules every second pair, and with Adam those that were left
     // out; with ECOPIPE_FULL=1 all.
     static std::vector<std::pair<int, std::string>> pairs(const std::vector<int>& stage_counts,
@@ -122,28 +148,10 @@ TEST_F(Identity, Activations) {
 // Batch norm refuses the short batch that leaves one value per channel, so these batches divide
 // otherwise.
 TEST_F(Identity, MobileNetSgdAndAdam) {
-    const ModelCase model{"mobilenet_v2", "mobilenet_v2", 22};
-    for (const std::string tag : {"sgd", "adam"}) {
-        const Flags flags{"--data",
-                          "synthetic:3x32x32:10:46",
-                          "--steps",
-                          full() ? "20" : "8",
-                          "--batch",
-                          "18",
-                          "--micro-batches",
-                          "4",
-                          "--optimizer",
-                          tag,
-                          "--lr",
-                          "0.001"};
-        const std::string reference = single(model, flags, tag);
-        for (const auto& [stages, schedule] : pairs(counts_, both_, tag == "adam")) {
-            const std::string name = tag + schedule + std::to_string(stages);
-            EXPECT_TRUE(local(model, hand_plan(model, stages, schedule, 18, 4), flags, name) ==
-                        reference)
-                << name;
-        }
-    }
+    expect_identical_zoo({"mobilenet_v2", "mobilenet_v2", 22}, {"sgd", "adam"}, counts_, both_);
+}
+TEST_F(Identity, EfficientNet) {
+    expect_identical_zoo({"efficientnet_b0", "efficientnet_b0", 21}, {"sgd"}, {3}, {"1f1b"});
 }
 
 TEST_F(Identity, RecomputationChangesNothing) {

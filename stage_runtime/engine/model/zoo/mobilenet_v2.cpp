@@ -24,11 +24,8 @@ constexpr std::array<BlockSetting, 7> kBlocks{{{1, 16, 1, 1},
                                                {6, 320, 1, 1}}};
 
 void add_conv_bn_relu(Composed& layer, const std::string& prefix, ConvOptions options) {
-    options.padding = (options.kernel - 1) / 2;
-    options.bias = false;
     options.fan_out_normal = true;
-    layer.functions.push_back(conv2d(layer, prefix + ".0", options));
-    layer.functions.push_back(batch_norm2d(layer, prefix + ".1", options.out));
+    layer.functions.push_back(conv_bn(layer, prefix + ".0", prefix + ".1", options));
     layer.functions.push_back(relu6());
 }
 
@@ -72,7 +69,7 @@ Layers mobilenet_v2(const std::vector<std::int64_t>&, int num_classes) {
     Composed& drop = add_layer(layers, "classifier.0", "dropout");
     drop.functions = {dropout(drop, 0.2)};
     Composed& head = add_layer(layers, "classifier.1", "linear");
-    head.functions = {linear(head, head.name, kLastChannels, num_classes, 0.01)};
+    head.functions = {linear(head, head.name, kLastChannels, num_classes, {.normal_std = 0.01})};
     return layers;
 }
 

@@ -51,20 +51,33 @@ Function conv2d(Layer& layer, const std::string& prefix, const ConvOptions& o) {
         parameter(layer, prefix + ".weight", {o.out, o.in / o.groups, o.kernel, o.kernel},
                   o.fan_out_normal ? normal(std::sqrt(2.0 / fan_out)) : uniform(bound));
     at::Tensor bias;
-    if (o.bias) bias = parameter(layer, prefix + ".bias", {o.out}, uniform(bound));
+    if (o.bias)
+        bias = parameter(layer, prefix + ".bias", {o.out},
+                         o.fan_out_normal ? constant(0) : uniform(bound));
     return [=](const at::Tensor& x, bool) {
         return at::conv2d(x, weight, bias, {o.stride, o.stride}, {o.padding, o.padding}, {1, 1},
                           o.groups);
     };
 }
 
+Function conv_bn(Layer& layer, const std::string& conv, const std::string& norm,
+                 ConvOptions options) {
+    options.padding = (options.kernel - 1) / 2;
+    options.bias = false;
+    const Function convolve = conv2d(layer, conv, options);
+    const Function normalise = batch_norm2d(layer, norm, options.out);
+    return [=](const at::Tensor& x, bool training) {
+        return normalise(convolve(x, training), training);
+    };
+}
+
 Function linear(Layer& layer, const std::string& prefix, std::int64_t in, std::int64_t out,
-                double normal_std) {
-    const double bound = 1.0 / std::sqrt(static_cast<double>(in));
+                const LinearStart& start) {
+    const bool own = start.normal_std > 0 || start.uniform_bound > 0;
+    const double bound = own ? start.uniform_bound : 1.0 / std::sqrt(static_cast<double>(in));
     const auto weight = parameter(layer, prefix + ".weight", {out, in},
-                                  normal_std > 0 ? normal(normal_std) : uniform(bound));
-    const auto bias =
-        parameter(layer, prefix + ".bias", {out}, normal_std > 0 ? constant(0) : uniform(bound));
+                                  start.normal_std > 0 ? normal(start.normal_std) : uniform(bound));
+    const auto bias = parameter(layer, prefix + ".bias", {out}, own ? constant(0) : uniform(bound));
     return [=](const at::Tensor& x, bool) { return at::linear(x, weight, bias); };
 }
 
@@ -93,10 +106,35 @@ Function group_norm(Layer& layer, const std::string& prefix, std::int64_t groups
     return [=](const at::Tensor& x, bool) { return at::group_norm(x, groups, weight, bias); };
 }
 
+Function squeeze_excitation(Layer& layer, const std::string& prefix, std::int64_t channels,
+                            std::int64_t squeezed, bool fan_out_normal) {
+    const auto point = [&](const std::string& name, std::int64_t in, std::int64_t out) {
+        return conv2d(layer, prefix + name,
+                      {.in = in, .out = out, .kernel = 1, .fan_out_normal = fan_out_normal});
+    };
+    const Function squeeze = point(".fc1", channels, squeezed);
+    const Function excite = point(".fc2", squeezed, channels);
+    return [=](const at::Tensor& x, bool training) {
+        const at::Tensor means = at::adaptive_avg_pool2d(x, {1, 1});
+        return excite(at::silu(squeeze(means, training)), training).sigmoid() * x;
+    };
+}
+
 Function dropout(Layer& layer, double probability) {
     layer.draws = true;
     return
         [=](const at::Tensor& x, bool training) { return at::dropout(x, probability, training); };
+}
+
+Function stochastic_depth(Layer& layer, double probability) {
+    layer.draws = layer.draws || probability > 0;
+    return [=](const at::Tensor& x, bool training) {
+        if (!training || probability == 0) return x;
+        std::vector<std::int64_t> size(static_cast<std::size_t>(x.dim()), 1);
+        size[0] = x.size(0);
+        const at::Tensor kept = at::empty(size, x.options()).bernoulli_(1 - probability);
+        return x * kept.div_(1 - probability);
+    };
 }
 
 Function relu() {
@@ -105,6 +143,10 @@ Function relu() {
 
 Function relu6() {
     return [](const at::Tensor& x, bool) { return at::hardtanh(x, 0, 6); };
+}
+
+Function silu() {
+    return [](const at::Tensor& x, bool) { return at::silu(x); };
 }
 
 Function max_pool2d(std::int64_t kernel) {

@@ -17,20 +17,37 @@ struct ConvOptions {
     std::int64_t padding = 0;
     std::int64_t groups = 1;
     bool bias = true;
-    bool fan_out_normal =
-        false;  // torchvision's kaiming_normal_(mode="fan_out") instead of the default
+    // torchvision's kaiming_normal_(mode="fan_out"), bias 0, instead of the default.
+    bool fan_out_normal = false;
+};
+
+// What a linear module's weights start from: N(0, normal_std), or uniform within `uniform_bound`,
+// with bias 0; without either PyTorch's default.
+struct LinearStart {
+    double normal_std = 0;
+    double uniform_bound = 0;
 };
 
 [[nodiscard]] Function conv2d(Layer& layer, const std::string& prefix, const ConvOptions& options);
-// `normal_std` > 0: weights N(0, std), bias 0; otherwise PyTorch's default.
+// A convolution without bias that keeps the size but for its stride (odd kernels), and its batch
+// norm.
+[[nodiscard]] Function conv_bn(Layer& layer, const std::string& conv, const std::string& norm,
+                               ConvOptions options);
 [[nodiscard]] Function linear(Layer& layer, const std::string& prefix, std::int64_t in,
-                              std::int64_t out, double normal_std = 0);
+                              std::int64_t out, const LinearStart& start = {});
 [[nodiscard]] Function batch_norm2d(Layer& layer, const std::string& prefix, std::int64_t channels);
 [[nodiscard]] Function group_norm(Layer& layer, const std::string& prefix, std::int64_t groups,
                                   std::int64_t channels);
+// torchvision's SqueezeExcitation with SiLU: scales each channel by what the means of all say.
+[[nodiscard]] Function squeeze_excitation(Layer& layer, const std::string& prefix,
+                                          std::int64_t channels, std::int64_t squeezed,
+                                          bool fan_out_normal);
 [[nodiscard]] Function dropout(Layer& layer, double probability);
+// Huang et al., ECCV 2016, a sample at a time: 0 with this probability, else divided by the rest.
+[[nodiscard]] Function stochastic_depth(Layer& layer, double probability);
 [[nodiscard]] Function relu();
 [[nodiscard]] Function relu6();
+[[nodiscard]] Function silu();
 [[nodiscard]] Function max_pool2d(std::int64_t kernel);
 [[nodiscard]] Function global_average_pool();  // [n, c, h, w] -> [n, c]
 [[nodiscard]] Function flatten();
@@ -51,5 +68,6 @@ Composed& add_layer(Layers& layers, std::string name, std::string kind);
 [[nodiscard]] Layers fashion_cnn(const std::vector<std::int64_t>& input, int num_classes);
 [[nodiscard]] Layers plain_cnn(const std::vector<std::int64_t>& input, int num_classes);
 [[nodiscard]] Layers mobilenet_v2(const std::vector<std::int64_t>& input, int num_classes);
+[[nodiscard]] Layers efficientnet_b0(const std::vector<std::int64_t>& input, int num_classes);
 
 }  // namespace ecopipe::zoo

@@ -1,0 +1,77 @@
+// The models of the zoo: the sizes that their papers and torchvision give, the names of its state
+// dicts, and the same bytes over any cut. What they compute is compared with PyTorch by
+// tests/integration/reference.py.
+#include <gtest/gtest.h>
+
+#include "stage_runtime/engine/model/torch_compat.h"
+#include "tests/stage_runtime/model_steps.h"
+
+namespace ecopipe::test {
+namespace {
+
+class Zoo : public testing::Test {
+  protected:
+    static void SetUpTestSuite() { configure_torch(1); }
+    static void expect_no_cut_changes_a_bit(const ModelSpec& spec, const std::vector<int>& cuts) {
+        const OptimizerSpec optimizer{"sgd", 0.9, 1e-3};
+        const TensorMap reference = train_cut(spec, -1, false, optimizer);
+        EXPECT_TRUE(same_bytes(reference, train_cut(spec, -1, true, optimizer)));
+        for (const int cut : cuts) {
+            EXPECT_TRUE(same_bytes(reference, train_cut(spec, cut, true, optimizer)))
+                << "recomputing, cut after " << cut;
+            EXPECT_TRUE(same_bytes(reference, train_cut(spec, cut, false, optimizer, true)))
+                << "cut after " << cut << ", split backward";
+        }
+    }
+};
+
+TEST_F(Zoo, HasThePublishedSizes) {
+    EXPECT_EQ(parameters(zoo("lenet5", {1, 28, 28})), 61706U);
+    EXPECT_EQ(parameters(zoo("fashion_cnn", {1, 28, 28})), 1199882U);
+    EXPECT_EQ(parameters(zoo("mobilenet_v2", {3, 32, 32})), 2236682U);
+    EXPECT_EQ(parameters(zoo("mobilenet_v2", {3, 32, 32}, 1000)), 3504872U);
+    EXPECT_EQ(parameters(zoo("efficientnet_b0", {3, 32, 32}, 1000)), 5288548U);
+    EXPECT_EQ(inspect_model(zoo("plain_cnn", {3, 16, 16}))->layers.size(), 11U);
+}
+
+TEST_F(Zoo, MobileNetHasTorchvisionsNames) {
+    auto shapes = shapes_of(zoo("mobilenet_v2", {3, 32, 32}));
+    EXPECT_EQ(shapes.size(), 314U);  // torchvision's state dict
+    EXPECT_EQ(shapes["features.0.0.weight"], (Shape{32, 3, 3, 3}));
+    EXPECT_EQ(shapes["features.1.conv.0.0.weight"], (Shape{32, 1, 3, 3}));
+    EXPECT_EQ(shapes["features.1.conv.1.weight"], (Shape{16, 32, 1, 1}));
+    EXPECT_EQ(shapes["features.2.conv.3.running_var"], (Shape{24}));
+    EXPECT_EQ(shapes["features.17.conv.2.weight"], (Shape{320, 960, 1, 1}));
+    EXPECT_EQ(shapes["features.18.1.num_batches_tracked"], Shape{});
+    EXPECT_EQ(shapes["classifier.1.weight"], (Shape{10, 1280}));
+}
+
+TEST_F(Zoo, EfficientNetHasTorchvisionsNames) {
+    auto shapes = shapes_of(zoo("efficientnet_b0", {3, 32, 32}));
+    EXPECT_EQ(shapes.size(), 360U);  // torchvision's state dict
+    EXPECT_EQ(shapes["features.0.0.weight"], (Shape{32, 3, 3, 3}));
+    EXPECT_EQ(shapes["features.1.0.block.0.0.weight"], (Shape{32, 1, 3, 3}));
+    EXPECT_EQ(shapes["features.1.0.block.1.fc1.bias"], (Shape{8}));
+    EXPECT_EQ(shapes["features.3.1.block.1.0.weight"], (Shape{240, 1, 5, 5}));
+    EXPECT_EQ(shapes["features.3.1.block.2.fc2.weight"], (Shape{240, 10, 1, 1}));
+    EXPECT_EQ(shapes["features.7.0.block.3.1.running_var"], (Shape{320}));
+    EXPECT_EQ(shapes["features.8.1.num_batches_tracked"], Shape{});
+    EXPECT_EQ(shapes["classifier.1.weight"], (Shape{10, 1280}));
+}
+
+TEST_F(Zoo, EfficientNetHasItsStagesSizes) {
+    const ModelSpec spec = zoo("efficientnet_b0", {3, 32, 32}, 1000);
+    EXPECT_EQ(inspect_model(spec)->layers.size(), 21U);
+    const std::vector<std::size_t> sizes{928,    1448,    16714,  46640, 242930,
+                                         543148, 2026348, 717232, 412160};
+    for (std::size_t i = 0; i < sizes.size(); ++i)
+        EXPECT_EQ(parameters(spec, "features." + std::to_string(i)), sizes[i]) << i;
+    EXPECT_EQ(parameters(spec, "classifier"), 1281000U);
+}
+
+TEST_F(Zoo, NoCutOfEfficientNetChangesABit) {
+    expect_no_cut_changes_a_bit(zoo("efficientnet_b0", {3, 32, 32}), {3, 12});
+}
+
+}  // namespace
+}  // namespace ecopipe::test
