@@ -153,6 +153,9 @@ TEST_F(Identity, MobileNetSgdAndAdam) {
 TEST_F(Identity, EfficientNet) {
     expect_identical_zoo({"efficientnet_b0", "efficientnet_b0", 21}, {"sgd"}, {3}, {"1f1b"});
 }
+TEST_F(Identity, ShuffleNetV2) {
+    expect_identical_zoo({"shufflenet_v2_x1_0", "shufflenet_v2_x1_0", 21}, {"sgd"}, {4}, {"gpipe"});
+}
 
 TEST_F(Identity, RecomputationChangesNothing) {
     const ModelCase model = torchscript("norm_dropout", 14);

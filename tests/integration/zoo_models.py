@@ -11,7 +11,11 @@ def efficientnet_b0(classes):
     return model, draws
 
 
-NAMES = {"efficientnet_b0": efficientnet_b0}
+def shufflenet_v2_x1_0(classes):
+    return torchvision.models.shufflenet_v2_x1_0(num_classes=classes), {}
+
+
+NAMES = {"efficientnet_b0": efficientnet_b0, "shufflenet_v2_x1_0": shufflenet_v2_x1_0}
 
 
 def build(name, classes):

@@ -31,6 +31,7 @@ TEST_F(Zoo, HasThePublishedSizes) {
     EXPECT_EQ(parameters(zoo("mobilenet_v2", {3, 32, 32})), 2236682U);
     EXPECT_EQ(parameters(zoo("mobilenet_v2", {3, 32, 32}, 1000)), 3504872U);
     EXPECT_EQ(parameters(zoo("efficientnet_b0", {3, 32, 32}, 1000)), 5288548U);
+    EXPECT_EQ(parameters(zoo("shufflenet_v2_x1_0", {3, 32, 32}, 1000)), 2278604U);
     EXPECT_EQ(inspect_model(zoo("plain_cnn", {3, 16, 16}))->layers.size(), 11U);
 }
 
@@ -71,6 +72,25 @@ TEST_F(Zoo, EfficientNetHasItsStagesSizes) {
 
 TEST_F(Zoo, NoCutOfEfficientNetChangesABit) {
     expect_no_cut_changes_a_bit(zoo("efficientnet_b0", {3, 32, 32}), {3, 12});
+}
+
+TEST_F(Zoo, ShuffleNetV2HasTorchvisionsNames) {
+    const ModelSpec spec = zoo("shufflenet_v2_x1_0", {3, 32, 32});
+    EXPECT_EQ(inspect_model(spec)->layers.size(), 21U);
+    auto shapes = shapes_of(spec);
+    EXPECT_EQ(shapes.size(), 338U);  // torchvision's state dict
+    EXPECT_EQ(shapes["conv1.0.weight"], (Shape{24, 3, 3, 3}));
+    EXPECT_EQ(shapes["stage2.0.branch1.0.weight"], (Shape{24, 1, 3, 3}));
+    EXPECT_EQ(shapes["stage2.0.branch1.3.running_mean"], (Shape{58}));
+    EXPECT_EQ(shapes["stage2.0.branch2.0.weight"], (Shape{58, 24, 1, 1}));
+    EXPECT_EQ(shapes["stage3.7.branch2.3.weight"], (Shape{116, 1, 3, 3}));
+    EXPECT_EQ(shapes["stage4.3.branch2.6.num_batches_tracked"], Shape{});
+    EXPECT_EQ(shapes["conv5.0.weight"], (Shape{1024, 464, 1, 1}));
+    EXPECT_EQ(shapes["fc.weight"], (Shape{10, 1024}));
+}
+
+TEST_F(Zoo, NoCutOfShuffleNetV2ChangesABit) {
+    expect_no_cut_changes_a_bit(zoo("shufflenet_v2_x1_0", {3, 32, 32}), {1, 10});
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ Layers fashion_cnn(const std::vector<std::int64_t>& input, int num_classes) {
     simple("relu", relu());
     conv(32, 64);
     simple("relu", relu());
-    simple("max_pool2d", max_pool2d(2));
+    simple("max_pool2d", max_pool2d({.kernel = 2, .stride = 2}));
     drop(0.25);
     simple("flatten", flatten());
     dense(64 * ((input[1] - 4) / 2) * ((input[2] - 4) / 2), 128);

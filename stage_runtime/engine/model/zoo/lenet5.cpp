@@ -26,10 +26,10 @@ Layers lenet5(const std::vector<std::int64_t>& input, int num_classes) {
     const std::int64_t width = (input[2] / 2 - 4) / 2;
     conv(input[0], 6, 2);
     simple("relu", relu());
-    simple("max_pool2d", max_pool2d(2));
+    simple("max_pool2d", max_pool2d({.kernel = 2, .stride = 2}));
     conv(6, 16, 0);
     simple("relu", relu());
-    simple("max_pool2d", max_pool2d(2));
+    simple("max_pool2d", max_pool2d({.kernel = 2, .stride = 2}));
     simple("flatten", flatten());
     dense(16 * height * width, 120);
     simple("relu", relu());

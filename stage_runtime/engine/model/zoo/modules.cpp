@@ -149,8 +149,11 @@ Function silu() {
     return [](const at::Tensor& x, bool) { return at::silu(x); };
 }
 
-Function max_pool2d(std::int64_t kernel) {
-    return [=](const at::Tensor& x, bool) { return at::max_pool2d(x, {kernel, kernel}); };
+Function max_pool2d(const PoolOptions& o) {
+    return [=](const at::Tensor& x, bool) {
+        return at::max_pool2d(x, {o.kernel, o.kernel}, {o.stride, o.stride},
+                              {o.padding, o.padding});
+    };
 }
 
 Function global_average_pool() {
@@ -159,6 +162,20 @@ Function global_average_pool() {
 
 Function flatten() {
     return [](const at::Tensor& x, bool) { return x.flatten(1); };
+}
+
+at::Tensor shuffle_channels(const at::Tensor& x, std::int64_t groups) {
+    return x.view({x.size(0), groups, x.size(1) / groups, x.size(2), x.size(3)})
+        .transpose(1, 2)
+        .reshape(x.sizes());
+}
+
+Function chain(std::vector<Function> functions) {
+    return [functions = std::move(functions)](const at::Tensor& input, bool training) {
+        at::Tensor x = input;
+        for (const Function& function : functions) x = function(x, training);
+        return x;
+    };
 }
 
 Tensors Composed::forward(const Tensors& inputs, bool training) {

@@ -48,9 +48,18 @@ struct LinearStart {
 [[nodiscard]] Function relu();
 [[nodiscard]] Function relu6();
 [[nodiscard]] Function silu();
-[[nodiscard]] Function max_pool2d(std::int64_t kernel);
+struct PoolOptions {
+    std::int64_t kernel = 2;
+    std::int64_t stride = 2;
+    std::int64_t padding = 0;
+};
+[[nodiscard]] Function max_pool2d(const PoolOptions& options);
 [[nodiscard]] Function global_average_pool();  // [n, c, h, w] -> [n, c]
 [[nodiscard]] Function flatten();
+// Channels as a matrix [groups, rest], transposed: each group of the next convolution sees all.
+[[nodiscard]] at::Tensor shuffle_channels(const at::Tensor& x, std::int64_t groups);
+// One function after the other.
+[[nodiscard]] Function chain(std::vector<Function> functions);
 
 // A layer that applies functions one after the other; with `residual`, adds its input at the end.
 class Composed : public Layer {
@@ -69,5 +78,6 @@ Composed& add_layer(Layers& layers, std::string name, std::string kind);
 [[nodiscard]] Layers plain_cnn(const std::vector<std::int64_t>& input, int num_classes);
 [[nodiscard]] Layers mobilenet_v2(const std::vector<std::int64_t>& input, int num_classes);
 [[nodiscard]] Layers efficientnet_b0(const std::vector<std::int64_t>& input, int num_classes);
+[[nodiscard]] Layers shufflenet_v2_x1_0(const std::vector<std::int64_t>& input, int num_classes);
 
 }  // namespace ecopipe::zoo
