@@ -156,6 +156,9 @@ TEST_F(Identity, EfficientNet) {
 TEST_F(Identity, ShuffleNetV2) {
     expect_identical_zoo({"shufflenet_v2_x1_0", "shufflenet_v2_x1_0", 21}, {"sgd"}, {4}, {"gpipe"});
 }
+TEST_F(Identity, ShuffleNetV1) {
+    expect_identical_zoo({"shufflenet_v1_g3", "shufflenet_v1_g3", 20}, {"sgd"}, {3}, {"1f1b"});
+}
 
 TEST_F(Identity, RecomputationChangesNothing) {
     const ModelCase model = torchscript("norm_dropout", 14);

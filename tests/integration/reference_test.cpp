@@ -58,6 +58,7 @@ TEST_F(Reference, Lenet5Adam) {
 }
 TEST_F(Reference, EfficientNet) { expect_same_zoo("efficientnet_b0"); }
 TEST_F(Reference, ShuffleNetV2) { expect_same_zoo("shufflenet_v2_x1_0"); }
+TEST_F(Reference, ShuffleNetV1) { expect_same_zoo("shufflenet_v1_g3"); }
 TEST_F(Reference, StridedTorchScriptSgd) { expect_same({.model = torchscript("strided", 12)}); }
 TEST_F(Reference, ActivationsTorchScriptAdam) {
     expect_same({.model = torchscript("activations", 8), .optimizer = "adam", .rate = "0.001"});

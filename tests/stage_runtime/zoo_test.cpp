@@ -32,6 +32,7 @@ TEST_F(Zoo, HasThePublishedSizes) {
     EXPECT_EQ(parameters(zoo("mobilenet_v2", {3, 32, 32}, 1000)), 3504872U);
     EXPECT_EQ(parameters(zoo("efficientnet_b0", {3, 32, 32}, 1000)), 5288548U);
     EXPECT_EQ(parameters(zoo("shufflenet_v2_x1_0", {3, 32, 32}, 1000)), 2278604U);
+    EXPECT_EQ(parameters(zoo("shufflenet_v1_g3", {3, 32, 32}, 1000)), 1865728U);
     EXPECT_EQ(inspect_model(zoo("plain_cnn", {3, 16, 16}))->layers.size(), 11U);
 }
 
@@ -91,6 +92,24 @@ TEST_F(Zoo, ShuffleNetV2HasTorchvisionsNames) {
 
 TEST_F(Zoo, NoCutOfShuffleNetV2ChangesABit) {
     expect_no_cut_changes_a_bit(zoo("shufflenet_v2_x1_0", {3, 32, 32}), {1, 10});
+}
+
+TEST_F(Zoo, ShuffleNetV1HasTheNamesOfTheModuleInPython) {
+    const ModelSpec spec = zoo("shufflenet_v1_g3", {3, 32, 32});
+    EXPECT_EQ(inspect_model(spec)->layers.size(), 20U);
+    auto shapes = shapes_of(spec);
+    EXPECT_EQ(shapes.size(), 296U);
+    EXPECT_EQ(shapes["conv1.0.weight"], (Shape{24, 3, 3, 3}));
+    EXPECT_EQ(shapes["stage2.0.conv1.weight"], (Shape{60, 24, 1, 1}));  // in one group
+    EXPECT_EQ(shapes["stage2.0.conv3.weight"], (Shape{216, 20, 1, 1}));
+    EXPECT_EQ(shapes["stage2.1.conv1.weight"], (Shape{60, 80, 1, 1}));
+    EXPECT_EQ(shapes["stage3.7.conv2.weight"], (Shape{120, 1, 3, 3}));
+    EXPECT_EQ(shapes["stage4.3.bn3.running_var"], (Shape{960}));
+    EXPECT_EQ(shapes["fc.weight"], (Shape{10, 960}));
+}
+
+TEST_F(Zoo, NoCutOfShuffleNetV1ChangesABit) {
+    expect_no_cut_changes_a_bit(zoo("shufflenet_v1_g3", {3, 32, 32}), {2, 13});
 }
 
 }  // namespace

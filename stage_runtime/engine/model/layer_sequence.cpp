@@ -39,12 +39,13 @@ struct ZooEntry {
     std::int64_t channels;  // 0: any
     std::int64_t side_min;  // smallest height and width
 };
-constexpr std::array<ZooEntry, 6> kZoo{{{"lenet5", zoo::lenet5, 0, 12},
+constexpr std::array<ZooEntry, 7> kZoo{{{"lenet5", zoo::lenet5, 0, 12},
                                         {"fashion_cnn", zoo::fashion_cnn, 0, 6},
                                         {"plain_cnn", zoo::plain_cnn, 3, 1},
                                         {"mobilenet_v2", zoo::mobilenet_v2, 3, 1},
                                         {"efficientnet_b0", zoo::efficientnet_b0, 3, 1},
-                                        {"shufflenet_v2_x1_0", zoo::shufflenet_v2_x1_0, 3, 1}}};
+                                        {"shufflenet_v2_x1_0", zoo::shufflenet_v2_x1_0, 3, 1},
+                                        {"shufflenet_v1_g3", zoo::shufflenet_v1_g3, 3, 1}}};
 
 Result<Layers> build_zoo_model(const ModelSpec& spec) {
     for (const ZooEntry& entry : kZoo) {

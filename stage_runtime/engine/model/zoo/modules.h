@@ -79,5 +79,6 @@ Composed& add_layer(Layers& layers, std::string name, std::string kind);
 [[nodiscard]] Layers mobilenet_v2(const std::vector<std::int64_t>& input, int num_classes);
 [[nodiscard]] Layers efficientnet_b0(const std::vector<std::int64_t>& input, int num_classes);
 [[nodiscard]] Layers shufflenet_v2_x1_0(const std::vector<std::int64_t>& input, int num_classes);
+[[nodiscard]] Layers shufflenet_v1_g3(const std::vector<std::int64_t>& input, int num_classes);
 
 }  // namespace ecopipe::zoo
