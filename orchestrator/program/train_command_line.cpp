@@ -21,7 +21,7 @@ constexpr std::int64_t kStepsMax = 1LL << 40;
 void declare(CommandLine& line) {
     line.text("model",
               "zoo name (lenet5, fashion_cnn, plain_cnn, mobilenet_v2, efficientnet_b0, "
-              "shufflenet_v2_x1_0, shufflenet_v1_g3) or TorchScript file");
+              "shufflenet_v2_x1_0, shufflenet_v1_g3, mobilebert) or TorchScript file");
     line.text("data",
               "fashion-mnist, idx:DIR, cifar10:DIR, folder:DIR, tensors:DIR or "
               "synthetic:CxHxW:CLASSES:COUNT");

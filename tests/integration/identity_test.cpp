@@ -160,6 +160,26 @@ TEST_F(Identity, ShuffleNetV1) {
     expect_identical_zoo({"shufflenet_v1_g3", "shufflenet_v1_g3", 20}, {"sgd"}, {3}, {"1f1b"});
 }
 
+TEST_F(Identity, MobileBert) {
+    const ModelCase model{"mobilebert", "mobilebert", 26};
+    const Finished made =
+        run({kPython, std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/tensors.py",
+             directory_.path()});
+    ASSERT_EQ(made.code, 0) << made.err;
+    const Flags flags{"--data",
+                      "tensors:" + (directory_ / "text"),
+                      "--steps",
+                      "3",
+                      "--batch",
+                      "30",
+                      "--micro-batches",
+                      "4",
+                      "--lr",
+                      "0.1"};
+    EXPECT_TRUE(local(model, hand_plan(model, 3, "1f1b", 30, 4, true), flags, "stages") ==
+                single(model, flags, "single"));
+}
+
 TEST_F(Identity, RecomputationChangesNothing) {
     const ModelCase model = torchscript("norm_dropout", 14);
     const Flags flags{"--data",          "fashion-mnist",

@@ -1,9 +1,9 @@
 """Trains as ecopipe-train --single does, in plain PyTorch, and compares every loss; of a model of zoo_models.py also what
 training made of each tensor.
 
-Usage: reference.py MODEL INITIAL.safetensors RUN OPTIMIZER RATE DECAY STEPS LIMIT
+Usage: reference.py MODEL INITIAL.safetensors RUN OPTIMIZER RATE DECAY STEPS LIMIT [TRAIN.safetensors]
 MODEL is lenet5, one of zoo_models.py or a TorchScript file; RUN has metrics.jsonl and model.safetensors. Samples are those of
-Fashion-MNIST in their order (--no-shuffle)."""
+Fashion-MNIST or of the file given, in their order (--no-shuffle)."""
 
 import gzip
 import json
@@ -59,14 +59,17 @@ def draw_as_ecopipe(draws, now):
             lambda *_, layer=layer: torch.manual_seed(keyed_seed(SEED, layer, now["step"], now["micro_batch"])) and None)
 
 
-def read_samples(limit):
+def read_samples(file, limit):
+    if file:
+        tensors = read_safetensors(file[0])
+        return tensors["inputs"][:limit], tensors["targets"][:limit]
     images = torch.from_numpy(read_idx("train-images-idx3-ubyte")[:limit].astype(np.float32) / 255).unsqueeze(1)
     return images, torch.from_numpy(read_idx("train-labels-idx1-ubyte")[:limit].astype(np.int64))
 
 
 def compare_movement(ours, before, trained):
-    """All gradients at once: how far each tensor went, and how far apart the two ended. What hardly moves
-    may end anywhere near."""
+    """All gradients at once: how far each tensor went, and how far apart the two ended. What hardly moves (a key's bias, whose
+    gradient is 0 but for rounding) may end anywhere near."""
     worst = 0.0
     for name, tensor in ours.items():
         moved = (tensor - before[name]).double().norm().item()
@@ -81,12 +84,13 @@ def main():
     model_name, initial, run, optimizer_name, rate, decay, steps, limit = sys.argv[1:9]
     rate, decay, steps, limit = float(rate), float(decay), int(steps), int(limit)
     torch.set_num_threads(1)
-    images, labels = read_samples(limit)
+    images, labels = read_samples(sys.argv[9:], limit)
     now = {"step": 0, "micro_batch": 0}
     if model_name in zoo_models.NAMES:
         model, draws = zoo_models.build(model_name, int(labels.max()) + 1)
         model.train()
-        images = images.expand(-1, 3, -1, -1)  # as for any model of three channels
+        if model_name not in zoo_models.TOKENS:
+            images = images.expand(-1, 3, -1, -1)  # as for any model of three channels
         draw_as_ecopipe(draws, now)
     else:
         model = build(model_name).train()

@@ -11,15 +11,17 @@ struct ReferenceCase {
     std::string rate = "0.02";
     std::string decay = "0.001";
     std::string steps = "20";
+    std::string tokens{};  // a directory of tensors instead of pictures
 };
 
 class Reference : public Training {
   protected:
     void expect_same(const ReferenceCase& wanted) {
+        const std::string limit = wanted.tokens.empty() ? "150" : "90";
         const Flags flags{"--data",
-                          "fashion-mnist",
+                          wanted.tokens.empty() ? "fashion-mnist" : "tensors:" + wanted.tokens,
                           "--data-limit",
-                          "150",
+                          limit,
                           "--no-shuffle",
                           "--batch",
                           "32",
@@ -33,16 +35,17 @@ class Reference : public Training {
                           wanted.rate};
         static_cast<void>(single(wanted.model, flags + Flags{"--steps", "0"}, "start"));
         static_cast<void>(single(wanted.model, flags + Flags{"--steps", wanted.steps}, "trained"));
-        const Flags reference{kPython,
-                              std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/reference.py",
-                              wanted.model.model,
-                              directory_ / "start/model.safetensors",
-                              directory_ / "trained",
-                              wanted.optimizer,
-                              wanted.rate,
-                              wanted.decay,
-                              wanted.steps,
-                              "150"};
+        Flags reference{kPython,
+                        std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/reference.py",
+                        wanted.model.model,
+                        directory_ / "start/model.safetensors",
+                        directory_ / "trained",
+                        wanted.optimizer,
+                        wanted.rate,
+                        wanted.decay,
+                        wanted.steps,
+                        limit};
+        if (!wanted.tokens.empty()) reference.push_back(wanted.tokens + "/train.safetensors");
         const Finished compared = run(reference, 280);
         EXPECT_EQ(compared.code, 0) << compared.out << compared.err;
     }
@@ -59,6 +62,17 @@ TEST_F(Reference, Lenet5Adam) {
 TEST_F(Reference, EfficientNet) { expect_same_zoo("efficientnet_b0"); }
 TEST_F(Reference, ShuffleNetV2) { expect_same_zoo("shufflenet_v2_x1_0"); }
 TEST_F(Reference, ShuffleNetV1) { expect_same_zoo("shufflenet_v1_g3"); }
+TEST_F(Reference, MobileBert) {
+    const Finished made =
+        run({kPython, std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/tensors.py",
+             directory_.path()});
+    ASSERT_EQ(made.code, 0) << made.err;
+    expect_same({.model = {"mobilebert", "mobilebert"},
+                 .rate = "0.5",
+                 .decay = "0",
+                 .steps = "2",
+                 .tokens = directory_ / "text"});
+}
 TEST_F(Reference, StridedTorchScriptSgd) { expect_same({.model = torchscript("strided", 12)}); }
 TEST_F(Reference, ActivationsTorchScriptAdam) {
     expect_same({.model = torchscript("activations", 8), .optimizer = "adam", .rate = "0.001"});

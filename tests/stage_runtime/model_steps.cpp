@@ -19,10 +19,17 @@ ModelSpec zoo(const std::string& name, Shape input, int num_classes) {
 Batch random_batch(const ModelSpec& spec, std::int64_t samples, std::uint64_t seed) {
     Shape shape = spec.input_shape;
     shape.insert(shape.begin(), samples);
-    Batch batch{HostTensor::allocate(DType::kF32, shape),
+    const bool tokens = spec.input_shape.size() == 1;
+    constexpr std::uint64_t kTokens = 100;
+    Batch batch{HostTensor::allocate(tokens ? DType::kI64 : DType::kF32, shape),
                 HostTensor::allocate(DType::kI64, {samples})};
     Rng rng(seed);
-    for (float& value : batch.inputs.as<float>()) value = static_cast<float>(rng.uniform());
+    if (tokens) {
+        for (auto& id : batch.inputs.as<std::int64_t>())
+            id = static_cast<std::int64_t>(rng.below(kTokens));
+    } else {
+        for (float& value : batch.inputs.as<float>()) value = static_cast<float>(rng.uniform());
+    }
     for (auto& label : batch.labels.as<std::int64_t>())
         label = static_cast<std::int64_t>(rng.below(10));
     return batch;

@@ -11,7 +11,8 @@
 namespace ecopipe::test {
 
 [[nodiscard]] ModelSpec zoo(const std::string& name, Shape input, int num_classes = 10);
-// Random images and labels of ten classes.
+// Random images (of a shape of one side: token ids of a small vocabulary) and labels of ten
+// classes.
 [[nodiscard]] Batch random_batch(const ModelSpec& spec, std::int64_t samples, std::uint64_t seed);
 // Trainable elements of all layers, or of those whose name begins so.
 [[nodiscard]] std::size_t parameters(const ModelSpec& spec, const std::string& layers = "");

@@ -33,6 +33,8 @@ TEST_F(Zoo, HasThePublishedSizes) {
     EXPECT_EQ(parameters(zoo("efficientnet_b0", {3, 32, 32}, 1000)), 5288548U);
     EXPECT_EQ(parameters(zoo("shufflenet_v2_x1_0", {3, 32, 32}, 1000)), 2278604U);
     EXPECT_EQ(parameters(zoo("shufflenet_v1_g3", {3, 32, 32}, 1000)), 1865728U);
+    // The encoder, and a linear layer of its own.
+    EXPECT_EQ(parameters(zoo("mobilebert", {16})), 24581888U + 512 * 10 + 10);
     EXPECT_EQ(inspect_model(zoo("plain_cnn", {3, 16, 16}))->layers.size(), 11U);
 }
 
@@ -110,6 +112,62 @@ TEST_F(Zoo, ShuffleNetV1HasTheNamesOfTheModuleInPython) {
 
 TEST_F(Zoo, NoCutOfShuffleNetV1ChangesABit) {
     expect_no_cut_changes_a_bit(zoo("shufflenet_v1_g3", {3, 32, 32}), {2, 13});
+}
+
+TEST_F(Zoo, MobileBertHasHuggingFacesNames) {
+    const ModelSpec spec = zoo("mobilebert", {16});
+    EXPECT_EQ(inspect_model(spec)->layers.size(), 26U);
+    EXPECT_EQ(parameters(spec, "encoder.layer.0"), 842240U);
+    EXPECT_EQ(parameters(spec, "encoder.layer.23"), 842240U);
+    auto shapes = shapes_of(spec);
+    EXPECT_EQ(shapes.size(), 1113U);  // 1111 of MobileBertModel without pooler, 2 of the head
+    EXPECT_EQ(shapes["embeddings.word_embeddings.weight"], (Shape{30522, 128}));
+    EXPECT_EQ(shapes["embeddings.position_embeddings.weight"], (Shape{512, 512}));
+    EXPECT_EQ(shapes["embeddings.token_type_embeddings.weight"], (Shape{2, 512}));
+    EXPECT_EQ(shapes["embeddings.embedding_transformation.weight"], (Shape{512, 384}));
+    EXPECT_EQ(shapes["embeddings.LayerNorm.bias"], (Shape{512}));
+    EXPECT_EQ(shapes["encoder.layer.7.attention.self.value.weight"], (Shape{128, 512}));
+    EXPECT_EQ(shapes["encoder.layer.7.attention.output.LayerNorm.weight"], (Shape{128}));
+    EXPECT_EQ(shapes["encoder.layer.7.intermediate.dense.weight"], (Shape{512, 128}));
+    EXPECT_EQ(shapes["encoder.layer.7.output.bottleneck.dense.weight"], (Shape{512, 128}));
+    EXPECT_EQ(shapes["encoder.layer.7.bottleneck.attention.dense.weight"], (Shape{128, 512}));
+    EXPECT_EQ(shapes["encoder.layer.7.bottleneck.input.LayerNorm.bias"], (Shape{128}));
+    EXPECT_EQ(shapes["encoder.layer.23.ffn.2.output.dense.weight"], (Shape{128, 512}));
+    EXPECT_EQ(shapes["classifier.weight"], (Shape{10, 512}));
+}
+
+TEST_F(Zoo, NoCutOfMobileBertChangesABit) {
+    expect_no_cut_changes_a_bit(zoo("mobilebert", {16}), {12});
+}
+
+TEST_F(Zoo, ModelsRefuseSamplesOfAnotherKind) {
+    const auto refusal = [](const std::string& name, Shape input) {
+        const auto info = inspect_model(zoo(name, std::move(input)));
+        return info ? "" : info.error().message;
+    };
+    EXPECT_EQ(
+        refusal("efficientnet_b0", {16}),
+        "model efficientnet_b0: expected images of 3 channels, at least 1x1, found shape [16]");
+    EXPECT_EQ(
+        refusal("lenet5", {1, 12, 11}),
+        "model lenet5: expected images of any channels, at least 12x12, found shape [1, 12, 11]");
+    EXPECT_EQ(refusal("mobilebert", {3, 32, 32}),
+              "model mobilebert: expected 1 to 512 token ids a sample, found shape [3, 32, 32]");
+    EXPECT_EQ(refusal("mobilebert", {513}),
+              "model mobilebert: expected 1 to 512 token ids a sample, found shape [513]");
+    EXPECT_EQ(refusal("mobilebert", {512}), "");
+}
+
+TEST_F(Zoo, ATokenBeyondTheVocabularyIsRefused) {
+    const ModelSpec spec = zoo("mobilebert", {4});
+    Batch batch = random_batch(spec, 2, 1);
+    EXPECT_TRUE(try_model(spec, {}, batch));
+    batch.inputs.as<std::int64_t>()[3] = 30522;
+    const auto tried = try_model(spec, {}, batch);
+    ASSERT_FALSE(tried);
+    EXPECT_NE(tried.error().message.find("layer 0 (embeddings)"), std::string::npos)
+        << tried.error().message;
+    EXPECT_NE(tried.error().message.find("index out of range"), std::string::npos);
 }
 
 }  // namespace

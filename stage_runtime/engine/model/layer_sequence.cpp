@@ -33,35 +33,55 @@ constexpr std::size_t kModelFileBytesMax = 8ULL << 30;
 constexpr const char* kGraphFile = "graph.json";
 constexpr const char* kGraphWeights = "weights.safetensors";
 
+// What a model of the zoo takes as one sample.
+struct ZooInput {
+    std::int64_t channels = 0;    // of an image; 0: any
+    std::int64_t side_min = 0;    // an image's smallest height and width
+    std::int64_t tokens_max = 0;  // > 0: no image but token ids, at most so many
+};
+constexpr ZooInput images(std::int64_t channels, std::int64_t side_min) {
+    return {channels, side_min, 0};
+}
+constexpr ZooInput tokens(std::int64_t most) { return {0, 0, most}; }
+
 struct ZooEntry {
     const char* name;
     Layers (*build)(const std::vector<std::int64_t>& input, int num_classes);
-    std::int64_t channels;  // 0: any
-    std::int64_t side_min;  // smallest height and width
+    ZooInput input;
 };
-constexpr std::array<ZooEntry, 7> kZoo{{{"lenet5", zoo::lenet5, 0, 12},
-                                        {"fashion_cnn", zoo::fashion_cnn, 0, 6},
-                                        {"plain_cnn", zoo::plain_cnn, 3, 1},
-                                        {"mobilenet_v2", zoo::mobilenet_v2, 3, 1},
-                                        {"efficientnet_b0", zoo::efficientnet_b0, 3, 1},
-                                        {"shufflenet_v2_x1_0", zoo::shufflenet_v2_x1_0, 3, 1},
-                                        {"shufflenet_v1_g3", zoo::shufflenet_v1_g3, 3, 1}}};
+constexpr std::array<ZooEntry, 8> kZoo{
+    {{"lenet5", zoo::lenet5, images(0, 12)},
+     {"fashion_cnn", zoo::fashion_cnn, images(0, 6)},
+     {"plain_cnn", zoo::plain_cnn, images(3, 1)},
+     {"mobilenet_v2", zoo::mobilenet_v2, images(3, 1)},
+     {"efficientnet_b0", zoo::efficientnet_b0, images(3, 1)},
+     {"shufflenet_v2_x1_0", zoo::shufflenet_v2_x1_0, images(3, 1)},
+     {"shufflenet_v1_g3", zoo::shufflenet_v1_g3, images(3, 1)},
+     {"mobilebert", zoo::mobilebert, tokens(512)}}};
+
+Result<void> expect_input(const ZooEntry& model, const Shape& found) {
+    const ZooInput& wanted = model.input;
+    if (wanted.tokens_max > 0) {
+        if (found.size() == 1 && found[0] >= 1 && found[0] <= wanted.tokens_max) return {};
+        return fail(ExitCode::kBadFile,
+                    fmt::format("model {}: expected 1 to {} token ids a sample, found shape {}",
+                                model.name, wanted.tokens_max, shape_text(found)));
+    }
+    const bool channels =
+        found.size() == 3 && (wanted.channels == 0 || found[0] == wanted.channels);
+    if (channels && found[1] >= wanted.side_min && found[2] >= wanted.side_min) return {};
+    return fail(
+        ExitCode::kBadFile,
+        fmt::format("model {}: expected images of {} channels, at least {}x{}, found shape {}",
+                    model.name, wanted.channels == 0 ? "any" : std::to_string(wanted.channels),
+                    wanted.side_min, wanted.side_min, shape_text(found)));
+}
 
 Result<Layers> build_zoo_model(const ModelSpec& spec) {
     for (const ZooEntry& entry : kZoo) {
         if (spec.zoo != entry.name) continue;
-        const Shape& input = spec.input_shape;
-        const std::int64_t channels =
-            entry.channels == 0 && !input.empty() ? input[0] : entry.channels;
-        if (input.size() != 3 || input[0] != channels || input[1] < entry.side_min ||
-            input[2] < entry.side_min)
-            return fail(
-                ExitCode::kBadFile,
-                fmt::format(
-                    "model {}: expected images of {} channels, at least {}x{}, found shape {}",
-                    spec.zoo, entry.channels == 0 ? "any" : std::to_string(channels),
-                    entry.side_min, entry.side_min, shape_text(input)));
-        return entry.build(input, spec.num_classes);
+        ECOPIPE_RETURN_IF_ERROR(expect_input(entry, spec.input_shape));
+        return entry.build(spec.input_shape, spec.num_classes);
     }
     return fail(ExitCode::kUsage, fmt::format("model '{}' is not in the zoo", printable(spec.zoo)));
 }
@@ -291,7 +311,7 @@ Result<LayerSequence> load_layers(const ModelSpec& spec, const LayerRange* range
 
 int required_channels(const ModelSpec& spec) {
     for (const ZooEntry& entry : kZoo)
-        if (spec.zoo == entry.name) return static_cast<int>(entry.channels);
+        if (spec.zoo == entry.name) return static_cast<int>(entry.input.channels);
     const auto info = inspect_model(spec);
     return info ? info->input_channels : 0;
 }

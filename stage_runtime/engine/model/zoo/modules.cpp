@@ -106,6 +106,21 @@ Function group_norm(Layer& layer, const std::string& prefix, std::int64_t groups
     return [=](const at::Tensor& x, bool) { return at::group_norm(x, groups, weight, bias); };
 }
 
+Function embedding(Layer& layer, const std::string& prefix, const EmbeddingOptions& o) {
+    const auto draw = [o](at::Tensor& tensor, Rng& rng) {
+        normal(o.deviation)(tensor, rng);
+        if (o.padding >= 0) tensor[o.padding].zero_();
+    };
+    const auto weight = parameter(layer, prefix + ".weight", {o.rows, o.columns}, draw);
+    return [=](const at::Tensor& ids, bool) { return at::embedding(weight, ids, o.padding); };
+}
+
+Function no_norm(Layer& layer, const std::string& prefix, std::int64_t channels) {
+    const auto bias = parameter(layer, prefix + ".bias", {channels}, constant(0));
+    const auto weight = parameter(layer, prefix + ".weight", {channels}, constant(1));
+    return [=](const at::Tensor& x, bool) { return x * weight + bias; };
+}
+
 Function squeeze_excitation(Layer& layer, const std::string& prefix, std::int64_t channels,
                             std::int64_t squeezed, bool fan_out_normal) {
     const auto point = [&](const std::string& name, std::int64_t in, std::int64_t out) {

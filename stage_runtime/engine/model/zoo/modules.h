@@ -38,6 +38,17 @@ struct LinearStart {
 [[nodiscard]] Function batch_norm2d(Layer& layer, const std::string& prefix, std::int64_t channels);
 [[nodiscard]] Function group_norm(Layer& layer, const std::string& prefix, std::int64_t groups,
                                   std::int64_t channels);
+struct EmbeddingOptions {
+    std::int64_t rows = 1;
+    std::int64_t columns = 1;
+    std::int64_t padding = -1;  // the row of this id is 0 and stays so; -1: there is none
+    double deviation = 1;       // of the normal distribution that the others are drawn from
+};
+// [...] token ids -> [..., columns].
+[[nodiscard]] Function embedding(Layer& layer, const std::string& prefix,
+                                 const EmbeddingOptions& options);
+// MobileBERT's instead of a layer norm: times a weight, plus a bias, a channel.
+[[nodiscard]] Function no_norm(Layer& layer, const std::string& prefix, std::int64_t channels);
 // torchvision's SqueezeExcitation with SiLU: scales each channel by what the means of all say.
 [[nodiscard]] Function squeeze_excitation(Layer& layer, const std::string& prefix,
                                           std::int64_t channels, std::int64_t squeezed,
@@ -72,7 +83,8 @@ class Composed : public Layer {
 // Appends an empty layer to fill.
 Composed& add_layer(Layers& layers, std::string name, std::string kind);
 
-// The zoo: one file a model. `input` is one sample's shape.
+// The zoo: one file a model. `input` is one sample's shape, as the model's row in
+// layer_sequence.cpp admits it.
 [[nodiscard]] Layers lenet5(const std::vector<std::int64_t>& input, int num_classes);
 [[nodiscard]] Layers fashion_cnn(const std::vector<std::int64_t>& input, int num_classes);
 [[nodiscard]] Layers plain_cnn(const std::vector<std::int64_t>& input, int num_classes);
@@ -80,5 +92,6 @@ Composed& add_layer(Layers& layers, std::string name, std::string kind);
 [[nodiscard]] Layers efficientnet_b0(const std::vector<std::int64_t>& input, int num_classes);
 [[nodiscard]] Layers shufflenet_v2_x1_0(const std::vector<std::int64_t>& input, int num_classes);
 [[nodiscard]] Layers shufflenet_v1_g3(const std::vector<std::int64_t>& input, int num_classes);
+[[nodiscard]] Layers mobilebert(const std::vector<std::int64_t>& input, int num_classes);
 
 }  // namespace ecopipe::zoo
