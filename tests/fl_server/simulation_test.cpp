@@ -1,4 +1,6 @@
 // The simulator without processes and torch: a toy trainer stands in for the workers.
+#include <unistd.h>
+
 #include <numeric>
 
 #include "core/files.h"
