@@ -166,11 +166,17 @@ StageMemory CostModel::stage_memory(const StageSpan& stage) const {
                 (end.trainable - begin.trainable) * device.weights +
                 range_max(device.workspace_max, static_cast<std::size_t>(stage.first),
                           static_cast<std::size_t>(stage.last));
-    out.in_flight = !stage.recompute ? stash
-                    : graph_         ? ways_.entering_bytes(stage.first, stage.last)
-                                     : output_bytes_[static_cast<std::size_t>(stage.first)];
+    out.in_flight = stage.recompute ? output_bytes_[static_cast<std::size_t>(stage.first)] : stash;
     if (stage.recompute) out.fixed += stash;
-    return out;
+    // A call of its own, not inlined: the search asks this a million times of chains, and its loop
+    // would take their registers.
+    return graph_ && stage.recompute ? taken_by_slice(stage, out) : out;
+}
+
+// What passes the slice by crosses the cut before it, and is not its input.
+StageMemory CostModel::taken_by_slice(const StageSpan& stage, StageMemory memory) const {
+    memory.in_flight = entering_bytes(stage);
+    return memory;
 }
 
 std::vector<StageLoad> CostModel::skips(const std::vector<StageSpan>& stages) const {

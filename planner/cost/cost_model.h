@@ -111,6 +111,8 @@ class CostModel {
         double latency_ms = 0;
     };
     [[nodiscard]] Result<DeviceCost> device_cost(const ModelProfile& profile, double speed) const;
+    [[nodiscard, gnu::noinline]] StageMemory taken_by_slice(const StageSpan& stage,
+                                                            StageMemory memory) const;
     // Of a graph; with a plan's codecs, if there is one.
     [[nodiscard]] PipelineCosts graph_pipeline(const std::vector<StageSpan>& stages, int devices,
                                                bool named, const Plan* plan) const;

@@ -37,7 +37,8 @@ struct StageLoads {
 // flight. Their maker has had the forward of so many micro-batches whose backward it waits for, and
 // of them those wait here that have not had theirs: each that has is one of the stage's own, whose
 // stash is no smaller. So the stage takes most when its own are as many as may be, and the rest
-// waits.
+// waits. (Where nothing runs backward nobody waits: what comes from frozen layers, in a chain too,
+// no count bounds.)
 [[nodiscard]] double waiting_bytes(const std::vector<StageLoad>& skips, std::size_t stage,
                                    const std::vector<int>& in_flight);
 
