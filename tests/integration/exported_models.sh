@@ -11,7 +11,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # The block from the README, in a directory of its own, with that interpreter for `python3`.
 mkdir -p "$work/bin" "$work/build"
-ln -s "$python" "$work/bin/python3"
+printf '#!/bin/sh\nexec "%s" "$@"\n' "$python" >"$work/bin/python3" # a link would not be of its environment
+chmod +x "$work/bin/python3"
 ln -s "$source/scripts" "$source/examples" "$work/"
 ln -s "$bin" "$work/build/bin"
 sed -n '/^pip install torch/,/^```$/p' "$source/README.md" | grep -v -e '^pip install' -e '^```$' >"$work/newcomer.sh"
