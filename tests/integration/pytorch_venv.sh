@@ -12,7 +12,7 @@ for python in "${ECOPIPE_PYTORCH:-}" "$1/bin/python" "$(command -v python3)"; do
 done
 {
     /usr/bin/python3 -m venv "$1" 2>&1 || python3 -m venv "$1" 2>&1
-    "$1/bin/pip" install --quiet torch torchvision 2>&1
+    timeout 600 "$1/bin/pip" install --quiet torch torchvision 2>&1
 } >"$1.log" || {
     echo "pytorch_venv.sh: skipped: no PyTorch can be installed: $(tail -n 1 "$1.log")" >&2
     exit 77

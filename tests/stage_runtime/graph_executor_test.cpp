@@ -8,6 +8,7 @@
 #include "domain/plan_index.h"
 #include "stage_runtime/engine/model/torch_compat.h"
 #include "stage_runtime/engine/run/executor.h"
+#include "stage_runtime/engine/run/profiler.h"
 #include "tests/support/small_graph.h"
 
 namespace ecopipe {
@@ -194,6 +195,37 @@ TEST_F(GraphEngine, WhatCannotBeComputedIsOneLineWithItsNode) {
         << tried.error().message;
     EXPECT_NE(tried.error().message.find("aten::cat"), std::string::npos) << tried.error().message;
     EXPECT_EQ(tried.error().message.find('\n'), std::string::npos);
+}
+
+TEST_F(GraphEngine, ItsProfileSaysWhatItsLayersHandOneAnother) {
+    ProfileRequest request;
+    request.spec = small();
+    request.micro_batches = {2, 3};
+    request.seconds_per_size = 0;
+    request.batch = [](int samples) -> Result<Batch> {
+        HostTensor labels = HostTensor::allocate(DType::kI64, {samples});
+        for (std::int64_t& label : labels.as<std::int64_t>()) label = 1;
+        return Batch{drawn({samples, 3, 8, 8}, 1), std::move(labels)};
+    };
+    const auto profile = profile_model(request);
+    ASSERT_TRUE(profile) << profile.error().message;
+    const std::uint64_t map = 4 * 8 * 8 * 4;  // bytes of four channels
+    const std::vector<ValueProfile> expected{{-1, {0}, 3 * 8 * 8 * 4, true},
+                                             {0, {1, 2, 3}, map, true},
+                                             {1, {2, 3}, map, true},
+                                             {2, {3}, map, true},
+                                             {3, {4}, map, true},
+                                             {3, {4}, map / 4, false},
+                                             {4, {5}, 40, true}};
+    EXPECT_EQ(profile->values, expected);
+    // What crosses the cuts is made of them.
+    EXPECT_EQ(profile->layers[0].output_bytes_per_sample, map);
+    EXPECT_EQ(profile->layers[1].output_bytes_per_sample, 2 * map);
+    EXPECT_EQ(profile->layers[2].output_bytes_per_sample, 3 * map);
+    EXPECT_EQ(profile->layers[3].output_bytes_per_sample, map + map / 4);
+    const auto again = parse_profile(profile_text(*profile), "p.json");
+    ASSERT_TRUE(again) << again.error().message;
+    EXPECT_EQ(again->values, expected);
 }
 
 }  // namespace
