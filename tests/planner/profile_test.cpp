@@ -19,7 +19,7 @@ ModelProfile data_profile(const char* name) {
     return *profile;
 }
 
-Json small() {
+Json two_layers() {
     return Json::parse(
         R"({"schema": "ecopipe.profile/1", "model": "m", "device": "hub", "threads": 1, "input": [1, 8, 8],
         "num_classes": 10, "input_bytes_per_sample": 256, "optimizer_slots": 1, "layers": [
@@ -31,7 +31,7 @@ Json small() {
 
 // The same two layers as a graph: the first one's value goes to the second and to the loss.
 Json graph() {
-    Json json = small();
+    Json json = two_layers();
     json["values"] = Json::parse(
         R"([{"producer": -1, "consumers": [0], "bytes_per_sample": 200, "gradient": true},
             {"producer": -1, "consumers": [0, 1], "bytes_per_sample": 56, "gradient": false},
@@ -42,7 +42,7 @@ Json graph() {
 
 // The error after one value, at a JSON pointer, was replaced (null: removed).
 Error refusal(const char* pointer, const Json& value) {
-    Json json = small();
+    Json json = two_layers();
     json[Json::json_pointer(pointer)] = value;
     const auto result = parse_profile(json.dump(), "p.json");
     return result ? Error{ExitCode::kDone, "accepted"} : result.error();
@@ -56,7 +56,7 @@ TEST(Profile, ComesBackAsItWasWritten) {
         ASSERT_TRUE(again) << again.error().message;
         EXPECT_EQ(profile_text(*again), text);
     }
-    Json joined = small();
+    Json joined = two_layers();
     joined["layers"][1]["joined_to_previous"] = true;
     EXPECT_TRUE(parse_profile(joined.dump(), "p")->layers[1].joined_to_previous);
 }
@@ -76,8 +76,9 @@ TEST(Profile, OfAGraphComesBackWithItsValues) {
     EXPECT_FALSE(flow.values()[1].floating);
     EXPECT_EQ(flow.arguments_of(1), (std::vector<int>{1, 2}));
     EXPECT_EQ(flow.arguments_of(2), (std::vector<int>{2, 3}));
-    EXPECT_TRUE(parse_profile(small().dump(), "p.json")->flow().is_chain());
-    EXPECT_EQ(profile_text(*parse_profile(small().dump(), "p")).find("values"), std::string::npos);
+    EXPECT_TRUE(parse_profile(two_layers().dump(), "p.json")->flow().is_chain());
+    EXPECT_EQ(profile_text(*parse_profile(two_layers().dump(), "p")).find("values"),
+              std::string::npos);
 }
 
 TEST(Profile, RefusesValuesThatAreNoGraphOfItsLayers) {
@@ -123,10 +124,10 @@ TEST(Profile, RefusesValuesThatAreNoGraphOfItsLayers) {
 // Layers 0 and 1 beside one another, 2 behind 1, 3 joins: with 1 trained, 0 has no backward though
 // it stands first, and 2 has one though it is frozen.
 TEST(Profile, OfAGraphRunsBackwardWhatComesBehindSomethingTrained) {
-    Json json = small();
+    Json json = two_layers();
     json["layers"] = Json::array();
     for (const char* name : {"0", "1", "2", "3"}) {
-        Json layer = small()["layers"][0];
+        Json layer = two_layers()["layers"][0];
         layer["name"] = name;
         json["layers"].push_back(layer);
     }
@@ -154,10 +155,10 @@ TEST(Profile, OfAGraphRunsBackwardWhatComesBehindSomethingTrained) {
 
 // Four equal layers; the first two of a run that trains only the last two.
 TEST(Profile, FrozenLayersCostNoBackwardNoGradientAndNoOptimiserMemory) {
-    Json json = small();
+    Json json = two_layers();
     json["layers"] = Json::array();
     for (const char* name : {"0", "1", "2", "3"}) {
-        Json layer = small()["layers"][0];
+        Json layer = two_layers()["layers"][0];
         layer["name"] = name;
         json["layers"].push_back(layer);
     }
@@ -257,7 +258,7 @@ TEST(Profile, RefusesTextsThatAreNoProfile) {
 }
 
 TEST(Profile, TimesAreLinearBetweenMeasuredSizesAndNothingOutside) {
-    const ModelProfile profile = *parse_profile(small().dump(), "p");
+    const ModelProfile profile = *parse_profile(two_layers().dump(), "p");
     const LayerProfile& layer = profile.layers[0];
     EXPECT_FALSE(timing_at(layer, 1));
     EXPECT_DOUBLE_EQ(timing_at(layer, 2)->forward_ms, 1);
@@ -278,7 +279,7 @@ Cluster cluster_of(const char* devices) {
 }
 
 TEST(Profile, ASizeOutsideWhatWasMeasuredIsRefusedNamingIt) {
-    const ModelProfile profile = *parse_profile(small().dump(), "p.json");
+    const ModelProfile profile = *parse_profile(two_layers().dump(), "p.json");
     const Cluster cluster = cluster_of("[{name: hub, memory_mib: 100}]");
     PlanRequest request;
     request.batch = 64;
@@ -297,9 +298,9 @@ TEST(Profile, ASizeOutsideWhatWasMeasuredIsRefusedNamingIt) {
 TEST(Profiles, MustAgreeOnTheModel) {
     const Cluster cluster =
         cluster_of("[{name: hub, memory_mib: 100}, {name: pi, memory_mib: 100}]");
-    const ModelProfile hub = *parse_profile(small().dump(), "hub.json");
+    const ModelProfile hub = *parse_profile(two_layers().dump(), "hub.json");
     const auto problem = [&](auto&& change) {
-        Json json = small();
+        Json json = two_layers();
         json["device"] = "pi";
         change(json);
         const auto result =
@@ -329,12 +330,12 @@ TEST(Profiles, MustAgreeOnTheModel) {
 }
 
 TEST(Profiles, OtherThreadCountsOfADeviceAreForTheSingleDeviceAlone) {
-    Json two = small();
+    Json two = two_layers();
     two["threads"] = 2;
     for (auto& layer : two["layers"])
         for (const char* key : {"forward_ms", "backward_ms"})
             layer["timing"][0][key] = layer["timing"][0][key].get<double>() / 1.6;
-    const std::vector<ModelProfile> profiles = {*parse_profile(small().dump(), "one.json"),
+    const std::vector<ModelProfile> profiles = {*parse_profile(two_layers().dump(), "one.json"),
                                                 *parse_profile(two.dump(), "two.json")};
     const char* text = "[{name: hub, memory_mib: 100}, {name: pi, memory_mib: 100, speed: 1}]";
     PlanRequest request;
@@ -364,8 +365,8 @@ TEST(Profiles, ADeviceUsesItsOwnElseTheFirstAtItsSpeed) {
     const Cluster cluster = cluster_of(
         "[{name: hub, memory_mib: 100}, {name: pi, memory_mib: 100, speed: 0.5},"
         " {name: old, memory_mib: 100, speed: 0.25}]");
-    const ModelProfile hub = *parse_profile(small().dump(), "hub.json");
-    Json other = small();
+    const ModelProfile hub = *parse_profile(two_layers().dump(), "hub.json");
+    Json other = two_layers();
     other["device"] = "pi";
     for (auto& layer : other["layers"]) layer["timing"][0]["forward_ms"] = 7;
     const auto resolved = resolve_profiles(cluster, {hub, *parse_profile(other.dump(), "pi.json")});
