@@ -10,7 +10,7 @@ namespace ecopipe {
 namespace {
 
 constexpr int kFormat = 1;
-constexpr std::size_t kBytesMax = 64ULL << 30;
+constexpr std::size_t kCheckpointBytesMax = 64ULL << 30;
 
 }  // namespace
 
@@ -33,7 +33,7 @@ Result<void> write_simulation_checkpoint(const std::string& path,
 Result<std::optional<SimulationCheckpoint>> read_simulation_checkpoint(const std::string& path) {
     std::error_code error;
     if (!std::filesystem::exists(path, error)) return std::optional<SimulationCheckpoint>();
-    ECOPIPE_ASSIGN_OR_RETURN(const std::string text, read_file(path, kBytesMax));
+    ECOPIPE_ASSIGN_OR_RETURN(const std::string text, read_file(path, kCheckpointBytesMax));
     const auto bad = [&](const char* what) {
         return fail(ExitCode::kBadFile, fmt::format("{}: {}", path, what));
     };

@@ -11,7 +11,7 @@ namespace ecopipe {
 namespace {
 
 constexpr std::uint64_t kHeaderMax = 64U << 20;
-constexpr std::uint64_t kBytesMax = 16ULL << 30;
+constexpr std::uint64_t kFrameBytesMax = 16ULL << 30;
 
 struct Prefix {
     std::uint32_t kind = 0;
@@ -67,7 +67,7 @@ Result<WorkerMessage> receive_worker_message(int descriptor) {
     ECOPIPE_RETURN_IF_ERROR(receive_all(descriptor, raw.data(), raw.size()));
     Prefix prefix;
     std::memcpy(&prefix, raw.data(), sizeof prefix);
-    if (prefix.header > kHeaderMax || prefix.bytes > kBytesMax)
+    if (prefix.header > kHeaderMax || prefix.bytes > kFrameBytesMax)
         return fail(ExitCode::kRunFailed, "a worker process sent nonsense");
     WorkerMessage message;
     message.kind = static_cast<WorkerFrame>(prefix.kind);

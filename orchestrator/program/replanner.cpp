@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/units.h"
 #include "domain/plan_index.h"
 #include "orchestrator/program/planning.h"
 
@@ -9,7 +10,6 @@ namespace ecopipe {
 namespace {
 
 constexpr double kEffort = 0.2;  // of the usual search: training waits for it
-constexpr double kMib = 1024 * 1024;
 
 void scale(ModelProfile& profile, double times) {
     for (LayerProfile& layer : profile.layers) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/log.h"
+#include "core/units.h"
 #include "stage_runtime/engine/model/loss_names.h"
 
 namespace ecopipe {
@@ -72,7 +73,6 @@ void tell_replicas(const ReplicaPlan& replicas) {
 }
 
 void tell_memory(const Plan& plan, const TrainResult& result, RunRecord& record) {
-    constexpr double kMib = 1 << 20;
     OrderedJson devices = OrderedJson::object();
     for (const auto& [device, peak] : result.peak_bytes) {
         const std::uint64_t predicted = predicted_peak_bytes(plan, device);

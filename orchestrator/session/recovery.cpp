@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "core/units.h"
 #include "transport/data/data_plane.h"
 
 namespace ecopipe {
@@ -16,7 +17,6 @@ constexpr double kCopyBytesPerMs = 1e6;  // 1 GB/s: cloning and handing over, on
 constexpr double kCopyShare = 0.02;      // of the step, for snapshots
 constexpr double kIdleShare = 0.5;       // of a link's idle time, for replicas
 constexpr double kEveryMax = 1000;
-constexpr double kMib = 1024 * 1024;
 
 }  // namespace
 

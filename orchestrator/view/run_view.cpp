@@ -5,11 +5,11 @@
 #include <algorithm>
 
 #include "core/log.h"
+#include "core/units.h"
 
 namespace ecopipe {
 namespace {
 
-constexpr double kMib = 1 << 20;
 constexpr double kRateWeight = 0.2;  // of the newest step in a device's Mbit/s
 constexpr std::size_t kDevicesMax = 256;
 

@@ -14,12 +14,12 @@
 #include "core/work_clock.h"
 #include "domain/plan_index.h"
 #include "domain/state_names.h"
+#include "stage_runtime/engine/model/models.h"
 
 namespace ecopipe {
 namespace {
 
 constexpr auto kLateMax = std::chrono::milliseconds(50);  // that an emulated action catches up
-constexpr std::size_t kModelFileBytesMax = 8ULL << 30;
 
 Result<std::string> find_torchscript(const std::string& directory, const std::string& sha256) {
     std::error_code error;

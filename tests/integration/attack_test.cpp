@@ -17,7 +17,7 @@ namespace ecopipe::test {
 namespace {
 
 constexpr double kGrowthMibMax = 64;
-constexpr double kDeadlineS = 240;
+constexpr double kAttackS = 240;
 
 // Samples processes' memory until it goes; the largest growth since the start.
 class MemoryWatch {
@@ -112,7 +112,7 @@ class Attack : public Training {
     // Waits for the training's end and compares with the one that nobody attacked.
     void expect_unharmed(double growth_mib) {
         EXPECT_LT(growth_mib, kGrowthMibMax);
-        const Finished finished = train_->wait(kDeadlineS);
+        const Finished finished = train_->wait(kAttackS);
         EXPECT_EQ(finished.code, 0) << finished.err;
         for (auto& stage : stages_) {
             const Finished ended = stage->wait(30);
@@ -274,7 +274,7 @@ TEST_F(Attack, TheFederationsServer) {
             EXPECT_LT(growth, kGrowthMibMax);
             std::fputs(fmt::format("memory grew by {:.1f} MiB at most\n", growth).c_str(), stdout);
         }
-        const Finished ended = server.wait(kDeadlineS);
+        const Finished ended = server.wait(kAttackS);
         EXPECT_EQ(ended.code, 0) << ended.err;
         const Finished trained = client.wait(30);
         EXPECT_EQ(trained.code, 0) << trained.err;

@@ -17,7 +17,7 @@
 namespace ecopipe::test {
 namespace {
 
-constexpr double kDeadlineS = 250;
+constexpr double kServerCrashS = 250;
 constexpr int kRounds = 10;
 
 class ServerCrash : public Training {
@@ -65,13 +65,13 @@ class ServerCrash : public Training {
         for (; outcome.kills < kills; ++outcome.kills) {
             // From the moment when it listens, or right in its start.
             if (rng.below(4) != 0)
-                static_cast<void>(process->wait_for_err("listening", kDeadlineS));
+                static_cast<void>(process->wait_for_err("listening", kServerCrashS));
             std::this_thread::sleep_for(std::chrono::milliseconds(rng.below(700)));
             process->signal(SIGKILL);
-            if (process->wait(kDeadlineS).code == 0) break;  // it had finished
+            if (process->wait(kServerCrashS).code == 0) break;  // it had finished
             process = std::make_unique<Process>(flags);
         }
-        const Finished ended = process->wait(kDeadlineS);
+        const Finished ended = process->wait(kServerCrashS);
         EXPECT_EQ(ended.code, 0) << ended.err;
         for (std::thread& thread : threads) thread.join();
         outcome.model = read(directory_ / (state + "/model.safetensors"));
@@ -100,7 +100,7 @@ TEST_F(ServerCrash, KilledAtRandomMomentsItEndsWithTheSameBytes) {
     std::printf("killed %d times, %zu updates acknowledged\n", killed.kills,
                 killed.acknowledged.size());
     const Finished replay = ecopipe::test::run(
-        {"ecopipe-fl-server", "replay", "--state", directory_ / "killed"}, kDeadlineS);
+        {"ecopipe-fl-server", "replay", "--state", directory_ / "killed"}, kServerCrashS);
     EXPECT_EQ(replay.code, 0) << replay.err;
     EXPECT_NE(replay.out.find("10 versions from 40 updates: 0 differ"), std::string::npos)
         << replay.out;

@@ -11,7 +11,7 @@
 namespace ecopipe::test {
 namespace {
 
-constexpr double kDeadlineS = 240;
+constexpr double kSimulationS = 240;
 
 std::vector<std::string> flags(const TemporaryDirectory& directory, const std::string& out,
                                const std::string& workers) {
@@ -48,10 +48,10 @@ const std::vector<std::string> kFiles = {"fedasync-seed1.jsonl", "fedasync-seed2
 
 TEST(Simulation, BytesDependOnTheSeedAlone) {
     const TemporaryDirectory directory;
-    const Finished one = run(flags(directory, "one", "1"), kDeadlineS);
+    const Finished one = run(flags(directory, "one", "1"), kSimulationS);
     ASSERT_EQ(one.code, 0) << one.err;
     EXPECT_NE(one.out.find("norm clipping: off, weight cap: off"), std::string::npos) << one.out;
-    const Finished three = run(flags(directory, "three", "3"), kDeadlineS);
+    const Finished three = run(flags(directory, "three", "3"), kSimulationS);
     ASSERT_EQ(three.code, 0) << three.err;
     for (const std::string& file : kFiles)
         EXPECT_EQ(read(directory / ("one/" + file)), read(directory / ("three/" + file))) << file;
@@ -68,7 +68,7 @@ TEST(Simulation, BytesDependOnTheSeedAlone) {
             std::this_thread::sleep_for(std::chrono::milliseconds(1500));
             process.signal(signal);
         }
-        last = process.wait(kDeadlineS);
+        last = process.wait(kSimulationS);
         if (last.code == 0) break;
         EXPECT_EQ(last.code, 128 + signal) << last.err;
         ++interruptions;
@@ -81,7 +81,7 @@ TEST(Simulation, BytesDependOnTheSeedAlone) {
     // Other settings do not mix with what is there.
     auto other = flags(directory, "one", "1");
     other[2] = "30";
-    const Finished refused = run(other, kDeadlineS);
+    const Finished refused = run(other, kSimulationS);
     EXPECT_EQ(refused.code, 2);
     EXPECT_NE(refused.err.find("holds runs with other settings: clients differs"),
               std::string::npos)
@@ -92,7 +92,7 @@ TEST(Simulation, Refusals) {
     const TemporaryDirectory directory;
     const auto refused = [&](std::vector<std::string> more, int code, const std::string& text) {
         more.insert(more.begin(), "ecopipe-fl-sim");
-        const Finished finished = run(more, kDeadlineS);
+        const Finished finished = run(more, kSimulationS);
         EXPECT_EQ(finished.code, code) << finished.err;
         EXPECT_NE(finished.err.find(text), std::string::npos) << finished.err;
     };

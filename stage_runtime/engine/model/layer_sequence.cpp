@@ -29,7 +29,6 @@
 namespace ecopipe {
 namespace {
 
-constexpr std::size_t kModelFileBytesMax = 8ULL << 30;
 constexpr const char* kGraphFile = "graph.json";
 constexpr const char* kGraphWeights = "weights.safetensors";
 

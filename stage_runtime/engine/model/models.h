@@ -1,6 +1,7 @@
 #pragma once
 // The models that there are, without torch in their headers: found, looked into, tried, saved.
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -12,6 +13,8 @@
 #include "stage_runtime/data/dataset.h"
 
 namespace ecopipe {
+
+inline constexpr std::size_t kModelFileBytesMax = 8ULL << 30;  // of a TorchScript file
 
 // A zoo name or the path of a TorchScript file, as --model gives it. Errors: kUsage for a name that
 // is neither.

@@ -15,6 +15,7 @@
 #include "core/random.h"
 #include "core/statistics.h"
 #include "core/tensor_memory.h"
+#include "core/units.h"
 #include "core/work_clock.h"
 #include "stage_runtime/data/dataset.h"
 #include "stage_runtime/engine/model/layer_sequence.h"
@@ -131,7 +132,6 @@ class Profiler {
         reset_peak_tensor_bytes();
         Pass unused(sequence_.layers.size());
         run(batch, false, unused, nullptr);
-        constexpr double kMib = 1 << 20;
         return std::max(0.0, resident_mib() - static_cast<double>(peak_tensor_bytes()) / kMib);
     }
 
