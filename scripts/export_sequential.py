@@ -21,61 +21,16 @@ Needs the Debian packages python3-torch and, for its models, python3-torchvision
 (by --seed) or those of --state-dict, a file of torch.save or safetensors."""
 
 import argparse
-import fnmatch
-import importlib.util
-import json
 import os
-import struct
-import sys
 
 import torch
 from torch import nn
 
+from model_sources import from_file, from_torchvision, sample
+from torch_files import fail, load_state, one_line, read_safetensors
+
 TOLERANCE = 1e-5
-DTYPES = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-          "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}
-
-
-def fail(message):
-    sys.exit(f"export_sequential.py: {message}")
-
-
-def one_line(error):
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def read_safetensors(path):
-    try:
-        with open(path, "rb") as file:
-            raw = file.read()
-    except OSError as error:
-        fail(f"{path}: {error.strerror}")
-    try:
-        size = struct.unpack("<Q", raw[:8])[0]
-        header = json.loads(raw[8:8 + size])
-        header.pop("__metadata__", None)
-        tensors = {}
-        for name, entry in header.items():
-            begin, end = entry["data_offsets"]
-            data = bytearray(raw[8 + size + begin:8 + size + end])
-            dtype = DTYPES[entry["dtype"]]
-            tensors[name] = torch.frombuffer(data, dtype=dtype).reshape(entry["shape"]) if data else torch.empty(
-                entry["shape"], dtype=dtype)
-        return tensors
-    except (struct.error, ValueError, KeyError, TypeError) as error:
-        fail(f"{path}: is no safetensors file: {error}")
-
-
-def read_state(path):
-    if path.endswith(".safetensors"):
-        return read_safetensors(path)
-    try:
-        state = torch.load(path, map_location="cpu")
-    except Exception as error:  # of a damaged file anything, from the unpickler or the archive
-        fail(f"{path}: cannot be read: {one_line(error)}")
-    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        fail(f"{path}: is no state dict")
-    return state
+SAMPLES = 4  # that both forms are held against each other with
 
 
 def flattened(name, module):
@@ -115,30 +70,15 @@ def build(arguments):
     """The original model, and its layers as (name, module)."""
     torch.manual_seed(arguments.seed)
     name = arguments.model
-    if ".py:" in name:
-        path, function = name.rsplit(":", 1)
-        spec = importlib.util.spec_from_file_location("exported_model", path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["exported_model"] = module  # torch.jit.script looks up sources there
-        try:
-            spec.loader.exec_module(module)
-            model = getattr(module, function)()
-        except Exception as error:  # the user's own code may raise anything
-            fail(f"{name}: {type(error).__name__}: {one_line(error)}")
-        if type(model) is not nn.Sequential:
-            fail(f"{name}: expected an nn.Sequential, found {type(model).__name__}")
-        if len(model) == 0:
-            fail(f"{name}: has no layer")
-        return model, list(flattened("", model))
-    try:
-        import torchvision
-    except ImportError:
-        fail(f"{name}: needs torchvision (apt install python3-torchvision), or give FILE.py:FUNCTION")
-    constructor = getattr(torchvision.models, name, None)
-    if not callable(constructor) or isinstance(constructor, type):
-        fail(f"{name}: is no model of torchvision {torchvision.__version__}")
-    model = constructor(num_classes=arguments.num_classes)
-    return model, list(torchvision_layers(name, model))
+    if ".py:" not in name:
+        model = from_torchvision(name, num_classes=arguments.num_classes)
+        return model, list(torchvision_layers(name, model))
+    model = from_file(name)
+    if type(model) is not nn.Sequential:
+        fail(f"{name}: expected an nn.Sequential, found {type(model).__name__}")
+    if len(model) == 0:
+        fail(f"{name}: has no layer")
+    return model, list(flattened("", model))
 
 
 def sequential(layers):
@@ -148,22 +88,6 @@ def sequential(layers):
     for name, module in layers:
         top._modules[name] = module
     return top
-
-
-def positive_numbers(text, separator, count, flag, form):
-    parts = text.split(separator)
-    if not all(part.isdecimal() and int(part) > 0 for part in parts) or (count and len(parts) != count):
-        fail(f"{flag}: expected {form}, found '{text}'")
-    return [int(part) for part in parts]
-
-
-def sample(arguments):
-    generator = torch.Generator().manual_seed(1)
-    if arguments.tokens:
-        length, vocabulary = positive_numbers(arguments.tokens, ",", 2, "--tokens", "LENGTH,VOCABULARY")
-        return torch.randint(0, vocabulary, (4, length), generator=generator)
-    return torch.rand([4] + positive_numbers(arguments.input, "x", 0, "--input", "a sample's shape such as 3x64x64"),
-                      generator=generator)
 
 
 def scripted_form(model_name, layers):
@@ -198,27 +122,11 @@ def prove_equal(model, scripted, x, model_name):
     return outputs[0].shape
 
 
-def load(model, path, left_out):
-    given = read_state(path)
-    own = model.state_dict()
-    patterns = [pattern for pattern in left_out.split(",") if pattern]
-    for pattern in patterns:
-        if not fnmatch.filter(own, pattern):
-            fail(f"--except {pattern}: is no tensor of the model")
-    wanted = [name for name in own if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
-    for name in wanted:
-        if name not in given:
-            fail(f"{path}: {name} is missing")
-        if given[name].shape != own[name].shape:
-            fail(f"{path}: {name}: expected shape {list(own[name].shape)}, found {list(given[name].shape)}")
-    model.load_state_dict({name: given[name] for name in wanted}, strict=False)
-
-
 def export(arguments):
-    x = sample(arguments)
+    x = sample(arguments, SAMPLES)
     model, layers = build(arguments)
     if arguments.state_dict:
-        load(model, arguments.state_dict, arguments.left_out)
+        load_state(model, arguments.state_dict, arguments.left_out)
     elif arguments.left_out:
         fail("--except goes with --state-dict")
     if list(sequential(layers).state_dict()) != list(model.state_dict()):
@@ -238,7 +146,7 @@ def export(arguments):
 
 
 def back(arguments):
-    x = sample(arguments)
+    x = sample(arguments, SAMPLES)
     model, layers = build(arguments)
     trained = read_safetensors(arguments.back)
     own = model.state_dict()

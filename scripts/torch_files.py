@@ -10,6 +10,7 @@ import torch
 
 DTYPES = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
           "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def fail(message):
@@ -69,10 +70,3 @@ def load_state(model, path, left_out):
         if given[name].shape != own[name].shape:
             fail(f"{path}: {name}: expected shape {list(own[name].shape)}, found {list(given[name].shape)}")
     model.load_state_dict({name: given[name] for name in wanted}, strict=False)
-
-
-def positive_numbers(text, separator, count, flag, form):
-    parts = text.split(separator)
-    if not all(part.isdecimal() and int(part) > 0 for part in parts) or (count and len(parts) != count):
-        fail(f"{flag}: expected {form}, found '{text}'")
-    return [int(part) for part in parts]
