@@ -1,1 +1,2 @@
-"""What export_graph.py is made of: capture (torch.export to plain operators), grouping (operators to nodes), files, proof."""
+"""What export_graph.py is made of: capture (torch.export to plain operators), decompose (what the target lacks), grouping (operators to
+nodes), files, proof."""

@@ -3,28 +3,25 @@
 What differs between the modes must be a literal (batch norm's `training`, dropout's probability) or a dropout that evaluation
 leaves out: then both are the same graph, up to a flag that the runner sets."""
 
+import contextlib
 import hashlib
 import inspect
-import math
+import io
 import operator
 import os
 
 import torch
 
-from . import operators
+from torch_files import DTYPE_NAMES, one_line
+
+from . import decompose, operators
 from .ir import Batch, ByMode, DType, Input, MemoryFormat, Meta, Op, Program, Refusal, Result, Tensor, mapped, references_in
 
-DTYPE_NAMES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
-               torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}
 MEMORY_FORMATS = {torch.contiguous_format: "contiguous", torch.preserve_format: "preserve", torch.channels_last: "channels_last",
                   torch.channels_last_3d: "channels_last_3d"}
 SKIPPED_KEYWORDS = {"layout", "device", "pin_memory", "non_blocking"}
 FACTORIES_LIKE = {"new_zeros", "new_ones", "new_full"}
 FACTORIES = {"arange", "eye", "full", "linspace", "ones", "scalar_tensor", "zeros"} | FACTORIES_LIKE
-
-
-def one_line(error):
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def place_in_user_code(error, near):
@@ -56,7 +53,8 @@ def where_another_batch_fails(model, args, kwargs, near):
 def exported(model, args, kwargs, shapes, training, near):
     model.train(training)
     try:
-        return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+        with contextlib.redirect_stderr(io.StringIO()):  # it prints graphs beside its exceptions
+            return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # torch.export raises what it likes
         where = place_in_user_code(error, near)
         text = one_line(error)
@@ -379,9 +377,9 @@ class Lowering:
             ours = "ecopipe::dropout" if name == "aten::dropout" else "ecopipe::dropout_channels"
             result = self.emit(ours, [args[0], args[1] if args[2] else 0.0], {}, metas, node, where)
         elif name == "aten::scaled_dot_product_attention" and self.target == "1.13":
-            result = self.attention(node, args, keywords, where)
+            result = decompose.attention(self, node, args, keywords, where)
         elif name == "aten::rms_norm" and self.target == "1.13":
-            result = self.rms_norm(node, args, where)
+            result = decompose.rms_norm(self, node, args, where)
         elif name == "aten::copy" or name == "aten::copy_":
             raise Refusal(f"{where}: assigns into a part of a tensor; build it with torch.cat or torch.where")
         else:
@@ -395,73 +393,6 @@ class Lowering:
                 args[6] = False
             result = self.emit(name, args, keywords, metas, node, where)
         self.values[node] = result
-
-    # -- decompositions, as ATen itself does them
-
-    def attention(self, node, args, keywords, where):
-        """ATen's own definition, which its quicker kernels approximate (_scaled_dot_product_attention_math)."""
-        query, key, value = args[:3]
-        names = ["attn_mask", "dropout_p", "is_causal"]
-        given = dict(zip(names, args[3:])) | keywords
-        mask, p, causal = given.get("attn_mask"), given.get("dropout_p", 0.0), given.get("is_causal", False)
-        meta = self.meta(node.meta["val"], where)
-        q_node, k_node, v_node = node.args[:3]
-        q, k, v = (self.meta(n.meta["val"], where) for n in (q_node, k_node, v_node))
-        width = q.shape[-1]
-        scale = given.get("scale")
-        scaling = math.sqrt(scale if scale is not None else 1.0 / math.sqrt(width))
-        if given.get("enable_gqa"):
-            groups = q.shape[-3] // k.shape[-3]
-            k = Meta(k.dtype, k.shape[:-3] + (q.shape[-3],) + k.shape[-2:])
-            v = Meta(v.dtype, v.shape[:-3] + (q.shape[-3],) + v.shape[-2:])
-            if groups != 1:
-                key = self.emit("aten::repeat_interleave.self_int", [key, groups, -3], {}, [k], node, where)
-                value = self.emit("aten::repeat_interleave.self_int", [value, groups, -3], {}, [v], node, where)
-        scores = Meta(q.dtype, q.shape[:-1] + (k.shape[-2],))
-        turned = Meta(k.dtype, k.shape[:-2] + (k.shape[-1], k.shape[-2]))
-
-        def emit(name, arguments, like):
-            return self.emit(name, arguments, {}, [like], node, where)
-        q_scaled = emit("aten::mul.Scalar", [query, scaling], q)
-        k_turned = emit("aten::transpose.int", [key, -2, -1], turned)
-        k_scaled = emit("aten::mul.Scalar", [k_turned, scaling], turned)
-        attention = emit("aten::matmul", [q_scaled, k_scaled], scores)
-        if causal:
-            square = Meta("BOOL", (q.shape[-2], k.shape[-2]))
-            ones = self.emit("aten::ones", [list(square.shape)], {"dtype": DType("BOOL")}, [square], node, where)
-            mask = emit("aten::tril", [ones], square)
-            mask_meta = square
-        elif mask is not None:
-            mask_node = node.args[3] if len(node.args) > 3 else node.kwargs["attn_mask"]
-            mask_meta = self.meta(mask_node.meta["val"], where)
-        if mask is not None:
-            if mask_meta.dtype == "BOOL":
-                numbers = Meta(q.dtype, mask_meta.shape)
-                zeros = self.emit("aten::zeros_like", [mask], {"dtype": DType(q.dtype)}, [numbers], node, where)
-                no = emit("aten::logical_not", [mask], mask_meta)
-                mask = emit("aten::masked_fill.Scalar", [zeros, no, -math.inf], numbers)
-            attention = emit("aten::add.Tensor", [attention, mask], scores)
-        attention = emit("aten::softmax.int", [attention, -1], scores)
-        if p:
-            attention = emit("ecopipe::dropout", [attention, p], scores)
-        return emit("aten::matmul", [attention, value], meta)
-
-    def rms_norm(self, node, args, where):
-        x, shape = args[:2]
-        weight = args[2] if len(args) > 2 else None
-        epsilon = args[3] if len(args) > 3 and args[3] is not None else torch.finfo(torch.float32).eps
-        meta = self.meta(node.meta["val"], where)
-        dims = list(range(-len(shape), 0))
-        mean = Meta(meta.dtype, meta.shape[:-len(shape)] + (1,) * len(shape))
-
-        def emit(name, arguments, like):
-            return self.emit(name, arguments, {}, [like], node, where)
-        squared = emit("aten::pow.Tensor_Scalar", [x, 2], meta)
-        average = emit("aten::mean.dim", [squared, dims, True], mean)
-        shifted = emit("aten::add.Scalar", [average, epsilon], mean)
-        root = emit("aten::rsqrt", [shifted], mean)
-        normed = emit("aten::mul.Tensor", [x, root], meta)
-        return normed if weight is None else emit("aten::mul.Tensor", [normed, weight], meta)
 
 
 def same_but_literals(training, evaluation, where):

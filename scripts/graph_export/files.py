@@ -6,7 +6,8 @@ import struct
 
 import torch
 
-from .capture import DTYPE_NAMES
+from torch_files import DTYPE_NAMES
+
 from .ir import Batch, ByMode, DType, Input, MemoryFormat, Result, Tensor
 
 FORMAT = "ecopipe-graph/1"

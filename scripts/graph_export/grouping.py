@@ -8,7 +8,9 @@ join a neighbour."""
 import collections
 import math
 
-from .ir import Batch, Input, Refusal, Result, Tensor
+from torch_files import DTYPE_NAMES
+
+from .ir import Batch, Input, Meta, Refusal, Result, Tensor
 
 BYTES = {"F32": 4, "F64": 8, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 LEAST_WORK = 1 / 200  # of the model's, that a node should have
@@ -63,8 +65,6 @@ class Flow:
             return self.program.inputs[reference.name]
         if isinstance(reference, Result):
             return self.program.ops[reference.op].outputs[reference.output]
-        from .capture import DTYPE_NAMES
-        from .ir import Meta
         tensor = self.program.tensors[reference.name]
         return Meta(DTYPE_NAMES[tensor.dtype], tuple(tensor.shape))
 

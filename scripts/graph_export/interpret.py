@@ -2,11 +2,12 @@
 
 import torch
 
+from torch_files import DTYPES
+
 from . import operators
-from .capture import DTYPE_NAMES, MEMORY_FORMATS
+from .capture import MEMORY_FORMATS
 from .ir import Batch, ByMode, DType, Input, MemoryFormat, Result, Tensor
 
-DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 FORMATS = {name: memory_format for memory_format, name in MEMORY_FORMATS.items()}
 
 

@@ -20,7 +20,7 @@ var.dim var_mean.correction
 """.split()
 SHAPES = """
 alias cat chunk clone concat contiguous detach diagonal expand expand_as flatten.using_ints flip gather index.Tensor index_select
-masked_fill.Scalar meshgrid.indexing movedim.int movedim.intlist narrow numpy_T pad permute pixel_shuffle pixel_unshuffle
+meshgrid.indexing movedim.int movedim.intlist narrow numpy_T pad permute pixel_shuffle pixel_unshuffle
 channel_shuffle repeat repeat_interleave.self_int reshape roll scatter.src select.int select_scatter slice.Tensor slice_scatter
 split.Tensor split.sizes split_with_sizes squeeze squeeze.dim stack swapaxes t take_along_dim tensor_split.sections tile
 to.dtype to.dtype_layout transpose.int tril triu type_as unbind.int unflatten.int unsqueeze view view_as constant_pad_nd
@@ -52,18 +52,18 @@ VIEWS = {"alias", "chunk", "contiguous", "detach", "diagonal", "expand", "expand
 # In place, when nobody else sees the memory: the same numbers in new memory.
 OUT_OF_PLACE = {"fill_.Scalar": "full_like", "zero_": "zeros_like"}
 # Other names of later versions.
-RENAMED = {"aten::gelu_": "aten::gelu", "aten::_to_copy": "aten::to.dtype", "aten::conv2d.default": "aten::conv2d",
-           "aten::__and__.Tensor": "aten::bitwise_and.Tensor", "aten::__or__.Tensor": "aten::bitwise_or.Tensor",
+RENAMED = {"aten::_to_copy": "aten::to.dtype", "aten::__and__.Tensor": "aten::bitwise_and.Tensor",
+           "aten::__or__.Tensor": "aten::bitwise_or.Tensor",
            "aten::__xor__.Tensor": "aten::bitwise_xor.Tensor", "aten::__and__.Scalar": "aten::bitwise_and.Scalar",
-           "aten::__or__.Scalar": "aten::bitwise_or.Scalar", "aten::special_erf": "aten::erf", "aten::special_expm1": "aten::expm1", "aten::concatenate": "aten::cat",
-           "aten::concat": "aten::cat", "aten::swapdims": "aten::transpose.int", "aten::moveaxis.int": "aten::movedim.int",
+           "aten::__or__.Scalar": "aten::bitwise_or.Scalar", "aten::special_erf": "aten::erf", "aten::special_expm1": "aten::expm1",
+           "aten::concatenate": "aten::cat", "aten::swapdims": "aten::transpose.int", "aten::moveaxis.int": "aten::movedim.int",
            "aten::multiply.Tensor": "aten::mul.Tensor", "aten::multiply.Scalar": "aten::mul.Scalar",
            "aten::divide.Tensor": "aten::div.Tensor", "aten::divide.Scalar": "aten::div.Scalar",
            "aten::subtract.Tensor": "aten::sub.Tensor", "aten::subtract.Scalar": "aten::sub.Scalar",
            "aten::negative": "aten::neg", "aten::absolute": "aten::abs", "aten::clip": "aten::clamp",
            "aten::greater.Scalar": "aten::gt.Scalar", "aten::less.Scalar": "aten::lt.Scalar",
            "aten::not_equal.Scalar": "aten::ne.Scalar", "aten::true_divide.Tensor": "aten::div.Tensor",
-           "aten::true_divide.Scalar": "aten::div.Scalar", "aten::sigmoid.default": "aten::sigmoid"}
+           "aten::true_divide.Scalar": "aten::div.Scalar"}
 # Of the tracer, for nobody.
 IGNORED = {"aten::_assert_tensor_metadata", "aten::_assert_async.msg", "aten::_assert_scalar", "aten::sym_constrain_range_for_size",
            "aten::sym_constrain_range", "aten::sym_size.int", "aten::sym_numel", "aten::sym_stride.int", "aten::sym_storage_offset"}
