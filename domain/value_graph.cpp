@@ -42,7 +42,7 @@ ValueGraph::ValueGraph(std::vector<ModelValue> values, std::vector<std::vector<i
 
 bool ValueGraph::returns_gradient(int value) const {
     const ModelValue& facts = values_[static_cast<std::size_t>(value)];
-    return facts.floating && facts.producer >= 0 && runs_backward(facts.producer);
+    return facts.has_gradient && facts.producer >= 0 && runs_backward(facts.producer);
 }
 
 std::vector<int> ValueGraph::entering(LayerRange slice) const {

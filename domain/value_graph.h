@@ -18,7 +18,7 @@ struct ModelValue {
     int producer = -1;           // a layer; -1: it is an input of the model
     int output = 0;              // which of its producer's values, or which input
     std::vector<int> consumers;  // layers, ascending, each once
-    bool floating = true;        // else no gradient comes back whoever is trained
+    bool has_gradient = true;    // else none comes back whoever is trained: integers, masks
 };
 
 // A layer that uses a tensor of an earlier one (tied weights): `home` has it, updates and saves it.

@@ -120,7 +120,7 @@ StageLoads GraphWays::loads(const std::vector<StageSpan>& stages, int portal) co
             const int to = users[i].stage;
             if (producer < 0 && stages[static_cast<std::size_t>(to)].device == portal) continue;
             if (!device_has_it(stages, users, i))
-                values.add(producer, to, bytes_[v], !flow_.values()[v].floating);
+                values.add(producer, to, bytes_[v], !flow_.values()[v].has_gradient);
         }
         if (!flow_.returns_gradient(static_cast<int>(v))) continue;
         for (std::size_t i = 0; i < users.size(); ++i)

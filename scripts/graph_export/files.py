@@ -50,6 +50,15 @@ def size_text(size):
     return size
 
 
+def trained_results(program):
+    """The results that a parameter has a part in, frozen or not: for the others no gradient ever comes back."""
+    found = set()
+    for index, op in enumerate(program.ops):
+        if any(r in found or isinstance(r, Tensor) and r.name in program.parameters for r in op.references()):
+            found.update(Result(index, output) for output in range(len(op.outputs)))
+    return found
+
+
 def graph_json(grouped, made_by, target, proof):
     program = grouped.program
     last = grouped.value_names[program.outputs[0]]
@@ -81,13 +90,14 @@ def graph_json(grouped, made_by, target, proof):
     def facts(meta):
         return {"dtype": meta.dtype, "shape": [size_text(s) for s in meta.shape]}
     floating = ("F32", "F64", "F16", "BF16")
+    trained = {grouped.value_names[r] for r in trained_results(program) if r in grouped.value_names}
     tensors = {name: {"dtype": DTYPE_NAMES[t.dtype], "shape": list(t.shape),
                       "kind": "parameter" if name in program.parameters else "constant" if name in program.constants else "buffer",
                       **({"trainable": False} if name in program.frozen else {})}
                for name, t in program.tensors.items()}
     return {"format": FORMAT, "made_by": made_by, "aten": target,
             "inputs": [{"name": name, **facts(meta)} for name, meta in program.inputs.items()],
-            "values": {name: {**facts(meta), "gradient": meta.dtype in floating}
+            "values": {name: {**facts(meta), "gradient": meta.dtype in floating and name in trained}
                        for name, meta in grouped.metas.items() if name not in program.inputs},
             "nodes": nodes, "outputs": [last], "tensors": tensors, "tied": program.tied, "proof": proof}
 

@@ -73,7 +73,7 @@ TEST(Profile, OfAGraphComesBackWithItsValues) {
     const ValueGraph flow = again->flow();
     EXPECT_FALSE(flow.is_chain());
     EXPECT_EQ(flow.values()[1].output, 1);
-    EXPECT_FALSE(flow.values()[1].floating);
+    EXPECT_FALSE(flow.values()[1].has_gradient);
     EXPECT_EQ(flow.arguments_of(1), (std::vector<int>{1, 2}));
     EXPECT_EQ(flow.arguments_of(2), (std::vector<int>{2, 3}));
     EXPECT_TRUE(parse_profile(two_layers().dump(), "p.json")->flow().is_chain());

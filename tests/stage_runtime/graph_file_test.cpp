@@ -38,6 +38,19 @@ std::string with(const std::string& from, const std::string& to) {
     return text.replace(at, from.size(), to);
 }
 
+TEST(GraphFile, NoGradientComesBackWhereItSaysSo) {
+    // What `b` makes: of floating-point numbers, and still without one.
+    const auto graph =
+        parse_graph(with(R"("b":{"dtype":"F32","shape":["B",4,8,8],"gradient":true})",
+                         R"("b":{"dtype":"F32","shape":["B",4,8,8],"gradient":false})"),
+                    "graph.json");
+    ASSERT_TRUE(graph) << graph.error().message;
+    const ValueGraph flow(graph->model_values(), graph->arguments(),
+                          {true, true, true, true, true});
+    EXPECT_FALSE(flow.returns_gradient(2));
+    EXPECT_TRUE(flow.returns_gradient(1));
+}
+
 TEST(GraphFile, RefusesWhatIsNotRight) {
     const std::pair<std::pair<std::string, std::string>, std::string> cases[] = {
         {{"aten::relu\"", "aten::from_file\""},
@@ -71,6 +84,9 @@ TEST(GraphFile, RefusesWhatIsNotRight) {
         {{"\"F32\"", "\"F31\""}, "expected an element type such as F32, found \"F31\""},
         {{"\"kind\":\"buffer\"", "\"kind\":\"thing\""},
          "kind: expected parameter, buffer or constant"},
+        {{"8],\"gradient\":false", "8],\"gradient\":true"},
+         "value d:1: gradient: expected true (of floating-point numbers) or false"},
+        {{"8],\"gradient\":false", "8],\"gradient\":0"}, "value d:1: gradient: expected"},
         {{"{\"batch\":1}", "{\"batch\":0}"}, "expected a multiple of the batch"},
         {{"{\"batch\":1}", "{\"shell\":1}"}, "expected an argument, found"},
         {{"{\"batch\":1}", "[[[[1]]]]"}, "a list is too long or too deep"},

@@ -335,7 +335,7 @@ std::vector<ValueProfile> value_profiles(const ValueGraph& flow,
     for (std::size_t i = 0; i < bytes.size() && !flow.is_chain(); ++i) {
         const ModelValue& value = flow.values()[i];
         out.push_back(
-            {value.producer, value.consumers, (bytes[i] + samples - 1) / samples, value.floating});
+            {value.producer, value.consumers, (bytes[i] + samples - 1) / samples, value.has_gradient});
     }
     return out;
 }

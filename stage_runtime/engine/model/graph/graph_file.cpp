@@ -163,6 +163,7 @@ class GraphReader {
             value.shape.push_back(size);
             of_one.push_back(size.at(1));
         }
+        value.gradient = is_floating(value.dtype);
         const auto bytes = checked_bytes(value.dtype, of_one);
         if (!bytes || *bytes > kGraphTensorBytesMax)
             return bad(place, "is larger than any tensor may be");
@@ -329,6 +330,12 @@ class GraphReader {
             ECOPIPE_RETURN_IF_ERROR(only(*fact, "value " + value, {"dtype", "shape", "gradient"}));
             ECOPIPE_ASSIGN_OR_RETURN(GraphValue made, facts_in(*fact, "value " + value));
             made.name = value;
+            if (const auto gradient = fact->find("gradient"); gradient != fact->end()) {
+                if (!gradient->is_boolean() || (*gradient == true && !made.gradient))
+                    return bad("value " + value,
+                               "gradient: expected true (of floating-point numbers) or false");
+                made.gradient = gradient->get<bool>();
+            }
             ECOPIPE_ASSIGN_OR_RETURN(const int number, add_value(std::move(made), place));
             node.outputs.emplace_back(number, static_cast<int>(local));
         }
@@ -352,12 +359,12 @@ class GraphReader {
         if (json[1].size() + json[2].size() > kArgumentsMax)
             return bad(place, "has too many arguments");
         for (const Json& each : json[1]) {
-            ECOPIPE_ASSIGN_OR_RETURN(GraphArgument argument, argument_in(each, place, node, 0));
+            ECOPIPE_ASSIGN_OR_RETURN(GraphArgument argument, argument_in(each, place, 0));
             op.arguments.push_back(std::move(argument));
         }
         for (const auto& [key, each] : json[2].items()) {
             ECOPIPE_ASSIGN_OR_RETURN(const std::string keyword, name_in(key, place));
-            ECOPIPE_ASSIGN_OR_RETURN(GraphArgument argument, argument_in(each, place, node, 0));
+            ECOPIPE_ASSIGN_OR_RETURN(GraphArgument argument, argument_in(each, place, 0));
             op.keywords.emplace_back(keyword, std::move(argument));
         }
         ECOPIPE_ASSIGN_OR_RETURN(const std::int64_t outputs, integer_in(json[3], place));
@@ -373,8 +380,7 @@ class GraphReader {
         return {};
     }
 
-    Result<GraphArgument> argument_in(const Json& json, const std::string& place,
-                                      const GraphNode& node, int depth) const {
+    Result<GraphArgument> argument_in(const Json& json, const std::string& place, int depth) const {
         if (json.is_null()) return GraphArgument{None{}};
         if (json.is_boolean()) return GraphArgument{json.get<bool>()};
         if (json.is_number_float()) return GraphArgument{json.get<double>()};
@@ -394,17 +400,16 @@ class GraphReader {
             GraphArgument::List list;
             for (const Json& each : json) {
                 ECOPIPE_ASSIGN_OR_RETURN(GraphArgument element,
-                                         argument_in(each, place, node, depth + 1));
+                                         argument_in(each, place, depth + 1));
                 list.push_back(std::move(element));
             }
             return GraphArgument{std::move(list)};
         }
-        return special_in(json, place, node, depth);
+        return special_in(json, place, depth);
     }
 
     // An object: what JSON has no literal for.
-    Result<GraphArgument> special_in(const Json& json, const std::string& place,
-                                     const GraphNode& node, int depth) const {
+    Result<GraphArgument> special_in(const Json& json, const std::string& place, int depth) const {
         const auto has = [&](const char* key) { return json.size() == 1 && json.contains(key); };
         if (has("batch")) {
             ECOPIPE_ASSIGN_OR_RETURN(const std::int64_t times, integer_in(json["batch"], place));
@@ -441,8 +446,7 @@ class GraphReader {
                 if (!literal.is_null() && !literal.is_boolean() && !literal.is_number())
                     return bad(place, fmt::format("{}: expected a literal, found {}", key,
                                                   shown(literal)));
-                ECOPIPE_ASSIGN_OR_RETURN(GraphArgument each,
-                                         argument_in(literal, place, node, depth));
+                ECOPIPE_ASSIGN_OR_RETURN(GraphArgument each, argument_in(literal, place, depth));
                 modes.literals.push_back(std::move(each));
             }
             return GraphArgument{std::move(modes)};
@@ -484,7 +488,7 @@ std::vector<ModelValue> GraphFile::model_values() const {
     std::vector<ModelValue> found;
     for (const GraphValue& value : values) {
         ModelValue fact;
-        fact.floating = is_floating(value.dtype);
+        fact.has_gradient = value.gradient;
         found.push_back(fact);
     }
     for (int i = 0; i < inputs; ++i) found[static_cast<std::size_t>(i)].output = i;

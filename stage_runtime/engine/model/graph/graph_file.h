@@ -43,9 +43,8 @@ struct Tensor {  // a parameter, buffer or constant, by its place in GraphNode::
 
 struct GraphArgument {
     using List = std::vector<GraphArgument>;
-    using ByMode = std::vector<GraphArgument>;  // [0] in training, [1] in evaluation
     struct Modes {
-        ByMode literals;
+        std::vector<GraphArgument> literals;  // [0] in training, [1] in evaluation
     };
     std::variant<graph_argument::None, bool, GraphSize, double, std::string, graph_argument::Type,
                  graph_argument::MemoryLayout, graph_argument::Value, graph_argument::Local,
@@ -85,6 +84,7 @@ struct GraphValue {
     std::string name;
     DType dtype = DType::kF32;
     std::vector<GraphSize> shape;  // the first is of the batch
+    bool gradient = true;          // comes back for it when what it is made of is trained
 };
 
 struct GraphFile {
