@@ -182,6 +182,44 @@ TEST_F(GraphEngine, AnOperatorThatTakesOtherArgumentsIsRefusedWithItsNode) {
               "graph.json: node b: aten::relu: self is missing");
     EXPECT_EQ(refused(R"(["ecopipe::dropout",["%0",0.25])", R"(["ecopipe::dropout",["%0"])"),
               "graph.json: node c: ecopipe::dropout: expected 2 arguments and one output");
+    // What LibTorch would take, and then read past an end, divide by zero or stop at.
+    const auto relu_as = [&](const std::string& op) {
+        return refused(R"(["aten::relu",["%0"],{})", op);
+    };
+    EXPECT_EQ(relu_as(R"(["aten::reflection_pad1d",["%0",[]],{})"),
+              "graph.json: node b: aten::reflection_pad1d: padding: expected 2 numbers");
+    EXPECT_EQ(relu_as(R"(["aten::clone",["%0"],{"memory_format":{"dtype":"I64"}})"),
+              "graph.json: node b: aten::clone: memory_format: expected MemoryFormat");
+    EXPECT_EQ(
+        relu_as(R"(["aten::pixel_shuffle",["%0",9223372036854775807],{})"),
+        "graph.json: node b: aten::pixel_shuffle: upscale_factor: expected numbers of at most "
+        "2147483648");
+    EXPECT_EQ(relu_as(R"(["aten::gather",["%0",1,"%0"],{"sparse_grad":true})"),
+              "graph.json: node b: aten::gather: sparse_grad: expected false: gradients are dense "
+              "here");
+    EXPECT_EQ(relu_as(R"(["aten::slice.Tensor",["%0",1,0,9223372036854775807],{})"), "");
+    EXPECT_EQ(relu_as(R"(["aten::max_pool2d",["%0",[2],[]],{})"), "");
+}
+
+TEST_F(GraphEngine, WhatIsTooLargeOrDoesNotFitIsRefusedWhenItRuns) {
+    const auto tried = [](const std::string& op) {
+        ModelSpec spec = small();
+        const std::string from = R"(["aten::relu",["%0"],{})";
+        spec.graph.replace(spec.graph.find(from), from.size(), op);
+        const auto result = try_model(
+            spec, {}, Batch{drawn({2, 3, 8, 8}, 1), HostTensor::allocate(DType::kI64, {2})});
+        return result ? std::string() : result.error().message;
+    };
+    EXPECT_NE(tried(R"(["aten::full",[[65536,65536],1],{})")
+                  .find("more than the 4294967296 that one may have here"),
+              std::string::npos);
+    EXPECT_NE(tried(R"(["aten::expand",["@b.weight",[65536,65536,4,4,3,3]],{})")
+                  .find("makes a tensor of more than 4096 MiB"),
+              std::string::npos);
+    EXPECT_NE(tried(R"(["aten::rnn_tanh.input",["%0","%0",["@b.weight","@b.weight"],)"
+                    R"(false,1,0.0,false,false,false],{})")
+                  .find("expected an input of three dimensions"),
+              std::string::npos);
 }
 
 TEST_F(GraphEngine, WhatCannotBeComputedIsOneLineWithItsNode) {

@@ -82,6 +82,8 @@ TEST(GraphFile, RefusesWhatIsNotRight) {
          "expected a graph of format ecopipe-graph/1, found \"ecopipe-graph/2\""},
         {{"ecopipe-graph/1", "something"}, "format: expected ecopipe-graph/1"},
         {{"\"F32\"", "\"F31\""}, "expected an element type such as F32, found \"F31\""},
+        {{R"("F32","shape":[4],"kind":"buffer")", R"("I64","shape":[200000000],"kind":"buffer")"},
+         "tensors: are larger together than any model's may be"},
         {{"\"kind\":\"buffer\"", "\"kind\":\"thing\""},
          "kind: expected parameter, buffer or constant"},
         {{"8],\"gradient\":false", "8],\"gradient\":true"},

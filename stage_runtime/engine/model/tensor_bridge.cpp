@@ -21,13 +21,17 @@ constexpr std::array<std::pair<DType, at::ScalarType>, 10> kTypes{{{DType::kF32,
 
 }  // namespace
 
-at::Tensor to_torch(const HostTensor& tensor) {
-    at::ScalarType type = at::kFloat;
+at::ScalarType scalar_type_of(DType dtype) {
     for (const auto& [ours, theirs] : kTypes)
-        if (ours == tensor.dtype()) type = theirs;
+        if (ours == dtype) return theirs;
+    return at::kFloat;
+}
+
+at::Tensor to_torch(const HostTensor& tensor) {
     auto* data = const_cast<std::byte*>(tensor.data());
     return at::from_blob(
-        data, tensor.shape(), [owner = tensor.owner()](void*) {}, at::TensorOptions(type));
+        data, tensor.shape(), [owner = tensor.owner()](void*) {},
+        at::TensorOptions(scalar_type_of(tensor.dtype())));
 }
 
 std::optional<DType> dtype_of(const at::Tensor& tensor) {

@@ -11,6 +11,7 @@ namespace ecopipe {
 
 // Shares memory; the result keeps the buffer alive.
 [[nodiscard]] at::Tensor to_torch(const HostTensor& tensor);
+[[nodiscard]] at::ScalarType scalar_type_of(DType dtype);
 // Nothing for an element type that only torch knows, such as complex numbers.
 [[nodiscard]] std::optional<DType> dtype_of(const at::Tensor& tensor);
 // Shares memory of a contiguous tensor, or of a contiguous copy of it.

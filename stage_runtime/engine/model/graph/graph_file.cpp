@@ -24,9 +24,9 @@ constexpr int kGraphListDepthMax = 3;
 constexpr int kGraphOutputsMax = 1024;      // tensors of one operator
 constexpr std::size_t kNodeValuesMax = 64;  // that come in, and that go out: as on the wire
 constexpr std::size_t kGraphTensorBytesMax = 2ULL << 30;  // of one sample, as on the wire
-// Within these no size of a layer overflows.
-constexpr std::int64_t kNumberMax = std::int64_t{1} << 40;
-constexpr std::int64_t kBatchTimesMax = std::int64_t{1} << 32;
+constexpr std::uint64_t kGraphWeightBytesMax = 64ULL << 30;
+constexpr std::uint64_t kGraphIntegerBytesMax = 1ULL << 30;  // of those that are no weights
+constexpr std::int64_t kBatchTimesMax = std::int64_t{1} << 31;
 
 using namespace graph_argument;
 
@@ -136,13 +136,13 @@ class GraphReader {
     Result<std::int64_t> integer_in(const Json& json, const std::string& place) const {
         if (json.is_number_unsigned()) {
             const auto number = json.get<std::uint64_t>();
-            if (number <= static_cast<std::uint64_t>(kNumberMax) ||
+            if (number <= static_cast<std::uint64_t>(kGraphNumberMax) ||
                 // PyTorch's own way to say "to the end".
                 number == static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
                 return static_cast<std::int64_t>(number);
         } else if (json.is_number_integer()) {
             const auto number = json.get<std::int64_t>();
-            if (number >= -kNumberMax) return number;
+            if (number >= -kGraphNumberMax) return number;
         }
         return bad(place, "expected a whole number within bounds, found " + shown(json));
     }
@@ -207,6 +207,8 @@ class GraphReader {
         ECOPIPE_ASSIGN_OR_RETURN(const Json* tensors,
                                  need(json_, "the graph", "tensors", Json::value_t::object));
         if (tensors->size() > kGraphTensorsMax) return bad("tensors", "there are too many");
+        std::uint64_t floating_bytes = 0;
+        std::uint64_t integer_bytes = 0;
         for (const auto& [name, each] : tensors->items()) {
             ECOPIPE_ASSIGN_OR_RETURN(const std::string checked, name_in(name, "tensors"));
             const std::string place = "tensor " + checked;
@@ -226,6 +228,12 @@ class GraphReader {
                 return bad(place, "trainable: expected true or false");
             tensor.trainable = !tensor.buffer && is_floating(tensor.dtype) &&
                                (trainable == each.end() || trainable->get<bool>());
+            // Those are made of zeros at once, so that what is looked up by them is in bounds.
+            const bool touched = !is_floating(tensor.dtype);
+            std::uint64_t& bytes = touched ? integer_bytes : floating_bytes;
+            bytes += *checked_bytes(tensor.dtype, tensor.shape);
+            if (bytes > (touched ? kGraphIntegerBytesMax : kGraphWeightBytesMax))
+                return bad("tensors", "are larger together than any model's may be");
             tensor_of_[checked] = static_cast<int>(graph_.tensors.size());
             graph_.tensors.push_back(std::move(tensor));
         }

@@ -102,6 +102,10 @@ struct GraphFile {
 inline constexpr std::size_t kGraphBytesMax = 2U << 20;  // it travels in one message
 inline constexpr std::size_t kGraphNodesMax = 4096;
 inline constexpr std::size_t kGraphOperatorsMax = 200'000;
+// Of any tensor that an operator makes, views too.
+inline constexpr std::size_t kGraphBlockBytesMax = 4ULL << 30;
+// Of a whole number but PyTorch's own for "to the end": products of two do not overflow.
+inline constexpr std::int64_t kGraphNumberMax = std::int64_t{1} << 31;
 
 // Errors: kBadFile naming the place: what is no graph.json, refers to what is not there, is out of
 // bounds, or uses an operator that is not on the list, by its name and node. kMismatch for a later

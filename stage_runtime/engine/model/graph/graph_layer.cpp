@@ -1,7 +1,6 @@
 #include "stage_runtime/engine/model/graph/graph_layer.h"
 
 #include <ATen/Functions.h>
-#include <ATen/ScalarOps.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <fmt/format.h>
 
@@ -10,6 +9,9 @@
 #include <optional>
 #include <utility>
 
+#include "stage_runtime/engine/model/allocator.h"
+#include "stage_runtime/engine/model/graph/operator_argument.h"
+#include "stage_runtime/engine/model/graph/operator_checks.h"
 #include "stage_runtime/engine/model/graph/operators.h"
 #include "stage_runtime/engine/model/tensor_bridge.h"
 #include "stage_runtime/engine/model/torch_compat.h"
@@ -19,322 +21,13 @@ namespace ecopipe {
 namespace {
 
 using c10::IValue;
-using c10::TypeKind;
 
-at::ScalarType scalar_type_of(DType dtype) {
-    switch (dtype) {
-        case DType::kF32:
-            return at::kFloat;
-        case DType::kF64:
-            return at::kDouble;
-        case DType::kF16:
-            return at::kHalf;
-        case DType::kBF16:
-            return at::kBFloat16;
-        case DType::kI64:
-            return at::kLong;
-        case DType::kI32:
-            return at::kInt;
-        case DType::kI16:
-            return at::kShort;
-        case DType::kI8:
-            return at::kChar;
-        case DType::kU8:
-            return at::kByte;
-        case DType::kBool:
-            return at::kBool;
-    }
-    return at::kFloat;
+// A view of any size costs nothing, but what is made of it does.
+double bytes_of(const at::Tensor& tensor) {
+    auto bytes = static_cast<double>(tensor.element_size());
+    for (const std::int64_t size : tensor.sizes()) bytes *= static_cast<double>(size);
+    return bytes;
 }
-
-// What a node's operators compute with while it runs.
-struct Frame {
-    const Tensors& inputs;
-    const std::vector<LayerTensor>& tensors;
-    std::vector<at::Tensor> locals;
-    std::int64_t batch = 0;
-    bool training = false;
-};
-
-// One argument, ready for its operator: a constant, or made anew at each call.
-class Argument {
-  public:
-    // Errors: what is expected of the argument.
-    static Result<Argument> make(const GraphArgument& given, const c10::TypePtr& type) {
-        Argument argument;
-        ECOPIPE_RETURN_IF_ERROR(argument.read(given, type));
-        if (!argument.varies_) {
-            const Tensors none;
-            const std::vector<LayerTensor> no_tensors;
-            argument.constant_ = argument.build({none, no_tensors, {}, 1, false});
-        }
-        return argument;
-    }
-
-    static Argument of_default(IValue value) {
-        Argument argument;
-        argument.constant_ = std::move(value);
-        return argument;
-    }
-
-    [[nodiscard]] IValue value(const Frame& frame) const {
-        return varies_ ? build(frame) : constant_;
-    }
-
-  private:
-    enum class Kind {
-        kNone,
-        kInteger,
-        kNumber,  // a double
-        kBool,
-        kText,
-        kTensor,
-        kNumberTensor,  // a tensor's place taken by a number
-        kIntegers,
-        kNumbers,
-        kBools,
-        kTensors,
-        kOptionalTensors,
-        kModes,
-    };
-
-    static tl::unexpected<Error> expected(const std::string& what) {
-        return fail(ExitCode::kBadFile, "expected " + what);
-    }
-
-    Result<void> read(const GraphArgument& given, const c10::TypePtr& type) {
-        given_ = given;
-        if (const auto* modes = std::get_if<GraphArgument::Modes>(&given.what)) {
-            kind_ = Kind::kModes;
-            varies_ = true;
-            for (const GraphArgument& literal : modes->literals) {
-                Argument each;
-                ECOPIPE_RETURN_IF_ERROR(each.read(literal, type));
-                parts_.push_back(std::move(each));
-            }
-            return {};
-        }
-        if (std::holds_alternative<graph_argument::None>(given.what)) {
-            kind_ = Kind::kNone;
-            if (type->kind() != TypeKind::OptionalType && type->kind() != TypeKind::NoneType)
-                return expected(type->str());
-            return {};
-        }
-        if (type->kind() == TypeKind::OptionalType)
-            return read(given, type->castRaw<c10::OptionalType>()->getElementType());
-        if (type->kind() == TypeKind::ListType) return read_list(given, type);
-        return read_one(given, type);
-    }
-
-    Result<void> read_one(const GraphArgument& given, const c10::TypePtr& type) {
-        const auto* size = std::get_if<GraphSize>(&given.what);
-        const auto* number = std::get_if<double>(&given.what);
-        const auto* flag = std::get_if<bool>(&given.what);
-        const bool reference = std::holds_alternative<graph_argument::Value>(given.what) ||
-                               std::holds_alternative<graph_argument::Local>(given.what) ||
-                               std::holds_alternative<graph_argument::Tensor>(given.what);
-        switch (type->kind()) {
-            case TypeKind::TensorType:
-                if (reference) {
-                    kind_ = Kind::kTensor;
-                    varies_ = true;
-                    return {};
-                }
-                if ((size == nullptr || size->of_batch) && number == nullptr && flag == nullptr)
-                    return expected("a tensor");
-                kind_ = Kind::kNumberTensor;
-                return {};
-            case TypeKind::IntType:
-            case TypeKind::SymIntType:
-                if (std::holds_alternative<graph_argument::Type>(given.what) ||
-                    std::holds_alternative<graph_argument::MemoryLayout>(given.what)) {
-                    kind_ = Kind::kInteger;
-                    return {};
-                }
-                if (size == nullptr) return expected("a whole number");
-                kind_ = Kind::kInteger;
-                varies_ = size->of_batch;
-                return {};
-            case TypeKind::FloatType:
-                if (number == nullptr && (size == nullptr || size->of_batch))
-                    return expected("a number");
-                kind_ = Kind::kNumber;
-                return {};
-            case TypeKind::BoolType:
-                if (flag == nullptr) return expected("true or false");
-                kind_ = Kind::kBool;
-                return {};
-            case TypeKind::NumberType:
-                kind_ = size != nullptr     ? Kind::kInteger
-                        : number != nullptr ? Kind::kNumber
-                                            : Kind::kBool;
-                if (kind_ == Kind::kBool && flag == nullptr) return expected("a number");
-                varies_ = size != nullptr && size->of_batch;
-                return {};
-            case TypeKind::StringType:
-                if (!std::holds_alternative<std::string>(given.what)) return expected("a text");
-                kind_ = Kind::kText;
-                return {};
-            default:
-                return read_special(given, type);
-        }
-    }
-
-    // ScalarType, MemoryFormat and Layout are types of their own in later versions.
-    Result<void> read_special(const GraphArgument& given, const c10::TypePtr& type) {
-        if (std::holds_alternative<graph_argument::Type>(given.what) ||
-            std::holds_alternative<graph_argument::MemoryLayout>(given.what)) {
-            kind_ = Kind::kInteger;
-            return {};
-        }
-        return expected(type->str());
-    }
-
-    Result<void> read_list(const GraphArgument& given, const c10::TypePtr& type) {
-        const c10::TypePtr element = type->castRaw<c10::ListType>()->getElementType();
-        const bool optional = element->kind() == TypeKind::OptionalType;
-        const c10::TypePtr plain =
-            optional ? element->castRaw<c10::OptionalType>()->getElementType() : element;
-        switch (plain->kind()) {
-            case TypeKind::IntType:
-            case TypeKind::SymIntType:
-                kind_ = Kind::kIntegers;
-                break;
-            case TypeKind::FloatType:
-                kind_ = Kind::kNumbers;
-                break;
-            case TypeKind::BoolType:
-                kind_ = Kind::kBools;
-                break;
-            case TypeKind::TensorType:
-                kind_ = optional ? Kind::kOptionalTensors : Kind::kTensors;
-                break;
-            default:
-                return expected(type->str());
-        }
-        const auto* list = std::get_if<GraphArgument::List>(&given.what);
-        if (list == nullptr) {
-            // int[2] takes one number for both.
-            if (kind_ != Kind::kIntegers || !std::holds_alternative<GraphSize>(given.what))
-                return expected("a list");
-            Argument only;
-            ECOPIPE_RETURN_IF_ERROR(only.read(given, element));
-            varies_ = only.varies_;
-            parts_.push_back(std::move(only));
-            return {};
-        }
-        for (const GraphArgument& each : *list) {
-            Argument part;
-            ECOPIPE_RETURN_IF_ERROR(part.read(each, element));
-            if (part.kind_ == Kind::kNumberTensor) return expected("a list of tensors");
-            varies_ = varies_ || part.varies_;
-            parts_.push_back(std::move(part));
-        }
-        return {};
-    }
-
-    [[nodiscard]] at::Tensor tensor(const Frame& frame) const {
-        if (const auto* value = std::get_if<graph_argument::Value>(&given_.what))
-            return frame.inputs[static_cast<std::size_t>(value->input)];
-        if (const auto* local = std::get_if<graph_argument::Local>(&given_.what))
-            return frame.locals[static_cast<std::size_t>(local->number)];
-        const auto& own = std::get<graph_argument::Tensor>(given_.what);
-        return frame.tensors[static_cast<std::size_t>(own.tensor)].tensor;
-    }
-
-    [[nodiscard]] std::int64_t integer(const Frame& frame) const {
-        if (const auto* size = std::get_if<GraphSize>(&given_.what)) return size->at(frame.batch);
-        if (const auto* type = std::get_if<graph_argument::Type>(&given_.what))
-            return static_cast<std::int64_t>(scalar_type_of(type->dtype));
-        switch (std::get<graph_argument::MemoryLayout>(given_.what)) {
-            case graph_argument::MemoryLayout::kContiguous:
-                return static_cast<std::int64_t>(at::MemoryFormat::Contiguous);
-            case graph_argument::MemoryLayout::kPreserve:
-                return static_cast<std::int64_t>(at::MemoryFormat::Preserve);
-            case graph_argument::MemoryLayout::kChannelsLast:
-                return static_cast<std::int64_t>(at::MemoryFormat::ChannelsLast);
-            case graph_argument::MemoryLayout::kChannelsLast3d:
-                break;
-        }
-        return static_cast<std::int64_t>(at::MemoryFormat::ChannelsLast3d);
-    }
-
-    [[nodiscard]] double number() const {
-        if (const auto* size = std::get_if<GraphSize>(&given_.what))
-            return static_cast<double>(size->number);
-        return std::get<double>(given_.what);
-    }
-
-    [[nodiscard]] at::Tensor number_tensor() const {
-        c10::Scalar scalar;
-        if (const auto* flag = std::get_if<bool>(&given_.what))
-            scalar = *flag;
-        else if (const auto* size = std::get_if<GraphSize>(&given_.what))
-            scalar = size->number;
-        else
-            scalar = std::get<double>(given_.what);
-        // As Python hands over a number: it does not decide the result's type.
-        at::Tensor made = at::scalar_to_tensor(scalar);
-        made.unsafeGetTensorImpl()->set_wrapped_number(true);
-        return made;
-    }
-
-    [[nodiscard]] IValue build(const Frame& frame) const {
-        switch (kind_) {
-            case Kind::kNone:
-                return {};
-            case Kind::kInteger:
-                return integer(frame);
-            case Kind::kNumber:
-                return number();
-            case Kind::kBool:
-                return std::get<bool>(given_.what);
-            case Kind::kText:
-                return std::get<std::string>(given_.what);
-            case Kind::kTensor:
-                return tensor(frame);
-            case Kind::kNumberTensor:
-                return number_tensor();
-            case Kind::kModes:
-                return parts_[frame.training ? 0 : 1].build(frame);
-            case Kind::kIntegers: {
-                c10::List<std::int64_t> list;
-                for (const Argument& part : parts_) list.push_back(part.integer(frame));
-                return list;
-            }
-            case Kind::kNumbers: {
-                c10::List<double> list;
-                for (const Argument& part : parts_) list.push_back(part.number());
-                return list;
-            }
-            case Kind::kBools: {
-                c10::List<bool> list;
-                for (const Argument& part : parts_)
-                    list.push_back(std::get<bool>(part.given_.what));
-                return list;
-            }
-            case Kind::kTensors: {
-                c10::List<at::Tensor> list;
-                for (const Argument& part : parts_) list.push_back(part.tensor(frame));
-                return list;
-            }
-            case Kind::kOptionalTensors:
-                break;
-        }
-        c10::List<c10::optional<at::Tensor>> list;
-        for (const Argument& part : parts_)
-            list.push_back(part.kind_ == Kind::kNone
-                               ? c10::optional<at::Tensor>()
-                               : c10::optional<at::Tensor>(part.tensor(frame)));
-        return list;
-    }
-
-    GraphArgument given_{graph_argument::None{}};
-    Kind kind_ = Kind::kNone;
-    bool varies_ = false;
-    std::vector<Argument> parts_;
-    IValue constant_;
-};
 
 at::Tensor stochastic_depth(const at::Tensor& x, double rate, const std::string& mode) {
     if (rate == 0) return x;
@@ -363,18 +56,21 @@ class Step {
     [[nodiscard]] bool draws() const { return !draw_.empty(); }
     std::vector<std::size_t> last_uses;  // locals that nobody needs after it
 
-    void run(Frame& frame) const {
+    void run(NodeFrame& frame) const {
         if (draws()) {
             frame.locals[first_local_] = run_draw(frame);
             return;
         }
         torch::jit::Stack stack;
         stack.reserve(arguments_.size());
-        for (const Argument& argument : arguments_) stack.push_back(argument.value(frame));
+        for (const OperatorArgument& argument : arguments_) stack.push_back(argument.value(frame));
+        if (check_ != nullptr) check_(name_, stack);
         handle_->callBoxed(stack);
         std::size_t made = 0;
         const auto keep = [&](at::Tensor tensor) {
             TORCH_CHECK(made < outputs_, "makes more tensors than the graph says");
+            TORCH_CHECK(bytes_of(tensor) <= static_cast<double>(kGraphBlockBytesMax),
+                        "makes a tensor of more than ", kGraphBlockBytesMax >> 20U, " MiB");
             frame.locals[first_local_ + made++] = std::move(tensor);
         };
         for (IValue& result : stack) {
@@ -401,6 +97,7 @@ class Step {
                                     "--aten 1.13",
                                     name_, torch_versions().torch));
         handle_ = *found;
+        check_ = operand_check(name_);
         const auto& schema = handle_->schema();
         std::map<std::string, const GraphArgument*> keywords;
         for (const auto& [keyword, argument] : op.keywords) keywords[keyword] = &argument;
@@ -414,14 +111,14 @@ class Step {
                 given = &op.arguments[position++];
             }
             if (given != nullptr) {
-                auto argument = Argument::make(*given, expected.real_type());
+                auto argument = OperatorArgument::make(*given, expected);
                 if (!argument)
                     return fail(ExitCode::kBadFile,
                                 fmt::format("{}: {}: {}", name_, expected.name(),
                                             argument.error().message));
                 arguments_.push_back(std::move(*argument));
             } else if (expected.default_value()) {
-                arguments_.push_back(Argument::of_default(*expected.default_value()));
+                arguments_.push_back(OperatorArgument::of_default(*expected.default_value()));
             } else {
                 return fail(ExitCode::kBadFile,
                             fmt::format("{}: {} is missing", name_, expected.name()));
@@ -444,14 +141,14 @@ class Step {
             const c10::TypePtr type = i == 0   ? c10::TypePtr(c10::TensorType::get())
                                       : i == 1 ? c10::TypePtr(c10::FloatType::get())
                                                : c10::TypePtr(c10::StringType::get());
-            auto argument = Argument::make(op.arguments[i], type);
+            auto argument = OperatorArgument::make(op.arguments[i], type);
             if (!argument) return fail_in(draw_, argument.error());
             arguments_.push_back(std::move(*argument));
         }
         return {};
     }
 
-    [[nodiscard]] at::Tensor run_draw(const Frame& frame) const {
+    [[nodiscard]] at::Tensor run_draw(const NodeFrame& frame) const {
         at::Tensor x = arguments_[0].value(frame).toTensor();
         const double rate = frame.training ? arguments_[1].value(frame).toDouble() : 0.0;
         TORCH_CHECK(rate >= 0 && rate <= 1, "expected a rate from 0 to 1, found ", rate);
@@ -464,7 +161,8 @@ class Step {
     std::string name_;
     std::string draw_;  // "" for torch's own
     c10::optional<c10::OperatorHandle> handle_;
-    std::vector<Argument> arguments_;
+    OperandCheck check_ = nullptr;
+    std::vector<OperatorArgument> arguments_;
     std::size_t first_local_ = 0;
     std::size_t outputs_ = 1;
 };
@@ -476,8 +174,9 @@ class GraphLayer : public Layer {
     std::size_t locals = 0;
 
     Tensors forward(const Tensors& inputs, bool training) override {
-        Frame frame{inputs, tensors, std::vector<at::Tensor>(locals), inputs.empty() ? 0 : 1,
-                    training};
+        NodeFrame frame{inputs, tensors, std::vector<at::Tensor>(locals), inputs.empty() ? 0 : 1,
+                        training};
+        const LargestBlock bound(kGraphBlockBytesMax);
         if (!inputs.empty() && inputs[0].dim() > 0) frame.batch = batch_of(inputs);
         for (const Step& step : steps) {
             try {
