@@ -132,9 +132,9 @@ def main():
         with tempfile.TemporaryDirectory() as work:
             path = os.path.join(given.source, "tests/integration", f"{ZOO}:{name}")
             done = run([given.python, os.path.join(scripts, "export_graph.py"), path, "--out", work])
-            line = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""
-            if done.returncode == 0 or expected not in line or f"{ZOO}:" not in line.replace(f"{ZOO}:{name}", ""):
-                failures.append(f"{name}: expected a refusal with '{expected}' and a line of {ZOO}, found '{line}'")
+            line = done.stderr.strip()
+            if done.returncode == 0 or "\n" in line or expected not in line or f"{ZOO}:" not in line.replace(f"{ZOO}:{name}", ""):
+                failures.append(f"{name}: expected a refusal in one line with '{expected}' and a line of {ZOO}, found '{line}'")
             else:
                 print(line.split(": ", 2)[-1], flush=True)
     if failures:

@@ -5,10 +5,13 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <map>
+#include <sstream>
 #include <thread>
 #include <tuple>
 
 #include "core/files.h"
+#include "core/strict_json.h"
 #include "tests/integration/training_fixture.h"
 #include "tests/support/small_graph_files.h"
 
@@ -55,6 +58,27 @@ TEST_F(GraphModels, AValueGoesOnceToADeviceThatHasTwoOfItsUsers) {
         R"({"schema":"ecopipe.plan/1","model":")" + graph().id +
         R"(","batch":50,"micro_batches":7,"schedule":"interleaved","stages":[)" + stages + "]}";
     EXPECT_TRUE(local(graph(), plan, flags("8"), "interleaved") == reference);
+}
+
+TEST_F(GraphModels, ASkipOverAStageCostsThatStageNothing) {
+    // a b | c | d e: what `a` and `b` make is used by c and by d.
+    const std::string plan = hand_plan(graph(), {0, 2, 3}, "1f1b", 50, 7);
+    EXPECT_TRUE(local(graph(), plan, flags("3"), "skips") == single(graph(), flags("3"), "single"));
+    const std::uint64_t map = 50 * 4 * 8 * 8 * 4;  // bytes of four channels of a batch
+    const std::uint64_t tied = 4 * 4 * 3 * 3 * 4;  // c has the weights of b
+    std::istringstream lines(read(directory_ / "skips/metrics.jsonl"));
+    int steps = 0;
+    for (std::string line; std::getline(lines, line);) {
+        const Json json = Json::parse(line);
+        if (!json.contains("stages")) continue;
+        std::map<std::string, std::uint64_t> sent;
+        for (const Json& stage : json["stages"]) sent[stage["device"]] = stage["sent_bytes"];
+        EXPECT_EQ(sent["d0"], 4 * map) << "two values, to two devices each";
+        EXPECT_EQ(sent["d1"], 3 * map + tied) << "c, its own gradients of a and b, and no more";
+        EXPECT_EQ(sent["d2"], 3 * map) << "gradients of a and b, straight back, and of c";
+        ++steps;
+    }
+    EXPECT_EQ(steps, 3);
 }
 
 TEST_F(GraphModels, ADeviceKilledWhileSkipsAreUnderWayCostsTimeAlone) {

@@ -8,16 +8,24 @@ namespace ecopipe::test {
 
 std::string hand_plan(const ModelCase& model, int stages, const std::string& schedule, int batch,
                       int micro_batches, bool recompute) {
+    std::vector<int> first_layers;
+    for (int s = 0; s < stages; ++s) first_layers.push_back(s * model.layers / stages);
+    return hand_plan(model, first_layers, schedule, batch, micro_batches, recompute);
+}
+
+std::string hand_plan(const ModelCase& model, const std::vector<int>& first_layers,
+                      const std::string& schedule, int batch, int micro_batches, bool recompute) {
     std::string list;
-    int first = 0;
+    const int stages = static_cast<int>(first_layers.size());
     for (int s = 0; s < stages; ++s) {
-        const int last = (s + 1) * model.layers / stages - 1;
+        const int first = first_layers[static_cast<std::size_t>(s)];
+        const int last =
+            (s + 1 < stages ? first_layers[static_cast<std::size_t>(s) + 1] : model.layers) - 1;
         const int in_flight =
             schedule == "gpipe" ? micro_batches : std::min(micro_batches, 2 * (stages - s) - 1);
         list += fmt::format(
             R"({}{{"device":"d{}","first_layer":{},"last_layer":{},"in_flight":{},"recompute":{}}})",
             s > 0 ? "," : "", s, first, last, in_flight, recompute);
-        first = last + 1;
     }
     return fmt::format(
         R"({{"schema":"ecopipe.plan/1","model":"{}","batch":{},"micro_batches":{},"schedule":"{}","stages":[{}]}})",

@@ -28,6 +28,10 @@ struct ModelCase {
 // A plan by hand: `stages` stages of nearly equal layer counts.
 [[nodiscard]] std::string hand_plan(const ModelCase& model, int stages, const std::string& schedule,
                                     int batch, int micro_batches, bool recompute = false);
+// With each stage's first layer.
+[[nodiscard]] std::string hand_plan(const ModelCase& model, const std::vector<int>& first_layers,
+                                    const std::string& schedule, int batch, int micro_batches,
+                                    bool recompute = false);
 
 // Runs ecopipe-train with --quiet and expects success.
 void expect_trains(Flags flags);

@@ -23,8 +23,8 @@ namespace ecopipe {
 namespace {
 
 constexpr std::uint64_t kChunk = 500;  // graphs a process
-constexpr rlim_t kAddressSpace = 6ULL << 30;
-constexpr unsigned kSecondsMax = 60;  // of a process
+constexpr rlim_t kAddressSpace = 3ULL << 30;
+constexpr unsigned kSecondsMax = 200;  // of a process
 
 // Mostly one that fits somewhere.
 std::int64_t any_integer(Rng& rng) {
