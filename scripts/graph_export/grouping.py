@@ -174,9 +174,10 @@ class Grouped:
                 made[node_of[reference.op]].append(reference)
         for number, references in made.items():
             for k, reference in enumerate(references):
-                name = self.names[number] + (f":{k}" if len(references) > 1 else "")
-                if name in program.inputs:
-                    name += ":0"
+                name = self.names[number]
+                # Of a Sequential they are numbers, which are operators' in the file.
+                if len(references) > 1 or name.isdigit() or name in program.inputs:
+                    name += f":{k}"
                 self.value_names[reference] = name
                 self.metas[name] = flow.meta(reference)
         self.nodes = []

@@ -17,7 +17,7 @@ import sys
 import tempfile
 
 ZOO = "graph_zoo.py"
-SMALL = [f"{ZOO}:{name}" for name in ("unet", "two_branches", "lstm", "causal", "small_vit")] + ["shufflenet_v2_x1_0"]
+SMALL = [f"{ZOO}:{name}" for name in ("sequential", "unet", "two_branches", "lstm", "causal", "small_vit")] + ["shufflenet_v2_x1_0"]
 LARGE = ["resnet50", "densenet121", "efficientnet_b0", "mobilenet_v3_small", "convnext_tiny", "swin_t"]
 REFUSED = {"refused_branch": "depends on values of the data", "refused_batch": "the batch size is not free",
            "refused_mode": "training mode computes", "refused_write": "writes into memory that is read under another name"}

@@ -113,6 +113,10 @@ def small_vit():
                                                 dropout=0.1, num_classes=10), (torch.rand(2, 3, 32, 32),)
 
 
+def sequential():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8 * 31 * 31, 10))
+
+
 def refused_branch():
     class Branch(nn.Module):
         def __init__(self):
