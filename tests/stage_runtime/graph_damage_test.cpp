@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <functional>
 #include <limits>
+#include <new>
 
 #include "core/files.h"
 #include "core/random.h"
@@ -281,7 +282,12 @@ void run_chunk(std::uint64_t first, const Maker& make, Progress& progress) {
     setrlimit(RLIMIT_AS, &limit);
     for (std::uint64_t seed = first; seed < first + kChunk; ++seed) {
         progress.seed = seed;
-        const auto done = train(make(seed), seed);
+        Result<void> done;
+        try {
+            done = train(make(seed), seed);
+        } catch (const std::bad_alloc&) {  // a weight or an input of 2 GiB, as a graph may have
+            done = fail(ExitCode::kRunFailed, "no memory");
+        }
         if (!done && done.error().message.find('\n') != std::string::npos) _exit(3);
         ++(done ? progress.trained : progress.refused);
     }
