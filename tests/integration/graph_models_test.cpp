@@ -29,18 +29,35 @@ class GraphModels : public Training {
         return {"--data", "synthetic:3x8x8:10:210", "--steps", steps, "--seed", "3", "--batch",
                 "50",     "--micro-batches",        "7"};
     }
+    // Of each step, by device.
+    [[nodiscard]] std::vector<std::map<std::string, std::uint64_t>> sent_bytes(
+        const std::string& run) const {
+        std::vector<std::map<std::string, std::uint64_t>> steps;
+        std::istringstream lines(read(directory_ / (run + "/metrics.jsonl")));
+        for (std::string line; std::getline(lines, line);) {
+            const Json json = Json::parse(line);
+            if (!json.contains("stages")) continue;
+            steps.emplace_back();
+            for (const Json& stage : json["stages"])
+                steps.back()[stage["device"]] = stage["sent_bytes"];
+        }
+        return steps;
+    }
 };
 
 TEST_F(GraphModels, TheSameBytesOnOneToFiveStages) {
-    const std::string reference = single(graph(), flags("15"), "single");
+    // The norm is of all stages' gradients, a tied one's once.
+    Flags clipped = flags("15");
+    clipped.insert(clipped.end(), {"--clip-norm", "0.1", "--optimizer", "adamw"});
+    const std::string reference = single(graph(), clipped, "single");
     ASSERT_GT(reference.size(), 1000U);
     for (const auto& [stages, schedule, recompute] : {std::tuple(2, "1f1b", false),
                                                       {3, "gpipe", false},
                                                       {4, "zb-h1", false},
                                                       {5, "1f1b", true}}) {
         const std::string name = schedule + std::to_string(stages);
-        EXPECT_TRUE(local(graph(), hand_plan(graph(), stages, schedule, 50, 7, recompute),
-                          flags("15"), name) == reference)
+        EXPECT_TRUE(local(graph(), hand_plan(graph(), stages, schedule, 50, 7, recompute), clipped,
+                          name) == reference)
             << name;
     }
 }
@@ -66,19 +83,23 @@ TEST_F(GraphModels, ASkipOverAStageCostsThatStageNothing) {
     EXPECT_TRUE(local(graph(), plan, flags("3"), "skips") == single(graph(), flags("3"), "single"));
     const std::uint64_t map = 50 * 4 * 8 * 8 * 4;  // bytes of four channels of a batch
     const std::uint64_t tied = 4 * 4 * 3 * 3 * 4;  // c has the weights of b
-    std::istringstream lines(read(directory_ / "skips/metrics.jsonl"));
-    int steps = 0;
-    for (std::string line; std::getline(lines, line);) {
-        const Json json = Json::parse(line);
-        if (!json.contains("stages")) continue;
-        std::map<std::string, std::uint64_t> sent;
-        for (const Json& stage : json["stages"]) sent[stage["device"]] = stage["sent_bytes"];
-        EXPECT_EQ(sent["d0"], 4 * map) << "two values, to two devices each";
-        EXPECT_EQ(sent["d1"], 3 * map + tied) << "c, its own gradients of a and b, and no more";
-        EXPECT_EQ(sent["d2"], 3 * map) << "gradients of a and b, straight back, and of c";
-        ++steps;
+    const auto sent = sent_bytes("skips");
+    ASSERT_EQ(sent.size(), 3U);
+    for (const auto& step : sent) {
+        EXPECT_EQ(step.at("d0"), 4 * map) << "two values, to two devices each";
+        EXPECT_EQ(step.at("d1"), 3 * map + tied) << "c, its own gradients of a and b, and no more";
+        EXPECT_EQ(step.at("d2"), 3 * map) << "gradients of a and b, straight back, and of c";
     }
-    EXPECT_EQ(steps, 3);
+}
+
+TEST_F(GraphModels, CompressedRunsRepeatTheirBytes) {
+    std::string plan = hand_plan(graph(), {0, 2, 3}, "1f1b", 50, 7);
+    for (std::size_t at = 0; (at = plan.find("\"recompute\"", at)) != std::string::npos; at += 80)
+        plan.insert(at, R"("codec_forward":"fp16","codec_backward":"int8",)");
+    const std::string once = local(graph(), plan, flags("5"), "once");
+    EXPECT_TRUE(once == local(graph(), plan, flags("5"), "again"));
+    EXPECT_FALSE(once == single(graph(), flags("5"), "single"));
+    EXPECT_EQ(sent_bytes("once").front().at("d0"), 2 * 50 * 4 * 8 * 8 * 4);
 }
 
 TEST_F(GraphModels, ADeviceKilledWhileSkipsAreUnderWayCostsTimeAlone) {
