@@ -163,7 +163,7 @@ TEST_F(Identity, ShuffleNetV1) {
 TEST_F(Identity, MobileBert) {
     const ModelCase model{"mobilebert", "mobilebert", 26};
     const Finished made =
-        run({kPython, std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/tensors.py",
+        run({kPython, std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/reference/tensors.py",
              directory_.path()});
     ASSERT_EQ(made.code, 0) << made.err;
     const Flags flags{"--data",

@@ -208,9 +208,9 @@ TEST_F(Learning, AResumptionWithOtherFlagsIsRefusedByName) {
 class OwnTensors : public Learning {
   protected:
     void SetUp() override {
-        const Finished made =
-            run({kPython, std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/tensors.py",
-                 directory_.path()});
+        const Finished made = run(
+            {kPython, std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/reference/tensors.py",
+             directory_.path()});
         ASSERT_EQ(made.code, 0) << made.err;
     }
     Flags data(const std::string& name) const {
@@ -255,7 +255,8 @@ class OwnTensors : public Learning {
                            optimizer} +
                          data(data_name) + more);
         const Finished compared = run(
-            {kPython, std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/learning_reference.py",
+            {kPython,
+             std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/reference/learning_reference.py",
              own.model, directory_ / (data_name + "/train.safetensors"),
              directory_ / (model + "/metrics.jsonl"), loss, optimizer, schedule, "14"});
         EXPECT_EQ(compared.code, 0) << compared.out << compared.err;

@@ -17,7 +17,7 @@ class OddModels : public Training {
         ASSERT_EQ(made.code, 0) << made.err;
     }
     [[nodiscard]] static std::string script() {
-        return std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/odd_models.py";
+        return std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/reference/odd_models.py";
     }
     [[nodiscard]] ModelCase model(const std::string& name, int layers) const {
         const std::string path = directory_ / (name + ".pt");

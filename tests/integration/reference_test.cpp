@@ -35,16 +35,17 @@ class Reference : public Training {
                           wanted.rate};
         static_cast<void>(single(wanted.model, flags + Flags{"--steps", "0"}, "start"));
         static_cast<void>(single(wanted.model, flags + Flags{"--steps", wanted.steps}, "trained"));
-        Flags reference{kPython,
-                        std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/reference.py",
-                        wanted.model.model,
-                        directory_ / "start/model.safetensors",
-                        directory_ / "trained",
-                        wanted.optimizer,
-                        wanted.rate,
-                        wanted.decay,
-                        wanted.steps,
-                        limit};
+        Flags reference{
+            kPython,
+            std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/reference/reference.py",
+            wanted.model.model,
+            directory_ / "start/model.safetensors",
+            directory_ / "trained",
+            wanted.optimizer,
+            wanted.rate,
+            wanted.decay,
+            wanted.steps,
+            limit};
         if (!wanted.tokens.empty()) reference.push_back(wanted.tokens + "/train.safetensors");
         const Finished compared = run(reference, 280);
         EXPECT_EQ(compared.code, 0) << compared.out << compared.err;
@@ -64,7 +65,7 @@ TEST_F(Reference, ShuffleNetV2) { expect_same_zoo("shufflenet_v2_x1_0"); }
 TEST_F(Reference, ShuffleNetV1) { expect_same_zoo("shufflenet_v1_g3"); }
 TEST_F(Reference, MobileBert) {
     const Finished made =
-        run({kPython, std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/tensors.py",
+        run({kPython, std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/reference/tensors.py",
              directory_.path()});
     ASSERT_EQ(made.code, 0) << made.err;
     expect_same({.model = {"mobilebert", "mobilebert"},

@@ -67,9 +67,9 @@ std::string Training::local(const ModelCase& model, const std::string& plan,
 ModelCase Training::torchscript(const std::string& name, int layers) {
     const std::string path = directory_ / (name + ".pt");
     if (!exists(path)) {
-        const Finished made =
-            run({kPython, std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/models.py",
-                 directory_.path()});
+        const Finished made = run(
+            {kPython, std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/reference/models.py",
+             directory_.path()});
         EXPECT_EQ(made.code, 0) << made.err;
     }
     return {path, "sha256:" + sha256_hex(read(path)), layers};

@@ -5,7 +5,7 @@
 // ShuffleNet (Zhang et al., CVPR 2018), width 1 with three groups, with PyTorch's default initial
 // values. Tensors are named as in torchvision's ResNets: conv1.0 and conv1.1 (batch norm) in front;
 // in every unit of stage2 to stage4 conv1, bn1 (grouped, then shuffled), conv2, bn2 (depthwise),
-// conv3, bn3 (grouped); fc at the end. tests/integration/zoo_models.py has the module.
+// conv3, bn3 (grouped); fc at the end. tests/integration/reference/zoo_models.py has the module.
 namespace ecopipe::zoo {
 namespace {
 

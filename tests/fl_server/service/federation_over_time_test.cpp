@@ -6,7 +6,7 @@
 #include <filesystem>
 
 #include "core/strict_json.h"
-#include "tests/fl_server/federation_run.h"
+#include "tests/fl_server/service/federation_run.h"
 
 namespace ecopipe::test {
 namespace {

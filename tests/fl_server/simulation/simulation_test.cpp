@@ -9,7 +9,7 @@
 #include "fl_server/simulation/population.h"
 #include "fl_server/simulation/summary.h"
 #include "fl_server/simulation/virtual_run.h"
-#include "tests/fl_server/strategy_desk.h"
+#include "tests/fl_server/strategies/strategy_desk.h"
 
 namespace ecopipe::test {
 namespace {
@@ -132,7 +132,8 @@ std::vector<std::string> play(const std::string& name, int every) {
         const auto done = run->run([&] { return every > 0 && ++events > every; });
         EXPECT_TRUE(done) << done.error().message;
         if (!done || run->finished()) break;
-        const std::string path = testing::TempDir() + "/simulation_test." + std::to_string(::getpid()) + ".checkpoint";
+        const std::string path =
+            testing::TempDir() + "/simulation_test." + std::to_string(::getpid()) + ".checkpoint";
         EXPECT_TRUE(write_simulation_checkpoint(path, {run->save().value(), lines.size()}));
         const auto read = read_simulation_checkpoint(path);
         EXPECT_TRUE(read && *read);

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "tests/fl_server/toy_federation.h"
+#include "tests/fl_server/service/toy_federation.h"
 
 namespace ecopipe::test {
 namespace {

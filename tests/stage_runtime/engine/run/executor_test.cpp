@@ -7,7 +7,7 @@
 #include "core/tensor_memory.h"
 #include "stage_runtime/engine/model/torch_compat.h"
 #include "stage_runtime/engine/run/single_process.h"
-#include "tests/stage_runtime/model_steps.h"
+#include "tests/stage_runtime/engine/run/model_steps.h"
 
 namespace ecopipe::test {
 namespace {

@@ -1,10 +1,10 @@
 // The models of the zoo: the sizes that their papers and torchvision give, the names of its state
 // dicts, and the same bytes over any cut. What they compute is compared with PyTorch by
-// tests/integration/reference.py.
+// tests/integration/reference/reference.py.
 #include <gtest/gtest.h>
 
 #include "stage_runtime/engine/model/torch_compat.h"
-#include "tests/stage_runtime/model_steps.h"
+#include "tests/stage_runtime/engine/run/model_steps.h"
 
 namespace ecopipe::test {
 namespace {

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "fl_server/strategies/staleness.h"
-#include "tests/fl_server/strategy_desk.h"
+#include "tests/fl_server/strategies/strategy_desk.h"
 
 namespace ecopipe::test {
 namespace {

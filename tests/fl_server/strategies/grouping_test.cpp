@@ -6,7 +6,7 @@
 #include <set>
 
 #include "core/random.h"
-#include "tests/fl_server/strategy_desk.h"
+#include "tests/fl_server/strategies/strategy_desk.h"
 
 namespace ecopipe::test {
 namespace {

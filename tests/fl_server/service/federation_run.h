@@ -19,7 +19,7 @@
 #include "fl_server/service/federation.h"
 #include "fl_server/service/server_config.h"
 #include "fl_server/strategies/registry.h"
-#include "tests/fl_server/toy_federation.h"
+#include "tests/fl_server/service/toy_federation.h"
 
 namespace ecopipe::test {
 

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/fl_server/toy_federation.h"
+#include "tests/fl_server/service/toy_federation.h"
 
 namespace ecopipe::test {
 namespace {

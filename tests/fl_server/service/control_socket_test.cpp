@@ -15,7 +15,7 @@ namespace ecopipe::test {
 namespace {
 
 constexpr int kConnectionsMax = 64;
-constexpr double kDeadlineS = 10;
+constexpr double kAnswerS = 10;
 
 class ControlSockets : public testing::Test {
   protected:
@@ -32,7 +32,7 @@ class ControlSockets : public testing::Test {
         address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
         address.sin_port = htons(control_->metrics_port());
         EXPECT_EQ(::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
-        const timeval patience{static_cast<time_t>(kDeadlineS), 0};
+        const timeval patience{static_cast<time_t>(kAnswerS), 0};
         ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
         return fd;
     }
@@ -68,7 +68,7 @@ TEST_F(ControlSockets, TheMetricsAreTextOnOnePageAlone) {
 
 TEST_F(ControlSockets, AnOrderIsAnsweredAndOnlyTheOwnerMayGiveOne) {
     const std::string path = directory_ / "control.sock";
-    const auto answer = ask_server(path, "pause", kDeadlineS);
+    const auto answer = ask_server(path, "pause", kAnswerS);
     ASSERT_TRUE(answer) << answer.error().message;
     EXPECT_EQ(*answer, "did pause");
     struct stat facts{};

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "tests/fl_server/toy_federation.h"
+#include "tests/fl_server/service/toy_federation.h"
 
 namespace ecopipe::test {
 namespace {

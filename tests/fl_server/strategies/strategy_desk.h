@@ -12,7 +12,7 @@
 
 #include "fl_server/numbers/aggregator.h"
 #include "fl_server/strategies/registry.h"
-#include "tests/fl_server/toy_federation.h"
+#include "tests/fl_server/service/toy_federation.h"
 
 namespace ecopipe::test {
 

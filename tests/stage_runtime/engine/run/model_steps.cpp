@@ -1,4 +1,4 @@
-#include "tests/stage_runtime/model_steps.h"
+#include "tests/stage_runtime/engine/run/model_steps.h"
 
 #include <gtest/gtest.h>
 

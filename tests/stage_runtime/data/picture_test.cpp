@@ -7,7 +7,7 @@
 
 #include "stage_runtime/data/exif.h"
 #include "stage_runtime/data/grey.h"
-#include "tests/stage_runtime/pictures.h"
+#include "tests/stage_runtime/data/pictures.h"
 
 namespace ecopipe {
 namespace {

@@ -16,7 +16,7 @@
 #include "stage_runtime/data/picture.h"
 #include "stage_runtime/data/safetensors.h"
 #include "stage_runtime/data/target_weight.h"
-#include "tests/stage_runtime/pictures.h"
+#include "tests/stage_runtime/data/pictures.h"
 
 namespace ecopipe {
 namespace {

@@ -13,8 +13,8 @@
 #include "fl_server/service/replay.h"
 #include "fl_server/service/server_config.h"
 #include "fl_server/strategies/registry.h"
-#include "tests/fl_server/federation_run.h"
-#include "tests/fl_server/toy_federation.h"
+#include "tests/fl_server/service/federation_run.h"
+#include "tests/fl_server/service/toy_federation.h"
 
 namespace ecopipe::test {
 namespace {

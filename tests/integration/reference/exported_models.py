@@ -84,7 +84,7 @@ def trained(work, name, flags):
 
 def check(model, work):
     graph, reference = os.path.join(work, "graph"), os.path.join(work, "reference.safetensors")
-    path = os.path.join(given.source, "tests/integration", model) if model.startswith(ZOO) else model
+    path = os.path.join(given.source, "tests/integration/reference", model) if model.startswith(ZOO) else model
     size = ["--input", "3x64x64", "--num-classes", "10"] if not model.startswith("hf:") else ["--tokens", "32,30522"]
     exporter = [given.python, os.path.join(scripts, "export_graph.py"), path, "--out", graph, *size]
     exported = run([*exporter, "--without-dropout", "--reference", reference])
@@ -130,7 +130,7 @@ def main():
             failures.append(f"{model}: {problem}")
     for name, expected in REFUSED.items():
         with tempfile.TemporaryDirectory() as work:
-            path = os.path.join(given.source, "tests/integration", f"{ZOO}:{name}")
+            path = os.path.join(given.source, "tests/integration/reference", f"{ZOO}:{name}")
             done = run([given.python, os.path.join(scripts, "export_graph.py"), path, "--out", work])
             line = done.stderr.strip()
             if done.returncode == 0 or "\n" in line or expected not in line or f"{ZOO}:" not in line.replace(f"{ZOO}:{name}", ""):
