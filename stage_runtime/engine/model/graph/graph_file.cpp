@@ -21,7 +21,6 @@ constexpr std::size_t kGraphNameMax = 512;   // bytes
 constexpr std::size_t kArgumentsMax = 64;    // of an operator
 constexpr std::size_t kGraphListMax = 4096;  // elements of an argument
 constexpr int kGraphListDepthMax = 3;
-constexpr int kGraphOutputsMax = 1024;      // tensors of one operator
 constexpr std::size_t kNodeValuesMax = 64;  // that come in, and that go out: as on the wire
 constexpr std::size_t kGraphTensorBytesMax = 2ULL << 30;  // of one sample, as on the wire
 constexpr std::uint64_t kGraphWeightBytesMax = 64ULL << 30;

@@ -102,6 +102,7 @@ struct GraphFile {
 inline constexpr std::size_t kGraphBytesMax = 2U << 20;  // it travels in one message
 inline constexpr std::size_t kGraphNodesMax = 4096;
 inline constexpr std::size_t kGraphOperatorsMax = 200'000;
+inline constexpr int kGraphOutputsMax = 1024;  // tensors of one operator
 // Of any tensor that an operator makes, views too.
 inline constexpr std::size_t kGraphBlockBytesMax = 4ULL << 30;
 // Of a whole number but PyTorch's own for "to the end": products of two do not overflow.

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "stage_runtime/engine/model/graph/graph_file.h"
+
 namespace ecopipe {
 namespace {
 
@@ -50,9 +52,26 @@ void check_recurrent(const std::string& name, const torch::jit::Stack& arguments
                     at::IntArrayRef({layers * directions, batch, hidden}));
 }
 
+// Those that make a list of tensors out of one: how many, before they are there.
+void check_parts(const std::string& name, const torch::jit::Stack& arguments) {
+    const at::Tensor tensor = arguments[0].toTensor();
+    const std::int64_t number = arguments[1].toInt();  // of parts, their size, or the dimension
+    std::int64_t parts = number;
+    if (name == "aten::unbind.int") {
+        parts = tensor.size(number);
+    } else if (name == "aten::split.Tensor") {
+        TORCH_CHECK(number >= 1, "expected parts of 1 or more");
+        parts = tensor.size(arguments[2].toInt()) / number;
+    }
+    TORCH_CHECK(parts <= kGraphOutputsMax, "makes more than ", kGraphOutputsMax, " tensors");
+}
+
 }  // namespace
 
 OperandCheck operand_check(const std::string& name) {
+    for (const char* parts :
+         {"aten::chunk", "aten::split.Tensor", "aten::tensor_split.sections", "aten::unbind.int"})
+        if (name == parts) return check_parts;
     for (const char* recurrent :
          {"aten::lstm.input", "aten::gru.input", "aten::rnn_tanh.input", "aten::rnn_relu.input"})
         if (name == recurrent) return check_recurrent;

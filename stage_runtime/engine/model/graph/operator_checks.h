@@ -1,6 +1,7 @@
 #pragma once
 // What some operators take for granted and LibTorch does not look at, because its Python side did:
-// a graph could otherwise make them read past the end of a tensor. Includes torch.
+// a graph could otherwise make them read past the end of a tensor, or make millions. Includes
+// torch.
 
 #include <ATen/core/stack.h>
 

@@ -216,6 +216,9 @@ TEST_F(GraphEngine, WhatIsTooLargeOrDoesNotFitIsRefusedWhenItRuns) {
     EXPECT_NE(tried(R"(["aten::expand",["@b.weight",[65536,65536,4,4,3,3]],{})")
                   .find("makes a tensor of more than 4096 MiB"),
               std::string::npos);
+    for (const char* parts : {R"(["aten::tensor_split.sections",["%0",268435456,1],{})",
+                              R"(["aten::chunk",["%0",2048,1],{})"})
+        EXPECT_NE(tried(parts).find("makes more than 1024 tensors"), std::string::npos) << parts;
     EXPECT_NE(tried(R"(["aten::rnn_tanh.input",["%0","%0",["@b.weight","@b.weight"],)"
                     R"(false,1,0.0,false,false,false],{})")
                   .find("expected an input of three dimensions"),
