@@ -91,6 +91,7 @@ Result<void> SimPortal::load(const TensorMap& state, std::uint64_t step) {
         ECOPIPE_RETURN_IF_ERROR(wait_for(devices_, kGatherFor, ignore));
         ECOPIPE_RETURN_IF_ERROR(check());
     } while (joined().empty());
+    if (Rng(run_).below(4) == 0) ECOPIPE_RETURN_IF_ERROR(measure_links());
     std::set<std::string> here;
     for (const auto& [device, joined] : joined()) here.insert(device);
     ECOPIPE_ASSIGN_OR_RETURN(Plan plan, SimPlanner(sliced_).plan(here, {}));
@@ -99,6 +100,28 @@ Result<void> SimPortal::load(const TensorMap& state, std::uint64_t step) {
     spec.model.input_shape = {1};
     set_plan(std::move(plan), std::move(spec), model_info(world_.kind));
     return PortalDriver::load(state, step);
+}
+
+// As --measure-links does; a device may go meanwhile. A message that is lost costs a probe its
+// minute, which the run has besides.
+Result<void> SimPortal::measure_links() {
+    constexpr double kMbps = 20;
+    Instant began = world_.net.now();
+    world_.net.faults.mbps = kMbps;
+    for (const std::string& from : devices_)
+        for (const std::string& to : devices_) {
+            if (from >= to || !joined().contains(from) || !joined().contains(to)) continue;
+            const auto found = probe_link(from, to);
+            world_.end += world_.net.now() - std::exchange(began, world_.net.now());
+            ECOPIPE_RETURN_IF_ERROR(check());
+            if (!found) continue;
+            ++links_measured_;
+            if (!(found->mbps > 0 && found->mbps < kMbps * 1.02 && found->latency_ms > 0))
+                world_.violate(fmt::format("{}-{}: measured {} Mbit/s, {} ms", from, to,
+                                           found->mbps, found->latency_ms));
+        }
+    world_.net.faults.mbps = 0;
+    return {};
 }
 
 Result<TensorMap> SimPortal::state(bool optimizer_state) {

@@ -21,6 +21,7 @@ class SimPortal : private PortalSide, private SessionObserver, public PortalDriv
     void start();
     [[nodiscard]] std::uint64_t recoveries() const { return recoveries_; }
     [[nodiscard]] std::uint64_t moves() const { return moves_made_; }
+    [[nodiscard]] std::uint64_t links_measured() const { return links_measured_; }
 
     // Waits for devices and plans over them first, as the program does.
     Result<void> load(const TensorMap& state, std::uint64_t step) override;
@@ -33,6 +34,7 @@ class SimPortal : private PortalSide, private SessionObserver, public PortalDriv
         std::uint64_t connection = 0;
         std::uint64_t instance = 0;
     };
+    Result<void> measure_links();
     // What a control port does of itself.
     void tick();
     void on_message(const SimMessage& message);
@@ -71,6 +73,7 @@ class SimPortal : private PortalSide, private SessionObserver, public PortalDriv
     std::deque<PortalEvent> inbox_;
     std::uint64_t recoveries_ = 0;
     std::uint64_t moves_made_ = 0;
+    std::uint64_t links_measured_ = 0;
     std::optional<std::uint64_t> last_move_;  // its step, since the last recovery
 };
 

@@ -39,6 +39,7 @@ struct Outcome {
     std::string problem;  // "" when all is well
     std::uint64_t recoveries = 0;
     std::uint64_t moves = 0;
+    std::uint64_t links_measured = 0;
 };
 
 class Cluster {
@@ -95,6 +96,7 @@ class Cluster {
         for (const auto& portal : past_) {
             outcome.recoveries += portal->recoveries();
             outcome.moves += portal->moves();
+            outcome.links_measured += portal->links_measured();
         }
         outcome.recoveries += past_.size() - 1;
         if (!world_.violations.empty()) {
@@ -218,16 +220,19 @@ TEST(Sim, EverySeedIsSafeAndFinishes) {
     }
     std::uint64_t recoveries = 0;
     std::uint64_t moves = 0;
+    std::uint64_t links_measured = 0;
     for (std::uint64_t seed = 0; seed < seeds_wanted(); ++seed) {
         const Outcome outcome = Cluster(seed, Mistake::kNone).run();
         EXPECT_EQ(outcome.problem, "")
             << "reproduce with ECOPIPE_SIM_SEED=" << seed << " build/bin/sim_test";
         recoveries += outcome.recoveries;
         moves += outcome.moves;
+        links_measured += outcome.links_measured;
     }
     // Faults that nobody notices test nothing.
     EXPECT_GT(recoveries, seeds_wanted() / 2);
     EXPECT_GT(moves, seeds_wanted() / 10);
+    EXPECT_GT(links_measured, seeds_wanted() / 4);
     RecordProperty("moves", static_cast<int>(moves));
     RecordProperty("recoveries", static_cast<int>(recoveries));
 }

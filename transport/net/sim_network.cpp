@@ -63,6 +63,8 @@ void SimNetwork::send(const std::string& to, SimMessage message) {
     if (straggles)
         delay += Duration(static_cast<std::int64_t>(
             rng_.uniform() * static_cast<double>(faults.straggle_max.count())));
+    if (faults.mbps > 0)
+        delay += from_ms(static_cast<double>(message.payload.size()) * 8 / (faults.mbps * 1000));
     // Control and data are connections of their own: neither waits for the other.
     const auto head = message.open();
     const bool data = head && head->type >= static_cast<std::uint16_t>(MessageType::kAttach) &&

@@ -27,6 +27,7 @@ struct SimFaults {
     Duration straggle_max = std::chrono::seconds(4);
     Duration delay_min = std::chrono::microseconds(100);
     Duration delay_max = std::chrono::milliseconds(3);
+    double mbps = 0;  // of every link, for payloads; 0: they take no time
 };
 
 // One message as it was sealed. `connection` tells apart the sockets that a node has opened one
