@@ -2,6 +2,7 @@
 # cmake/torch.cmake over LibTorchs made up here: which it takes, which it refuses, in one line each.
 # Usage: torch_found_test.sh REPOSITORY
 set -euo pipefail
+export CMAKE_GENERATOR=Ninja  # make is not among what the build needs
 repository=$(cd "$1" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
