@@ -74,6 +74,7 @@ struct Executor::Impl {
     std::map<std::uint32_t, std::vector<std::optional<PendingWeightGradient>>> pending;
     StepTotals totals;
     bool buffers_saved = false;
+    bool finished = false;                          // the step's gradients are added up
     std::map<std::size_t, ErrorFeedback> feedback;  // by slice input
     std::vector<int> returns;                       // the values of the gradients that come back
 
@@ -471,6 +472,7 @@ StepTotals Executor::finish_step() {
     Impl& self = *impl_;
     StepTotals& totals = self.totals;
     self.parameters.add_up();
+    self.finished = true;
     totals.squared_gradient_norms.assign(self.layers.size(), 0);
     for (const Parameter& parameter : self.parameters.all())
         if (parameter.gradient.defined())
@@ -483,6 +485,7 @@ StepTotals Executor::finish_step() {
 
 void Executor::commit(double learning_rate, double gradient_scale) {
     Impl& self = *impl_;
+    ECOPIPE_CHECK(self.finished);  // else nothing would be updated
     const at::NoGradGuard no_grad;
     for (Parameter& parameter : self.parameters.all()) {
         if (!parameter.gradient.defined()) continue;
@@ -502,6 +505,7 @@ void Executor::discard() {
     self.pending.clear();
     for (auto& [i, feedback] : self.feedback) feedback.discard();
     self.totals = {};
+    self.finished = false;
     self.parameters.discard();
     self.sync_buffers();
     for (Buffer& buffer : self.buffers) {

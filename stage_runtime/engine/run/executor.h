@@ -93,6 +93,7 @@ class Executor {
     // compressed; micro-batches in order.
     [[nodiscard]] std::vector<EncodedTensor> encode_gradients(std::vector<HostTensor> gradients);
     [[nodiscard]] StepTotals finish_step();
+    // After finish_step.
     void commit(double learning_rate, double gradient_scale);
     void discard();  // forgets the step, whatever of it was done
 

@@ -34,6 +34,7 @@ Result<NumericClass> measure_numeric_class(int threads) {
         executor->begin_step(step, static_cast<double>(kSamples));
         ECOPIPE_RETURN_IF_ERROR(executor->forward(0, {inputs}, &labels));
         ECOPIPE_RETURN_IF_ERROR(executor->backward(0, {}));
+        static_cast<void>(executor->finish_step());
         executor->commit(0.01, 1.0);
     }
     NumericClass result;

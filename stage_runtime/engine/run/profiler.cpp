@@ -334,8 +334,8 @@ std::vector<ValueProfile> value_profiles(const ValueGraph& flow,
     std::vector<ValueProfile> out;
     for (std::size_t i = 0; i < bytes.size() && !flow.is_chain(); ++i) {
         const ModelValue& value = flow.values()[i];
-        out.push_back(
-            {value.producer, value.consumers, (bytes[i] + samples - 1) / samples, value.has_gradient});
+        out.push_back({value.producer, value.consumers, (bytes[i] + samples - 1) / samples,
+                       value.has_gradient});
     }
     return out;
 }

@@ -53,6 +53,22 @@ TEST_F(Engine, ADiscardedStepLeavesNoTrace) {
     EXPECT_TRUE(same_bytes(before, executor->state(true)));
 }
 
+// The numeric class once committed without: its hash was the same for every LibTorch.
+TEST_F(Engine, ACommitOfWhatWasNotAddedUpIsABug) {
+    const ModelSpec spec = zoo("lenet5", {1, 28, 28});
+    ExecutorOptions options;
+    options.range = {0, 11};
+    auto executor = std::move(*Executor::create(spec, options));
+    const auto weights = initial_weights(spec, 3);
+    for (const NamedTensor& weight : *weights)
+        ASSERT_TRUE(executor->load_state(weight.name, weight.tensor));
+    const Batch batch = random_batch(spec, 4, 1);
+    executor->begin_step(0, 4);
+    ASSERT_TRUE(executor->forward(0, {batch.inputs}, &batch.labels));
+    ASSERT_TRUE(executor->backward(0, {}));
+    EXPECT_DEATH(executor->commit(0.01, 1), "finished");
+}
+
 TEST_F(Engine, StepsLeakNoMemory) {
     const ModelSpec spec = zoo("lenet5", {1, 28, 28});
     auto process = *SingleProcess::create(spec, ExecutorOptions{});

@@ -95,11 +95,13 @@ TensorMap train_cut(const ModelSpec& spec, int cut, bool recompute, const Optimi
         }
         for (std::uint32_t m = 0; split_backward && m < sizes.size(); ++m)
             for (auto& stage : stages) EXPECT_TRUE(stage->weight_gradient(m));
+        for (auto& stage : stages) static_cast<void>(stage->finish_step());
         for (auto& stage : stages) stage->commit(0.05, 1.0);
     }
     TensorMap state;
     for (auto& stage : stages)
         for (NamedTensor& entry : stage->state(false)) state.push_back(std::move(entry));
+    EXPECT_FALSE(same_bytes(state, *weights)) << "nothing was trained";
     return state;
 }
 
