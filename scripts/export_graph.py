@@ -276,7 +276,7 @@ def main():
     if arguments.num_classes < 1:
         fail(f"--num-classes: expected a positive number, found {arguments.num_classes}")
     torch.set_num_threads(1)
-    logging.getLogger("torch").setLevel(logging.ERROR)  # a refusal is one line
+    logging.disable(logging.CRITICAL)  # torch.export tells what it stumbles over; a refusal is one line
     try:
         (back if arguments.back else export)(arguments)
     except Refusal as refusal:

@@ -71,10 +71,11 @@ def exported(model, args, kwargs, shapes, training, near):
 class Lowering:
     """One exported program to a list of Op."""
 
-    def __init__(self, program, target, near):
+    def __init__(self, program, target, near, writes_attention_out):
         self.program = program
         self.target = target
         self.near = near
+        self.writes_attention_out = writes_attention_out
         self.ops = []
         self.values = {}  # fx node: reference, literal or list of references
         self.constants = {}
@@ -376,7 +377,7 @@ class Lowering:
         if name == "aten::dropout" or name == "aten::feature_dropout":
             ours = "ecopipe::dropout" if name == "aten::dropout" else "ecopipe::dropout_channels"
             result = self.emit(ours, [args[0], args[1] if args[2] else 0.0], {}, metas, node, where)
-        elif name == "aten::scaled_dot_product_attention" and self.target == "1.13":
+        elif name == "aten::scaled_dot_product_attention" and self.writes_attention_out:
             result = decompose.attention(self, node, args, keywords, where)
         elif name == "aten::rms_norm" and self.target == "1.13":
             result = decompose.rms_norm(self, node, args, where)
@@ -466,9 +467,12 @@ def captured(model, args, kwargs, target, near, choose_output):
     if any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(model.forward).parameters.values()):
         shapes = positional
     was = model.training
+    programs = [exported(model, args, kwargs, shapes, training, near) for training in (True, False)]
+    # Its own dropout is not keyed.
+    writes_attention_out = target == "1.13" or any(decompose.attention_drops(node) for node in programs[0].graph.nodes)
     lowered = []
-    for training in (True, False):
-        lowering = Lowering(exported(model, args, kwargs, shapes, training, near), target, near)
+    for program in programs:
+        lowering = Lowering(program, target, near, writes_attention_out)
         outputs = lowering.run()
         lowered.append((lowering, outputs))
     model.train(was)

@@ -7,6 +7,13 @@ import torch
 from .ir import DType, Meta
 
 
+def attention_drops(node):
+    """Whether it is an attention with a rate of dropout above zero."""
+    if node.target is not torch.ops.aten.scaled_dot_product_attention.default:
+        return False
+    return bool(node.args[4] if len(node.args) > 4 else node.kwargs.get("dropout_p", 0.0))
+
+
 def attention(lowering, node, args, keywords, where):
     """ATen's own definition, which its quicker kernels approximate (_scaled_dot_product_attention_math)."""
     query, key, value = args[:3]

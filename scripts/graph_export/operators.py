@@ -52,7 +52,9 @@ VIEWS = {"alias", "chunk", "contiguous", "detach", "diagonal", "expand", "expand
 # In place, when nobody else sees the memory: the same numbers in new memory.
 OUT_OF_PLACE = {"fill_.Scalar": "full_like", "zero_": "zeros_like"}
 # Other names of later versions.
-RENAMED = {"aten::_to_copy": "aten::to.dtype", "aten::__and__.Tensor": "aten::bitwise_and.Tensor",
+RENAMED = {"aten::_to_copy": "aten::to.dtype",
+           "aten::view": "aten::reshape",  # strides may be others here, as those of an attention written out
+           "aten::__and__.Tensor": "aten::bitwise_and.Tensor",
            "aten::__or__.Tensor": "aten::bitwise_or.Tensor",
            "aten::__xor__.Tensor": "aten::bitwise_xor.Tensor", "aten::__and__.Scalar": "aten::bitwise_and.Scalar",
            "aten::__or__.Scalar": "aten::bitwise_or.Scalar", "aten::special_erf": "aten::erf", "aten::special_expm1": "aten::expm1",

@@ -2,7 +2,7 @@
 """Exports models with a current PyTorch and holds ecopipe against it: outputs and gradients, and the bytes of one process
 against those of two to four stages at random cuts under several schedules. Then what must be refused.
 
-    exported_models.py BIN SOURCE PYTHON [--all] [--minilm DIR]
+    exported_models.py BIN SOURCE PYTHON [--all] [--minilm DIR] [--aten 1.13|2.6]
 
 PYTHON is an interpreter with PyTorch 2.6 or later and torchvision. Prints a row a model; exit code 1 when one fails. --all takes
 torchvision's large ones too, as the table in docs/reference/graph.md has them."""
@@ -29,6 +29,7 @@ arguments.add_argument("source")
 arguments.add_argument("python")
 arguments.add_argument("--all", action="store_true")
 arguments.add_argument("--minilm")
+arguments.add_argument("--aten", default="1.13")
 given = arguments.parse_args()
 scripts = os.path.join(given.source, "scripts")
 failures = []
@@ -86,7 +87,7 @@ def check(model, work):
     graph, reference = os.path.join(work, "graph"), os.path.join(work, "reference.safetensors")
     path = os.path.join(given.source, "tests/integration/reference", model) if model.startswith(ZOO) else model
     size = ["--input", "3x64x64", "--num-classes", "10"] if not model.startswith("hf:") else ["--tokens", "32,30522"]
-    exporter = [given.python, os.path.join(scripts, "export_graph.py"), path, "--out", graph, *size]
+    exporter = [given.python, os.path.join(scripts, "export_graph.py"), path, "--out", graph, "--aten", given.aten, *size]
     exported = run([*exporter, "--without-dropout", "--reference", reference])
     if exported.returncode != 0:
         return exported.stderr.strip().splitlines()[-1]
@@ -95,6 +96,8 @@ def check(model, work):
         return compared.stdout + compared.stderr
     # What is trained has its dropout, which must draw the same on every partition.
     exported = run(exporter)
+    if exported.returncode != 0:
+        return exported.stderr.strip().splitlines()[-1]
     summary = exported.stdout.strip().splitlines()[-1].split(": ", 1)[1]
     loss = "mse" if model.startswith("hf:") else "cross_entropy"
     os.makedirs(f"{work}/data")
