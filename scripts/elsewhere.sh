@@ -52,6 +52,7 @@ trap 'exit 130' INT
 
 seconds() { echo "elsewhere.sh: $release $arch: $1 after $SECONDS s"; }
 root_open "$root" "$release"
+[ -n "$work" ] || root_kept+=("$root")
 root_take "$root"
 inside() { root_in "$root" --chdir=/ecopipe "$@"; }
 seconds "a root"
