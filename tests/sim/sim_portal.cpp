@@ -91,7 +91,9 @@ Result<void> SimPortal::load(const TensorMap& state, std::uint64_t step) {
         ECOPIPE_RETURN_IF_ERROR(wait_for(devices_, kGatherFor, ignore));
         ECOPIPE_RETURN_IF_ERROR(check());
     } while (joined().empty());
-    if (Rng(run_).below(4) == 0) ECOPIPE_RETURN_IF_ERROR(measure_links());
+    // Not where a mistake is looked for: it would be found later.
+    if (world_.mistake == Mistake::kNone && Rng(run_).below(4) == 0)
+        ECOPIPE_RETURN_IF_ERROR(measure_links());
     std::set<std::string> here;
     for (const auto& [device, joined] : joined()) here.insert(device);
     ECOPIPE_ASSIGN_OR_RETURN(Plan plan, SimPlanner(sliced_).plan(here, {}));
