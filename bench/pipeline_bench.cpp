@@ -317,7 +317,10 @@ void print_results(const Setup& setup, const Contender& single, const Contender&
 Result<ExitCode> bench_pipeline(int argc, const char* const* argv) {
     CommandLine line("ecopipe-bench pipeline",
                      "trains in one process and through a pipeline on this machine, in turn");
-    line.text("model", "zoo name or TorchScript file", "plain_cnn");
+    line.text("model",
+              "a zoo name such as lenet5 (a wrong one lists them), a graph's directory or a "
+              "TorchScript file",
+              "plain_cnn");
     line.text("data", "as of ecopipe-train", "synthetic:3x16x16:10:512");
     line.integer("stages", "equal devices, each bound to a core", {1, kStagesMax}, 2);
     line.text("cluster", "a cluster file, to emulate its devices and links");

@@ -25,7 +25,9 @@ void declare(CommandLine& line) {
     line.text("command", "run, status, pause, resume, finish, admit, backup or replay", "run");
     line.positional("command");
     line.text("bind", "address that clusters dial, tcp://ADDRESS:PORT");
-    line.text("model", "zoo name or TorchScript file");
+    line.text("model",
+              "a zoo name such as lenet5 (a wrong one lists them), a graph's directory or a "
+              "TorchScript file");
     line.text("state", "directory of the federation: it goes on from there");
     line.text("strategy", "fedavg, fedprox, fedasync, eco-fl, ...", "fedavg");
     line.integer("rounds", "versions to make; 0: until told to finish", {0, 1000000000}, 10);

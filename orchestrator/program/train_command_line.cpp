@@ -20,8 +20,8 @@ constexpr std::int64_t kStepsMax = 1LL << 40;
 
 void declare(CommandLine& line) {
     line.text("model",
-              "zoo name (lenet5, fashion_cnn, plain_cnn, mobilenet_v2, efficientnet_b0, "
-              "shufflenet_v2_x1_0, shufflenet_v1_g3, mobilebert) or TorchScript file");
+              "a zoo name such as lenet5 (a wrong one lists them), a graph's directory or a "
+              "TorchScript file");
     line.text("data",
               "fashion-mnist, idx:DIR, cifar10:DIR, folder:DIR, tensors:DIR or "
               "synthetic:CxHxW:CLASSES:COUNT");

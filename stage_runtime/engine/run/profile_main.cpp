@@ -50,8 +50,8 @@ Result<void> read_samples(const CommandLine& line, ProfileRequest& request, Data
 Result<ExitCode> run(int argc, const char* const* argv) {
     CommandLine line("ecopipe-profile", "measures a model's layers on this device");
     line.text("model",
-              "zoo name (lenet5, fashion_cnn, plain_cnn, mobilenet_v2, efficientnet_b0, "
-              "shufflenet_v2_x1_0, shufflenet_v1_g3, mobilebert) or TorchScript file");
+              "a zoo name such as lenet5 (a wrong one lists them), a graph's directory or a "
+              "TorchScript file");
     line.text("input", "one sample's shape, CxHxW", "1x28x28");
     line.integer("num-classes", "classes of the head", {1, 1000000}, 10);
     line.text("data", "measure on these data, which give --input and --num-classes too");
