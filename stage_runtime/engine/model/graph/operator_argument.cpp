@@ -56,6 +56,11 @@ OperatorArgument OperatorArgument::finished(OperatorArgument argument) {
 }
 
 Result<void> OperatorArgument::as_python_does(const c10::Argument& place) {
+    if (kind_ == Kind::kModes) {
+        for (OperatorArgument& literal : parts_)
+            ECOPIPE_RETURN_IF_ERROR(literal.as_python_does(place));
+        return {};
+    }
     const std::string& name = place.name();
     // "To the end"; as a size it would overflow.
     const auto too_large = [](const OperatorArgument& argument) {

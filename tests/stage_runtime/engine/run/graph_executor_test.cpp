@@ -197,6 +197,10 @@ TEST_F(GraphEngine, AnOperatorThatTakesOtherArgumentsIsRefusedWithItsNode) {
     EXPECT_EQ(relu_as(R"(["aten::gather",["%0",1,"%0"],{"sparse_grad":true})"),
               "graph.json: node b: aten::gather: sparse_grad: expected false: gradients are dense "
               "here");
+    EXPECT_EQ(relu_as(R"(["aten::gather",["%0",1,"%0"],)"
+                      R"({"sparse_grad":{"training":true,"evaluation":false}})"),
+              "graph.json: node b: aten::gather: sparse_grad: expected false: gradients are dense "
+              "here");
     EXPECT_EQ(relu_as(R"(["aten::slice.Tensor",["%0",1,0,9223372036854775807],{})"), "");
     EXPECT_EQ(relu_as(R"(["aten::max_pool2d",["%0",[2],[]],{})"), "");
 }

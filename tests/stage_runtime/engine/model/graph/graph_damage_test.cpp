@@ -235,6 +235,8 @@ std::string operator_of(std::uint64_t seed) {
         for (const c10::Argument& argument : handle->schema().arguments()) {
             if (argument.default_value() && rng.below(3) == 0) break;
             Json value = any_argument(argument.real_type(), given, rng);
+            if (rng.below(16) == 0 && (value.is_number() || value.is_boolean()))
+                value = Json{{"training", value}, {"evaluation", value}};
             if (argument.kwarg_only())
                 keywords[argument.name()] = std::move(value);
             else
