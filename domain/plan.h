@@ -55,6 +55,7 @@ struct Plan {
     // A name of planner/schedule/registry.h, or one for the stages' own actions.
     std::string schedule;
     std::vector<StagePlan> stages;  // layer order
+    int sum_blocks = 1;             // sum_blocks.h: bytes depend on it, so no later plan changes it
     std::optional<Prediction> predicted;
     std::optional<SingleDevice> single_device;  // the best that holds the model, if one does
     std::vector<WhatIf> what_if;

@@ -71,11 +71,14 @@ Result<void> adopt_plan(const Plan& plan, const ModelSpec& spec, const ModelInfo
     if (options.given.contains("micro-batches") &&
         options.trainer.micro_batches != plan.micro_batches)
         return contradiction("--micro-batches", plan.micro_batches, options.trainer.micro_batches);
+    if (options.given.contains("sum-blocks") && options.sum_blocks != plan.sum_blocks)
+        return contradiction("--sum-blocks", plan.sum_blocks, options.sum_blocks);
     if (options.given.contains("schedule") && options.schedule != "auto" &&
         options.schedule != plan.schedule)
         return contradiction("--schedule", plan.schedule, options.schedule);
     options.trainer.batch = plan.batch;
     options.trainer.micro_batches = plan.micro_batches;
+    options.sum_blocks = plan.sum_blocks;
     return {};
 }
 

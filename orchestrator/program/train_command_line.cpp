@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "core/log.h"
+#include "domain/sum_blocks.h"
 #include "orchestrator/program/learning_options.h"
 #include "planner/schedule/registry.h"
 #include "planner/search/partition.h"
@@ -39,6 +40,9 @@ void declare(CommandLine& line) {
     line.integer("threads", "threads of --single", {1, 1024}, 1);
     line.integer("batch", "samples a step", {1, kBatchMax}, 64);
     line.text("micro-batches", "micro-batches a step, or auto: as many as plan best", "8");
+    line.integer("sum-blocks",
+                 "parts of a step's sums, a power of two: as many devices may hold one stage",
+                 {1, kSumBlocksMax}, 1);
     line.text(
         "schedule",
         fmt::format("{}, {} or a CSV file of actions", kAutoSchedule, schedule_names(", ")).c_str(),
@@ -151,8 +155,8 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
     options.peer_timeout_s = line.get_number("peer-timeout-s");
     options.threads = static_cast<int>(line.get_integer("threads"));
     options.schedule = line.get_text("schedule");
-    for (const char* name : {"schedule", "batch", "micro-batches", "epochs", "optimizer", "lr",
-                             "momentum", "weight-decay"})
+    for (const char* name : {"schedule", "batch", "micro-batches", "sum-blocks", "epochs",
+                             "optimizer", "lr", "momentum", "weight-decay"})
         if (line.given(name)) options.given.insert(name);
     options.trainer.batch = static_cast<int>(line.get_integer("batch"));
     options.auto_micro_batches = line.get_text("micro-batches") == "auto";
@@ -164,6 +168,15 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
             return fail(ExitCode::kUsage, "--micro-batches: expected one number or auto");
         options.trainer.micro_batches = static_cast<int>(count.front());
     }
+    options.sum_blocks = static_cast<int>(line.get_integer("sum-blocks"));
+    if (!is_sum_blocks(options.sum_blocks))
+        return fail(ExitCode::kUsage, fmt::format("--sum-blocks: expected a power of two, found {}",
+                                                  options.sum_blocks));
+    if (!options.auto_micro_batches && !line.has("plan") &&
+        options.sum_blocks > options.trainer.micro_batches)
+        return fail(ExitCode::kUsage,
+                    fmt::format("--sum-blocks: expected at most the micro-batches ({}), found {}",
+                                options.trainer.micro_batches, options.sum_blocks));
     options.trainer.epochs = static_cast<std::uint64_t>(line.get_integer("epochs"));
     options.trainer.has_steps = line.has("steps");
     options.trainer.steps =

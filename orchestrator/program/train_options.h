@@ -41,6 +41,7 @@ struct TrainOptions {
     std::string init;
     std::vector<std::string> init_except;
     bool auto_micro_batches = false;  // the planner sets trainer.micro_batches
+    int sum_blocks = 1;               // domain/sum_blocks.h
     bool evaluate_only = false;
     bool measure_links = false;
     bool replicas = true;

@@ -57,6 +57,7 @@ ExecutorOptions executor_options(const TrainOptions& options) {
     executor.optimizer = options.optimizer;
     executor.loss = options.trainer.loss;
     executor.seed = options.trainer.seed;
+    executor.sum_blocks = options.sum_blocks;
     return executor;
 }
 
@@ -98,6 +99,7 @@ std::unique_ptr<ClusterPlanner> make_planner(Run& run, const Cluster& cluster,
     };
     options.request.batch = run.options.trainer.batch;
     options.request.micro_batches = plan.micro_batches;
+    options.request.sum_blocks = plan.sum_blocks;
     options.request.schedule =
         find_schedule(plan.schedule) != nullptr ? plan.schedule : std::string(kOneFOneB.name);
     if (!run.options.plan_file.empty()) options.given = plan;
@@ -278,6 +280,7 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
         PlanRequest request;
         request.batch = options.trainer.batch;
         request.micro_batches = options.auto_micro_batches ? 0 : options.trainer.micro_batches;
+        request.sum_blocks = options.sum_blocks;
         ECOPIPE_RETURN_IF_ERROR(use_schedule(request, options.schedule));
         ECOPIPE_ASSIGN_OR_RETURN(plan,
                                  search_plan(present_part(cluster, present), profiles, request));

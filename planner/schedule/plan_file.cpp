@@ -10,6 +10,7 @@
 #include "core/strict_json.h"
 #include "domain/limits.h"
 #include "domain/plan_index.h"
+#include "domain/sum_blocks.h"
 #include "planner/schedule/registry.h"
 #include "planner/schedule/schedule_check.h"
 
@@ -217,6 +218,11 @@ OrderedJson alternatives_json(const Plan& plan) {
 }  // namespace
 
 Result<void> check_plan(const Plan& plan, const std::string& source) {
+    if (!is_sum_blocks(plan.sum_blocks) || plan.sum_blocks > plan.micro_batches)
+        return fail(ExitCode::kBadFile,
+                    fmt::format("{}: sum_blocks: expected a power of two, at most micro_batches "
+                                "({}), found {}",
+                                source, plan.micro_batches, plan.sum_blocks));
     const std::size_t devices = device_count(plan);
     const Schedule* schedule = find_schedule(plan.schedule);
     const bool repeats_allowed = has_actions(plan) || (schedule != nullptr && schedule->sliced);
@@ -239,6 +245,7 @@ Result<Plan> parse_plan(std::string_view text, const std::string& source) {
     plan.batch = static_cast<int>(root.integer("batch", {1, 1 << 24}));
     plan.micro_batches = static_cast<int>(root.integer("micro_batches", {1, kMicroBatchMax}));
     plan.schedule = root.text("schedule");
+    plan.sum_blocks = static_cast<int>(root.integer("sum_blocks", {1, kSumBlocksMax}, 1));
     for (Fields& fields : root.objects("stages"))
         plan.stages.push_back(
             read_stage(fields, plan.stages.empty() ? 0 : plan.stages.back().last_layer + 1));
@@ -262,6 +269,7 @@ std::string plan_text(const Plan& plan) {
                        {"batch", plan.batch},
                        {"micro_batches", plan.micro_batches},
                        {"schedule", plan.schedule}};
+    if (plan.sum_blocks != 1) out["sum_blocks"] = plan.sum_blocks;
     out["stages"] = OrderedJson::array();
     for (const StagePlan& stage : plan.stages) out["stages"].push_back(stage_json(stage));
     if (plan.predicted) out["predicted"] = prediction_json(*plan.predicted);

@@ -8,6 +8,7 @@
 
 #include "core/units.h"
 #include "domain/limits.h"
+#include "domain/sum_blocks.h"
 #include "planner/schedule/plan_file.h"
 #include "planner/schedule/registry.h"
 #include "planner/schedule/schedule_check.h"
@@ -142,8 +143,9 @@ Result<std::vector<CostModel>> candidate_models(const Cluster& cluster,
         return out;
     }
     std::vector<int> counts = count_candidates(request.batch);
-    std::erase_if(counts,
-                  [&](int m) { return !size_is_measured(resolved, (request.batch + m - 1) / m); });
+    std::erase_if(counts, [&](int m) {
+        return m < request.sum_blocks || !size_is_measured(resolved, (request.batch + m - 1) / m);
+    });
     if (counts.empty()) {
         // The nearest size makes the best advice.
         const int sizes_max = largest_measured(resolved);
@@ -196,6 +198,7 @@ Plan as_plan(const Found& found, const CostModel& model, const PlanRequest& requ
     plan.batch = request.batch;
     plan.micro_batches = model.micro_batches();
     plan.schedule = found.schedule;
+    plan.sum_blocks = request.sum_blocks;
     for (std::size_t s = 0; s < found.arrangement.stages.size(); ++s) {
         const StageSpan& span = found.arrangement.stages[s];
         StagePlan stage;
@@ -272,6 +275,13 @@ Result<Plan> search_plan(const Cluster& cluster, const std::vector<ModelProfile>
             fmt::format("--micro-batches: expected 1 to {} of a batch of at least 1, found {} "
                         "of {}",
                         kMicroBatchMax, request.micro_batches, request.batch));
+    const int most =
+        request.micro_batches == 0 ? request.batch : std::min(request.micro_batches, request.batch);
+    if (!is_sum_blocks(request.sum_blocks) || request.sum_blocks > most)
+        return fail(ExitCode::kUsage,
+                    fmt::format("--sum-blocks: expected a power of two, at most the micro-batches "
+                                "({}), found {}",
+                                most, request.sum_blocks));
     if (request.actions) ECOPIPE_RETURN_IF_ERROR(given(request, cluster));
     ECOPIPE_ASSIGN_OR_RETURN(const ResolvedProfiles resolved, resolve_profiles(cluster, profiles));
     ECOPIPE_ASSIGN_OR_RETURN(std::vector<CostModel> models,

@@ -30,6 +30,7 @@ struct PlanRequest {
     std::optional<ScheduleText> actions;  // a valid schedule (read_own_schedule)
     double effort =
         1;  // how long to search, as a share of the usual; below 0.1 only the obvious is tried
+    int sum_blocks = 1;  // the plan's
 };
 
 // kUsage for --schedule.

@@ -64,6 +64,7 @@ Result<ValueGraph> TorchCompute::prepare(const Configure& work, const Plan& plan
         options.loss = work.loss;
         options.seed = work.seed;
         options.gradient_codec = stage.codec_backward;
+        options.sum_blocks = plan.sum_blocks;
         const auto same = std::find_if(before.begin(), before.end(), [&](const Slice& slice) {
             return slice.executor && slice.executor->fits(options);
         });

@@ -28,6 +28,13 @@ struct LayerTensor {
     [[nodiscard]] const std::string& first_name() const { return same_as.empty() ? name : same_as; }
 };
 
+// A buffer that follows what batch norm finds in each micro-batch: it becomes
+// (1 - momentum) * itself + momentum * found.
+struct RunningStatistic {
+    std::size_t buffer = 0;  // of the layer's tensors
+    double momentum = 0.1;
+};
+
 class Layer {
   public:
     virtual ~Layer() = default;
@@ -49,12 +56,29 @@ class Layer {
     // Indices into `tensors` of buffers that a training-mode forward reads and changes by itself,
     // so that what it computes depends on them. What batch norm does to its statistics is not that.
     std::vector<std::size_t> stateful;
+    // In the order in which a training-mode forward adds to them, and the buffers that count its
+    // micro-batches. A layer whose forward changes other buffers cannot have several holders.
+    std::vector<RunningStatistic> statistics;
+    std::vector<std::size_t> counters;
+    // Where a training-mode forward puts what it finds, one tensor for each of `statistics`, in
+    // place of adding it up; null: it adds it to the buffers, and counts, at once.
+    Tensors* found = nullptr;
     std::string fixed_mode;  // what does not follow training and evaluation mode, for people; or ""
     bool writes_input = false;  // computes in place on its input: the engine hands it a copy
     bool draws = false;         // uses the random generator in training mode
 };
 
 using Layers = std::vector<std::unique_ptr<Layer>>;
+
+// What batch norm finds in a micro-batch: `normalise(mean, variance, momentum)` adds with momentum
+// 1 to zeros, 1 * x + 0 * 0, so that nothing is rounded twice.
+template <class Normalise>
+auto find_statistics(Tensors& found, const at::Tensor& mean,
+                                   const at::Tensor& variance, const Normalise& normalise) {
+    found.push_back(at::zeros_like(mean));
+    found.push_back(at::zeros_like(variance));
+    return normalise(found[found.size() - 2], found[found.size() - 1], 1.0);
+}
 
 // The layer's trainable tensors in order, each once: what gradients are taken for.
 [[nodiscard]] std::vector<const LayerTensor*> distinct_trainable(const Layer& layer);

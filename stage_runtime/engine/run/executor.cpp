@@ -22,9 +22,11 @@
 #include "stage_runtime/engine/model/value_table.h"
 #include "stage_runtime/engine/run/gradient_norm.h"
 #include "stage_runtime/engine/run/gradient_table.h"
+#include "stage_runtime/engine/run/layer_gradient.h"
 #include "stage_runtime/engine/run/layer_pass.h"
 #include "stage_runtime/engine/run/optimizer.h"
 #include "stage_runtime/engine/run/parameter_set.h"
+#include "stage_runtime/engine/run/running_statistics.h"
 
 namespace ecopipe {
 namespace {
@@ -62,7 +64,8 @@ struct Executor::Impl {
     std::unique_ptr<Loss> loss;
     std::unique_ptr<Optimizer> optimizer;
     ParameterSet parameters;
-    std::vector<WantedGradients> wanted;  // a layer
+    std::optional<RunningStatistics> statistics;  // with several sum blocks, where there are some
+    std::vector<WantedGradients> wanted;          // a layer
     std::vector<Buffer> buffers;
     bool some_stateful = false;
     std::vector<std::pair<std::string, at::Tensor>> frozen;  // parameters that are never updated
@@ -81,6 +84,10 @@ struct Executor::Impl {
     [[nodiscard]] std::size_t model_layer(std::size_t i) const {
         return static_cast<std::size_t>(options.range.first) + i;
     }
+    [[nodiscard]] std::size_t own_layer(int layer) const {
+        ECOPIPE_CHECK(options.range.contains(layer));
+        return static_cast<std::size_t>(layer - options.range.first);
+    }
     [[nodiscard]] bool last() const {
         return options.range.last + 1 == static_cast<int>(info.layers.size());
     }
@@ -95,9 +102,11 @@ struct Executor::Impl {
     }
 
     void index_tensors() {
-        parameters = ParameterSet(layers, options.range, *optimizer);
+        parameters = ParameterSet(layers, options.range, *optimizer, SumTree(options.sum_blocks));
         for (const TiedUse& use : info.flow.ties())
             if (use.trainable) parameters.tie(use.name, use.home, use.user);
+        if (options.sum_blocks > 1) statistics.emplace(layers);
+        if (statistics && statistics->bytes() == 0) statistics.reset();
         for (std::size_t i = 0; i < layers.size(); ++i)
             for (std::size_t k = 0; k < layers[i]->tensors.size(); ++k) {
                 const LayerTensor& tensor = layers[i]->tensors[k];
@@ -112,6 +121,9 @@ struct Executor::Impl {
             }
     }
 
+    [[nodiscard]] RunningStatistics* kept_statistics() {
+        return statistics ? &*statistics : nullptr;
+    }
     [[nodiscard]] at::Tensor& value_of(const Buffer& buffer) const {
         return layers[buffer.layer]->tensors[buffer.index].tensor;
     }
@@ -163,6 +175,7 @@ struct Executor::Impl {
         Tensors kept_buffers;  // undefined where stateful
         for (const Buffer& buffer : buffers)
             kept_buffers.push_back(buffer.stateful ? at::Tensor() : value_of(buffer).clone());
+        const RunningStatistics::Capture capture(kept_statistics());  // has them already
         static_cast<void>(run_slice(entry.slice_inputs, micro_batch, &entry.layers, at_layer));
         put_stateful(held);
         // Past autograd's version counter: the graphs just made saved these buffers, and their
@@ -173,9 +186,10 @@ struct Executor::Impl {
     }
 
     // Gradients of layer i's inputs; adds those of its parameters.
-    Tensors layer_backward(std::size_t i, const LayerStash& kept, const Tensors& gradients) {
+    Tensors layer_backward(std::size_t i, std::uint32_t micro_batch, const LayerStash& kept,
+                           const Tensors& gradients) {
         LayerGradients found = backward_layer(*layers[i], kept, gradients);
-        parameters.add(i, found.parameters);
+        parameters.add(i, micro_batch, found.parameters);
         return std::move(found.inputs);
     }
 
@@ -276,7 +290,7 @@ bool Executor::fits(const ExecutorOptions& options) const {
            mine.optimizer.weight_decay == options.optimizer.weight_decay &&
            mine.optimizer.proximal_mu == options.optimizer.proximal_mu &&
            mine.loss == options.loss && mine.seed == options.seed &&
-           mine.gradient_codec == TensorCodec::kNone &&
+           mine.sum_blocks == options.sum_blocks && mine.gradient_codec == TensorCodec::kNone &&
            options.gradient_codec == TensorCodec::kNone;
 }
 
@@ -375,6 +389,51 @@ HostTensor Executor::tied_weight(const std::string& name) const {
     return {};
 }
 
+std::map<int, std::size_t> Executor::gradient_bytes() const {
+    std::map<int, std::size_t> bytes;
+    for (std::size_t i = 0; i < impl_->layers.size(); ++i)
+        for (const at::Tensor& value : impl_->parameters.values_of(i))
+            bytes[static_cast<int>(impl_->model_layer(i))] += value.nbytes();
+    return bytes;
+}
+
+LayerGradient Executor::take_sum(int layer, int node) {
+    const std::size_t i = impl_->own_layer(layer);
+    return pack_gradient(impl_->parameters.take(i, node), impl_->parameters.values_of(i));
+}
+
+Result<void> Executor::add_sum(int layer, int node, const LayerGradient& sum) {
+    const std::size_t i = impl_->own_layer(layer);
+    ECOPIPE_ASSIGN_OR_RETURN(Tensors sums, unpack_gradient(sum, impl_->parameters.values_of(i)));
+    impl_->parameters.put(i, node, std::move(sums));
+    return {};
+}
+
+LayerGradient Executor::total(int layer) {
+    const std::size_t i = impl_->own_layer(layer);
+    return pack_gradient(impl_->parameters.totals(i), impl_->parameters.values_of(i));
+}
+
+Result<void> Executor::set_total(int layer, const LayerGradient& total) {
+    const std::size_t i = impl_->own_layer(layer);
+    ECOPIPE_ASSIGN_OR_RETURN(Tensors sums, unpack_gradient(total, impl_->parameters.values_of(i)));
+    impl_->parameters.put_totals(i, std::move(sums));
+    return {};
+}
+
+std::size_t Executor::statistics_bytes() const {
+    return impl_->statistics ? impl_->statistics->bytes() : 0;
+}
+
+HostTensor Executor::statistics(std::uint32_t micro_batch) const {
+    return impl_->statistics->of(micro_batch);
+}
+
+Result<void> Executor::add_statistics(std::uint32_t micro_batch, HostTensor found) {
+    ECOPIPE_CHECK(impl_->statistics.has_value());
+    return impl_->statistics->add(micro_batch, std::move(found));
+}
+
 void Executor::begin_step(std::uint64_t step, double loss_divisor) {
     discard();
     impl_->step = step;
@@ -396,6 +455,7 @@ Result<std::vector<HostTensor>> Executor::forward(std::uint32_t micro_batch,
         // With recomputation the slice runs twice; the last slice's loss needs its graph only in
         // backward, so the first pass keeps nothing.
         std::vector<LayerStash>* kept = self.options.recompute ? nullptr : &entry.layers;
+        RunningStatistics::Capture capture(self.kept_statistics());
         if (self.options.recompute) {
             entry.slice_inputs = values;
             const at::NoGradGuard no_grad;
@@ -405,6 +465,7 @@ Result<std::vector<HostTensor>> Executor::forward(std::uint32_t micro_batch,
         } else {
             values = self.run_slice(values, micro_batch, kept, at_layer);
         }
+        capture.keep(micro_batch);
         std::vector<HostTensor> outputs;
         if (self.last()) {
             ECOPIPE_CHECK(labels != nullptr);
@@ -435,7 +496,7 @@ Result<std::vector<HostTensor>> Executor::backward(
     std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients) {
     return impl_->walk_back(micro_batch, output_gradients,
                             [&](std::size_t i, const LayerStash& kept, const Tensors& gradients) {
-                                return impl_->layer_backward(i, kept, gradients);
+                                return impl_->layer_backward(i, micro_batch, kept, gradients);
                             });
 }
 
@@ -460,7 +521,8 @@ Result<void> Executor::weight_gradient(std::uint32_t micro_batch) {
             auto pending = std::exchange(entry.mapped()[at_layer], std::nullopt);
             if (pending)
                 self.parameters.add(
-                    at_layer, weight_gradients_of(*self.layers[at_layer], std::move(*pending)));
+                    at_layer, micro_batch,
+                    weight_gradients_of(*self.layers[at_layer], std::move(*pending)));
         }
         return {};
     } catch (const std::exception& error) {
@@ -489,10 +551,13 @@ void Executor::commit(double learning_rate, double gradient_scale) {
     const at::NoGradGuard no_grad;
     for (Parameter& parameter : self.parameters.all()) {
         if (!parameter.gradient.defined()) continue;
-        if (gradient_scale != 1.0) parameter.gradient.mul_(gradient_scale);
         at::Tensor value = parameter.value.detach();
-        self.optimizer->update(value, parameter.gradient, parameter.state, learning_rate);
+        self.optimizer->update(
+            value,
+            gradient_scale != 1.0 ? parameter.gradient.mul(gradient_scale) : parameter.gradient,
+            parameter.state, learning_rate);
     }
+    if (self.statistics) self.statistics->commit();
     self.buffers_saved = false;  // the statistics of the step are the state now
     for (auto& [i, feedback] : self.feedback) feedback.commit();
     discard();
@@ -507,6 +572,7 @@ void Executor::discard() {
     self.totals = {};
     self.finished = false;
     self.parameters.discard();
+    if (self.statistics) self.statistics->discard();
     self.sync_buffers();
     for (Buffer& buffer : self.buffers) {
         if (self.buffers_saved) self.value_of(buffer).copy_(buffer.before_step);

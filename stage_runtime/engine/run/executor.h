@@ -25,6 +25,12 @@
 
 namespace ecopipe {
 
+// The gradients of one layer's parameters, one after the other, for another device.
+struct LayerGradient {
+    HostTensor values;    // one dimension, F32; U8, the bytes, where not all of them are
+    std::string missing;  // a letter a parameter, '-' where nothing was found; "": none is missing
+};
+
 struct ExecutorOptions {
     LayerRange range;
     bool recompute = false;  // keep only the slice's input and run forward again before backward
@@ -32,6 +38,7 @@ struct ExecutorOptions {
     LossSpec loss;
     std::uint64_t seed = 0;
     TensorCodec gradient_codec = TensorCodec::kNone;  // of what encode_gradients makes
+    int sum_blocks = 1;                               // sum_blocks.h
 };
 
 class Executor {
@@ -70,6 +77,22 @@ class Executor {
     [[nodiscard]] HostTensor tied_gradient(const std::string& name, int user);
     void add_tied_gradient(const std::string& name, int user, const HostTensor& gradient);
     [[nodiscard]] HostTensor tied_weight(const std::string& name) const;
+
+    // Of a slice that several devices hold (sum_blocks.h), each with blocks of its own; all before
+    // finish_step, and only of layers in `gradient_bytes`.
+    [[nodiscard]] std::map<int, std::size_t> gradient_bytes() const;
+    // The gradient of a layer's parameters at a node of the tree all of whose blocks ran here,
+    // which is no longer counted here then; the other way round that of a node that ran elsewhere,
+    // its taker's own, and the sum over all blocks. Errors: kRunFailed for one of another layer.
+    [[nodiscard]] LayerGradient take_sum(int layer, int node);
+    [[nodiscard]] Result<void> add_sum(int layer, int node, const LayerGradient& sum);
+    [[nodiscard]] LayerGradient total(int layer);
+    [[nodiscard]] Result<void> set_total(int layer, const LayerGradient& total);
+    // What batch norm found in a micro-batch that ran here, or elsewhere (running_statistics.h);
+    // 0 bytes: the slice has no such layer.
+    [[nodiscard]] std::size_t statistics_bytes() const;
+    [[nodiscard]] HostTensor statistics(std::uint32_t micro_batch) const;
+    [[nodiscard]] Result<void> add_statistics(std::uint32_t micro_batch, HostTensor found);
 
     // `loss_divisor`: of the whole batch (data/target_weight.h).
     void begin_step(std::uint64_t step, double loss_divisor);

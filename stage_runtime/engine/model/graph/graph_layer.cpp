@@ -22,6 +22,12 @@ namespace {
 
 using c10::IValue;
 
+// Places in the schema of aten::batch_norm.
+constexpr std::size_t kMean = 3;
+constexpr std::size_t kVariance = 4;
+constexpr std::size_t kTraining = 5;
+constexpr std::size_t kMomentum = 6;
+
 // A view of any size costs nothing, but what is made of it does.
 double bytes_of(const at::Tensor& tensor) {
     auto bytes = static_cast<double>(tensor.element_size());
@@ -55,6 +61,7 @@ class Step {
 
     [[nodiscard]] bool draws() const { return !draw_.empty(); }
     std::vector<std::size_t> last_uses;  // locals that nobody needs after it
+    std::vector<RunningStatistic> statistics;
 
     void run(NodeFrame& frame) const {
         if (draws()) {
@@ -65,7 +72,18 @@ class Step {
         stack.reserve(arguments_.size());
         for (const OperatorArgument& argument : arguments_) stack.push_back(argument.value(frame));
         if (check_ != nullptr) check_(name_, stack);
-        handle_->callBoxed(stack);
+        if (frame.found != nullptr && !statistics.empty()) {
+            find_statistics(*frame.found, stack[kMean].toTensor(), stack[kVariance].toTensor(),
+                            [&](const at::Tensor& mean, const at::Tensor& variance, double one) {
+                                stack[kMean] = mean;
+                                stack[kVariance] = variance;
+                                stack[kMomentum] = one;
+                                handle_->callBoxed(stack);
+                                return true;
+                            });
+        } else {
+            handle_->callBoxed(stack);
+        }
         std::size_t made = 0;
         const auto keep = [&](at::Tensor tensor) {
             TORCH_CHECK(made < outputs_, "makes more tensors than the graph says");
@@ -99,6 +117,7 @@ class Step {
         handle_ = *found;
         check_ = operand_check(name_);
         const auto& schema = handle_->schema();
+        const GraphArgument* running[2] = {nullptr, nullptr};  // of batch norm
         std::map<std::string, const GraphArgument*> keywords;
         for (const auto& [keyword, argument] : op.keywords) keywords[keyword] = &argument;
         std::size_t position = 0;
@@ -110,6 +129,8 @@ class Step {
             } else if (!expected.kwarg_only() && position < op.arguments.size()) {
                 given = &op.arguments[position++];
             }
+            if (const std::size_t at = arguments_.size() - kMean; at < std::size(running))
+                running[at] = given;
             if (given != nullptr) {
                 auto argument = OperatorArgument::make(*given, expected);
                 if (!argument)
@@ -128,7 +149,23 @@ class Step {
             return fail(ExitCode::kBadFile, fmt::format("{}: has more arguments than LibTorch {} "
                                                         "knows; export the model with --aten 1.13",
                                                         name_, torch_versions().torch));
+        if (name_ == "aten::batch_norm") note_statistics(running[0], running[1]);
         return {};
+    }
+
+    // Where it is in training mode when the layer is.
+    void note_statistics(const GraphArgument* mean, const GraphArgument* variance) {
+        const Tensors none;
+        const std::vector<LayerTensor> no_tensors;
+        const NodeFrame training{none, no_tensors, {}, 1, true};
+        if (!arguments_[kTraining].value(training).toBool()) return;
+        const double momentum = arguments_[kMomentum].value(training).toDouble();
+        for (const GraphArgument* given : {mean, variance}) {
+            const auto* buffer =
+                given == nullptr ? nullptr : std::get_if<graph_argument::Tensor>(&given->what);
+            if (buffer != nullptr)
+                statistics.push_back({static_cast<std::size_t>(buffer->tensor), momentum});
+        }
     }
 
     Result<void> resolve_draw(const GraphOperator& op) {
@@ -174,8 +211,8 @@ class GraphLayer : public Layer {
     std::size_t locals = 0;
 
     Tensors forward(const Tensors& inputs, bool training) override {
-        NodeFrame frame{inputs, tensors, std::vector<at::Tensor>(locals), inputs.empty() ? 0 : 1,
-                        training};
+        NodeFrame frame{inputs,   tensors, std::vector<at::Tensor>(locals), inputs.empty() ? 0 : 1,
+                        training, found};
         const LargestBlock bound(kGraphBlockBytesMax);
         if (!inputs.empty() && inputs[0].dim() > 0) frame.batch = batch_of(inputs);
         for (const Step& step : steps) {
@@ -265,6 +302,15 @@ Result<Layers> graph_layers(const GraphFile& graph) {
                     return fail(step.error().code,
                                 fmt::format("node {}: {}", node.name, step.error().message));
                 layer->draws = layer->draws || step->draws();
+                auto& statistics = step->statistics;
+                // Anything else than two buffers no exporter makes: it is written in place.
+                if (statistics.size() != 2 ||
+                    !std::all_of(statistics.begin(), statistics.end(), [&](const auto& each) {
+                        return layer->tensors[each.buffer].buffer;
+                    }))
+                    statistics.clear();
+                layer->statistics.insert(layer->statistics.end(), statistics.begin(),
+                                         statistics.end());
                 layer->steps.push_back(std::move(*step));
             }
             note_last_uses(node, layer->steps);

@@ -22,6 +22,7 @@ struct NodeFrame {
     std::vector<at::Tensor> locals;
     std::int64_t batch = 0;
     bool training = false;
+    Tensors* found = nullptr;  // Layer::found
 };
 
 // One argument, ready for its operator: a constant, or made anew at each call.

@@ -84,18 +84,27 @@ Function linear(Layer& layer, const std::string& prefix, std::int64_t in, std::i
 Function batch_norm2d(Layer& layer, const std::string& prefix, std::int64_t channels) {
     const auto weight = parameter(layer, prefix + ".weight", {channels}, constant(1));
     const auto bias = parameter(layer, prefix + ".bias", {channels}, constant(0));
+    constexpr double kMomentum = 0.1;
+    const std::size_t first = layer.tensors.size();
     const auto mean = buffer(layer, prefix + ".running_mean", at::zeros({channels}), 0);
     const auto variance = buffer(layer, prefix + ".running_var", at::ones({channels}), 1);
     const auto tracked =
         buffer(layer, prefix + ".num_batches_tracked", at::zeros({}, at::kLong), 0);
-    return [=](const at::Tensor& x, bool training) {
-        if (training) {
-            TORCH_CHECK(x.numel() > x.size(1),
-                        "Expected more than 1 value per channel when training");
-            at::Tensor count = tracked;
-            count.add_(1);
-        }
-        return at::batch_norm(x, weight, bias, mean, variance, training, 0.1, 1e-5, false);
+    layer.statistics.push_back({first, kMomentum});
+    layer.statistics.push_back({first + 1, kMomentum});
+    layer.counters.push_back(first + 2);
+    return [=, &layer](const at::Tensor& x, bool training) {
+        const auto normalise = [&](const at::Tensor& running_mean, const at::Tensor& running_var,
+                                   double momentum) {
+            return at::batch_norm(x, weight, bias, running_mean, running_var, training, momentum,
+                                  1e-5, false);
+        };
+        if (!training) return normalise(mean, variance, kMomentum);
+        TORCH_CHECK(x.numel() > x.size(1), "Expected more than 1 value per channel when training");
+        if (layer.found != nullptr) return find_statistics(*layer.found, mean, variance, normalise);
+        at::Tensor count = tracked;
+        count.add_(1);
+        return normalise(mean, variance, kMomentum);
     };
 }
 

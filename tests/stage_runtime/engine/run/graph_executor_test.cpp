@@ -156,6 +156,59 @@ TEST_F(GraphEngine, TheSameBytesForEveryCut) {
     }
 }
 
+// Autograd hands one tensor out as the gradient of everything that was only added: two parameters,
+// and the input that goes to the layer before. What is added up must be nobody else's.
+TEST_F(GraphEngine, ParametersWithOneGradientBetweenThemHaveTheirOwnSums) {
+    ModelSpec spec;
+    spec.sha256 = "0";
+    spec.input_shape = {10};
+    spec.graph = R"({"format":"ecopipe-graph/1","made_by":"by hand","aten":"1.13",
+"inputs":[{"name":"x","dtype":"F32","shape":["B",10]}],
+"values":{"a":{"dtype":"F32","shape":["B",10],"gradient":true},
+          "b":{"dtype":"F32","shape":["B",10],"gradient":true}},
+"nodes":[{"name":"a","kind":"Scale","in":["x"],"out":[["a",0]],"tensors":["w"],
+          "ops":[["aten::mul.Tensor",["%x","@w"],{},1]]},
+         {"name":"b","kind":"Place","in":["a"],"out":[["b",1]],"tensors":["p","q"],
+          "ops":[["aten::add.Tensor",["%a","@p"],{},1],["aten::add.Tensor",["%0","@q"],{},1]]}],
+"outputs":["b"],
+"tensors":{"w":{"dtype":"F32","shape":[10],"kind":"parameter"},
+           "p":{"dtype":"F32","shape":[1,10],"kind":"parameter"},
+           "q":{"dtype":"F32","shape":[1,10],"kind":"parameter"}},
+"tied":[],"proof":{}})";
+    const HostTensor x = drawn({4, 10}, 1);
+    const auto after = [&](const std::vector<std::int64_t>& micro_batches) {
+        ExecutorOptions options;
+        options.range = {0, 1};
+        auto executor = std::move(*Executor::create(spec, options));
+        for (const char* name : {"w", "p", "q"})
+            EXPECT_TRUE(executor->load_state(
+                name, drawn(*name == 'w' ? Shape{10} : Shape{1, 10}, keyed_seed(2, name))));
+        executor->begin_step(0, 4);
+        std::int64_t first = 0;
+        for (std::uint32_t m = 0; m < micro_batches.size(); ++m) {
+            const std::int64_t samples = micro_batches[m];
+            HostTensor input = HostTensor::allocate(DType::kF32, {samples, 10});
+            std::memcpy(input.data(), x.data() + first * 40, input.bytes());
+            HostTensor labels = HostTensor::allocate(DType::kI64, {samples});
+            for (std::int64_t i = 0; i < samples; ++i)
+                labels.as<std::int64_t>()[static_cast<std::size_t>(i)] = first + i;
+            first += samples;
+            EXPECT_TRUE(executor->forward(m, {input}, &labels));
+        }
+        for (std::uint32_t m = 0; m < micro_batches.size(); ++m)
+            EXPECT_TRUE(executor->backward(m, {}));
+        static_cast<void>(executor->finish_step());
+        executor->commit(1, 1);
+        return executor->state(false);
+    };
+    const TensorMap one = after({4});
+    const TensorMap four = after({1, 1, 1, 1});
+    for (std::size_t i = 0; i < one.size(); ++i)
+        for (std::size_t k = 0; k < 10; ++k)
+            EXPECT_NEAR(one[i].tensor.as<float>()[k], four[i].tensor.as<float>()[k], 1e-6)
+                << one[i].name;
+}
+
 TEST_F(GraphEngine, FrozenLayersStayAndNothingRunsBackwardLeftOfThem) {
     ModelSpec spec = small();
     spec.freeze = {"a.*", "b.*"};

@@ -1,0 +1,79 @@
+#include "stage_runtime/engine/run/layer_gradient.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "stage_runtime/engine/model/tensor_bridge.h"
+
+namespace ecopipe {
+namespace {
+
+bool all_f32(const Tensors& parameters) {
+    return std::all_of(parameters.begin(), parameters.end(), [](const at::Tensor& parameter) {
+        return parameter.scalar_type() == at::kFloat;
+    });
+}
+
+}  // namespace
+
+LayerGradient pack_gradient(const Tensors& gradients, const Tensors& parameters) {
+    LayerGradient out;
+    std::size_t bytes = 0;
+    bool missing = false;
+    for (const at::Tensor& gradient : gradients) {
+        if (gradient.defined()) bytes += gradient.nbytes();
+        missing = missing || !gradient.defined();
+    }
+    if (missing)
+        for (const at::Tensor& gradient : gradients) out.missing += gradient.defined() ? '+' : '-';
+    const DType dtype = all_f32(parameters) ? DType::kF32 : DType::kU8;
+    out.values =
+        HostTensor::allocate(dtype, {static_cast<std::int64_t>(bytes / dtype_bytes(dtype))});
+    std::byte* at = out.values.data();
+    for (const at::Tensor& gradient : gradients) {
+        if (!gradient.defined()) continue;
+        const at::Tensor whole = gradient.contiguous();
+        std::memcpy(at, whole.data_ptr(), whole.nbytes());
+        at += whole.nbytes();
+    }
+    return out;
+}
+
+Result<Tensors> unpack_gradient(const LayerGradient& gradient, const Tensors& parameters) {
+    const auto refused = [&](const std::string& what) {
+        return fail(ExitCode::kRunFailed, "another device's gradient of a layer: " + what);
+    };
+    if (!gradient.missing.empty() && gradient.missing.size() != parameters.size())
+        return refused(fmt::format("expected {} parameters, found {}", parameters.size(),
+                                   gradient.missing.size()));
+    const DType dtype = all_f32(parameters) ? DType::kF32 : DType::kU8;
+    const at::Tensor values = to_torch(gradient.values);
+    Tensors out;
+    std::size_t at = 0;
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+        out.emplace_back();
+        if (!gradient.missing.empty() && gradient.missing[i] != '+') continue;
+        const std::size_t bytes = parameters[i].nbytes();
+        if (gradient.values.dtype() != dtype || at + bytes > gradient.values.bytes())
+            return refused(fmt::format("expected at least {} bytes, found {}", at + bytes,
+                                       gradient.values.bytes()));
+        if (dtype == DType::kF32) {
+            out.back() =
+                values
+                    .narrow(0, static_cast<std::int64_t>(at / sizeof(float)), parameters[i].numel())
+                    .view(parameters[i].sizes());
+        } else {
+            out.back() =
+                at::empty(parameters[i].sizes(), parameters[i].options().requires_grad(false));
+            std::memcpy(out.back().data_ptr(), gradient.values.data() + at, bytes);
+        }
+        at += bytes;
+    }
+    if (at != gradient.values.bytes())
+        return refused(fmt::format("expected {} bytes, found {}", at, gradient.values.bytes()));
+    return out;
+}
+
+}  // namespace ecopipe
