@@ -22,7 +22,7 @@
 #include "stage_runtime/engine/model/value_table.h"
 #include "stage_runtime/engine/run/gradient_norm.h"
 #include "stage_runtime/engine/run/gradient_table.h"
-#include "stage_runtime/engine/run/layer_gradient.h"
+#include "stage_runtime/engine/run/gradient_packing.h"
 #include "stage_runtime/engine/run/layer_pass.h"
 #include "stage_runtime/engine/run/optimizer.h"
 #include "stage_runtime/engine/run/parameter_set.h"

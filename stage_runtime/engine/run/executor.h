@@ -20,16 +20,11 @@
 
 #include "core/host_tensor.h"
 #include "core/result.h"
+#include "domain/layer_gradient.h"
 #include "stage_runtime/engine/model/models.h"
 #include "transport/wire/messages.h"
 
 namespace ecopipe {
-
-// The gradients of one layer's parameters, one after the other, for another device.
-struct LayerGradient {
-    HostTensor values;    // one dimension, F32; U8, the bytes, where not all of them are
-    std::string missing;  // a letter a parameter, '-' where nothing was found; "": none is missing
-};
 
 struct ExecutorOptions {
     LayerRange range;

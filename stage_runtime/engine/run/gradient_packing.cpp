@@ -1,4 +1,4 @@
-#include "stage_runtime/engine/run/layer_gradient.h"
+#include "stage_runtime/engine/run/gradient_packing.h"
 
 #include <fmt/format.h>
 

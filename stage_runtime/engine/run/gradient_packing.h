@@ -1,8 +1,9 @@
 #pragma once
 // One layer's gradients as one tensor, for another device that holds the layer too. Includes torch.
 
+#include "core/result.h"
+#include "domain/layer_gradient.h"
 #include "stage_runtime/engine/model/layer.h"
-#include "stage_runtime/engine/run/executor.h"
 
 namespace ecopipe {
 

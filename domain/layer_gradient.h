@@ -1,0 +1,15 @@
+#pragma once
+// The gradients of one layer's parameters, as devices that hold the layer together exchange them.
+
+#include <string>
+
+#include "core/host_tensor.h"
+
+namespace ecopipe {
+
+struct LayerGradient {
+    HostTensor values;    // one after the other, of one dimension: F32; U8, where not all are that
+    std::string missing;  // a letter a parameter, '-' where nothing was found; "": none is missing
+};
+
+}  // namespace ecopipe
