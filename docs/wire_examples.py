@@ -10,7 +10,7 @@ import struct
 import sys
 
 HEADER = struct.Struct("<4sHHIIQQQQIIHBBIII")  # docs/WIRE.md, "Header"
-MAGIC, PROTOCOL = b"ECOP", 6
+MAGIC, PROTOCOL = b"ECOP", 7
 
 
 def crc32c(data):
@@ -109,7 +109,8 @@ MESSAGES = [
         ("busy_ms", "f64", f64, 12.5), ("wait_ms", "f64", f64, 4.0), ("peak_bytes", "u64", u64, 1048576),
         ("sent_bytes", "u64", u64, 4096),
         ("actions", "list of (kind char, slice u16, micro_batch u32, start_ns i64, end_ns i64)", actions,
-         [("F", 0, 0, 1000, 2000)])]),
+         [("F", 0, 0, 1000, 2000)]),
+        ("losses", "list of (micro_batch u32, as loss)", listing(record(u32, totals)), [(2, (16.0, 8.0, 8, 3, 0.0))])]),
     (10, "Commit", "portal to stage", {"run": 7, "generation": 1, "step": 3}, None, [
         ("learning_rate", "f64", f64, 0.01), ("gradient_scale", "f64", f64, 1.0), ("snapshot", "bool", boolean, True)]),
     (11, "Committed", "stage to portal", {"run": 7, "generation": 1, "step": 3}, None, [("update_ms", "f64", f64, 0.5)]),

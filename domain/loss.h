@@ -2,6 +2,7 @@
 // What is minimised, and what was measured of it.
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -53,6 +54,7 @@ struct LossTotals {
 // Of one step, over some layers.
 struct StepTotals {
     LossTotals loss;                             // where the last layer is one of them
+    std::map<std::uint32_t, LossTotals> losses;  // of each micro-batch, likewise
     std::vector<double> squared_gradient_norms;  // one a layer, in layer order
     int nonfinite_layer = -1;  // model's index of the first layer with a non-finite gradient
 };

@@ -49,6 +49,7 @@ struct LayerInfo {
     std::string kind;
     bool joined_to_previous = false;  // shares a storage with an earlier layer: no cut in between
     std::string fixed_mode{};         // what stays in one mode, training or evaluation; or ""
+    bool one_holder = false;          // changes buffers by itself: several devices cannot hold it
 };
 
 struct ModelInfo {

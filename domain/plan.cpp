@@ -1,15 +1,50 @@
 #include "domain/plan.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <numeric>
 
 #include "core/check.h"
 
 namespace ecopipe {
 
+std::vector<StageHolder> holders_of(const StagePlan& stage, int sum_blocks) {
+    std::vector<StageHolder> holders{
+        {stage.device, stage.blocks, stage.in_flight, stage.recompute, stage.peak_bytes}};
+    if (stage.blocks.empty()) {
+        holders.front().blocks.resize(static_cast<std::size_t>(sum_blocks));
+        std::iota(holders.front().blocks.begin(), holders.front().blocks.end(), 0);
+    }
+    holders.insert(holders.end(), stage.twins.begin(), stage.twins.end());
+    return holders;
+}
+
+bool has_twins(const Plan& plan) {
+    return std::any_of(plan.stages.begin(), plan.stages.end(), [](const StagePlan& stage) {
+        return !stage.twins.empty() || !stage.blocks.empty();
+    });
+}
+
+std::vector<std::string> stage_lines(const Plan& plan) {
+    std::vector<std::string> lines;
+    for (const StagePlan& stage : plan.stages)
+        for (const StageHolder& holder : holders_of(stage, plan.sum_blocks))
+            lines.push_back(fmt::format(
+                "stage on {}: layers {}..{}, {} in flight{}{}", holder.device, stage.first_layer,
+                stage.last_layer, holder.in_flight, holder.recompute ? ", recomputing" : "",
+                stage.twins.empty() ? std::string()
+                                    : fmt::format(", sum blocks {} of {}",
+                                                  fmt::join(holder.blocks, " "), plan.sum_blocks)));
+    return lines;
+}
+
 std::uint64_t predicted_peak_bytes(const Plan& plan, const std::string& device) {
     std::uint64_t bytes = 0;
     for (const StagePlan& stage : plan.stages)
-        if (stage.device == device) bytes += stage.peak_bytes.value_or(0);
+        for (const StageHolder& holder : holders_of(stage, plan.sum_blocks))
+            if (holder.device == device) bytes += holder.peak_bytes.value_or(0);
     return bytes;
 }
 

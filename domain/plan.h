@@ -11,6 +11,16 @@
 
 namespace ecopipe {
 
+// A device that holds a stage, alone or with others: all have its whole state, each runs the
+// micro-batches of its own sum blocks.
+struct StageHolder {
+    std::string device;
+    std::vector<int> blocks;  // sum_blocks.h, ascending
+    int in_flight = 1;
+    bool recompute = false;
+    std::optional<std::uint64_t> peak_bytes;
+};
+
 struct StagePlan {
     std::string device;
     int first_layer = 0;
@@ -23,6 +33,8 @@ struct StagePlan {
     // One line of docs/SCHEDULES.md that replaces the named schedule. In the device's first stage;
     // all devices or none.
     std::optional<std::string> actions;
+    std::vector<int> blocks{};         // that `device` owns; empty: all
+    std::vector<StageHolder> twins{};  // the other devices that hold the stage
 };
 
 struct Prediction {
@@ -60,6 +72,14 @@ struct Plan {
     std::optional<SingleDevice> single_device;  // the best that holds the model, if one does
     std::vector<WhatIf> what_if;
 };
+
+// All of a stage, `device` first.
+[[nodiscard]] std::vector<StageHolder> holders_of(const StagePlan& stage, int sum_blocks);
+// Some stage has several holders, or says which blocks its one has.
+[[nodiscard]] bool has_twins(const Plan& plan);
+
+// For people, a line a holder: "stage on hub: layers 0..4, 2 in flight".
+[[nodiscard]] std::vector<std::string> stage_lines(const Plan& plan);
 
 // What the device's stages take at most together, as predicted; 0 where nothing was.
 [[nodiscard]] std::uint64_t predicted_peak_bytes(const Plan& plan, const std::string& device);

@@ -23,21 +23,25 @@ int gradient_receiver(std::span<const ValueUser> users, std::size_t i, int produ
     return producer;
 }
 
-PlanIndex::PlanIndex(const Plan& plan, const ValueGraph& flow) {
+PlanIndex::PlanIndex(const Plan& plan, const ValueGraph& flow) : tree_(plan.sum_blocks) {
     for (const StagePlan& stage : plan.stages) {
         const StageId id{static_cast<std::uint32_t>(stages_.size())};
-        Stage entry{{stage.device}, {stage.first_layer, stage.last_layer}, {}, {}, {}};
+        Stage entry;
+        entry.layers = {stage.first_layer, stage.last_layer};
+        entry.owner.resize(static_cast<std::size_t>(tree_.blocks()));
+        for (const StageHolder& holder : ecopipe::holders_of(stage, tree_.blocks())) {
+            for (const int block : holder.blocks)
+                if (block >= 0 && block < tree_.blocks())
+                    entry.owner[static_cast<std::size_t>(block)] = entry.devices.size();
+            entry.devices.push_back(holder.device);
+        }
         add_once(devices_, std::span<const std::string>(entry.devices));
         for (const std::string& device : entry.devices) slices_[device].push_back(id);
         stages_.push_back(std::move(entry));
     }
-    if (stages_.empty()) {
-        input_devices_.emplace_back();
-        return;
-    }
+    if (stages_.empty()) return;
     const auto layers = static_cast<std::size_t>(stages_.back().layers.last + 1);
     find_ways(flow.layers() > 0 ? flow : ValueGraph::chain(std::vector<bool>(layers, true)));
-    add_once(label_devices_, std::span<const std::string>(stages_.back().devices));
 }
 
 void PlanIndex::find_ways(const ValueGraph& flow) {
@@ -72,9 +76,8 @@ void PlanIndex::find_way(const ValueGraph& flow, int value) {
     }
     const auto id = [](int stage) { return StageId{static_cast<std::uint32_t>(stage)}; };
     if (!producer) {
-        input_devices_.emplace_back();
-        for (const ValueUser& user : users)
-            add_once(input_devices_.back(), devices_of(id(user.stage)));
+        input_stages_.emplace_back();
+        for (const ValueUser& user : users) input_stages_.back().push_back(id(user.stage));
     }
     for (const ValueUser& user : users) {
         stages_[id(user.stage).index()].ways.arriving.push_back({value, producer});
@@ -118,9 +121,26 @@ bool PlanIndex::holds(const std::string& device, int layer) const {
     return std::find(holders.begin(), holders.end(), device) != holders.end();
 }
 
+std::vector<bool> PlanIndex::blocks_of(StageId stage, const std::string& device) const {
+    const Stage& of = stages_.at(stage.index());
+    std::vector<bool> owned;
+    for (const std::size_t owner : of.owner) owned.push_back(of.devices[owner] == device);
+    return owned;
+}
+
+std::vector<std::string> PlanIndex::input_devices(std::uint32_t micro_batch,
+                                                  std::size_t input) const {
+    std::vector<std::string> devices;
+    if (input >= input_stages_.size()) return devices;
+    for (const StageId stage : input_stages_[input])
+        add_once(devices, owner_of(stage, micro_batch));
+    return devices;
+}
+
 std::vector<std::string> PlanIndex::neighbours_of(const std::string& device) const {
     std::vector<std::string> out;
     for (const StageId stage : stages_of(device)) {
+        add_once(out, devices_of(stage));
         const StageWays& ways = ways_of(stage);
         for (const auto* each : {&ways.arriving, &ways.departing, &ways.returning, &ways.returned})
             for (const ValueWay& way : *each)

@@ -1,7 +1,6 @@
 #pragma once
 // Who has what of a plan, and which way values and gradients go between stages: the one place that
-// knows how stages, devices and values hang together. Today a stage is one device's; who asks here
-// need not know.
+// knows how stages, devices and values hang together.
 
 #include <map>
 #include <optional>
@@ -13,6 +12,7 @@
 #include "domain/ids.h"
 #include "domain/layer_range.h"
 #include "domain/plan.h"
+#include "domain/sum_blocks.h"
 #include "domain/value_graph.h"
 
 namespace ecopipe {
@@ -67,10 +67,18 @@ class PlanIndex {
     [[nodiscard]] std::size_t stage_count() const { return stages_.size(); }
     // The device's stages in layer order: element i is its slice i. None for a stranger.
     [[nodiscard]] std::span<const StageId> stages_of(const std::string& device) const;
-    // Who runs the stage.
+    // Who holds the stage.
     [[nodiscard]] std::span<const std::string> devices_of(StageId stage) const {
         return stages_.at(stage.index()).devices;
     }
+    // Who of them runs a micro-batch, of a step or of an evaluation.
+    [[nodiscard]] const std::string& owner_of(StageId stage, std::uint32_t micro_batch) const {
+        const Stage& of = stages_.at(stage.index());
+        return of.devices[of.owner[static_cast<std::size_t>(tree_.block_of(micro_batch))]];
+    }
+    // For each sum block, whether the device owns it in this stage.
+    [[nodiscard]] std::vector<bool> blocks_of(StageId stage, const std::string& device) const;
+    [[nodiscard]] const SumTree& sum_tree() const { return tree_; }
     [[nodiscard]] LayerRange layers_of(StageId stage) const {
         return stages_.at(stage.index()).layers;
     }
@@ -92,17 +100,20 @@ class PlanIndex {
         return stages_.at(stage.index()).ways;
     }
     [[nodiscard]] const std::vector<TieWay>& ties() const { return ties_; }
-    // Those that take each of the model's inputs, and those that take the labels.
-    [[nodiscard]] const std::vector<std::string>& input_devices(std::size_t input = 0) const {
-        return input_devices_.at(input);
+    // Those that take one of the model's inputs of a micro-batch, and the one that takes its
+    // labels.
+    [[nodiscard]] std::vector<std::string> input_devices(std::uint32_t micro_batch,
+                                                         std::size_t input = 0) const;
+    [[nodiscard]] const std::string& label_device(std::uint32_t micro_batch) const {
+        return owner_of(StageId{static_cast<std::uint32_t>(stages_.size() - 1)}, micro_batch);
     }
-    [[nodiscard]] const std::vector<std::string>& label_devices() const { return label_devices_; }
     // The devices that this one exchanges tensors with, itself not among them, in layer order.
     [[nodiscard]] std::vector<std::string> neighbours_of(const std::string& device) const;
 
   private:
     struct Stage {
         std::vector<std::string> devices;
+        std::vector<std::size_t> owner;  // of each sum block, into devices
         LayerRange layers;
         std::vector<StageId> producers;
         std::vector<StageId> consumers;
@@ -112,8 +123,8 @@ class PlanIndex {
     void find_way(const ValueGraph& flow, int value);
     std::vector<Stage> stages_;
     std::vector<std::string> devices_;
-    std::vector<std::vector<std::string>> input_devices_;
-    std::vector<std::string> label_devices_;
+    std::vector<std::vector<StageId>> input_stages_;  // that take each of the model's inputs
+    SumTree tree_;
     std::map<std::string, std::vector<StageId>> slices_;
     std::vector<TieWay> ties_;
 };

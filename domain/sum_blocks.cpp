@@ -28,4 +28,48 @@ std::vector<int> SumTree::subtrees(const std::vector<bool>& owned) const {
     return found;
 }
 
+std::map<int, std::size_t> sum_homes(const std::map<int, std::size_t>& bytes,
+                                     const std::vector<std::size_t>& subtrees) {
+    std::vector<std::pair<int, std::size_t>> layers(bytes.begin(), bytes.end());
+    std::stable_sort(layers.begin(), layers.end(),
+                     [](const auto& a, const auto& b) { return a.second > b.second; });
+    const std::size_t holders = subtrees.size();
+    struct Load {
+        double in = 0;
+        double out = 0;
+    };
+    const auto with = [&](std::vector<Load> loads, std::size_t home, std::size_t layer_bytes) {
+        const auto each = static_cast<double>(layer_bytes);
+        for (std::size_t h = 0; h < holders; ++h) {
+            if (h == home) continue;
+            const double sums = each * static_cast<double>(subtrees[h]);
+            loads[h].out += sums;
+            loads[home].in += sums;
+            loads[home].out += each;
+            loads[h].in += each;
+        }
+        return loads;
+    };
+    const auto worst = [](const std::vector<Load>& loads) {
+        double most = 0;
+        double all = 0;
+        for (const Load& load : loads) {
+            most = std::max({most, load.in, load.out});
+            all += load.out;
+        }
+        return std::pair(most, all);
+    };
+    std::map<int, std::size_t> homes;
+    std::vector<Load> loads(holders);
+    for (const auto& [layer, layer_bytes] : layers) {
+        std::size_t best = 0;
+        for (std::size_t home = 1; home < holders; ++home)
+            if (worst(with(loads, home, layer_bytes)) < worst(with(loads, best, layer_bytes)))
+                best = home;
+        homes[layer] = best;
+        loads = with(std::move(loads), best, layer_bytes);
+    }
+    return homes;
+}
+
 }  // namespace ecopipe

@@ -10,7 +10,9 @@
 // A node of the tree is numbered as in a heap: 0 is the root, 2i + 1 and 2i + 2 stand below i, and
 // the leaves, B - 1 to 2B - 2, are the blocks.
 
+#include <cstddef>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -48,6 +50,13 @@ class SumTree {
   private:
     int blocks_;
 };
+
+// Which holder adds up each layer, its home: the others send it what they have of the layer (one
+// tensor for each of their subtrees) and get the sum back. `bytes`: of each layer's gradient;
+// `subtrees`: of each holder. The largest layers first, each where the busiest direction of the
+// busiest holder carries least; ties go to the holder that stands first.
+[[nodiscard]] std::map<int, std::size_t> sum_homes(const std::map<int, std::size_t>& bytes,
+                                                   const std::vector<std::size_t>& subtrees);
 
 // The sum at `node` of what stands in the table of all nodes: what stands at an inner node counts
 // in place of all below it. `add(a, b)` is called in the tree's order; nothing where nothing is.

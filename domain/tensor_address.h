@@ -28,12 +28,21 @@ enum class TensorKind : std::uint8_t {
     // Once a step, of a tied weight whose home and user are on two stages:
     kTiedGradient = 11,  // what the user has found, to the home
     kTiedWeight = 12,    // the updated weight, to the user
+    // Once a step, between the devices that hold a stage together (sum_blocks.h); `producer` is the
+    // layer, `name` LayerGradient::missing:
+    kGradientSum = 13,    // at the tree's node `slice`, to the layer's home
+    kGradientTotal = 14,  // over all blocks, from there
+    kStatistics = 15,     // what batch norm found in a micro-batch; `producer` the stage's first
 };
 [[nodiscard]] constexpr bool is_state(TensorKind kind) {
     return kind == TensorKind::kState || kind == TensorKind::kReplica;
 }
 [[nodiscard]] constexpr bool is_tied(TensorKind kind) {
     return kind == TensorKind::kTiedGradient || kind == TensorKind::kTiedWeight;
+}
+[[nodiscard]] constexpr bool is_sum(TensorKind kind) {
+    return kind == TensorKind::kGradientSum || kind == TensorKind::kGradientTotal ||
+           kind == TensorKind::kStatistics;
 }
 
 // Kinds that are sent as fast as there is room, not as a schedule's counts allow.

@@ -20,8 +20,8 @@ for place in "${places[@]}"; do
 done
 
 tools=(cmake ninja-build ccache pkg-config)
-headers=(cppzmq-dev libcereal-dev nlohmann-json3-dev libexpected-dev libboost-dev)
-libraries=("${torch[@]}" libopenblas0-pthread libzmq3-dev libboost-program-options-dev libyaml-cpp-dev libspdlog-dev libfmt-dev libsodium-dev
+headers=(libcereal-dev nlohmann-json3-dev libexpected-dev libboost-dev)
+libraries=("${torch[@]}" libopenblas0-pthread cppzmq-dev libzmq3-dev libboost-program-options-dev libyaml-cpp-dev libspdlog-dev libfmt-dev libsodium-dev
     libssl-dev libsqlite3-dev zlib1g-dev libjpeg-dev libpng-dev)
 if [ "$what" = cross ]; then
     arch=${2:?expected an architecture, such as arm64, after cross}

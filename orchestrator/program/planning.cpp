@@ -65,6 +65,14 @@ Result<void> adopt_plan(const Plan& plan, const ModelSpec& spec, const ModelInfo
                 fmt::format("{}: stages: layer {} shares a parameter with an earlier layer and "
                             "cannot start a stage",
                             options.plan_file, stage.first_layer));
+        for (int layer = stage.first_layer; !stage.twins.empty() && layer <= stage.last_layer;
+             ++layer)
+            if (info.layers[static_cast<std::size_t>(layer)].one_holder)
+                return fail(
+                    ExitCode::kBadFile,
+                    fmt::format("{}: stages: layer {} changes buffers in forward by itself and "
+                                "cannot have twins; export the model as a graph",
+                                options.plan_file, layer));
     }
     if (options.given.contains("batch") && options.trainer.batch != plan.batch)
         return contradiction("--batch", plan.batch, options.trainer.batch);
@@ -84,12 +92,17 @@ Result<void> adopt_plan(const Plan& plan, const ModelSpec& spec, const ModelInfo
 
 Result<void> check_executable(const Plan& plan) {
     ECOPIPE_ASSIGN_OR_RETURN(const auto lists, plan_actions(plan, plan.micro_batches));
-    for (const ActionList& list : lists) {
+    const PlanIndex index(plan);
+    for (std::size_t d = 0; d < lists.size(); ++d) {
+        const std::string& device = index.devices()[d];
         std::map<std::pair<int, bool>, int> next;  // by slice, and forward or weight gradient
-        for (const Action& action : list) {
+        for (const Action& action : lists[d]) {
             if (action.kind == ActionKind::kInputGradient) continue;
             const bool forward = action.kind == ActionKind::kForward;
-            const int expected = next[{action.slice, forward}]++;
+            const StageId stage = index.stages_of(device)[static_cast<std::size_t>(action.slice)];
+            int& expected = next[{action.slice, forward}];
+            while (index.owner_of(stage, static_cast<std::uint32_t>(expected)) != device)
+                ++expected;
             if (action.micro_batch != expected)
                 return fail(
                     ExitCode::kUsage,
@@ -98,6 +111,7 @@ Result<void> check_executable(const Plan& plan) {
                                 "bits under every schedule",
                                 plan.schedule, static_cast<char>(action.kind), action.micro_batch,
                                 static_cast<char>(action.kind), expected));
+            ++expected;
         }
     }
     return {};

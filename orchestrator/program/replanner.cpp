@@ -124,6 +124,12 @@ ReplicaPlan Replanner::replicas(const Plan& plan, const std::set<std::string>& s
     for (const auto& [layer, bytes] : layer_bytes)
         for (const std::string& device : index.holders_of(layer))
             request.state_bytes[device] += bytes;
+    for (const std::string& device : order) {
+        const auto stages = index.stages_of(device);
+        if (std::all_of(stages.begin(), stages.end(),
+                        [&](StageId stage) { return index.devices_of(stage).size() > 1; }))
+            request.twins.insert(device);
+    }
     order.insert(order.end(), spares.begin(), spares.end());
     for (const std::string& name : order) {
         const auto at = cluster.find(name);

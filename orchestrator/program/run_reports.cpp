@@ -64,6 +64,7 @@ void tell_replicas(const ReplicaPlan& replicas) {
         std::vector<std::string> pairs;
         for (const auto& [owner, buddy] : replicas.buddies)
             pairs.push_back(fmt::format("{} to {}", owner, buddy));
+        if (pairs.empty()) pairs.emplace_back("twins are each other's");
         log_info("replicas every {} step{}: {}", replicas.every, replicas.every == 1 ? "" : "s",
                  fmt::join(pairs, ", "));
     } else {

@@ -296,9 +296,7 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
     }
     ECOPIPE_RETURN_IF_ERROR(check_executable(*plan));
     tell_numeric_classes(run.session->joined(), *plan, record);
-    for (const StagePlan& stage : plan->stages)
-        log_info("stage on {}: layers {}..{}, {} in flight{}", stage.device, stage.first_layer,
-                 stage.last_layer, stage.in_flight, stage.recompute ? ", recomputing" : "");
+    for (const std::string& line : stage_lines(*plan)) log_info("{}", line);
     if (plan->predicted)
         log_info(
             "{} with {} micro-batches, predicted step {:.2f} ms + control {:.2f} ms, bound by {}",

@@ -15,6 +15,18 @@
 namespace ecopipe {
 namespace {
 constexpr int kBreaksMax = 20;  // without a step that is new in between
+
+// In the order of the micro-batches, whoever ran them: that of one process.
+LossTotals loss_of(const std::map<std::string, Done>& done) {
+    LossTotals loss;
+    std::map<std::uint32_t, LossTotals> losses;
+    for (const auto& [device, said] : done) {
+        loss.add(said.loss);
+        for (const MicroBatchLoss& each : said.losses) losses[each.micro_batch] = each.loss;
+    }
+    for (const auto& [micro_batch, each] : losses) loss.add(each);
+    return loss;
+}
 }  // namespace
 
 void PortalDriver::note_event(OrderedJson what, Instant since) {
@@ -22,14 +34,13 @@ void PortalDriver::note_event(OrderedJson what, Instant since) {
     what["bytes_moved"] = moved_bytes_;
     OrderedJson stages = OrderedJson::array();
     for (const StagePlan& stage : plan_.stages)
-        stages.push_back({{"device", stage.device},
-                          {"first_layer", stage.first_layer},
-                          {"last_layer", stage.last_layer}});
+        for (const StageHolder& holder : holders_of(stage, plan_.sum_blocks))
+            stages.push_back({{"device", holder.device},
+                              {"first_layer", stage.first_layer},
+                              {"last_layer", stage.last_layer}});
     what["plan"] = std::move(stages);
     events_.push_back({std::move(what), since});
-    for (const StagePlan& stage : plan_.stages)
-        log_info("stage on {}: layers {}..{}, {} in flight{}", stage.device, stage.first_layer,
-                 stage.last_layer, stage.in_flight, stage.recompute ? ", recomputing" : "");
+    for (const std::string& line : stage_lines(plan_)) log_info("{}", line);
 }
 
 Result<Plan> PortalDriver::plan_over_present() {
@@ -211,7 +222,8 @@ Result<void> PortalDriver::send_inputs(TensorKind kind, std::uint64_t step,
     const std::vector<HostTensor> inputs = batch.all_inputs();
     to.outputs = static_cast<std::uint16_t>(inputs.size());
     for (const HostTensor& input : inputs) {
-        ECOPIPE_RETURN_IF_ERROR(send_when_room(index_.input_devices(to.output), to, input));
+        ECOPIPE_RETURN_IF_ERROR(
+            send_when_room(index_.input_devices(to.micro_batch, to.output), to, input));
         ++to.output;
     }
     return {};
@@ -233,8 +245,9 @@ Result<void> PortalDriver::start_step(std::uint64_t step, std::vector<Batch> mic
     for (std::size_t m = 0; m < micro_batches.size() && !machine_.broken(); ++m) {
         const Batch batch = std::move(micro_batches[m]);
         ECOPIPE_RETURN_IF_ERROR(send_inputs(TensorKind::kInput, step, m, batch));
-        ECOPIPE_RETURN_IF_ERROR(send_when_room(index_.label_devices(),
-                                               address(TensorKind::kLabel, step, m), batch.labels));
+        const TensorAddress to = address(TensorKind::kLabel, step, m);
+        ECOPIPE_RETURN_IF_ERROR(
+            send_when_room({index_.label_device(to.micro_batch)}, to, batch.labels));
     }
     return {};  // a failure shows in finish_step
 }
@@ -247,8 +260,8 @@ Result<StepOutcome> PortalDriver::finish_step() {
         pump_or_recover([&] { return done_.has_value(); }, kAnswersWait, step_text(step_ + 1)));
     if (!finished) return outcome;
     outcome.squared_gradient_norms.assign(depot_.model().layers.size(), 0);
+    outcome.loss = loss_of(done_->done);
     for (const auto& [device, done] : done_->done) {
-        outcome.loss.add(done.loss);
         if (done.nonfinite_layer >= 0 &&
             (outcome.nonfinite_layer < 0 || done.nonfinite_layer < outcome.nonfinite_layer))
             outcome.nonfinite_layer = done.nonfinite_layer;
@@ -300,15 +313,15 @@ Result<LossTotals> PortalDriver::evaluate(const Dataset& data, int batch, int re
     ECOPIPE_RETURN_IF_ERROR(feed(session_event::BeginWanted{step_, true}));
     for (std::uint64_t m = 0; m < reader.count() && !machine_.broken(); ++m) {
         ECOPIPE_ASSIGN_OR_RETURN(const Batch part, reader.take());
-        ECOPIPE_RETURN_IF_ERROR(send_when_room(
-            index_.label_devices(), address(TensorKind::kEvalLabel, step_, m), part.labels));
+        const TensorAddress to = address(TensorKind::kEvalLabel, step_, m);
+        ECOPIPE_RETURN_IF_ERROR(
+            send_when_room({index_.label_device(to.micro_batch)}, to, part.labels));
         ECOPIPE_RETURN_IF_ERROR(send_inputs(TensorKind::kEvalInput, step_, m, part));
     }
     ECOPIPE_ASSIGN_OR_RETURN(const bool finished, pump_or_recover([&] { return done_.has_value(); },
                                                                   kAnswersWait, "evaluation"));
     if (!finished) return loss;
-    for (const auto& [device, done] : done_->done) loss.add(done.loss);
-    return loss;
+    return loss_of(done_->done);
 }
 
 Result<TensorMap> PortalDriver::state(bool optimizer_state) {

@@ -121,6 +121,7 @@ ReplicaPlan place_replicas(const ReplicaRequest& request) {
         }
     }
     for (const auto& [owner, bytes] : owners) {
+        if (request.twins.contains(owner)) continue;
         const ReplicaDevice* best = nullptr;
         for (const ReplicaDevice& device : request.devices) {
             if (device.name == owner || room[device.name] < kCopies * bytes) continue;
@@ -141,9 +142,10 @@ ReplicaPlan place_replicas(const ReplicaRequest& request) {
     // small share of the step.
     double every = 1;
     if (request.step_ms > 0) {
+        for (const auto& [owner, bytes] : request.state_bytes)
+            every = std::max(every, bytes / kCopyBytesPerMs / (kCopyShare * request.step_ms));
         for (const auto& [owner, buddy] : plan.buddies) {
             const double bytes = request.state_bytes.at(owner);
-            every = std::max(every, bytes / kCopyBytesPerMs / (kCopyShare * request.step_ms));
             const auto link = request.links.find({owner, buddy});
             if (link == request.links.end() || link->second.mbps <= 0) continue;
             const double ship_ms = bytes * 8 / (link->second.mbps * 1000);

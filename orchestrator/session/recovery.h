@@ -65,14 +65,16 @@ struct RestorePlan {
 [[nodiscard]] RestorePlan plan_restore(const Holdings& holdings, const PlanIndex& plan,
                                        std::uint64_t step);
 
-// How replicas are kept: who keeps whose, and every how many steps they are refreshed.
+// How replicas are kept: who keeps whose, and every how many steps they are refreshed. A device
+// whose twins hold its layers too keeps snapshots like all, but has no buddy: its twins' are the
+// same.
 struct ReplicaDevice {
     std::string name;
     double free_bytes = 0;  // what the plan leaves of its memory
 };
 struct ReplicaPlan {
-    std::map<std::string, std::string> buddies;                 // by owner; empty: no replicas
-    std::uint64_t every = 0;                                    // steps
+    std::map<std::string, std::string> buddies;                 // by owner
+    std::uint64_t every = 0;                                    // steps; 0: no replicas
     std::string why_not;                                        // when there are none
     [[nodiscard]] bool keeps(const std::string& device) const;  // somebody's replica
 };
@@ -82,6 +84,7 @@ struct ReplicaLink {
 };
 struct ReplicaRequest {
     std::map<std::string, double> state_bytes;  // by device of the plan
+    std::set<std::string> twins;                // of these, those that share all their layers
     std::vector<ReplicaDevice> devices;         // that may keep: of the plan first, then spares
     double step_ms = 0;                         // predicted; 0: unknown
     // From one device to another.

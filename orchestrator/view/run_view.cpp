@@ -177,10 +177,13 @@ void RunView::plan_in_force(const Plan& plan, const std::string& cause) {
     const MutexLock lock(mutex_);
     std::vector<StageView> stages;
     std::vector<std::string> parts;
-    for (const StagePlan& stage : plan.stages) {
-        stages.push_back({stage.device, stage.first_layer, stage.last_layer, stage.in_flight});
-        parts.push_back(fmt::format("{} {}-{}", stage.device, stage.first_layer, stage.last_layer));
-    }
+    for (const StagePlan& stage : plan.stages)
+        for (const StageHolder& holder : holders_of(stage, plan.sum_blocks)) {
+            stages.push_back(
+                {holder.device, stage.first_layer, stage.last_layer, holder.in_flight});
+            parts.push_back(
+                fmt::format("{} {}-{}", holder.device, stage.first_layer, stage.last_layer));
+        }
     set_stages(stages);
     now_.state = RunState::kRunning;
     now_.state_text.clear();

@@ -11,6 +11,7 @@
 #include "domain/limits.h"
 #include "domain/plan_index.h"
 #include "domain/sum_blocks.h"
+#include "planner/schedule/holder_actions.h"
 #include "planner/schedule/registry.h"
 #include "planner/schedule/schedule_check.h"
 
@@ -33,6 +34,26 @@ TensorCodec read_codec(Fields& fields, const std::string& key) {
     return codec.value_or(TensorCodec::kNone);
 }
 
+std::vector<int> read_blocks(Fields& fields) {
+    std::vector<int> blocks;
+    for (const std::int64_t block : fields.integers("blocks", {0, kSumBlocksMax - 1}))
+        blocks.push_back(static_cast<int>(block));
+    std::sort(blocks.begin(), blocks.end());
+    return blocks;
+}
+
+StageHolder read_twin(Fields& fields) {
+    StageHolder twin;
+    twin.device = fields.text("device");
+    twin.blocks = read_blocks(fields);
+    twin.in_flight = static_cast<int>(fields.integer("in_flight", {1, kMicroBatchMax}));
+    twin.recompute = fields.flag("recompute", false);
+    if (fields.has("peak_bytes"))
+        twin.peak_bytes = static_cast<std::uint64_t>(fields.integer("peak_bytes", {0, INT64_MAX}));
+    fields.no_others();
+    return twin;
+}
+
 StagePlan read_stage(Fields& fields, int first_layer) {
     StagePlan stage;
     stage.device = fields.text("device");
@@ -45,6 +66,9 @@ StagePlan read_stage(Fields& fields, int first_layer) {
     stage.codec_forward = read_codec(fields, "codec_forward");
     stage.codec_backward = read_codec(fields, "codec_backward");
     if (fields.has("actions")) stage.actions = fields.text("actions");
+    if (fields.has("blocks")) stage.blocks = read_blocks(fields);
+    if (fields.has("twins"))
+        for (Fields& twin : fields.objects("twins")) stage.twins.push_back(read_twin(twin));
     fields.no_others();
     if (stage.first_layer != first_layer)
         fields.refuse("first_layer",
@@ -187,6 +211,15 @@ OrderedJson stage_json(const StagePlan& stage) {
     if (stage.codec_backward != TensorCodec::kNone)
         out["codec_backward"] = codec_name(stage.codec_backward);
     if (stage.actions) out["actions"] = *stage.actions;
+    if (!stage.blocks.empty()) out["blocks"] = stage.blocks;
+    for (const StageHolder& twin : stage.twins) {
+        OrderedJson json = {{"device", twin.device},
+                            {"blocks", twin.blocks},
+                            {"in_flight", twin.in_flight},
+                            {"recompute", twin.recompute}};
+        if (twin.peak_bytes) json["peak_bytes"] = *twin.peak_bytes;
+        out["twins"].push_back(std::move(json));
+    }
     return out;
 }
 
@@ -223,6 +256,7 @@ Result<void> check_plan(const Plan& plan, const std::string& source) {
                     fmt::format("{}: sum_blocks: expected a power of two, at most micro_batches "
                                 "({}), found {}",
                                 source, plan.micro_batches, plan.sum_blocks));
+    if (has_twins(plan)) return check_holders(plan, source);
     const std::size_t devices = device_count(plan);
     const Schedule* schedule = find_schedule(plan.schedule);
     const bool repeats_allowed = has_actions(plan) || (schedule != nullptr && schedule->sliced);
@@ -292,6 +326,7 @@ Result<std::vector<ActionList>> plan_actions(const Plan& plan, int micro_batches
                     fmt::format("plan: micro_batches: expected 1 to {} of a step, found {}",
                                 plan.micro_batches, micro_batches));
     std::vector<ActionList> out;
+    if (has_twins(plan)) return holder_actions(plan, micro_batches);
     if (has_actions(plan)) {
         ECOPIPE_ASSIGN_OR_RETURN(const ScheduleText text, own_schedule(plan, "plan"));
         for (const ActionList& list : text.devices)

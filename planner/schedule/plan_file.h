@@ -13,7 +13,7 @@ namespace ecopipe {
 
 // Reads and validates: layers contiguous from 0, every stage non-empty, devices not repeated (but
 // interleaved: v times in one cyclic order), in_flight not increasing after min(K, M), known
-// schedule and codecs.
+// schedule and codecs; where stages have twins, what holder_actions.h says.
 [[nodiscard]] Result<Plan> parse_plan(std::string_view text, const std::string& source);
 [[nodiscard]] Result<Plan> read_plan(const std::string& path);
 // The same rules for a plan that was not read from a text; `source` names it in errors.

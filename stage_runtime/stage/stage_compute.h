@@ -3,6 +3,7 @@
 // toy. One thread.
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <span>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "core/result.h"
 #include "domain/action.h"
 #include "domain/ids.h"
+#include "domain/layer_gradient.h"
 #include "domain/loss.h"
 #include "domain/plan.h"
 #include "domain/tensor_address.h"
@@ -31,6 +33,9 @@ struct ComputeJob {
     std::vector<HostTensor> tensors;
     HostTensor labels;       // of a last slice's forward, else undefined
     Instant complete_since;  // the last of it came
+    // Told of each layer whose weights' gradients are counted, while the action goes on with the
+    // layers before it; or nobody.
+    std::function<void(int layer)> layer_done{};
 };
 
 struct ComputeResult {
@@ -40,6 +45,12 @@ struct ComputeResult {
     LossTotals loss;  // of a last slice's forward in an evaluation
     Instant started;
     Instant ended;
+};
+
+// What the devices that hold a stage together exchange once a step.
+struct StageSums {
+    std::map<int, std::size_t> gradient_bytes;  // of the layers that have some to train
+    bool statistics = false;                    // batch norm's, of each micro-batch
 };
 
 class StageCompute {
@@ -71,6 +82,16 @@ class StageCompute {
     [[nodiscard]] virtual HostTensor tied_weight(SliceId slice, const TiedUse& use) = 0;
     [[nodiscard]] virtual Result<void> set_tied_weight(SliceId slice, const TiedUse& use,
                                                        const HostTensor& weight) = 0;
+    // Between the devices that hold slice 0, the only one, together (Executor): before the step's
+    // end.
+    [[nodiscard]] virtual StageSums sums() const = 0;
+    [[nodiscard]] virtual LayerGradient take_sum(int layer, int node) = 0;
+    [[nodiscard]] virtual Result<void> add_sum(int layer, int node, const LayerGradient& sum) = 0;
+    [[nodiscard]] virtual LayerGradient total(int layer) = 0;
+    [[nodiscard]] virtual Result<void> set_total(int layer, const LayerGradient& total) = 0;
+    [[nodiscard]] virtual HostTensor statistics(MicroBatchId micro_batch) const = 0;
+    [[nodiscard]] virtual Result<void> add_statistics(MicroBatchId micro_batch,
+                                                      const HostTensor& found) = 0;
     [[nodiscard]] virtual StepTotals finish_step() = 0;  // over all slices
     virtual void commit(const Commit& commit) = 0;
     [[nodiscard]] virtual TensorMap state(SliceId slice, bool optimizer_state) const = 0;

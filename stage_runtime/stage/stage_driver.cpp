@@ -29,6 +29,7 @@ StageDriver::StageDriver(StageIdentity identity, Parts parts)
       router_(identity_.device, parts_.channels),
       state_(parts_.compute, parts_.channels),
       ties_(identity_.device, parts_.compute, router_),
+      sums_(identity_.device, parts_.compute, router_),
       prober_(parts_.channels) {}
 
 void StageDriver::join(std::uint64_t instance) {
@@ -208,6 +209,9 @@ Result<void> StageDriver::configure(const FrameHeader& head, const Configure& wo
     std::vector<std::string> keep{kPortalPeer};
     for (const PeerAddress& peer : work.peers) keep.push_back(peer.device);
     ties_.set_plan(&index_);
+    const auto own = index_.stages_of(identity_.device);
+    sums_.set_plan(&index_, own.empty() ? TensorCodec::kNone
+                                        : plan_.stages[own.front().index()].codec_backward);
     router_.set_plan(&index_, &flow_, {keep.begin(), keep.end()});
     parts_.channels.keep_only(keep, head.generation);
     std::erase_if(attached_, [&](const auto& entry) {
@@ -253,12 +257,15 @@ Result<void> StageDriver::begin(const FrameHeader& head, const Begin& step) {
         ECOPIPE_ASSIGN_OR_RETURN(const auto lists, plan_actions(plan_, micro_batches));
         actions = lists.at(*place);
     } else {
-        const auto slices = static_cast<int>(index_.stages_of(identity_.device).size());
+        const auto stages = index_.stages_of(identity_.device);
         for (int m = 0; m < micro_batches; ++m)
-            for (int slice = 0; slice < slices; ++slice)
-                actions.push_back({ActionKind::kForward, m, slice});
+            for (std::size_t slice = 0; slice < stages.size(); ++slice)
+                if (index_.owner_of(stages[slice], static_cast<std::uint32_t>(m)) ==
+                    identity_.device)
+                    actions.push_back({ActionKind::kForward, m, static_cast<int>(slice)});
     }
-    return feed(stage_event::Begun{head.generation, head.step, step, std::move(actions)});
+    return feed(
+        stage_event::Begun{head.generation, head.step, step, std::move(actions), sums_.active()});
 }
 
 Result<void> StageDriver::deliver(Delivery delivery) {
@@ -309,93 +316,105 @@ Result<void> StageDriver::feed(const StageEvent& event) {
 }
 
 Result<void> StageDriver::carry_out(StageCommand& command) {
-    return std::visit(Overloaded{
-                          [this](const stage_command::LoadLayer& load) -> Result<void> {
-                              return state_.load(load.step, load.layer);
-                          },
-                          [this](const stage_command::SupplyLayers& supply) -> Result<void> {
-                              state_.send(supply.transfer.peer, TensorKind::kState,
-                                          machine_.generation(), supply.step,
-                                          static_cast<int>(supply.transfer.first_layer),
-                                          static_cast<int>(supply.transfer.last_layer));
-                              return {};
-                          },
-                          [this](const stage_command::DropSnapshots& old) -> Result<void> {
-                              state_.keeper().drop_before(old.before);
-                              return {};
-                          },
-                          [this](const stage_command::TakeSnapshot& snapshot) -> Result<void> {
-                              take_snapshot(snapshot.step);
-                              return {};
-                          },
-                          [this](const stage_command::SendStored& stored) -> Result<void> {
-                              send_stored(stored.step, stored.layer);
-                              return {};
-                          },
-                          [this](const stage_command::SendReady&) -> Result<void> {
-                              loading_.reset();
-                              parts_.portal.send(header(), Ready{parts_.compute.live_bytes()});
-                              return {};
-                          },
-                          [this](const stage_command::StartStep& start) -> Result<void> {
-                              done_ = {};
-                              begin_ = start.begin;
-                              step_started_ = parts_.now();
-                              sent_before_ = parts_.channels.sent_bytes();
-                              parts_.compute.begin(start.step, start.begin);
-                              return {};
-                          },
-                          [this](stage_command::Run& run) -> Result<void> {
-                              next_ = std::move(run);  // `work` runs it, when no event waits
-                              return {};
-                          },
-                          [this](const stage_command::DropTensor& drop) -> Result<void> {
-                              router_.drop(drop.address);
-                              return {};
-                          },
-                          [this](const stage_command::SendTiedGradients& send) -> Result<void> {
-                              ties_.send_gradients({machine_.generation(), send.step});
-                              return {};
-                          },
-                          [this](const stage_command::TakeTiedGradients& take) -> Result<void> {
-                              ties_.take_gradients(take.tensors);
-                              return {};
-                          },
-                          [this](const stage_command::SendTiedWeights& send) -> Result<void> {
-                              ties_.send_weights({machine_.generation(), send.step});
-                              return {};
-                          },
-                          [this](const stage_command::TakeTiedWeights& take) -> Result<void> {
-                              return ties_.take_weights(take.tensors);
-                          },
-                          [this](const stage_command::ReportStep&) -> Result<void> {
-                              report_step();
-                              prepend(machine_.on(stage_event::StepReported{}));
-                              return {};
-                          },
-                          [this](const stage_command::ApplyUpdate& update) -> Result<void> {
-                              const Instant started = parts_.now();
-                              parts_.compute.commit(update.commit);
-                              update_ms_ = to_ms(parts_.now() - started);
-                              prepend(machine_.on(stage_event::UpdateFinished{}));
-                              return {};
-                          },
-                          [this](const stage_command::SendCommitted& committed) -> Result<void> {
-                              FrameHeader head = header();
-                              head.step = committed.step;
-                              parts_.portal.send(head, Committed{update_ms_});
-                              return {};
-                          },
-                          [this](const stage_command::SendState& fetch) -> Result<void> {
-                              send_state(fetch.optimizer_state);
-                              return {};
-                          },
-                          [](const stage_command::ProtocolError& error) -> Result<void> {
-                              return fail(ExitCode::kRunFailed,
-                                          "unexpected message from the portal: " + error.reason);
-                          },
-                      },
-                      command);
+    return std::visit(
+        Overloaded{
+            [this](const stage_command::LoadLayer& load) -> Result<void> {
+                return state_.load(load.step, load.layer);
+            },
+            [this](const stage_command::SupplyLayers& supply) -> Result<void> {
+                state_.send(supply.transfer.peer, TensorKind::kState, machine_.generation(),
+                            supply.step, static_cast<int>(supply.transfer.first_layer),
+                            static_cast<int>(supply.transfer.last_layer));
+                return {};
+            },
+            [this](const stage_command::DropSnapshots& old) -> Result<void> {
+                state_.keeper().drop_before(old.before);
+                return {};
+            },
+            [this](const stage_command::TakeSnapshot& snapshot) -> Result<void> {
+                take_snapshot(snapshot.step);
+                return {};
+            },
+            [this](const stage_command::SendStored& stored) -> Result<void> {
+                send_stored(stored.step, stored.layer);
+                return {};
+            },
+            [this](const stage_command::SendReady&) -> Result<void> {
+                loading_.reset();
+                parts_.portal.send(header(), Ready{parts_.compute.live_bytes()});
+                return {};
+            },
+            [this](const stage_command::StartStep& start) -> Result<void> {
+                done_ = {};
+                begin_ = start.begin;
+                step_started_ = parts_.now();
+                sent_before_ = parts_.channels.sent_bytes();
+                parts_.compute.begin(start.step, start.begin);
+                sums_told_ = !sums_.active() || start.begin.mode != StepMode::kTrain;
+                if (!sums_told_)
+                    sums_.begin({machine_.generation(), start.step},
+                                static_cast<std::uint32_t>(start.begin.micro_batch_samples.size()));
+                prepend(sums_if_complete());
+                return {};
+            },
+            [this](stage_command::Run& run) -> Result<void> {
+                next_ = std::move(run);  // `work` runs it, when no event waits
+                return {};
+            },
+            [this](const stage_command::DropTensor& drop) -> Result<void> {
+                router_.drop(drop.address);
+                return {};
+            },
+            [this](const stage_command::TakeSum& take) -> Result<void> {
+                Instant since;
+                const auto sum = router_.consume({take.address}, {}, since);
+                ECOPIPE_RETURN_IF_ERROR(sums_.take(take.address, sum.front()));
+                prepend(sums_if_complete());
+                return {};
+            },
+            [this](const stage_command::SendTiedGradients& send) -> Result<void> {
+                ties_.send_gradients({machine_.generation(), send.step});
+                return {};
+            },
+            [this](const stage_command::TakeTiedGradients& take) -> Result<void> {
+                ties_.take_gradients(take.tensors);
+                return {};
+            },
+            [this](const stage_command::SendTiedWeights& send) -> Result<void> {
+                ties_.send_weights({machine_.generation(), send.step});
+                return {};
+            },
+            [this](const stage_command::TakeTiedWeights& take) -> Result<void> {
+                return ties_.take_weights(take.tensors);
+            },
+            [this](const stage_command::ReportStep&) -> Result<void> {
+                report_step();
+                prepend(machine_.on(stage_event::StepReported{}));
+                return {};
+            },
+            [this](const stage_command::ApplyUpdate& update) -> Result<void> {
+                const Instant started = parts_.now();
+                parts_.compute.commit(update.commit);
+                update_ms_ = to_ms(parts_.now() - started);
+                prepend(machine_.on(stage_event::UpdateFinished{}));
+                return {};
+            },
+            [this](const stage_command::SendCommitted& committed) -> Result<void> {
+                FrameHeader head = header();
+                head.step = committed.step;
+                parts_.portal.send(head, Committed{update_ms_});
+                return {};
+            },
+            [this](const stage_command::SendState& fetch) -> Result<void> {
+                send_state(fetch.optimizer_state);
+                return {};
+            },
+            [](const stage_command::ProtocolError& error) -> Result<void> {
+                return fail(ExitCode::kRunFailed,
+                            "unexpected message from the portal: " + error.reason);
+            },
+        },
+        command);
 }
 
 std::optional<StageDriver::NextAction> StageDriver::next_action() const {
@@ -417,6 +436,8 @@ Result<void> StageDriver::run_action(const stage_command::Run& run) {
     const bool trains = machine_.mode() == StepMode::kTrain;
     micro_batch_ = {static_cast<std::uint32_t>(action.micro_batch)};
     ComputeJob job{action, machine_.mode(), {}, {}, {}};
+    const bool shared = trains && sums_.active();
+    if (shared) job.layer_done = [this](int layer) { sums_.layer_done(micro_batch_.value, layer); };
     job.tensors = router_.consume(run.tensors, run.kept, job.complete_since);
     if (action.kind == ActionKind::kForward && role.last) {
         job.labels = std::move(job.tensors.back());
@@ -424,7 +445,7 @@ Result<void> StageDriver::run_action(const stage_command::Run& run) {
     }
     ECOPIPE_ASSIGN_OR_RETURN(ComputeResult result, parts_.compute.run(std::move(job)));
     done_.busy_ms += to_ms(result.ended - result.started);
-    done_.loss.add(result.loss);
+    if (!trains && role.last) losses_[micro_batch_.value] = result.loss;
     if (begin_.trace)
         done_.actions.push_back({static_cast<char>(action.kind),
                                  static_cast<std::uint16_t>(slice.value), micro_batch_.value,
@@ -436,14 +457,24 @@ Result<void> StageDriver::run_action(const stage_command::Run& run) {
     } else if (!role.last && trains) {
         router_.send_outputs(routed_step(), TensorKind::kActivation, role, slice, micro_batch_,
                              std::move(result.tensors));
-    } else if (!role.last) {
+    } else if (!role.last && !trains) {
         // Evaluation streams: a faster stage waits instead of queueing the whole test split.
         held_ = Held{role, slice, micro_batch_, std::move(result.tensors)};
         stage_input::RoomMade now;
         handle(now);
         return {};
     }
+    if (shared) {
+        sums_.action_done(action);
+        prepend(sums_if_complete());
+    }
     return finish_action();
+}
+
+StageCommands StageDriver::sums_if_complete() {
+    if (sums_told_ || !sums_.complete()) return {};
+    sums_told_ = true;
+    return machine_.on(stage_event::SumsComplete{});
 }
 
 Result<void> StageDriver::finish_action() {
@@ -451,13 +482,24 @@ Result<void> StageDriver::finish_action() {
     return deliver_local();
 }
 
+// Sums of losses are added up in the order of the micro-batches, whoever ran them.
+void StageDriver::note_losses() {
+    for (const auto& [micro_batch, loss] : std::exchange(losses_, {})) {
+        if (sums_.active())
+            done_.losses.push_back({micro_batch, loss});
+        else
+            done_.loss.add(loss);
+    }
+}
+
 void StageDriver::report_step() {
     if (machine_.mode() == StepMode::kTrain) {
         const StepTotals totals = parts_.compute.finish_step();
-        done_.loss.add(totals.loss);
+        losses_ = totals.losses;
         done_.squared_gradient_norms = totals.squared_gradient_norms;
         done_.nonfinite_layer = totals.nonfinite_layer;
     }
+    note_losses();
     done_.wait_ms = std::max(0.0, to_ms(parts_.now() - step_started_) - done_.busy_ms);
     done_.peak_bytes = parts_.compute.peak_bytes();
     done_.sent_bytes = parts_.channels.sent_bytes() - sent_before_;
@@ -492,6 +534,8 @@ void StageDriver::send_state(bool optimizer_state) {
     std::uint32_t sent = 0;
     const auto stages = index_.stages_of(identity_.device);
     for (std::uint32_t slice = 0; slice < stages.size(); ++slice) {
+        // All holders have the same.
+        if (index_.devices_of(stages[slice]).front() != identity_.device) continue;
         for (NamedTensor& entry : parts_.compute.state({slice}, optimizer_state)) {
             TensorAddress address;
             address.generation = machine_.generation();

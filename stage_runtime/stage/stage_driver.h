@@ -30,6 +30,7 @@
 #include "stage_runtime/stage/stage_machine.h"
 #include "stage_runtime/stage/stage_uplink.h"
 #include "stage_runtime/stage/state_exchange.h"
+#include "stage_runtime/stage/sum_exchange.h"
 #include "stage_runtime/stage/tensor_router.h"
 #include "stage_runtime/stage/tied_exchange.h"
 
@@ -133,6 +134,9 @@ class StageDriver {
     void prepend(StageCommands commands);
     [[nodiscard]] Result<void> run_action(const stage_command::Run& run);
     [[nodiscard]] Result<void> finish_action();
+    // Once all sums of the step are there the machine is told, once.
+    [[nodiscard]] StageCommands sums_if_complete();
+    void note_losses();
     void report_step();
     void take_snapshot(std::uint64_t step);
     void send_stored(std::uint64_t step, int layer);
@@ -155,6 +159,7 @@ class StageDriver {
     TensorRouter router_;
     StateExchange state_;
     TiedExchange ties_;
+    SumExchange sums_;
     LinkProber prober_;
 
     std::uint64_t instance_ = 0;
@@ -176,9 +181,11 @@ class StageDriver {
     std::deque<StageCommand> commands_;  // to be carried out
     std::optional<stage_command::Run> next_;
     std::optional<Held> held_;
-    MicroBatchId micro_batch_;  // of the action at hand
-    Begin begin_;               // of the step under way
-    Done done_;                 // likewise
+    MicroBatchId micro_batch_;                    // of the action at hand
+    bool sums_told_ = false;                      // of the step under way
+    Begin begin_;                                 // of the step under way
+    Done done_;                                   // likewise
+    std::map<std::uint32_t, LossTotals> losses_;  // of its micro-batches
     double update_ms_ = 0;
     Instant step_started_{};
     std::uint64_t sent_before_ = 0;

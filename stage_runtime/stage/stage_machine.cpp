@@ -1,6 +1,7 @@
 #include "stage_runtime/stage/stage_machine.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <limits>
@@ -43,7 +44,9 @@ std::vector<SliceRole> slice_roles(const PlanIndex& plan, const ValueGraph& flow
         AwaitedValue value;
         value.producer = facts.producer;
         if (!flow.is_chain()) value.output = facts.output;
-        value.from = way.stage ? plan.devices_of(*way.stage).front() : std::string(kPortalPeer);
+        value.from = kPortalPeer;
+        if (way.stage)
+            value.from = fmt::format("{}", fmt::join(plan.devices_of(*way.stage), " or "));
         if (gradient && !flow.is_chain()) value.user = way.stage;
         return value;
     };
@@ -91,6 +94,7 @@ void StageMachine::handle(const stage_event::Configured& event, StageCommands& o
     actions_.clear();
     next_action_ = 0;
     action_running_ = false;
+    sums_due_ = false;
     next_step_.reset();
     std::erase_if(arrived_, [&](const TensorAddress& address) {
         const bool stale = address.generation < generation_;
@@ -158,7 +162,17 @@ void StageMachine::handle(const stage_event::TensorArrived& event, StageCommands
         return;
     }
     if (updated_) return end_update(out);
+    if (is_sum(event.address.kind)) return take_sums(out);
     run_next(out);
+}
+
+void StageMachine::take_sums(StageCommands& out) {
+    if (phase_ != Phase::kRunning || !sums_due_) return;
+    for (auto it = arrived_.begin(); it != arrived_.end();) {
+        const bool due = is_sum(it->kind) && it->generation == generation_ && it->step == step_;
+        if (due) out.push_back(stage_command::TakeSum{*it});
+        it = due ? arrived_.erase(it) : std::next(it);
+    }
 }
 
 // A Begin means that all are ready: what was given is no longer asked for.
@@ -196,6 +210,8 @@ void StageMachine::handle(const stage_event::Begun& event, StageCommands& out) {
     phase_ = Phase::kRunning;
     drop_snapshots(event.begin.recovery_point, out);
     out.push_back(stage_command::StartStep{event.step, event.begin});
+    sums_due_ = event.sums && mode_ == StepMode::kTrain;
+    take_sums(out);
     run_next(out);
 }
 
@@ -290,6 +306,7 @@ std::optional<std::vector<TensorAddress>> StageMachine::ties_arrived(TensorKind 
 }
 
 void StageMachine::end_step(StageCommands& out) {
+    if (sums_due_) return;
     if (mode_ == StepMode::kTrain && ties_.sends) {
         if (!std::exchange(tied_sent_, true))
             out.push_back(stage_command::SendTiedGradients{step_});
@@ -301,6 +318,11 @@ void StageMachine::end_step(StageCommands& out) {
     }
     phase_ = Phase::kReporting;
     out.push_back(stage_command::ReportStep{});
+}
+
+void StageMachine::handle(const stage_event::SumsComplete&, StageCommands& out) {
+    sums_due_ = false;
+    run_next(out);
 }
 
 void StageMachine::handle(const stage_event::ActionFinished&, StageCommands& out) {
@@ -384,6 +406,8 @@ std::string StageMachine::waiting_for() const {
         case Phase::kIdle:
             return fmt::format("idle after step {}", step_);
         case Phase::kRunning: {
+            if (next_action_ >= actions_.size() && sums_due_)
+                return fmt::format("at step {} waiting for the sums of its twins", step_);
             if (next_action_ >= actions_.size())
                 return fmt::format("at step {} waiting for the gradients of tied weights", step_);
             const Action& action = actions_[next_action_];

@@ -32,7 +32,7 @@ namespace ecopipe {
 struct AwaitedValue {
     int producer = -1;              // the layer that makes the value; -1: an input of the model
     std::optional<int> output;      // which of its values; nothing in a chain: all, however many
-    std::string from;               // the device that sends it
+    std::string from;               // the devices that may send it, for people
     std::optional<StageId> user{};  // of a gradient in a graph: whose
     bool kept = false;              // a later slice of this device takes it too
 };
@@ -90,7 +90,9 @@ struct Begun {
     std::uint64_t step;
     Begin begin;
     ActionList actions;
+    bool sums = false;  // other devices hold the slice too, and the step's sums are exchanged
 };
+struct SumsComplete {};  // all of them, those of the step under way
 struct ActionFinished {};
 struct StepReported {};
 struct CommitReceived {
@@ -106,9 +108,10 @@ struct FetchReceived {
 }  // namespace stage_event
 using StageEvent =
     std::variant<stage_event::Configured, stage_event::Attached, stage_event::LayerArrived,
-                 stage_event::TensorArrived, stage_event::Begun, stage_event::ActionFinished,
-                 stage_event::StepReported, stage_event::CommitReceived,
-                 stage_event::UpdateFinished, stage_event::FetchReceived>;
+                 stage_event::TensorArrived, stage_event::Begun, stage_event::SumsComplete,
+                 stage_event::ActionFinished, stage_event::StepReported,
+                 stage_event::CommitReceived, stage_event::UpdateFinished,
+                 stage_event::FetchReceived>;
 
 namespace stage_command {
 // From the kept states into the slice that has the layer.
@@ -145,6 +148,9 @@ struct Run {
 struct DropTensor {
     TensorAddress address;
 };
+struct TakeSum {  // of another device that holds the slice
+    TensorAddress address;
+};
 // All actions of a training step are done: what was found for weights with their home elsewhere.
 struct SendTiedGradients {
     std::uint64_t step;
@@ -177,7 +183,7 @@ struct ProtocolError {  // the portal broke the order of messages
 using StageCommand = std::variant<
     stage_command::LoadLayer, stage_command::SupplyLayers, stage_command::DropSnapshots,
     stage_command::TakeSnapshot, stage_command::SendStored, stage_command::SendReady,
-    stage_command::StartStep, stage_command::Run, stage_command::DropTensor,
+    stage_command::StartStep, stage_command::Run, stage_command::DropTensor, stage_command::TakeSum,
     stage_command::SendTiedGradients, stage_command::TakeTiedGradients, stage_command::ReportStep,
     stage_command::ApplyUpdate, stage_command::SendTiedWeights, stage_command::TakeTiedWeights,
     stage_command::SendCommitted, stage_command::SendState, stage_command::ProtocolError>;
@@ -205,6 +211,7 @@ class StageMachine {
     void handle(const stage_event::LayerArrived& event, StageCommands& out);
     void handle(const stage_event::TensorArrived& event, StageCommands& out);
     void handle(const stage_event::Begun& event, StageCommands& out);
+    void handle(const stage_event::SumsComplete& event, StageCommands& out);
     void handle(const stage_event::ActionFinished& event, StageCommands& out);
     void handle(const stage_event::StepReported& event, StageCommands& out);
     void handle(const stage_event::CommitReceived& event, StageCommands& out);
@@ -214,7 +221,8 @@ class StageMachine {
     void ready_if_loaded(StageCommands& out);
     void drop_snapshots(std::uint64_t recovery_point, StageCommands& out) const;
     void run_next(StageCommands& out);
-    void end_step(StageCommands& out);    // once all tied gradients are here
+    void take_sums(StageCommands& out);   // those that have come
+    void end_step(StageCommands& out);    // once all sums and tied gradients are here
     void end_update(StageCommands& out);  // once all tied weights are
     // All addresses of one kind, or nothing while one is missing.
     [[nodiscard]] std::optional<std::vector<TensorAddress>> ties_arrived(TensorKind kind) const;
@@ -242,6 +250,7 @@ class StageMachine {
     StepMode mode_ = StepMode::kTrain;
     ActionList actions_;
     std::size_t next_action_ = 0;
+    bool sums_due_ = false;  // in the step under way
     AwaitedTies ties_;
     bool tied_sent_ = false;  // of this step, gradients
     bool updated_ = false;    // of this commit

@@ -33,20 +33,27 @@ void TensorRouter::set_plan(const PlanIndex* plan, const ValueGraph* flow,
         }
 }
 
+bool TensorRouter::owns(const Delivery& delivery, int layer) const {
+    const std::optional<StageId> stage = plan_->stage_of(layer);
+    return stage && plan_->owner_of(*stage, delivery.address.micro_batch) == delivery.peer;
+}
+
 bool TensorRouter::entitled(const Delivery& delivery) const {
     const auto producer = static_cast<int>(delivery.address.producer);
     switch (delivery.address.kind) {
         case TensorKind::kActivation:
         case TensorKind::kEvalActivation:
-            return plan_->holds(delivery.peer, producer);
+            return owns(delivery, producer);
         case TensorKind::kGradient: {
-            if (flow_->is_chain()) return plan_->holds(delivery.peer, producer + 1);
+            if (flow_->is_chain()) return owns(delivery, producer + 1);
             const TensorAddress& address = delivery.address;
-            if (!returning_.contains({address.producer, address.output, address.slice}))
-                return false;
-            const auto devices = plan_->devices_of(StageId{address.slice});
-            return std::find(devices.begin(), devices.end(), delivery.peer) != devices.end();
+            return returning_.contains({address.producer, address.output, address.slice}) &&
+                   plan_->owner_of(StageId{address.slice}, address.micro_batch) == delivery.peer;
         }
+        case TensorKind::kGradientSum:  // of a device that holds the layer too
+        case TensorKind::kGradientTotal:
+        case TensorKind::kStatistics:
+            return plan_->holds(delivery.peer, producer) && plan_->holds(device_, producer);
         case TensorKind::kTiedGradient:  // of the layer that found it, or has it
         case TensorKind::kTiedWeight:
             return plan_->holds(delivery.peer, producer);
@@ -184,17 +191,26 @@ void TensorRouter::send_gradients(const RoutedStep& step, const SliceRole& role,
 
 void TensorRouter::send(const std::vector<StageId>& to, const TensorAddress& address,
                         const EncodedTensor& tensor) {
-    std::set<std::string> sent;
-    for (const StageId stage : to)
-        for (const std::string& device : plan_->devices_of(stage)) {
-            if (!sent.insert(device).second) continue;  // a device takes a value once
-            if (device == device_) {                    // no wire between
-                // What it waits for was over when its slice was.
-                local_.push_back({device_, address, decode_tensor(tensor), Instant()});
-            } else {
-                channels_.send(device, address, tensor);
-            }
+    std::set<std::string> sent;  // a device takes a value once
+    for (const StageId stage : to) {
+        if (is_tied(address.kind)) {
+            for (const std::string& device : plan_->devices_of(stage))
+                if (sent.insert(device).second) send_to(device, address, tensor);
+            continue;
         }
+        const std::string& device = plan_->owner_of(stage, address.micro_batch);
+        if (sent.insert(device).second) send_to(device, address, tensor);
+    }
+}
+
+void TensorRouter::send_to(const std::string& device, const TensorAddress& address,
+                           const EncodedTensor& tensor) {
+    if (device == device_) {  // no wire between
+        // What it waits for was over when its slice was.
+        local_.push_back({device_, address, decode_tensor(tensor), Instant()});
+    } else {
+        channels_.send(device, address, tensor);
+    }
 }
 
 std::optional<Delivery> TensorRouter::next_local() {

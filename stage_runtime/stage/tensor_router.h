@@ -66,6 +66,11 @@ class TensorRouter {
                    const HostTensor& tensor) {
         send(to, address, EncodedTensor{tensor});
     }
+    // What the devices that hold a stage together exchange.
+    void send_sum(const std::vector<std::string>& to, const TensorAddress& address,
+                  const EncodedTensor& sum) {
+        for (const std::string& device : to) channels_.send(device, address, sum);
+    }
     // What one slice of this device has sent to another, to be taken like what comes.
     [[nodiscard]] std::optional<Delivery> next_local();
 
@@ -73,11 +78,16 @@ class TensorRouter {
     // Whether the plan has this tensor come from that peer: a device with a key may still be
     // hostile, and nobody but a layer's owner may say what the layer made.
     [[nodiscard]] bool entitled(const Delivery& delivery) const;
+    // Its peer runs the micro-batch in the stage of the layer.
+    [[nodiscard]] bool owns(const Delivery& delivery, int layer) const;
     // A streamed tensor of another device gives its room back when it is used.
     void give_back(const std::string& peer, TensorKind kind, std::size_t bytes);
-    // Once to each device.
+    // Once to each device that runs the micro-batch in these stages; of what is of no micro-batch,
+    // to all that hold them.
     void send(const std::vector<StageId>& to, const TensorAddress& address,
               const EncodedTensor& tensor);
+    void send_to(const std::string& device, const TensorAddress& address,
+                 const EncodedTensor& tensor);
 
     std::string device_;
     TensorChannels& channels_;

@@ -33,9 +33,14 @@ std::optional<SliceId> TiedExchange::slice_of(StageId stage) const {
     return SliceId{static_cast<std::uint32_t>(found - stages.begin())};
 }
 
+// All holders of a stage have found the same; the first of them tells it.
+bool TiedExchange::speaks_for(StageId stage) const {
+    return plan_->devices_of(stage).front() == device_;
+}
+
 void TiedExchange::send_gradients(const RoutedStep& step) {
     for (const TieWay& tie : plan_->ties())
-        if (const auto slice = slice_of(tie.user))
+        if (const auto slice = slice_of(tie.user); slice && speaks_for(tie.user))
             router_.send_tied({tie.home}, tied_address(TensorKind::kTiedGradient, step, tie.use),
                               compute_.tied_gradient(*slice, tie.use));
 }
@@ -54,7 +59,7 @@ void TiedExchange::send_weights(const RoutedStep& step) {
     std::set<std::string> sent;
     for (const TieWay& tie : plan_->ties()) {
         const auto slice = slice_of(tie.home);
-        if (!slice || !sent.insert(tie.use.name).second) continue;
+        if (!slice || !speaks_for(tie.home) || !sent.insert(tie.use.name).second) continue;
         std::vector<StageId> users;
         for (const TieWay& other : plan_->ties())
             if (other.use.name == tie.use.name) users.push_back(other.user);

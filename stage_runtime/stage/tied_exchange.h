@@ -25,6 +25,7 @@ class TiedExchange {
     [[nodiscard]] Result<void> take_weights(const std::vector<TensorAddress>& addresses);
 
   private:
+    [[nodiscard]] bool speaks_for(StageId stage) const;
     [[nodiscard]] std::optional<SliceId> slice_of(StageId stage) const;  // of this device
 
     std::string device_;

@@ -57,9 +57,13 @@ Result<ValueGraph> TorchCompute::prepare(const Configure& work, const Plan& plan
     std::vector<Slice> before = std::exchange(slices_, {});
     for (const StageId id : slices) {
         const StagePlan& stage = plan.stages[id.index()];
+        const std::vector<StageHolder> holders = holders_of(stage, plan.sum_blocks);
+        const auto here = std::find_if(holders.begin(), holders.end(), [&](const auto& holder) {
+            return holder.device == work.device;
+        });
         ExecutorOptions options;
         options.range = {stage.first_layer, stage.last_layer};
-        options.recompute = stage.recompute;
+        options.recompute = here != holders.end() && here->recompute;
         options.optimizer = work.optimizer;
         options.loss = work.loss;
         options.seed = work.seed;
@@ -156,7 +160,8 @@ Result<void> TorchCompute::compute(const ComputeJob& job, ComputeResult& result)
             return {};
         }
         case ActionKind::kBackward: {
-            ECOPIPE_ASSIGN_OR_RETURN(auto gradients, executor.backward(micro_batch, job.tensors));
+            ECOPIPE_ASSIGN_OR_RETURN(auto gradients,
+                                     executor.backward(micro_batch, job.tensors, job.layer_done));
             result.tensors = executor.encode_gradients(std::move(gradients));
             return {};
         }
@@ -167,7 +172,7 @@ Result<void> TorchCompute::compute(const ComputeJob& job, ComputeResult& result)
             return {};
         }
         case ActionKind::kWeightGradient:
-            return executor.weight_gradient(micro_batch);
+            return executor.weight_gradient(micro_batch, job.layer_done);
     }
     return {};
 }
@@ -190,11 +195,36 @@ Result<void> TorchCompute::set_tied_weight(SliceId slice, const TiedUse& use,
     return slices_[slice.index()].executor->load_state(use.name, weight);
 }
 
+StageSums TorchCompute::sums() const {
+    return {shared().gradient_bytes(), shared().statistics_bytes() > 0};
+}
+
+LayerGradient TorchCompute::take_sum(int layer, int node) { return shared().take_sum(layer, node); }
+
+Result<void> TorchCompute::add_sum(int layer, int node, const LayerGradient& sum) {
+    return shared().add_sum(layer, node, sum);
+}
+
+LayerGradient TorchCompute::total(int layer) { return shared().total(layer); }
+
+Result<void> TorchCompute::set_total(int layer, const LayerGradient& total) {
+    return shared().set_total(layer, total);
+}
+
+HostTensor TorchCompute::statistics(MicroBatchId micro_batch) const {
+    return shared().statistics(micro_batch.value);
+}
+
+Result<void> TorchCompute::add_statistics(MicroBatchId micro_batch, const HostTensor& found) {
+    return shared().add_statistics(micro_batch.value, found);
+}
+
 StepTotals TorchCompute::finish_step() {
     StepTotals all;
     for (const Slice& slice : slices_) {
         const StepTotals totals = slice.executor->finish_step();
         all.loss.add(totals.loss);
+        all.losses.insert(totals.losses.begin(), totals.losses.end());
         all.squared_gradient_norms.insert(all.squared_gradient_norms.end(),
                                           totals.squared_gradient_norms.begin(),
                                           totals.squared_gradient_norms.end());

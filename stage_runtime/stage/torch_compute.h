@@ -32,6 +32,13 @@ class TorchCompute : public StageCompute {
     HostTensor tied_weight(SliceId slice, const TiedUse& use) override;
     Result<void> set_tied_weight(SliceId slice, const TiedUse& use,
                                  const HostTensor& weight) override;
+    StageSums sums() const override;
+    LayerGradient take_sum(int layer, int node) override;
+    Result<void> add_sum(int layer, int node, const LayerGradient& sum) override;
+    LayerGradient total(int layer) override;
+    Result<void> set_total(int layer, const LayerGradient& total) override;
+    HostTensor statistics(MicroBatchId micro_batch) const override;
+    Result<void> add_statistics(MicroBatchId micro_batch, const HostTensor& found) override;
     StepTotals finish_step() override;
     void commit(const Commit& commit) override;
     TensorMap state(SliceId slice, bool optimizer_state) const override;
@@ -43,6 +50,7 @@ class TorchCompute : public StageCompute {
         std::unique_ptr<Executor> executor;
         TensorCodec codec_forward = TensorCodec::kNone;
     };
+    [[nodiscard]] Executor& shared() const { return *slices_.front().executor; }
     [[nodiscard]] Result<void> compute(const ComputeJob& job, ComputeResult& result);
 
     std::string models_directory_;

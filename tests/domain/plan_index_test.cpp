@@ -48,8 +48,8 @@ TEST(PlanIndex, KnowsWhoIsBeforeAndAfterWhom) {
     ASSERT_EQ(plan.producers_of(StageId{2}).size(), 1U);
     EXPECT_EQ(plan.producers_of(StageId{2}).front(), StageId{1});
     EXPECT_EQ(plan.consumers_of(StageId{2}).front(), StageId{3});
-    EXPECT_EQ(plan.input_devices(), std::vector<std::string>{"a"});
-    EXPECT_EQ(plan.label_devices(), std::vector<std::string>{"b"});
+    EXPECT_EQ(plan.input_devices(0), std::vector<std::string>{"a"});
+    EXPECT_EQ(plan.label_device(0), "b");
     EXPECT_EQ(plan.neighbours_of("a"), std::vector<std::string>{"b"});
     EXPECT_TRUE(PlanIndex(Plan()).neighbours_of("a").empty());
 }

@@ -53,6 +53,17 @@ TEST(SumTree, KnowsTheBlocksBelowANode) {
     EXPECT_EQ(tree.block_of(6), 2);
 }
 
+TEST(SumHomes, AreWhereTheBusiestDirectionCarriesLeast) {
+    using Homes = std::map<int, std::size_t>;
+    // Two of one subtree each: whatever the home, a layer goes once each way.
+    EXPECT_EQ(sum_homes({{0, 8}, {1, 8}}, {1, 1}), (Homes{{0, 0}, {1, 0}}));
+    // Who has two subtrees would send both.
+    EXPECT_EQ(sum_homes({{0, 8}, {1, 8}}, {1, 2}), (Homes{{0, 1}, {1, 1}}));
+    // Of three, a home takes two sums and gives two back: one layer each.
+    EXPECT_EQ(sum_homes({{0, 8}, {1, 8}, {2, 8}}, {1, 1, 1}), (Homes{{0, 0}, {1, 1}, {2, 2}}));
+    EXPECT_EQ(sum_homes({}, {1, 1}), Homes());
+}
+
 TEST(SumTree, HasAPowerOfTwoOfBlocks) {
     for (const int blocks : {1, 2, 4, 8, 16, 32, 64}) EXPECT_TRUE(is_sum_blocks(blocks));
     for (const int blocks : {-4, 0, 3, 6, 65, 128}) EXPECT_FALSE(is_sum_blocks(blocks));

@@ -54,7 +54,7 @@ TEST(ValueWays, ASkipPassesOverTheStageBetween) {
     EXPECT_EQ(plain(plan.ways_of({0}).returning), (Ways{{1, 2}, {1, 1}}));
     EXPECT_EQ(plan.neighbours_of("a"), (std::vector<std::string>{"b", "c"}));
     EXPECT_EQ(plan.input_devices(0), std::vector<std::string>{"a"});
-    EXPECT_EQ(plan.label_devices(), std::vector<std::string>{"c"});
+    EXPECT_EQ(plan.label_device(0), "c");
 }
 
 // Users 1 and 3 on one device, 4 behind it: the sum ((4 + 3) + 1) goes through the one with two.

@@ -29,6 +29,15 @@ Result<Plan> SimPlanner::plan(const std::set<std::string>& devices, const Slowne
     plan.batch = 4;
     plan.micro_batches = test::SmallTraining::kMicroBatches;
     plan.schedule = "1f1b";
+    plan.sum_blocks = sum_blocks_;
+    if (sum_blocks_ > 1 && !sliced_ && count > 1) {
+        plan = with_twins(order);
+        Prediction predicted;
+        predicted.bound_by = "the slowest stage";
+        ECOPIPE_ASSIGN_OR_RETURN(predicted.step_ms, step_ms(plan, slowness));
+        plan.predicted = predicted;
+        return plan;
+    }
     if (sliced_ && 2 * count <= kLayers) {
         plan.schedule = "interleaved";
         for (int s = 0; s < 2 * count; ++s) {
@@ -62,11 +71,45 @@ Result<Plan> SimPlanner::plan(const std::set<std::string>& devices, const Slowne
     return plan;
 }
 
+Plan SimPlanner::with_twins(const std::vector<std::string>& devices) const {
+    Plan plan;
+    plan.model = "toy";
+    plan.batch = 4;
+    plan.micro_batches = test::SmallTraining::kMicroBatches;
+    plan.schedule = "1f1b";
+    plan.sum_blocks = sum_blocks_;
+    // One stage of two, or two of which the second has one or two.
+    const std::size_t first = devices.size() == 2 || sum_blocks_ < 3 ? 2 : devices.size() - 1;
+    std::vector<std::vector<std::string>> groups{
+        {devices.begin(), devices.begin() + static_cast<std::ptrdiff_t>(first)}};
+    if (devices.size() > first)
+        groups.emplace_back(devices.begin() + static_cast<std::ptrdiff_t>(first), devices.end());
+    for (std::size_t s = 0; s < groups.size(); ++s) {
+        const auto& group = groups[s];
+        std::vector<StageHolder> holders;
+        for (const std::string& device : group) holders.push_back({device, {}, 1, false, {}});
+        for (int block = 0; block < sum_blocks_; ++block)
+            holders[static_cast<std::size_t>(block) % group.size()].blocks.push_back(block);
+        StagePlan stage;
+        stage.device = group.front();
+        stage.first_layer = s == 0 ? 0 : kLayers / 2;
+        stage.last_layer = s + 1 == groups.size() ? kLayers - 1 : kLayers / 2 - 1;
+        stage.in_flight = s + 1 < groups.size() ? plan.micro_batches : 1;
+        for (StageHolder& holder : holders) holder.in_flight = stage.in_flight;
+        if (holders.size() > 1) stage.blocks = holders.front().blocks;
+        stage.twins = {holders.begin() + 1, holders.end()};
+        plan.stages.push_back(std::move(stage));
+    }
+    return plan;
+}
+
 Result<double> SimPlanner::step_ms(const Plan& plan, const Slowness& slowness) {
     std::map<std::string, double> work;
     for (const StagePlan& stage : plan.stages)
-        work[stage.device] +=
-            (stage.last_layer - stage.first_layer + 1) * slowness_of(slowness, stage.device);
+        for (const StageHolder& holder : holders_of(stage, plan.sum_blocks))
+            work[holder.device] += (stage.last_layer - stage.first_layer + 1) *
+                                   slowness_of(slowness, holder.device) *
+                                   static_cast<double>(holder.blocks.size()) / plan.sum_blocks;
     double slowest = 0;
     for (const auto& [device, layers] : work) slowest = std::max(slowest, layers);
     return 2 * plan.micro_batches * kActionMs * slowest;
@@ -75,11 +118,13 @@ Result<double> SimPlanner::step_ms(const Plan& plan, const Slowness& slowness) {
 ReplicaPlan SimPlanner::replicas(const Plan& plan, const std::set<std::string>&,
                                  const std::map<int, double>&) {
     ReplicaPlan out;
-    const std::vector<std::string> devices = PlanIndex(plan).devices();
+    const PlanIndex index(plan);
+    const std::vector<std::string>& devices = index.devices();
     if (devices.size() < 2) return out;
     out.every = kSnapshotEvery;
     for (std::size_t d = 0; d < devices.size(); ++d)
-        out.buddies[devices[d]] = devices[(d + 1) % devices.size()];
+        if (index.devices_of(index.stages_of(devices[d]).front()).size() == 1)
+            out.buddies[devices[d]] = devices[(d + 1) % devices.size()];
     return out;
 }
 

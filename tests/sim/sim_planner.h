@@ -1,6 +1,7 @@
 #pragma once
 // Plans for the toy model: layers in the devices' order, as even as their speeds are; or, `sliced`,
-// two groups of layers on each of at most three devices.
+// two groups of layers on each of at most three devices; or, with several sum blocks, two or three
+// devices a stage, the last one alone with two blocks where there are three.
 
 #include "orchestrator/session/cluster_planner.h"
 
@@ -8,7 +9,7 @@ namespace ecopipe::sim {
 
 class SimPlanner : public ClusterPlanner {
   public:
-    explicit SimPlanner(bool sliced) : sliced_(sliced) {}
+    SimPlanner(bool sliced, int sum_blocks) : sliced_(sliced), sum_blocks_(sum_blocks) {}
     Result<Plan> plan(const std::set<std::string>& devices, const Slowness& slowness) override;
     Result<double> step_ms(const Plan& plan, const Slowness& slowness) override;
     double slowest_mbps() const override { return 0; }
@@ -16,7 +17,10 @@ class SimPlanner : public ClusterPlanner {
                          const std::map<int, double>& layer_bytes) override;
 
   private:
+    [[nodiscard]] Plan with_twins(const std::vector<std::string>& devices) const;
+
     bool sliced_;
+    int sum_blocks_;
 };
 
 }  // namespace ecopipe::sim

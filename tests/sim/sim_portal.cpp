@@ -55,7 +55,7 @@ SimPortal::SimPortal(World& world, std::set<std::string> devices, bool sliced)
                  [this] { inbox_.push_back(portal_event::RoomMade{}); }}),
       liveness_(limits()) {
     set_channels(channels_);
-    set_planner(std::make_unique<SimPlanner>(sliced));
+    set_planner(std::make_unique<SimPlanner>(sliced, world.sum_blocks));
 }
 
 void SimPortal::start() {
@@ -96,7 +96,7 @@ Result<void> SimPortal::load(const TensorMap& state, std::uint64_t step) {
         ECOPIPE_RETURN_IF_ERROR(measure_links());
     std::set<std::string> here;
     for (const auto& [device, joined] : joined()) here.insert(device);
-    ECOPIPE_ASSIGN_OR_RETURN(Plan plan, SimPlanner(sliced_).plan(here, {}));
+    ECOPIPE_ASSIGN_OR_RETURN(Plan plan, SimPlanner(sliced_, world_.sum_blocks).plan(here, {}));
     TrainingSpec spec;
     spec.model.zoo = "toy";
     spec.model.input_shape = {1};

@@ -21,7 +21,7 @@ Result<ValueGraph> ToyCompute::prepare(const Configure&, const Plan& plan,
     const ValueGraph& flow = toy_flow(world_.kind);
     const PlanIndex index(plan, flow);
     for (const StageId id : slices) {
-        slices_.emplace_back(world_.kind, index.layers_of(id));
+        slices_.emplace_back(world_.kind, index.layers_of(id), plan.sum_blocks);
         std::vector<int> values;
         for (const ValueWay& way : index.ways_of(id).returning) values.push_back(way.value);
         if (!values.empty()) slices_.back().set_returns(std::move(values));
@@ -85,7 +85,7 @@ Result<void> ToyCompute::set_tied_weight(SliceId slice, const TiedUse& use,
 
 void ToyCompute::begin(std::uint64_t step, const Begin& begin) {
     step_ = step;
-    loss_ = {};
+    losses_.clear();
     for (ToySlice& slice : slices_) {
         for (const auto& [layer, state] : slice.states())
             if (!world_.is_state(step, layer, state))
@@ -117,7 +117,7 @@ Result<ComputeResult> ToyCompute::run(ComputeJob job) {
             if (job.mode == StepMode::kEvaluate) {
                 result.loss = loss_of(leaving.front(), label);
             } else {
-                loss_.add(loss_of(leaving.front(), label));
+                losses_[micro_batch] = loss_of(leaving.front(), label);
                 // The gradient of the loss waits where the last slice's backward looks for it.
                 values_of_loss_[micro_batch] = mix(leaving.front(), label);
             }
@@ -130,6 +130,9 @@ Result<ComputeResult> ToyCompute::run(ComputeJob job) {
         for (const HostTensor& tensor : job.tensors) returned.push_back(value(tensor));
         if (returned.empty()) returned.push_back(values_of_loss_.at(micro_batch));
         const std::vector<std::uint64_t> gradients = slice.backward(micro_batch, returned);
+        for (int layer = slice.layers().last; job.layer_done && layer >= slice.layers().first;
+             --layer)
+            job.layer_done(layer);
         for (std::size_t i = 0; i < from.size(); ++i)
             result.tensors.push_back(
                 {flow.returns_gradient(from[i]) ? tensor_of(gradients[i]) : HostTensor()});
@@ -137,9 +140,31 @@ Result<ComputeResult> ToyCompute::run(ComputeJob job) {
     return result;
 }
 
+StageSums ToyCompute::sums() const {
+    StageSums sums;
+    for (const int layer : slices_.front().summed_layers()) sums.gradient_bytes[layer] = 8;
+    sums.statistics = true;
+    return sums;
+}
+
+Result<void> ToyCompute::add_sum(int layer, int node, const LayerGradient& sum) {
+    slices_.front().add_sum(layer, node, sum);
+    return {};
+}
+
+Result<void> ToyCompute::set_total(int layer, const LayerGradient& total) {
+    slices_.front().set_total(layer, total);
+    return {};
+}
+
+Result<void> ToyCompute::add_statistics(MicroBatchId micro_batch, const HostTensor& found) {
+    slices_.front().add_statistics(micro_batch.value, found);
+    return {};
+}
+
 StepTotals ToyCompute::finish_step() {
     StepTotals totals;
-    totals.loss = loss_;
+    totals.losses = losses_;
     for (const ToySlice& slice : slices_)
         totals.squared_gradient_norms.resize(
             totals.squared_gradient_norms.size() +
@@ -275,7 +300,7 @@ void SimStage::forge_activation(const SimStage& to) {
     // What a device says of its own layers, nobody can check.
     if (machine.slices().empty() || machine.slices().front().first_layer == 0) return;
     const AwaitedValue& value = machine.slices().front().values.back();
-    if (value.from == name_ || value.producer < 0) return;
+    if (value.from.find(name_) != std::string::npos || value.producer < 0) return;
     TensorAddress address;
     address.generation = machine.generation();
     address.producer = static_cast<std::uint32_t>(value.producer);

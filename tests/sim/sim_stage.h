@@ -34,6 +34,17 @@ class ToyCompute : public StageCompute {
     HostTensor tied_weight(SliceId slice, const TiedUse& use) override;
     Result<void> set_tied_weight(SliceId slice, const TiedUse& use,
                                  const HostTensor& weight) override;
+    StageSums sums() const override;
+    LayerGradient take_sum(int layer, int node) override {
+        return slices_.front().take_sum(layer, node);
+    }
+    Result<void> add_sum(int layer, int node, const LayerGradient& sum) override;
+    LayerGradient total(int layer) override { return slices_.front().total(layer); }
+    Result<void> set_total(int layer, const LayerGradient& total) override;
+    HostTensor statistics(MicroBatchId micro_batch) const override {
+        return slices_.front().statistics(micro_batch.value);
+    }
+    Result<void> add_statistics(MicroBatchId micro_batch, const HostTensor& found) override;
     StepTotals finish_step() override;
     void commit(const Commit& commit) override;
     TensorMap state(SliceId slice, bool optimizer_state) const override;
@@ -45,7 +56,7 @@ class ToyCompute : public StageCompute {
     std::string name_;
     std::vector<ToySlice> slices_;
     std::uint64_t step_ = 0;
-    LossTotals loss_;
+    std::map<std::uint32_t, LossTotals> losses_;
     std::map<std::uint32_t, std::uint64_t> values_of_loss_;
     std::map<int, TensorMap> before_;
     Duration takes_{};

@@ -25,11 +25,13 @@ LossTotals loss_of(std::uint64_t output, std::uint64_t label) {
     return loss;
 }
 
-HostTensor tensor_of(std::uint64_t value) {
-    HostTensor tensor = HostTensor::allocate(DType::kI64, {1});
-    std::memcpy(tensor.data(), &value, sizeof value);
+HostTensor tensor_of(const std::vector<std::uint64_t>& values) {
+    HostTensor tensor =
+        HostTensor::allocate(DType::kI64, {static_cast<std::int64_t>(values.size())});
+    std::memcpy(tensor.data(), values.data(), tensor.bytes());
     return tensor;
 }
+HostTensor tensor_of(std::uint64_t value) { return tensor_of(std::vector<std::uint64_t>{value}); }
 
 TensorMap tensors_of(int layer, std::uint64_t state) {
     return {{fmt::format("{}.value", layer), tensor_of(state)},
@@ -74,11 +76,77 @@ void ToySlice::begin_step() {
     stash_.clear();
     gradients_.clear();
     tied_gradients_.clear();
+    statistics_.clear();
+}
+
+void ToySlice::count(Sum& sum, std::uint32_t micro_batch, std::uint64_t gradient) const {
+    sum.nodes.resize(static_cast<std::size_t>(tree_.nodes()));
+    auto& leaf = sum.nodes[static_cast<std::size_t>(tree_.leaf(tree_.block_of(micro_batch)))];
+    leaf = mix(mix(leaf.value_or(0), micro_batch), gradient);
+}
+
+std::optional<std::uint64_t> ToySlice::sum_at(Sum& sum, int node) const {
+    if (sum.nodes.empty()) return std::nullopt;
+    return fold_sum(tree_, sum.nodes, node, mix);
+}
+
+std::optional<std::uint64_t> ToySlice::total_of(Sum& sum) const {
+    if (!sum.nodes.empty()) sum.total = sum_at(sum, 0);
+    sum.nodes.clear();
+    return sum.total;
+}
+
+std::vector<int> ToySlice::summed_layers() const {
+    std::vector<int> layers;
+    for (int layer = layers_.first; layer <= layers_.last; ++layer)
+        if (layer != kStatelessLayer) layers.push_back(layer);
+    return layers;
+}
+
+std::vector<ToySlice::Sum*> ToySlice::sums_of(int layer) {
+    std::vector<Sum*> sums{&gradients_[layer]};
+    for (const TiedUse& use : flow_->ties())
+        if (use.user == layer) sums.push_back(&tied_gradients_[layer]);
+    return sums;
+}
+
+LayerGradient ToySlice::take_sum(int layer, int node) {
+    std::vector<std::uint64_t> values;
+    for (Sum* sum : sums_of(layer)) values.push_back(sum_at(*sum, node).value());
+    return {tensor_of(values), ""};
+}
+
+void ToySlice::add_sum(int layer, int node, const LayerGradient& sum) {
+    std::size_t at = 0;
+    for (Sum* own : sums_of(layer)) {
+        own->nodes.resize(static_cast<std::size_t>(tree_.nodes()));
+        own->nodes[static_cast<std::size_t>(node)] = sum.values.as<std::uint64_t>()[at++];
+    }
+}
+
+LayerGradient ToySlice::total(int layer) {
+    for (Sum* sum : sums_of(layer)) {
+        const std::optional<std::uint64_t> total = total_of(*sum);
+        sum->nodes.assign(static_cast<std::size_t>(tree_.nodes()), std::nullopt);
+        sum->nodes.front() = total;
+    }
+    const LayerGradient total = take_sum(layer, 0);
+    set_total(layer, total);
+    return total;
+}
+
+void ToySlice::set_total(int layer, const LayerGradient& total) {
+    std::size_t at = 0;
+    for (Sum* sum : sums_of(layer)) {
+        sum->nodes.clear();
+        sum->total = total.values.as<std::uint64_t>()[at++];
+    }
 }
 
 std::vector<std::uint64_t> ToySlice::forward(std::uint32_t micro_batch,
                                              const std::vector<std::uint64_t>& entering) {
     auto& stash = stash_[micro_batch];
+    statistics_[micro_batch].clear();
     std::map<int, std::uint64_t> values;
     const std::vector<int> from = flow_->entering(layers_);
     for (std::size_t i = 0; i < from.size(); ++i) values[from[i]] = entering.at(i);
@@ -86,6 +154,7 @@ std::vector<std::uint64_t> ToySlice::forward(std::uint32_t micro_batch,
         std::uint64_t input = 6;
         for (const int value : flow_->arguments_of(layer)) input = mix(input, values.at(value));
         stash[layer] = input;
+        statistics_[micro_batch].push_back(input);
         std::uint64_t made = mix(input, layer == kStatelessLayer ? 5 : states_.at(layer));
         for (const TiedUse& use : flow_->ties())
             if (use.user == layer) made = mix(made, tied_state(use));
@@ -112,12 +181,12 @@ std::vector<std::uint64_t> ToySlice::backward(std::uint32_t micro_batch,
         for (const int value : flow_->results_of(layer)) gradient = mix(gradient, sums.at(value));
         if (layer != kStatelessLayer) {
             gradient = mix(mix(gradient, inputs.at(layer)), states_.at(layer));
-            gradients_[layer] = mix(mix(gradients_[layer], micro_batch), gradient);
+            count(gradients_[layer], micro_batch, gradient);
         }
         for (const TiedUse& use : flow_->ties())
             if (use.user == layer) {
                 gradient = mix(gradient, tied_state(use));
-                tied_gradients_[layer] = mix(tied_gradients_[layer], gradient);
+                count(tied_gradients_[layer], micro_batch, gradient);
             }
         for (const int value : flow_->arguments_of(layer))
             if (flow_->returns_gradient(value))
@@ -130,11 +199,26 @@ std::vector<std::uint64_t> ToySlice::backward(std::uint32_t micro_batch,
 }
 
 void ToySlice::commit(std::uint64_t step) {
+    std::map<int, std::uint64_t> found;
+    for (auto& [layer, sum] : gradients_) found[layer] = total_of(sum).value();
     for (const TiedUse& use : flow_->ties())
         if (layers_.contains(use.home))
-            gradients_[use.home] = mix(tied_gradients_.at(use.user), gradients_[use.home]);
-    for (auto& [layer, state] : states_) state = mix(mix(state, step), gradients_[layer]);
+            found[use.home] = mix(total_of(tied_gradients_.at(use.user)).value(), found[use.home]);
+    for (auto& [layer, state] : states_) {
+        state = mix(mix(state, step), found[layer]);
+        for (const auto& [micro_batch, each] : statistics_)
+            state = mix(state, each.at(static_cast<std::size_t>(layer - layers_.first)));
+    }
     begin_step();
+}
+
+HostTensor ToySlice::statistics(std::uint32_t micro_batch) const {
+    return tensor_of(statistics_.at(micro_batch));
+}
+
+void ToySlice::add_statistics(std::uint32_t micro_batch, const HostTensor& found) {
+    const auto values = found.as<std::uint64_t>();
+    statistics_[micro_batch].assign(values.begin(), values.end());
 }
 
 TensorMap checkpoint_of(const ToyStates& states) {

@@ -29,6 +29,7 @@ struct World {
     const std::vector<ToyStates>& reference;  // of the undisturbed run, before each step
     Mistake mistake = Mistake::kNone;
     ToyKind kind = ToyKind::kChain;
+    int sum_blocks = 1;
     Instant end{};  // nothing takes longer
     std::vector<std::string> violations{};
     void violate(const std::string& what) { violations.push_back(what); }

@@ -35,7 +35,7 @@ std::ostream& operator<<(std::ostream& out, const Left& left);
 
 class SmallTraining {
   public:
-    static constexpr int kMicroBatches = 3;
+    static constexpr int kMicroBatches = 4;
     // 12 samples for training, with validation, else 16, in batches of 4.
     explicit SmallTraining(Ways ways);
 

@@ -128,7 +128,7 @@ std::string LinkProbed::validate() const {
 }
 
 std::string TensorChunk::validate() const {
-    if (kind < TensorKind::kActivation || kind > TensorKind::kTiedWeight) return "a known kind";
+    if (kind < TensorKind::kActivation || kind > TensorKind::kStatistics) return "a known kind";
     if (!dtype_from(static_cast<std::uint8_t>(dtype))) return "a known dtype";
     const auto bytes = checked_bytes(dtype, shape);
     if (!bytes || *bytes > (1ULL << 40)) return "a valid shape";

@@ -206,22 +206,33 @@ struct Trace {
     [[nodiscard]] std::string validate() const { return {}; }
 };
 
+struct MicroBatchLoss {
+    std::uint32_t micro_batch = 0;
+    LossTotals loss;
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(micro_batch, loss);
+    }
+};
+
 // stage -> portal: all actions of the step are done; nothing of the step is in the weights yet.
 struct Done {
     static constexpr MessageType kType = MessageType::kDone;
-    LossTotals loss;                             // last stage only
+    LossTotals loss;                             // of a last stage that one device holds
     std::vector<double> squared_gradient_norms;  // one a layer of this stage, in layer order
     std::int32_t nonfinite_layer = -1;           // first layer with a non-finite gradient, or -1
     double busy_ms = 0;
     double wait_ms = 0;
     std::uint64_t peak_bytes = 0;
     std::uint64_t sent_bytes = 0;
-    std::vector<ActionTime> actions;  // the last ones; those before came in Trace
+    std::vector<ActionTime> actions;     // the last ones; those before came in Trace
+    std::vector<MicroBatchLoss> losses;  // of a last stage that several hold: this one's own
 
     template <class Archive>
     void serialize(Archive& ar) {
         ar(loss, squared_gradient_norms, nonfinite_layer, busy_ms, wait_ms, peak_bytes, sent_bytes,
-           actions);
+           actions, losses);
     }
     [[nodiscard]] std::string validate() const;
 };

@@ -56,8 +56,11 @@ class Layer {
     // Indices into `tensors` of buffers that a training-mode forward reads and changes by itself,
     // so that what it computes depends on them. What batch norm does to its statistics is not that.
     std::vector<std::size_t> stateful;
+    // A training-mode forward changes buffers in another way than `statistics` and `counters` say:
+    // several devices cannot hold the layer together.
+    bool one_holder = false;
     // In the order in which a training-mode forward adds to them, and the buffers that count its
-    // micro-batches. A layer whose forward changes other buffers cannot have several holders.
+    // micro-batches.
     std::vector<RunningStatistic> statistics;
     std::vector<std::size_t> counters;
     // Where a training-mode forward puts what it finds, one tensor for each of `statistics`, in
@@ -73,8 +76,8 @@ using Layers = std::vector<std::unique_ptr<Layer>>;
 // What batch norm finds in a micro-batch: `normalise(mean, variance, momentum)` adds with momentum
 // 1 to zeros, 1 * x + 0 * 0, so that nothing is rounded twice.
 template <class Normalise>
-auto find_statistics(Tensors& found, const at::Tensor& mean,
-                                   const at::Tensor& variance, const Normalise& normalise) {
+auto find_statistics(Tensors& found, const at::Tensor& mean, const at::Tensor& variance,
+                     const Normalise& normalise) {
     found.push_back(at::zeros_like(mean));
     found.push_back(at::zeros_like(variance));
     return normalise(found[found.size() - 2], found[found.size() - 1], 1.0);

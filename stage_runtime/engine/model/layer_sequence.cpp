@@ -126,7 +126,7 @@ Result<ModelInfo> describe(const Layers& layers, const GraphFile* graph) {
     for (std::size_t i = 0; i < layers.size(); ++i) {
         const Layer& layer = *layers[i];
         const int index = static_cast<int>(i);
-        info.layers.push_back({layer.name, layer.kind, false, layer.fixed_mode});
+        info.layers.push_back({layer.name, layer.kind, false, layer.fixed_mode, layer.one_holder});
         for (const LayerTensor& tensor : layer.tensors) {
             if (tensor.trainable)
                 info.first_trainable_layer = std::min(info.first_trainable_layer, index);

@@ -57,6 +57,9 @@ void look_at(const Node& node, const Value* self, const torch::jit::AliasDb& ali
             facts.written.insert(*path);
         return;
     }
+    const std::string_view op = node.kind().toQualString();
+    facts.normalises = facts.normalises || op.find("batch_norm") != std::string_view::npos ||
+                       op.find("instance_norm") != std::string_view::npos;
     for (const char* name : {"train", "training"}) {
         const auto mode = constant_argument(node, name);
         if (!mode || !mode->isBool() || never_drops(node)) continue;

@@ -17,6 +17,7 @@ struct ScriptFacts {
     // "0.norm.count".
     std::set<std::string> assigned;
     std::set<std::string> written;
+    bool normalises = false;  // batch or instance norm, whose statistics no schema says it writes
     // Operators with a mode of their own that is a constant of the code ("dropout"), as a trace
     // leaves them: always evaluating, always training.
     std::set<std::string> fixed_evaluating;

@@ -36,6 +36,7 @@ class ScriptLayer : public Layer {
         draws = true;  // any operator may draw; keying the generator costs microseconds
         fixed_mode = in_words(facts);
         find_own_state(facts);
+        one_holder = !stateful.empty() || facts.normalises;
     }
 
     Tensors forward(const Tensors& inputs, bool training) override {

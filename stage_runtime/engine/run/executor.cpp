@@ -21,8 +21,8 @@
 #include "stage_runtime/engine/model/torch_error.h"
 #include "stage_runtime/engine/model/value_table.h"
 #include "stage_runtime/engine/run/gradient_norm.h"
-#include "stage_runtime/engine/run/gradient_table.h"
 #include "stage_runtime/engine/run/gradient_packing.h"
+#include "stage_runtime/engine/run/gradient_table.h"
 #include "stage_runtime/engine/run/layer_pass.h"
 #include "stage_runtime/engine/run/optimizer.h"
 #include "stage_runtime/engine/run/parameter_set.h"
@@ -480,7 +480,7 @@ Result<std::vector<HostTensor>> Executor::forward(std::uint32_t micro_batch,
             entry.loss = value.sum;
             entry.layers.resize(self.layers.size() + 1);
             entry.layers.back() = {leaves, {}};
-            self.totals.loss.add(totals_of(value));
+            self.totals.losses[micro_batch] = totals_of(value);
         } else {
             for (const at::Tensor& value : values) outputs.push_back(to_host(value));
         }
@@ -492,11 +492,15 @@ Result<std::vector<HostTensor>> Executor::forward(std::uint32_t micro_batch,
     }
 }
 
-Result<std::vector<HostTensor>> Executor::backward(
-    std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients) {
+Result<std::vector<HostTensor>> Executor::backward(std::uint32_t micro_batch,
+                                                   const std::vector<HostTensor>& output_gradients,
+                                                   const LayerDone& layer_done) {
     return impl_->walk_back(micro_batch, output_gradients,
                             [&](std::size_t i, const LayerStash& kept, const Tensors& gradients) {
-                                return impl_->layer_backward(i, micro_batch, kept, gradients);
+                                Tensors inputs =
+                                    impl_->layer_backward(i, micro_batch, kept, gradients);
+                                if (layer_done) layer_done(static_cast<int>(impl_->model_layer(i)));
+                                return inputs;
                             });
 }
 
@@ -511,7 +515,7 @@ Result<std::vector<HostTensor>> Executor::input_gradient(
                             });
 }
 
-Result<void> Executor::weight_gradient(std::uint32_t micro_batch) {
+Result<void> Executor::weight_gradient(std::uint32_t micro_batch, const LayerDone& layer_done) {
     Impl& self = *impl_;
     auto entry = self.pending.extract(micro_batch);
     ECOPIPE_CHECK(!entry.empty());
@@ -519,10 +523,10 @@ Result<void> Executor::weight_gradient(std::uint32_t micro_batch) {
     try {
         while (at_layer-- > 0) {
             auto pending = std::exchange(entry.mapped()[at_layer], std::nullopt);
-            if (pending)
-                self.parameters.add(
-                    at_layer, micro_batch,
-                    weight_gradients_of(*self.layers[at_layer], std::move(*pending)));
+            if (!pending) continue;
+            self.parameters.add(at_layer, micro_batch,
+                                weight_gradients_of(*self.layers[at_layer], std::move(*pending)));
+            if (layer_done) layer_done(static_cast<int>(self.model_layer(at_layer)));
         }
         return {};
     } catch (const std::exception& error) {
@@ -535,6 +539,8 @@ StepTotals Executor::finish_step() {
     StepTotals& totals = self.totals;
     self.parameters.add_up();
     self.finished = true;
+    totals.loss = {};
+    for (const auto& [micro_batch, loss] : totals.losses) totals.loss.add(loss);
     totals.squared_gradient_norms.assign(self.layers.size(), 0);
     for (const Parameter& parameter : self.parameters.all())
         if (parameter.gradient.defined())

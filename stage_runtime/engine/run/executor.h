@@ -13,6 +13,7 @@
 // by commit alone.
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -100,13 +101,17 @@ class Executor {
     // One gradient an output of the slice (or as set_returns says), undefined where none came back
     // (the last slice needs none); returns one a slice input, undefined where there is none, or
     // nothing when nobody needs them. Frees the micro-batch's stash.
+    // `layer_done` is told of each layer, the model's number, once its weights' gradients count.
+    using LayerDone = std::function<void(int layer)>;
     [[nodiscard]] Result<std::vector<HostTensor>> backward(
-        std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients);
+        std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients,
+        const LayerDone& layer_done = {});
     // The two halves of a split backward (zb-h1): the gradients of the inputs now, those of the
     // weights from what is kept of every trainable layer later. Same bits as backward.
     [[nodiscard]] Result<std::vector<HostTensor>> input_gradient(
         std::uint32_t micro_batch, const std::vector<HostTensor>& output_gradients);
-    [[nodiscard]] Result<void> weight_gradient(std::uint32_t micro_batch);
+    [[nodiscard]] Result<void> weight_gradient(std::uint32_t micro_batch,
+                                               const LayerDone& layer_done = {});
     // The slice's input gradients as they go on the wire, with error feedback when they are
     // compressed; micro-batches in order.
     [[nodiscard]] std::vector<EncodedTensor> encode_gradients(std::vector<HostTensor> gradients);

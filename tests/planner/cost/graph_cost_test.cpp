@@ -216,7 +216,7 @@ TEST(GraphCosts, AreOfTheWaysThatAPlanHas) {
         for (std::size_t input = 0;
              input < instance.profile.values.size() && instance.profile.values[input].producer < 0;
              ++input)
-            for (const std::string& to : index.input_devices(input))
+            for (const std::string& to : index.input_devices(0, input))
                 if (to != portal) down[{portal, to}] += bytes(static_cast<int>(input));
         std::vector<double> of_value;
         for (std::size_t v = 0; v < flow.values().size(); ++v)

@@ -86,6 +86,99 @@ TEST(Plan, RefusesWhatWouldNotRunNamingThePlace) {
     EXPECT_EQ(parse_plan(newer.dump(), "p").error().code, ExitCode::kMismatch);
 }
 
+// hub and nas hold layers 0 to 6 together, pi and pc the rest.
+Json shared() {
+    Json json = small();
+    json["sum_blocks"] = 4;
+    json["stages"][0]["in_flight"] = 4;
+    json["stages"][0]["blocks"] = {0, 1, 2};
+    json["stages"][0]["twins"] = {{{"device", "nas"}, {"blocks", {3}}, {"in_flight", 2}}};
+    json["stages"][1]["blocks"] = {0, 2};
+    json["stages"][1]["twins"] = {
+        {{"device", "pc"}, {"blocks", {3, 1}}, {"in_flight", 1}, {"peak_bytes", 7}}};
+    return json;
+}
+
+std::string refusal_of_shared(const std::function<void(Json&)>& change) {
+    Json json = shared();
+    change(json);
+    const auto plan = parse_plan(json.dump(), "plan.json");
+    return plan ? "accepted" : plan.error().message;
+}
+
+TEST(Plan, SeveralDevicesHoldAStageEachWithItsBlocks) {
+    const auto plan = parse_plan(shared().dump(), "plan.json");
+    ASSERT_TRUE(plan) << plan.error().message;
+    EXPECT_EQ(plan_text(*parse_plan(plan_text(*plan), "again")), plan_text(*plan));
+    EXPECT_EQ(plan->stages[1].twins[0].blocks, (std::vector<int>{1, 3}));
+    EXPECT_EQ(predicted_peak_bytes(*plan, "pc"), 7U);
+    const PlanIndex index(*plan);
+    EXPECT_EQ(index.devices(), (std::vector<std::string>{"hub", "nas", "pi", "pc"}));
+    EXPECT_EQ(index.owner_of(StageId{0}, 3), "nas");
+    EXPECT_EQ(index.owner_of(StageId{0}, 4), "hub");
+    EXPECT_EQ(index.owner_of(StageId{1}, 5), "pc");
+    EXPECT_EQ(index.neighbours_of("hub"), (std::vector<std::string>{"nas", "pi", "pc"}));
+    EXPECT_EQ(index.input_devices(7), std::vector<std::string>{"nas"});
+    EXPECT_EQ(index.label_device(7), "pc");
+    const std::vector<std::string> lines = stage_lines(*plan);
+    ASSERT_EQ(lines.size(), 4U);
+    EXPECT_EQ(lines[0], "stage on hub: layers 0..6, 4 in flight, sum blocks 0 1 2 of 4");
+    EXPECT_EQ(lines[3], "stage on pc: layers 7..9, 1 in flight, sum blocks 1 3 of 4");
+    for (int micro_batches = 1; micro_batches <= 8; ++micro_batches) {
+        const auto lists = plan_actions(*plan, micro_batches);
+        ASSERT_TRUE(lists) << lists.error().message;
+        ASSERT_EQ(lists->size(), 4U);
+        for (std::size_t d = 0; d < 4; ++d) {
+            std::vector<int> forwards;
+            for (const Action& action : (*lists)[d])
+                if (action.kind == ActionKind::kForward) forwards.push_back(action.micro_batch);
+            std::vector<int> own;
+            for (int m = 0; m < micro_batches; ++m)
+                if (index.owner_of(StageId{d < 2 ? 0U : 1U}, static_cast<std::uint32_t>(m)) ==
+                    index.devices()[d])
+                    own.push_back(m);
+            EXPECT_EQ(forwards, own) << micro_batches << " of " << index.devices()[d];
+        }
+    }
+}
+
+TEST(Plan, RefusesHoldersThatWouldLeaveAMicroBatchOutOrHaveItTwice) {
+    EXPECT_EQ(refusal_of_shared([](Json&) {}), "accepted");
+    EXPECT_EQ(refusal_of_shared([](Json& j) { j["stages"][0]["twins"][0]["blocks"] = {2}; }),
+              "plan.json: stages[0]: expected one device for sum block 2, found 2");
+    EXPECT_EQ(refusal_of_shared([](Json& j) { j["stages"][0]["blocks"] = {0, 1}; }),
+              "plan.json: stages[0]: expected one device for sum block 2, found 0");
+    EXPECT_EQ(refusal_of_shared([](Json& j) { j["stages"][0]["twins"][0]["blocks"] = {3, 3}; }),
+              "plan.json: stages[0]: expected one device for sum block 3, found 2");
+    EXPECT_EQ(refusal_of_shared([](Json& j) { j["stages"][0]["twins"][0]["blocks"] = {4}; }),
+              "plan.json: stages[0]: expected sum blocks below 4, found 4 of nas");
+    EXPECT_EQ(
+        refusal_of_shared([](Json& j) { j["stages"][0]["twins"][0]["blocks"] = Json::array(); }),
+        "plan.json: stages[0]: expected a sum block for nas, found none");
+    EXPECT_EQ(refusal_of_shared([](Json& j) { j["stages"][1]["twins"][0]["device"] = "hub"; }),
+              "plan.json: stages[1]: expected every device once where stages have twins, found hub "
+              "again");
+    EXPECT_EQ(refusal_of_shared([](Json& j) { j["stages"][0].erase("blocks"); }),
+              "plan.json: stages[0]: expected one device for sum block 3, found 2");
+    EXPECT_EQ(refusal_of_shared([](Json& j) { j["sum_blocks"] = 3; }),
+              "plan.json: sum_blocks: expected a power of two, at most micro_batches (8), found 3");
+    EXPECT_EQ(refusal_of_shared([](Json& j) { j["micro_batches"] = 2; }),
+              "plan.json: sum_blocks: expected a power of two, at most micro_batches (2), found 4");
+    EXPECT_EQ(refusal_of_shared([](Json& j) { j["schedule"] = "interleaved"; }),
+              "plan.json: schedule: expected a named one without slices where stages have twins, "
+              "found 'interleaved'");
+    EXPECT_EQ(refusal_of_shared([](Json& j) { j["schedule"] = "zb-h1"; }),
+              "plan.json: stages[1].recompute: expected false under zb-h1, found true");
+    // pi waits for the second that nas does, after the backward of its first, which pc keeps from
+    // it.
+    EXPECT_EQ(refusal_of_shared([](Json& j) {
+                  j["stages"][1]["twins"][0]["in_flight"] = 4;
+                  j["stages"][0]["twins"][0]["in_flight"] = 1;
+              }),
+              "plan.json: stages[0]: B1 of hub: expected an order in which every action can run, "
+              "found a deadlock: in_flight of an earlier stage is too small");
+}
+
 TEST(Plan, InterleavedRepeatsDevicesInOneCyclicOrder) {
     const auto stages = [](std::initializer_list<const char*> devices) {
         Json out = Json::array();

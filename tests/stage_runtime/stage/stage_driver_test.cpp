@@ -78,6 +78,13 @@ class Compute : public StageCompute {
     void add_tied_gradient(SliceId, const TiedUse&, const HostTensor&) override {}
     HostTensor tied_weight(SliceId, const TiedUse&) override { return {}; }
     Result<void> set_tied_weight(SliceId, const TiedUse&, const HostTensor&) override { return {}; }
+    StageSums sums() const override { return {}; }
+    LayerGradient take_sum(int, int) override { return {}; }
+    Result<void> add_sum(int, int, const LayerGradient&) override { return {}; }
+    LayerGradient total(int) override { return {}; }
+    Result<void> set_total(int, const LayerGradient&) override { return {}; }
+    HostTensor statistics(MicroBatchId) const override { return {}; }
+    Result<void> add_statistics(MicroBatchId, const HostTensor&) override { return {}; }
     StepTotals finish_step() override { return {}; }
     void commit(const Commit&) override {}
     TensorMap state(SliceId, bool) const override { return {}; }

@@ -304,11 +304,14 @@ Result<Layers> graph_layers(const GraphFile& graph) {
                 layer->draws = layer->draws || step->draws();
                 auto& statistics = step->statistics;
                 // Anything else than two buffers no exporter makes: it is written in place.
-                if (statistics.size() != 2 ||
-                    !std::all_of(statistics.begin(), statistics.end(), [&](const auto& each) {
-                        return layer->tensors[each.buffer].buffer;
-                    }))
+                if (!statistics.empty() &&
+                    (statistics.size() != 2 ||
+                     !std::all_of(statistics.begin(), statistics.end(), [&](const auto& each) {
+                         return layer->tensors[each.buffer].buffer;
+                     }))) {
                     statistics.clear();
+                    layer->one_holder = true;
+                }
                 layer->statistics.insert(layer->statistics.end(), statistics.begin(),
                                          statistics.end());
                 layer->steps.push_back(std::move(*step));
