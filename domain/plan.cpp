@@ -21,6 +21,14 @@ std::vector<StageHolder> holders_of(const StagePlan& stage, int sum_blocks) {
     return holders;
 }
 
+std::vector<HeldStage> held_stages(const Plan& plan) {
+    std::vector<HeldStage> held;
+    for (std::size_t s = 0; s < plan.stages.size(); ++s)
+        for (StageHolder& holder : holders_of(plan.stages[s], plan.sum_blocks))
+            held.push_back({s, std::move(holder)});
+    return held;
+}
+
 bool has_twins(const Plan& plan) {
     return std::any_of(plan.stages.begin(), plan.stages.end(), [](const StagePlan& stage) {
         return !stage.twins.empty() || !stage.blocks.empty();

@@ -70,11 +70,20 @@ struct Plan {
     int sum_blocks = 1;             // sum_blocks.h: bytes depend on it, so no later plan changes it
     std::optional<Prediction> predicted;
     std::optional<SingleDevice> single_device;  // the best that holds the model, if one does
+    // What was weighed beside it: the best with one device a stage, and with one stage.
+    std::optional<double> pipeline_ms;
+    std::optional<double> data_parallel_ms;
     std::vector<WhatIf> what_if;
 };
 
 // All of a stage, `device` first.
 [[nodiscard]] std::vector<StageHolder> holders_of(const StagePlan& stage, int sum_blocks);
+// All stages on all their holders, in layer order: one each where none has twins.
+struct HeldStage {
+    std::size_t stage = 0;  // of the plan
+    StageHolder holder;
+};
+[[nodiscard]] std::vector<HeldStage> held_stages(const Plan& plan);
 // Some stage has several holders, or says which blocks its one has.
 [[nodiscard]] bool has_twins(const Plan& plan);
 

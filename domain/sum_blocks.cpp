@@ -1,6 +1,7 @@
 #include "domain/sum_blocks.h"
 
 #include <algorithm>
+#include <tuple>
 
 namespace ecopipe {
 
@@ -37,6 +38,7 @@ std::map<int, std::size_t> sum_homes(const std::map<int, std::size_t>& bytes,
     struct Load {
         double in = 0;
         double out = 0;
+        double home = 0;
     };
     const auto with = [&](std::vector<Load> loads, std::size_t home, std::size_t layer_bytes) {
         const auto each = static_cast<double>(layer_bytes);
@@ -45,6 +47,7 @@ std::map<int, std::size_t> sum_homes(const std::map<int, std::size_t>& bytes,
             const double sums = each * static_cast<double>(subtrees[h]);
             loads[h].out += sums;
             loads[home].in += sums;
+            loads[home].home += sums;
             loads[home].out += each;
             loads[h].in += each;
         }
@@ -53,11 +56,13 @@ std::map<int, std::size_t> sum_homes(const std::map<int, std::size_t>& bytes,
     const auto worst = [](const std::vector<Load>& loads) {
         double most = 0;
         double all = 0;
+        double home = 0;
         for (const Load& load : loads) {
             most = std::max({most, load.in, load.out});
             all += load.out;
+            home = std::max(home, load.home);
         }
-        return std::pair(most, all);
+        return std::tuple(most, all, home);
     };
     std::map<int, std::size_t> homes;
     std::vector<Load> loads(holders);

@@ -54,7 +54,8 @@ class SumTree {
 // Which holder adds up each layer, its home: the others send it what they have of the layer (one
 // tensor for each of their subtrees) and get the sum back. `bytes`: of each layer's gradient;
 // `subtrees`: of each holder. The largest layers first, each where the busiest direction of the
-// busiest holder carries least; ties go to the holder that stands first.
+// busiest holder carries least, then where all sums have least far to go at first; ties go to the
+// holder that stands first.
 [[nodiscard]] std::map<int, std::size_t> sum_homes(const std::map<int, std::size_t>& bytes,
                                                    const std::vector<std::size_t>& subtrees);
 

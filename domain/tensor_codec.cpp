@@ -77,6 +77,11 @@ EncodedTensor encode_tensor(const HostTensor& tensor, TensorCodec codec) {
     return encoded;
 }
 
+double codec_ratio(TensorCodec codec) {
+    return static_cast<double>(dtype_bytes(encoded_dtype(codec))) /
+           static_cast<double>(dtype_bytes(DType::kF32));
+}
+
 HostTensor decode_tensor(const EncodedTensor& encoded) {
     if (encoded.codec == TensorCodec::kNone) return encoded.tensor;
     ECOPIPE_CHECK(encoded.tensor.dtype() == encoded_dtype(encoded.codec));

@@ -25,6 +25,9 @@ enum class TensorCodec : std::uint8_t {
 // The element type of an encoded tensor; kF32 for kNone.
 [[nodiscard]] DType encoded_dtype(TensorCodec codec);
 
+// What it leaves of a float32 tensor's bytes.
+[[nodiscard]] double codec_ratio(TensorCodec codec);
+
 struct EncodedTensor {
     HostTensor tensor;  // of encoded_dtype, in the original's shape
     TensorCodec codec = TensorCodec::kNone;

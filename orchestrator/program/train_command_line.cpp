@@ -6,7 +6,6 @@
 #include <charconv>
 
 #include "core/log.h"
-#include "domain/sum_blocks.h"
 #include "orchestrator/program/learning_options.h"
 #include "planner/schedule/registry.h"
 #include "planner/search/partition.h"
@@ -40,9 +39,10 @@ void declare(CommandLine& line) {
     line.integer("threads", "threads of --single", {1, 1024}, 1);
     line.integer("batch", "samples a step", {1, kBatchMax}, 64);
     line.text("micro-batches", "micro-batches a step, or auto: as many as plan best", "8");
-    line.integer("sum-blocks",
-                 "parts of a step's sums, a power of two: as many devices may hold one stage",
-                 {1, kSumBlocksMax}, 1);
+    line.text("sum-blocks",
+              "parts of a step's sums, a power of two, or auto: above 1 several devices may hold a "
+              "stage",
+              "1");
     line.text(
         "schedule",
         fmt::format("{}, {} or a CSV file of actions", kAutoSchedule, schedule_names(", ")).c_str(),
@@ -109,6 +109,9 @@ Result<void> check_combination(const CommandLine& line) {
     if (line.get_text("micro-batches") == "auto" && (single || line.has("plan")))
         return fail(ExitCode::kUsage,
                     "--micro-batches auto needs a plan to be made: neither --single nor --plan");
+    if (line.get_text("sum-blocks") == "auto" && (single || line.has("plan")))
+        return fail(ExitCode::kUsage,
+                    "--sum-blocks auto needs a plan to be made: neither --single nor --plan");
     if (line.get_flag("measure-links") && (single || local || !line.has("cluster")))
         return fail(ExitCode::kUsage,
                     "--measure-links needs --cluster and devices that dial in (neither --single "
@@ -168,10 +171,7 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
             return fail(ExitCode::kUsage, "--micro-batches: expected one number or auto");
         options.trainer.micro_batches = static_cast<int>(count.front());
     }
-    options.sum_blocks = static_cast<int>(line.get_integer("sum-blocks"));
-    if (!is_sum_blocks(options.sum_blocks))
-        return fail(ExitCode::kUsage, fmt::format("--sum-blocks: expected a power of two, found {}",
-                                                  options.sum_blocks));
+    ECOPIPE_ASSIGN_OR_RETURN(options.sum_blocks, parse_sum_blocks(line.get_text("sum-blocks")));
     if (!options.auto_micro_batches && !line.has("plan") &&
         options.sum_blocks > options.trainer.micro_batches)
         return fail(ExitCode::kUsage,

@@ -41,7 +41,7 @@ struct TrainOptions {
     std::string init;
     std::vector<std::string> init_except;
     bool auto_micro_batches = false;  // the planner sets trainer.micro_batches
-    int sum_blocks = 1;               // domain/sum_blocks.h
+    int sum_blocks = 1;               // domain/sum_blocks.h; 0: the planner sets it
     bool evaluate_only = false;
     bool measure_links = false;
     bool replicas = true;

@@ -86,6 +86,11 @@ Result<void> await_devices(ClusterSession& session, const Cluster& cluster,
     return session.wait_for(wanted, from_ms(timeout_s * 1000), tell);
 }
 
+bool may_have_twins(const ModelInfo& info) {
+    return std::none_of(info.layers.begin(), info.layers.end(),
+                        [](const LayerInfo& layer) { return layer.one_holder; });
+}
+
 // Who plans anew when devices come, go or change their speed. A plan of the user's stands while its
 // devices do; a schedule of the user's own fits its own plan alone.
 std::unique_ptr<ClusterPlanner> make_planner(Run& run, const Cluster& cluster,
@@ -100,6 +105,7 @@ std::unique_ptr<ClusterPlanner> make_planner(Run& run, const Cluster& cluster,
     options.request.batch = run.options.trainer.batch;
     options.request.micro_batches = plan.micro_batches;
     options.request.sum_blocks = plan.sum_blocks;
+    options.request.twins = may_have_twins(run.inputs.info);
     options.request.schedule =
         find_schedule(plan.schedule) != nullptr ? plan.schedule : std::string(kOneFOneB.name);
     if (!run.options.plan_file.empty()) options.given = plan;
@@ -281,10 +287,12 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
         request.batch = options.trainer.batch;
         request.micro_batches = options.auto_micro_batches ? 0 : options.trainer.micro_batches;
         request.sum_blocks = options.sum_blocks;
+        request.twins = may_have_twins(run.inputs.info);
         ECOPIPE_RETURN_IF_ERROR(use_schedule(request, options.schedule));
         ECOPIPE_ASSIGN_OR_RETURN(plan,
                                  search_plan(present_part(cluster, present), profiles, request));
         options.trainer.micro_batches = plan->micro_batches;
+        options.sum_blocks = plan->sum_blocks;
         if (options.auto_micro_batches) {
             const auto overhead = micro_batch_overhead_ms(profiles.front());
             log_info("{} micro-batches, at a fixed cost of {:.2f} ms each", plan->micro_batches,
@@ -384,13 +392,19 @@ Result<std::uint64_t> resume_point(const Run& run, const RunRecord& record, Tens
     return 0;
 }
 
-// --micro-batches auto of a run that goes on: the number that it began with, since bytes depend on
-// it.
-Result<void> keep_micro_batches(Run& run, const RunRecord& record) {
-    if (!run.options.resume || !run.options.auto_micro_batches) return {};
+// --micro-batches auto and --sum-blocks auto of a run that goes on: the numbers that it began with,
+// since bytes depend on them.
+Result<void> keep_planned_numbers(Run& run, const RunRecord& record) {
+    if (!run.options.resume) return {};
     const std::string before = record.path("run.json");
     if (!std::filesystem::exists(before)) return {};
     const auto training = run_before(record).value("training", OrderedJson());
+    if (run.options.sum_blocks == 0) {
+        const auto blocks =
+            training.is_object() ? training.value("sum-blocks", OrderedJson()) : OrderedJson();
+        run.options.sum_blocks = blocks.is_number_integer() ? blocks.get<int>() : 1;
+    }
+    if (!run.options.auto_micro_batches) return {};
     const auto found =
         training.is_object() ? training.value("micro-batches", OrderedJson()) : OrderedJson();
     if (!found.is_number_integer() || found.get<int>() < 1)
@@ -540,7 +554,7 @@ Result<ExitCode> run_all(Run& run, RunRecord& record) {
     if (run.options.federated) {
         ECOPIPE_ASSIGN_OR_RETURN(client, join_federation(run, record));
     }
-    ECOPIPE_RETURN_IF_ERROR(keep_micro_batches(run, record));
+    ECOPIPE_RETURN_IF_ERROR(keep_planned_numbers(run, record));
     if (run.options.measure_links) return measure_links(run, record);
     if (run.options.single) {
         ECOPIPE_RETURN_IF_ERROR(open_single(run, record));

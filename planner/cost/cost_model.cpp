@@ -9,6 +9,7 @@
 #include "core/units.h"
 #include "domain/limits.h"
 #include "domain/plan_index.h"
+#include "planner/cost/resource_table.h"
 
 namespace ecopipe {
 namespace {
@@ -30,12 +31,6 @@ double range_max(const std::vector<std::vector<double>>& levels, std::size_t fir
     std::size_t level = 0;
     while ((std::size_t{2} << level) <= last - first + 1) ++level;
     return std::max(levels[level][first], levels[level][last + 1 - (std::size_t{1} << level)]);
-}
-
-// What a codec leaves of a float32 tensor's bytes.
-double codec_ratio(TensorCodec codec) {
-    return static_cast<double>(dtype_bytes(encoded_dtype(codec))) /
-           static_cast<double>(dtype_bytes(DType::kF32));
 }
 
 }  // namespace
@@ -208,59 +203,6 @@ double CostModel::output_ms(int layer, int from, int to) const {
 
 double CostModel::latency_ms(int from, int to) const { return wire(from, to).latency_ms; }
 
-namespace {
-
-// Gives each direction between two devices, and each medium, its place in PipelineCosts::resources.
-class ResourceTable {
-  public:
-    ResourceTable(const Cluster& cluster, PipelineCosts& costs, bool named)
-        : cluster_(cluster), costs_(costs), named_(named) {}
-    Transfer transfer(int from, int to, double occupy_ms, double latency_ms) {
-        if (from == to) return {};
-        const auto a = static_cast<std::size_t>(from);
-        const auto b = static_cast<std::size_t>(to);
-        const std::string& medium = cluster_.link(a, b).medium;
-        if (costs_.graph && medium.empty()) return between(a, b, occupy_ms, latency_ms);
-        for (std::size_t r = 0; r < costs_.resources.size(); ++r) {
-            Resource& known = costs_.resources[r];
-            if (medium.empty() ? !known.medium.empty() || known.from != a || known.to != b
-                               : known.medium != medium)
-                continue;
-            ++known.uses;
-            return {occupy_ms, latency_ms, static_cast<int>(r)};
-        }
-        costs_.resources.push_back({named_ ? name(a, b, medium) : std::string(), 1, a, b, medium});
-        return {occupy_ms, latency_ms, static_cast<int>(costs_.resources.size()) - 1};
-    }
-
-  private:
-    // A graph's pipeline has many more of them than stages: their places are looked up.
-    Transfer between(std::size_t from, std::size_t to, double occupy_ms, double latency_ms) {
-        const std::size_t devices = cluster_.devices.size();
-        place_.resize(devices * devices, -1);
-        int& place = place_[from * devices + to];
-        if (place < 0) {
-            place = static_cast<int>(costs_.resources.size());
-            costs_.resources.push_back(
-                {named_ ? name(from, to, {}) : std::string(), 0, from, to, {}});
-        }
-        ++costs_.resources[static_cast<std::size_t>(place)].uses;
-        return {occupy_ms, latency_ms, place};
-    }
-    [[nodiscard]] std::string name(std::size_t from, std::size_t to,
-                                   const std::string& medium) const {
-        if (!medium.empty()) return "medium " + medium;
-        return fmt::format("link {}-{}", cluster_.devices[from].name, cluster_.devices[to].name);
-    }
-
-    const Cluster& cluster_;
-    PipelineCosts& costs_;
-    bool named_;
-    std::vector<int> place_;  // of each direction in a graph's resources
-};
-
-}  // namespace
-
 void CostModel::add_loads(const std::vector<StageSpan>& stages, bool named, const Plan* plan,
                           PipelineCosts& costs) const {
     ResourceTable table(cluster_, costs, named);
@@ -381,6 +323,7 @@ void CostModel::pipeline_into(const std::vector<StageSpan>& stages, PipelineCost
 }
 
 PipelineCosts CostModel::pipeline(const Plan& plan, const std::vector<StageSpan>& stages) const {
+    if (has_twins(plan)) return shared_pipeline(plan, stages);
     const int devices = static_cast<int>(PlanIndex(plan).devices().size());
     if (graph_) return graph_pipeline(stages, devices, true, &plan);
     PipelineCosts costs = pipeline(stages, devices);
@@ -393,16 +336,16 @@ PipelineCosts CostModel::pipeline(const Plan& plan, const std::vector<StageSpan>
 
 Result<std::vector<StageSpan>> CostModel::spans(const Plan& plan, const std::string& source) const {
     std::vector<StageSpan> out;
-    for (std::size_t s = 0; s < plan.stages.size(); ++s) {
+    for (const auto& [s, holder] : held_stages(plan)) {
         const StagePlan& stage = plan.stages[s];
-        const auto device = cluster_.find(stage.device);
-        const auto refused = [&](const char* key, const std::string& problem) {
+        const auto device = cluster_.find(holder.device);
+        const auto refused = [&, s = s](const char* key, const std::string& problem) {
             return fail(ExitCode::kBadFile,
                         fmt::format("{}: stages[{}].{}: {}", source, s, key, problem));
         };
         if (!device)
             return refused("device", fmt::format("expected a device of cluster {}, found '{}'",
-                                                 cluster_.name, stage.device));
+                                                 cluster_.name, holder.device));
         if (stage.last_layer >= layers_)
             return refused("last_layer", fmt::format("expected at most {}, found {}", layers_ - 1,
                                                      stage.last_layer));
@@ -417,7 +360,7 @@ Result<std::vector<StageSpan>> CostModel::spans(const Plan& plan, const std::str
                             "the one before; found one",
                             stage.first_layer));
         out.push_back(
-            {static_cast<int>(*device), stage.first_layer, stage.last_layer, stage.recompute});
+            {static_cast<int>(*device), stage.first_layer, stage.last_layer, holder.recompute});
     }
     return out;
 }

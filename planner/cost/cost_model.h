@@ -25,6 +25,8 @@ struct StageMemory {
     }
 };
 
+class ResourceTable;
+
 class CostModel {
   public:
     // For micro-batches of ceil(batch / micro_batches) samples. Errors: kBadFile when that size is
@@ -89,8 +91,14 @@ class CostModel {
     // (see spans).
     [[nodiscard]] PipelineCosts pipeline(const Plan& plan,
                                          const std::vector<StageSpan>& stages) const;
+    // One a holder, as held_stages has them.
     [[nodiscard]] Result<std::vector<StageSpan>> spans(const Plan& plan,
                                                        const std::string& source) const;
+    // So many more sums of the stage's gradients.
+    [[nodiscard]] double sums_bytes(const StageSpan& span, int count) const;
+    // Of a holder of a stage, its sums of several blocks included.
+    [[nodiscard]] double holder_peak_bytes(const StageSpan& span, const HeldStage& held,
+                                           const Plan& plan) const;
     // Twice the largest latency between the portal and a device of the pipeline.
     [[nodiscard]] double control_ms(const std::vector<StageSpan>& stages) const;
 
@@ -118,6 +126,18 @@ class CostModel {
                                                bool named, const Plan* plan) const;
     void add_loads(const std::vector<StageSpan>& stages, bool named, const Plan* plan,
                    PipelineCosts& costs) const;
+    // Of a plan whose stages have twins (shared_pipeline.cpp).
+    [[nodiscard]] PipelineCosts shared_pipeline(const Plan& plan,
+                                                const std::vector<StageSpan>& spans) const;
+    [[nodiscard]] StageLoads stage_loads(const Plan& plan,
+                                         const std::vector<StageSpan>& spans) const;
+    void add_sums(const Plan& plan, const std::vector<StageSpan>& spans, ResourceTable& table,
+                  PipelineCosts& costs) const;
+    [[nodiscard]] double trainable_bytes(int layer) const {
+        const std::vector<Sums>& sums = device_.front().sums;
+        const auto at = static_cast<std::size_t>(layer);
+        return sums[at + 1].trainable - sums[at].trainable;
+    }
     [[nodiscard]] const Wire& wire(int from, int to) const {
         return wires_[static_cast<std::size_t>(from) * device_.size() +
                       static_cast<std::size_t>(to)];

@@ -3,6 +3,7 @@
 // milliseconds, a micro-batch. No devices' names matter here, no layers, no bytes: cost_model.h
 // makes these from a cluster and profiles.
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -44,6 +45,21 @@ struct StageEdge {
     int from = 0;  // a stage; -1: the portal
     int to = 0;
     Transfer transfer;
+    std::uint64_t blocks = ~0ULL;  // the sum blocks, a bit each, whose micro-batches go this way
+};
+
+// What one layer of a stage that several devices hold exchanges once a step (sum_blocks.h). A
+// device's own part is final when so much of its last backward is over.
+struct LayerSums {
+    struct Part {
+        int holder = 0;
+        double share = 1;
+        Transfer to_home;
+        Transfer back;
+    };
+    int home = 0;
+    double share = 1;  // the home's own
+    std::vector<Part> parts;
 };
 
 struct PipelineCosts {
@@ -62,6 +78,10 @@ struct PipelineCosts {
     bool graph = false;
     std::vector<StageEdge> values;     // by (from, to): from earlier to later stages
     std::vector<StageEdge> gradients;  // by (to, from): from later to earlier ones
+    // Where several devices hold a stage it is a graph, in which each of them is a stage of its own
+    // with the micro-batches of its blocks.
+    int sum_blocks = 1;
+    std::vector<LayerSums> sums;
     std::vector<Resource> resources;
     std::vector<std::string> device_names;  // "" for plain numbers
 

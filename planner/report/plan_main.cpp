@@ -29,6 +29,10 @@ CommandLine options() {
                "device, the one with the cluster file's threads (may be repeated)");
     line.integer("batch", "samples a step", {1, 1 << 24}, 64);
     line.text("micro-batches", "micro-batches a step, or auto", "auto");
+    line.text("sum-blocks",
+              "parts of a step's sums, a power of two, or auto: above 1 several devices may hold a "
+              "stage",
+              "1");
     line.text("schedule",
               fmt::format("{}, {} or a FILE.csv of actions (docs/SCHEDULES.md)", kAutoSchedule,
                           schedule_names(", "))
@@ -61,6 +65,7 @@ Result<PlanRequest> request_of(const CommandLine& line) {
         return fail(ExitCode::kUsage,
                     fmt::format("--micro-batches: expected at most the batch of {}, found {}",
                                 request.batch, request.micro_batches));
+    ECOPIPE_ASSIGN_OR_RETURN(request.sum_blocks, parse_sum_blocks(line.get_text("sum-blocks")));
     ECOPIPE_RETURN_IF_ERROR(use_schedule(request, line.get_text("schedule")));
     return request;
 }

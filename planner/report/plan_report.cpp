@@ -33,19 +33,25 @@ void add_stages(std::string& out, const Plan& plan, const PlayedPlan& played) {
     std::vector<double> busy(devices, 0);
     for (const ActionSpan& span : played.timeline.actions)
         busy[static_cast<std::size_t>(span.device)] += span.end_ms - span.start_ms;
-    for (std::size_t s = 0; s < plan.stages.size(); ++s) {
+    const std::vector<HeldStage> held = held_stages(plan);
+    for (std::size_t h = 0; h < held.size(); ++h) {
+        const std::size_t s = held[h].stage;
         const StagePlan& stage = plan.stages[s];
-        const StageCost& cost = played.costs.stages[s];
+        const StageHolder& holder = held[h].holder;
+        const StageCost& cost = played.costs.stages[h];
         const double share =
-            played.timeline.step_ms > 0 ? busy[s % devices] / played.timeline.step_ms : 0;
+            played.timeline.step_ms > 0 ? busy[h % devices] / played.timeline.step_ms : 0;
         line(out,
              "{:<6} {:<16}  {:<9}  {:>7.2f}  {:>8.2f}  {:>3.0f} %  {:>9}  {:<9}  {:.1f} ({:.1f})",
-             s, stage.device, fmt::format("{}-{}", stage.first_layer, stage.last_layer),
-             cost.forward_ms, cost.backward_ms, 100 * share, micro_batches_in_flight(plan, s),
-             stage.recompute ? "yes" : "no",
-             static_cast<double>(stage.peak_bytes.value_or(0)) / kMib,
-             played.model.budget_bytes(played.spans[s].device) / kMib);
+             s, holder.device, fmt::format("{}-{}", stage.first_layer, stage.last_layer),
+             cost.forward_ms, cost.backward_ms, 100 * share,
+             stage.twins.empty() ? micro_batches_in_flight(plan, s) : holder.in_flight,
+             holder.recompute ? "yes" : "no",
+             static_cast<double>(holder.peak_bytes.value_or(0)) / kMib,
+             played.model.budget_bytes(played.spans[h].device) / kMib);
     }
+    for (const std::string& text : stage_lines(plan))
+        if (has_twins(plan)) line(out, "{}", text);
 }
 
 void add_prediction(std::string& out, const Plan& plan) {
@@ -90,6 +96,17 @@ void add_single(std::string& out, const Plan& plan) {
     }
 }
 
+void add_alternatives(std::string& out, const Plan& plan) {
+    const double step_ms = plan.predicted->step_ms;
+    const auto row = [&](const char* what, const std::optional<double>& ms) {
+        if (ms)
+            line(out, "{} would take {:.2f} ms, {:.2f} times as long", what, *ms, *ms / step_ms);
+    };
+    if (has_twins(plan)) row("one device a stage", plan.pipeline_ms);
+    if (plan.stages.size() > 1 || !has_twins(plan))
+        row("data parallelism, one stage on several devices,", plan.data_parallel_ms);
+}
+
 void add_what_if(std::string& out, const Plan& plan) {
     if (plan.what_if.empty()) return;
     line(out, "what would change it:");
@@ -116,6 +133,7 @@ std::string plan_report(const Plan& plan, const PlayedPlan& played,
     add_prediction(out, plan);
     add_widest_cut(out, played);
     add_single(out, plan);
+    add_alternatives(out, plan);
     for (const PredictedLayers& p : predicted)
         line(out, "{}: times of {} layers predicted, leave-one-out error {:.1f} %{}", p.device,
              p.count, 100 * p.error,

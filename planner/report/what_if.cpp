@@ -179,8 +179,8 @@ class WhatIfSearch {
 
     void add_in_flight() {
         const Schedule* schedule = find_schedule(plan_.schedule);
-        if (schedule == nullptr || !schedule->paced() || plan_.stages.size() < 2 ||
-            plan_.stages.front().actions)
+        if (has_twins(plan_) || schedule == nullptr || !schedule->paced() ||
+            plan_.stages.size() < 2 || plan_.stages.front().actions)
             return;
         const int stages = static_cast<int>(plan_.stages.size());
         add_counts("in-flight S-s, the textbook's", [&](int s) { return stages - s; });

@@ -96,6 +96,9 @@ void read_alternatives(Fields fields, Plan& plan) {
         plan.single_device =
             SingleDevice{fields.number("single_device_ms", kMs), fields.text("single_device", ""),
                          static_cast<int>(fields.integer("single_device_threads", {1, 4096}, 1))};
+    if (fields.has("pipeline_ms")) plan.pipeline_ms = fields.number("pipeline_ms", kMs);
+    if (fields.has("data_parallel_ms"))
+        plan.data_parallel_ms = fields.number("data_parallel_ms", kMs);
     if (fields.has("what_if"))
         for (Fields& row : fields.objects("what_if")) {
             plan.what_if.push_back({row.text("change"), std::nullopt});
@@ -240,6 +243,8 @@ OrderedJson alternatives_json(const Plan& plan) {
         if (!plan.single_device->device.empty()) out["single_device"] = plan.single_device->device;
         out["single_device_threads"] = plan.single_device->threads;
     }
+    if (plan.pipeline_ms) out["pipeline_ms"] = *plan.pipeline_ms;
+    if (plan.data_parallel_ms) out["data_parallel_ms"] = *plan.data_parallel_ms;
     for (const WhatIf& row : plan.what_if) {
         OrderedJson json = {{"change", row.change}};
         if (row.step_ms) json["step_ms"] = *row.step_ms;

@@ -13,6 +13,7 @@
 #include "planner/schedule/registry.h"
 #include "planner/schedule/schedule_check.h"
 #include "planner/search/schedule_search.h"
+#include "planner/search/twin_search.h"
 #include "planner/simulate/bounds.h"
 #include "planner/simulate/plan_timeline.h"
 
@@ -198,7 +199,7 @@ Plan as_plan(const Found& found, const CostModel& model, const PlanRequest& requ
     plan.batch = request.batch;
     plan.micro_batches = model.micro_batches();
     plan.schedule = found.schedule;
-    plan.sum_blocks = request.sum_blocks;
+    plan.sum_blocks = std::max(1, request.sum_blocks);
     for (std::size_t s = 0; s < found.arrangement.stages.size(); ++s) {
         const StageSpan& span = found.arrangement.stages[s];
         StagePlan stage;
@@ -242,26 +243,86 @@ Result<std::optional<SingleDevice>> best_single(const CostModel& model,
     return best;
 }
 
+void note_peaks(const CostModel& model, const std::vector<StageSpan>& spans, Plan& plan) {
+    const auto whole = [](double bytes) { return static_cast<std::uint64_t>(std::ceil(bytes)); };
+    if (has_twins(plan)) {
+        const std::vector<HeldStage> held = held_stages(plan);
+        for (std::size_t h = 0, twin = 0; h < held.size(); ++h) {
+            StagePlan& stage = plan.stages[held[h].stage];
+            const bool first = h == 0 || held[h].stage != held[h - 1].stage;
+            twin = first ? 0 : twin + 1;
+            const std::uint64_t bytes = whole(model.holder_peak_bytes(spans[h], held[h], plan));
+            (first ? stage.peak_bytes : stage.twins[twin - 1].peak_bytes) = bytes;
+        }
+        return;
+    }
+    std::vector<int> in_flight;
+    for (std::size_t s = 0; s < spans.size(); ++s)
+        in_flight.push_back(micro_batches_in_flight(plan, s));
+    const std::vector<double> peaks = model.peak_bytes(spans, in_flight);
+    for (std::size_t s = 0; s < peaks.size(); ++s)
+        plan.stages[s].peak_bytes =
+            whole(peaks[s] + model.sums_bytes(spans[s], plan.sum_blocks - 1));
+}
+
 Result<void> predict(const CostModel& model, const ResolvedProfiles& resolved, Plan& plan,
                      const std::string& source) {
     ECOPIPE_ASSIGN_OR_RETURN(const PlayedPlan played, play_plan(model, plan, source));
     const BackwardKind backward = backward_kind(played.lists);
-    const Bound bound = pipeline_bound(played.costs, backward);
+    const bool twins = has_twins(plan);
+    const Bound bound =
+        twins ? holders_bound(played.costs, played.lists) : pipeline_bound(played.costs, backward);
     const bool fill =
         played.costs.devices == played.costs.stage_count() && backward == BackwardKind::kWhole;
     plan.predicted = Prediction{played.timeline.step_ms,
                                 model.control_ms(played.spans),
                                 bound.ms,
                                 bound.by,
-                                cluster_bound_ms(model, backward, fill),
+                                cluster_bound_ms(model, backward, fill, twins),
                                 played.timeline.bubble_fraction};
-    std::vector<int> in_flight;
-    for (std::size_t s = 0; s < played.spans.size(); ++s)
-        in_flight.push_back(micro_batches_in_flight(plan, s));
-    const std::vector<double> peaks = model.peak_bytes(played.spans, in_flight);
-    for (std::size_t s = 0; s < peaks.size(); ++s)
-        plan.stages[s].peak_bytes = static_cast<std::uint64_t>(std::ceil(peaks[s]));
+    note_peaks(model, played.spans, plan);
     ECOPIPE_ASSIGN_OR_RETURN(plan.single_device, best_single(model, resolved, plan.batch));
+    return {};
+}
+
+constexpr int kBlocksTried = 16;
+constexpr double kTwinsGain = 0.99;   // of the pipeline's step: below it twins are chosen
+constexpr double kBlocksGain = 0.98;  // more blocks are worth this much
+
+bool may_have_twins(const PlanRequest& request, const CostModel& model) {
+    return request.twins && model.devices() > 1 && !request.actions &&
+           (request.schedule == kAutoSchedule || request.schedule == kOneFOneB.name);
+}
+
+// Replaces the plan by one with twins if that is faster, and notes what it was weighed against.
+Result<void> try_twins(const CostModel& model, const ResolvedProfiles& resolved,
+                       const PlanRequest& request, Plan& plan) {
+    std::vector<int> counts{request.sum_blocks};
+    if (request.sum_blocks == 0) {
+        counts.clear();
+        for (int blocks = 2; blocks <= std::min(model.micro_batches(), kBlocksTried); blocks *= 2)
+            counts.push_back(blocks);
+    }
+    const double pipeline_ms = plan.predicted->step_ms;
+    std::optional<double> data_parallel_ms;
+    std::optional<Plan> best;
+    double best_ms = pipeline_ms * kTwinsGain;
+    for (const int blocks : counts) {
+        TwinPlans found = search_with_twins(model, plan, blocks,
+                                            request.effort / static_cast<double>(counts.size()));
+        if (found.data_parallel_ms)
+            data_parallel_ms = std::min(data_parallel_ms.value_or(*found.data_parallel_ms),
+                                        *found.data_parallel_ms);
+        if (!found.best || found.step_ms >= best_ms) continue;
+        best = std::move(found.best);
+        best_ms = found.step_ms * kBlocksGain;
+    }
+    if (best) {
+        plan = std::move(*best);
+        ECOPIPE_RETURN_IF_ERROR(predict(model, resolved, plan, "plan"));
+    }
+    plan.pipeline_ms = pipeline_ms;
+    plan.data_parallel_ms = data_parallel_ms;
     return {};
 }
 
@@ -277,7 +338,8 @@ Result<Plan> search_plan(const Cluster& cluster, const std::vector<ModelProfile>
                         kMicroBatchMax, request.micro_batches, request.batch));
     const int most =
         request.micro_batches == 0 ? request.batch : std::min(request.micro_batches, request.batch);
-    if (!is_sum_blocks(request.sum_blocks) || request.sum_blocks > most)
+    if (request.sum_blocks != 0 &&
+        (!is_sum_blocks(request.sum_blocks) || request.sum_blocks > most))
         return fail(ExitCode::kUsage,
                     fmt::format("--sum-blocks: expected a power of two, at most the micro-batches "
                                 "({}), found {}",
@@ -291,6 +353,8 @@ Result<Plan> search_plan(const Cluster& cluster, const std::vector<ModelProfile>
         return nothing_fits(best.model, tightest(request.schedule));
     Plan plan = as_plan(best.found, best.model, request, resolved.profiles.front().model);
     ECOPIPE_RETURN_IF_ERROR(predict(best.model, resolved, plan, "plan"));
+    if (request.sum_blocks != 1 && may_have_twins(request, best.model))
+        ECOPIPE_RETURN_IF_ERROR(try_twins(best.model, resolved, request, plan));
     return plan;
 }
 

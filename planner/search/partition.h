@@ -30,7 +30,8 @@ struct PlanRequest {
     std::optional<ScheduleText> actions;  // a valid schedule (read_own_schedule)
     double effort =
         1;  // how long to search, as a share of the usual; below 0.1 only the obvious is tried
-    int sum_blocks = 1;  // the plan's
+    int sum_blocks = 1;  // the plan's; 0: as many as plan best, 1 where no stage has twins
+    bool twins = true;   // several devices may hold a stage, where sum_blocks is not 1
 };
 
 // kUsage for --schedule.
@@ -40,6 +41,9 @@ struct PlanRequest {
 // that is read and checked; then `micro_batches` becomes the file's when it is 0, and must be the
 // file's otherwise (kUsage).
 [[nodiscard]] Result<void> use_schedule(PlanRequest& request, const std::string& name_or_path);
+
+// A --sum-blocks flag's value: 0 for auto. Errors: kUsage.
+[[nodiscard]] Result<int> parse_sum_blocks(const std::string& text);
 
 // The profiles of a run: those at `paths`, in order, then those that the cluster's `profile:` keys
 // name, relative to the cluster's file and under the name of their device. Pure but for reading the

@@ -1,10 +1,12 @@
 #include <fmt/format.h>
 
+#include <charconv>
 #include <filesystem>
 
 #include "core/files.h"
 #include "core/log.h"
 #include "core/strict_json.h"
+#include "domain/sum_blocks.h"
 #include "planner/schedule/registry.h"
 #include "planner/schedule/schedule_check.h"
 #include "planner/search/partition.h"
@@ -34,6 +36,17 @@ Result<void> use_schedule(PlanRequest& request, const std::string& name_or_path)
     request.schedule = printable(std::filesystem::path(name_or_path).stem().string());
     request.actions = std::move(text);
     return {};
+}
+
+Result<int> parse_sum_blocks(const std::string& text) {
+    if (text == "auto") return 0;
+    int blocks = 0;
+    const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), blocks);
+    if (error == std::errc() && stop == text.data() + text.size() && is_sum_blocks(blocks))
+        return blocks;
+    return fail(ExitCode::kUsage,
+                fmt::format("--sum-blocks: expected auto or a power of two up to {}, found '{}'",
+                            kSumBlocksMax, printable(text)));
 }
 
 Result<std::vector<ModelProfile>> read_profiles(const Cluster& cluster,

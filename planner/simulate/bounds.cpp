@@ -315,9 +315,19 @@ double in_flight_bound_ms(const PipelineCosts& costs, const std::vector<int>& in
     return bound;
 }
 
-double cluster_bound_ms(const CostModel& model, BackwardKind backward, bool fill) {
+Bound holders_bound(const PipelineCosts& costs, const std::vector<ActionList>& lists) {
+    Bound bound;
+    for (std::size_t d = 0; d < lists.size(); ++d) {
+        double ms = costs.stages[d].update_ms;
+        for (const Action& action : lists[d]) ms += action_ms(costs.stages[d], action.kind);
+        if (ms > bound.ms) bound = {ms, costs.device_names[d] + " compute"};
+    }
+    return bound;
+}
+
+double cluster_bound_ms(const CostModel& model, BackwardKind backward, bool fill, bool twins) {
     // Two branches need not wait for one another.
-    const bool waits = fill && !model.is_graph();
+    const bool waits = fill && !twins && !model.is_graph();
     std::vector<StageSpan> layers = atoms(model);
     std::vector<int> able;
     for (int d = 0; d < model.devices(); ++d)
@@ -334,7 +344,7 @@ double cluster_bound_ms(const CostModel& model, BackwardKind backward, bool fill
         for (const int d : able) fastest = std::min(fastest, work_on(span, d));
         if (fastest == kInfinite || fastest <= 0) continue;
         total += fastest;
-        largest = std::max(largest, fastest);
+        if (!twins) largest = std::max(largest, fastest);
         for (std::size_t i = 0; i < able.size(); ++i)
             speeds[i] = std::max(speeds[i], fastest / work_on(span, able[i]));
     }

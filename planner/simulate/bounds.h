@@ -52,7 +52,13 @@ enum class BackwardKind { kWhole, kSplit, kMixed };  // all B; all I and W; both
 //   done within T at T / M * sum of speed_k (1 - 1/M)^k with the speeds in falling order; not of a
 //   graph, whose branches may begin together.
 // Devices that cannot hold a single layer do not count. A device's speed is its best relative speed
-// on any layer.
-[[nodiscard]] double cluster_bound_ms(const CostModel& model, BackwardKind backward, bool fill);
+// on any layer. Where several devices may hold a stage (`twins`), all work over summed speeds
+// alone.
+[[nodiscard]] double cluster_bound_ms(const CostModel& model, BackwardKind backward, bool fill,
+                                      bool twins = false);
+
+// Of a plan whose stages have twins: the most that a device computes in its list, its updates
+// included.
+[[nodiscard]] Bound holders_bound(const PipelineCosts& costs, const std::vector<ActionList>& lists);
 
 }  // namespace ecopipe

@@ -31,7 +31,7 @@ struct Parcel {
 };
 
 // At one instant everything that happens is noted before any resource picks its next transfer.
-enum class EventKind { kActionEnd, kArrival, kTurn };
+enum class EventKind { kActionEnd, kArrival, kSum, kTurn };
 
 struct Event {
     double at_ms = 0;
@@ -63,13 +63,16 @@ class Simulation {
             read_edges(costs.values, values_, activation_ms_, missing_values_);
             read_edges(costs.gradients, gradients_, gradient_ms_, missing_gradients_);
         }
+        for (const LayerSums& sums : costs.sums) owed_.push_back({sums.parts.size()});
+        summed_ms_.assign(lists.size(), 0);
     }
 
     Timeline run() {
         if (costs_.graph) {
             for (int m = 0; m < costs_.micro_batches; ++m)
                 for (const StageEdge& edge : costs_.values)
-                    if (edge.from < 0) send(0, -1, edge.to, m, false, edge.transfer);
+                    if (edge.from < 0 && carries(edge, m))
+                        send(0, -1, edge.to, m, false, edge.transfer);
             for (int device = 0; device < costs_.devices; ++device) start_next(device);
         } else {
             for (int m = 0; m < costs_.micro_batches; ++m)
@@ -85,6 +88,9 @@ class Simulation {
                     break;
                 case EventKind::kArrival:
                     arrive(event);
+                    break;
+                case EventKind::kSum:
+                    part_final(event.subject, event.micro_batch);
                     break;
                 case EventKind::kTurn:
                     take_turn(event.subject);
@@ -108,10 +114,14 @@ class Simulation {
         missing.assign(there_ms.size(), 0);
         for (const StageEdge& edge : edges) {
             if (edge.from >= 0) leaving[static_cast<std::size_t>(edge.from)].push_back(&edge);
-            for (int m = 0; m < costs_.micro_batches; ++m) ++missing[cell(edge.to, m)];
+            for (int m = 0; m < costs_.micro_batches; ++m)
+                if (carries(edge, m)) ++missing[cell(edge.to, m)];
         }
         for (std::size_t i = 0; i < missing.size(); ++i)
             if (missing[i] == 0) there_ms[i] = 0;
+    }
+    [[nodiscard]] bool carries(const StageEdge& edge, int micro_batch) const {
+        return (edge.blocks >> (micro_batch % costs_.sum_blocks) & 1U) != 0;
     }
     [[nodiscard]] int stage_of(int device, const Action& action) const {
         return action.slice * costs_.devices + device;
@@ -145,6 +155,7 @@ class Simulation {
     }
 
     void arrive(const Event& event) {
+        if (event.micro_batch >= costs_.micro_batches) return sum_arrives(event);
         auto& arrived = event.gradient ? gradient_ms_ : activation_ms_;
         const std::size_t at = cell(event.subject, event.micro_batch);
         if (costs_.graph && --(event.gradient ? missing_gradients_ : missing_values_)[at] > 0)
@@ -170,6 +181,7 @@ class Simulation {
         const double end_ms =
             now_ms_ + action_ms(costs_.stages[static_cast<std::size_t>(stage)], action.kind);
         running_[d] = true;
+        if (next_[d] == last_backward(d)) begin_last_backward(device, end_ms);
         timeline_.actions.push_back({device, stage, action, now_ms_, end_ms});
         timeline_.update_start_ms[d] = end_ms;
         events_.push({end_ms, EventKind::kActionEnd, device, 0, false});
@@ -182,12 +194,14 @@ class Simulation {
         const int m = action.micro_batch;
         ++next_[d];
         running_[d] = false;
+        if (!costs_.sums.empty()) add_up_between_actions(device);
         if (costs_.graph) {
             const bool forward = action.kind == ActionKind::kForward;
             if (action.kind != ActionKind::kWeightGradient)
                 for (const StageEdge* edge :
                      (forward ? values_ : gradients_)[static_cast<std::size_t>(stage)])
-                    send(now_ms_, stage, edge->to, m, !forward, edge->transfer);
+                    if (carries(*edge, m))
+                        send(now_ms_, stage, edge->to, m, !forward, edge->transfer);
         } else if (action.kind == ActionKind::kForward) {
             if (stage + 1 < costs_.stage_count()) {
                 send(now_ms_, stage, stage + 1, m, false,
@@ -202,10 +216,83 @@ class Simulation {
         start_next(device);
     }
 
+    // Sums of a layer that several devices hold. A device deals with what has come between its
+    // actions; of a layer whose other parts were there before its last backward began, the home
+    // sends the sum as soon as its own is final.
+    struct Owed {
+        std::size_t parts = 0;
+        bool own = false;     // the home's own is final
+        double begun_ms = 0;  // its last backward
+        double came_ms = 0;   // the last part
+        bool sent = false;
+    };
+    [[nodiscard]] std::size_t last_backward(std::size_t d) const {
+        if (costs_.sums.empty()) return lists_[d].size();
+        std::size_t at = lists_[d].size();
+        while (at > 0 && (lists_[d][at - 1].kind == ActionKind::kForward ||
+                          lists_[d][at - 1].kind == ActionKind::kInputGradient))
+            --at;
+        return at - 1;
+    }
+    void begin_last_backward(int device, double end_ms) {
+        for (std::size_t i = 0; i < costs_.sums.size(); ++i) {
+            const LayerSums& sums = costs_.sums[i];
+            const auto final = [&](double share) {
+                events_.push({now_ms_ + share * (end_ms - now_ms_), EventKind::kSum, device,
+                              static_cast<int>(i), false});
+            };
+            if (sums.home == device) {
+                owed_[i].begun_ms = now_ms_;
+                final(sums.share);
+            }
+            for (const LayerSums::Part& part : sums.parts)
+                if (part.holder == device) final(part.share);
+        }
+    }
+    void part_final(int device, int index) {
+        const auto i = static_cast<std::size_t>(index);
+        const LayerSums& sums = costs_.sums[i];
+        if (sums.home == device) {
+            owed_[i].own = true;
+            if (owed_[i].parts == 0 && owed_[i].came_ms <= owed_[i].begun_ms) send_sum(i);
+            return;
+        }
+        for (const LayerSums::Part& part : sums.parts)
+            if (part.holder == device)
+                send(now_ms_, device, sums.home, costs_.micro_batches + 2 * index, true,
+                     part.to_home);
+    }
+    void sum_arrives(const Event& event) {
+        const int number = event.micro_batch - costs_.micro_batches;
+        const auto i = static_cast<std::size_t>(number / 2);
+        if (number % 2 == 1) {
+            summed_ms_[static_cast<std::size_t>(event.subject)] = now_ms_;
+            return;
+        }
+        --owed_[i].parts;
+        owed_[i].came_ms = now_ms_;
+        if (!running_[static_cast<std::size_t>(event.subject)])
+            add_up_between_actions(event.subject);
+    }
+    void add_up_between_actions(int device) {
+        for (std::size_t i = 0; i < costs_.sums.size(); ++i)
+            if (costs_.sums[i].home == device && owed_[i].own && owed_[i].parts == 0) send_sum(i);
+    }
+    void send_sum(std::size_t i) {
+        if (owed_[i].sent) return;
+        owed_[i].sent = true;
+        const LayerSums& sums = costs_.sums[i];
+        summed_ms_[static_cast<std::size_t>(sums.home)] = now_ms_;
+        for (const LayerSums::Part& part : sums.parts)
+            send(now_ms_, sums.home, part.holder,
+                 costs_.micro_batches + 2 * static_cast<int>(i) + 1, true, part.back);
+    }
+
     void finish() {
         double busy_ms = 0;
         for (std::size_t d = 0; d < lists_.size(); ++d) {
             ECOPIPE_CHECK(next_[d] == lists_[d].size());  // the lists were no valid schedule
+            timeline_.update_start_ms[d] = std::max(timeline_.update_start_ms[d], summed_ms_[d]);
             double update_ms = 0;
             for (std::size_t k = d; k < costs_.stages.size(); k += lists_.size())
                 update_ms += costs_.stages[k].update_ms;
@@ -232,6 +319,8 @@ class Simulation {
     std::vector<int> missing_values_, missing_gradients_;
     std::vector<std::priority_queue<Parcel, std::vector<Parcel>, Parcel::After>> waiting_;
     std::vector<double> free_ms_;
+    std::vector<Owed> owed_;         // of each layer's sums
+    std::vector<double> summed_ms_;  // a device's last sum is there, or given
     Timeline timeline_;
 };
 

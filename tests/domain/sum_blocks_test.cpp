@@ -55,8 +55,9 @@ TEST(SumTree, KnowsTheBlocksBelowANode) {
 
 TEST(SumHomes, AreWhereTheBusiestDirectionCarriesLeast) {
     using Homes = std::map<int, std::size_t>;
-    // Two of one subtree each: whatever the home, a layer goes once each way.
-    EXPECT_EQ(sum_homes({{0, 8}, {1, 8}}, {1, 1}), (Homes{{0, 0}, {1, 0}}));
+    // Two of one subtree each: whatever the home, a layer goes once each way, and both ways at
+    // once.
+    EXPECT_EQ(sum_homes({{0, 8}, {1, 8}}, {1, 1}), (Homes{{0, 0}, {1, 1}}));
     // Who has two subtrees would send both.
     EXPECT_EQ(sum_homes({{0, 8}, {1, 8}}, {1, 2}), (Homes{{0, 1}, {1, 1}}));
     // Of three, a home takes two sums and gives two back: one layer each.

@@ -1,0 +1,308 @@
+#include "planner/search/twin_search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <set>
+
+#include "planner/schedule/holder_actions.h"
+#include "planner/simulate/simulator.h"
+
+namespace ecopipe {
+namespace {
+
+constexpr double kNone = std::numeric_limits<double>::infinity();
+constexpr double kGain = 0.999;  // below this share of the time before it is a gain
+
+struct Group {
+    std::vector<int> devices;  // of the cluster
+    int first = 0;
+    int last = 0;
+    friend auto operator<=>(const Group&, const Group&) = default;
+};
+using Groups = std::vector<Group>;
+
+class TwinSearch {
+  public:
+    TwinSearch(const CostModel& model, const Plan& pipeline, int sum_blocks, double effort)
+        : model_(model),
+          pipeline_(pipeline),
+          sum_blocks_(sum_blocks),
+          evaluations_left_(static_cast<int>(1000 * effort)) {
+        for (int d = 0; d < model.devices(); ++d) by_speed_.push_back(d);
+        std::stable_sort(by_speed_.begin(), by_speed_.end(), [&](int a, int b) {
+            return model.work_ms(a, 0, model.layers() - 1) <
+                   model.work_ms(b, 0, model.layers() - 1);
+        });
+    }
+
+    TwinPlans run() {
+        TwinPlans out;
+        double data_parallel = kNone;
+        for (std::size_t count = 2; count <= by_speed_.size(); ++count) {
+            const Group all{{by_speed_.begin(), by_speed_.begin() + static_cast<int>(count)},
+                            0,
+                            model_.layers() - 1};
+            data_parallel = std::min(data_parallel, look_at({all}));
+        }
+        if (data_parallel < kNone) out.data_parallel_ms = data_parallel;
+        for (const Groups& groups : more_beginnings()) look_at(groups);
+        if (best_ms_ == kNone) return out;
+        climb();
+        out.best = best_plan_;
+        out.step_ms = best_ms_;
+        return out;
+    }
+
+  private:
+    // The stages of the pipeline with two neighbours made one, and two groups by speed.
+    [[nodiscard]] std::vector<Groups> more_beginnings() const {
+        std::vector<Groups> out;
+        Groups stages;
+        for (const StagePlan& stage : pipeline_.stages)
+            stages.push_back({{static_cast<int>(*model_.cluster().find(stage.device))},
+                              stage.first_layer,
+                              stage.last_layer});
+        const std::set<std::string> devices = [&] {
+            std::set<std::string> names;
+            for (const StagePlan& stage : pipeline_.stages) names.insert(stage.device);
+            return names;
+        }();
+        if (devices.size() == stages.size())
+            for (std::size_t s = 0; s + 1 < stages.size(); ++s) out.push_back(merged(stages, s));
+        for (std::size_t first = 1; first < by_speed_.size(); ++first)
+            for (const bool fast_first : {true, false}) {
+                std::vector<int> order = by_speed_;
+                if (!fast_first) std::reverse(order.begin(), order.end());
+                const auto middle = order.begin() + static_cast<std::ptrdiff_t>(first);
+                const Group whole{{}, 0, model_.layers() - 1};
+                const int cut = even_cut(whole, {order.begin(), middle}, {middle, order.end()});
+                if (cut > 0)
+                    out.push_back({{{order.begin(), middle}, 0, cut - 1},
+                                   {{middle, order.end()}, cut, model_.layers() - 1}});
+            }
+        return out;
+    }
+    [[nodiscard]] static Groups merged(Groups groups, std::size_t s) {
+        Group& group = groups[s];
+        group.devices.insert(group.devices.end(), groups[s + 1].devices.begin(),
+                             groups[s + 1].devices.end());
+        group.last = groups[s + 1].last;
+        groups.erase(groups.begin() + static_cast<std::ptrdiff_t>(s) + 1);
+        return groups;
+    }
+    // Where a group's layers part evenly over two sets of devices; 0: nowhere.
+    [[nodiscard]] int even_cut(const Group& group, const std::vector<int>& front,
+                               const std::vector<int>& back) const {
+        const auto pace = [&](const std::vector<int>& devices, int first, int last) {
+            double speed = 0;
+            for (const int d : devices) speed += 1 / std::max(1e-9, model_.work_ms(d, first, last));
+            return 1 / speed;
+        };
+        int best = 0;
+        double best_ms = kNone;
+        for (int cut = group.first + 1; cut <= group.last; ++cut) {
+            if (!model_.may_cut_before(cut)) continue;
+            const double ms =
+                std::max(pace(front, group.first, cut - 1), pace(back, cut, group.last));
+            if (ms < best_ms) {
+                best = cut;
+                best_ms = ms;
+            }
+        }
+        return best;
+    }
+
+    void climb() {
+        for (bool better = true; better && evaluations_left_ > 0;) {
+            better = false;
+            const double before = best_ms_;
+            for (Groups& next : neighbours(best_))
+                if (evaluations_left_ > 0) look_at(next);
+            better = best_ms_ < before * kGain;
+        }
+    }
+    [[nodiscard]] std::vector<Groups> neighbours(const Groups& groups) const {
+        std::vector<Groups> out;
+        const auto add = [&](const auto& change) {
+            Groups next = groups;
+            change(next);
+            std::erase_if(next, [](const Group& group) { return group.devices.empty(); });
+            if (!next.empty()) out.push_back(std::move(next));
+        };
+        for (std::size_t s = 0; s + 1 < groups.size(); ++s) {
+            for (const int by : {-4, -2, -1, 1, 2, 4}) {
+                const int cut = groups[s].last + 1 + by;
+                if (cut > groups[s].first && cut <= groups[s + 1].last &&
+                    model_.may_cut_before(cut))
+                    add([&](Groups& next) {
+                        next[s].last = cut - 1;
+                        next[s + 1].first = cut;
+                    });
+            }
+            out.push_back(merged(groups, s));
+        }
+        std::set<int> used;
+        for (std::size_t s = 0; s < groups.size(); ++s)
+            for (std::size_t i = 0; i < groups[s].devices.size(); ++i) {
+                const int device = groups[s].devices[i];
+                used.insert(device);
+                const auto leave = [&](Groups& next) {
+                    next[s].devices.erase(next[s].devices.begin() + static_cast<std::ptrdiff_t>(i));
+                };
+                if (groups[s].devices.size() > 1) {
+                    add(leave);
+                    for (const bool front : {true, false}) split(groups, s, i, front, out);
+                }
+                for (std::size_t t = 0; t < groups.size(); ++t) {
+                    if (t == s) continue;
+                    if (groups[s].devices.size() > 1)
+                        add([&](Groups& next) {
+                            leave(next);
+                            next[t].devices.push_back(device);
+                        });
+                    for (std::size_t j = 0; t > s && j < groups[t].devices.size(); ++j)
+                        add([&](Groups& next) {
+                            std::swap(next[s].devices[i], next[t].devices[j]);
+                        });
+                }
+            }
+        for (const int device : by_speed_)
+            for (std::size_t s = 0; !used.contains(device) && s < groups.size(); ++s)
+                add([&](Groups& next) { next[s].devices.push_back(device); });
+        return out;
+    }
+    // One device takes some of its group's layers alone, the first or the last of them.
+    void split(const Groups& groups, std::size_t s, std::size_t i, bool front,
+               std::vector<Groups>& out) const {
+        std::vector<int> rest = groups[s].devices;
+        const int alone = rest[i];
+        rest.erase(rest.begin() + static_cast<std::ptrdiff_t>(i));
+        const std::vector<int> one{alone};
+        const int cut = even_cut(groups[s], front ? one : rest, front ? rest : one);
+        if (cut == 0) return;
+        Groups next = groups;
+        next[s] = {front ? one : rest, groups[s].first, cut - 1};
+        next.insert(next.begin() + static_cast<std::ptrdiff_t>(s) + 1,
+                    {front ? rest : one, cut, groups[s].last});
+        out.push_back(std::move(next));
+    }
+
+    double look_at(const Groups& groups) {
+        if (!seen_.insert(groups).second) return kNone;
+        double best = kNone;
+        for (const bool loose : {false, true}) {
+            const std::optional<Plan> plan = plan_of(groups, loose);
+            if (!plan || !has_twins(*plan)) continue;
+            --evaluations_left_;
+            const auto spans = model_.spans(*plan, "plan");
+            if (!spans) continue;
+            const std::vector<ActionList> lists = holder_actions(*plan, plan->micro_batches);
+            const double ms = simulate(model_.pipeline(*plan, *spans), lists).step_ms;
+            best = std::min(best, ms);
+            if (ms >= best_ms_) continue;
+            best_ms_ = ms;
+            best_ = groups;
+            best_plan_ = *plan;
+        }
+        return best;
+    }
+
+    // Nothing when it does not fit. `loose`: as many in flight as there are.
+    [[nodiscard]] std::optional<Plan> plan_of(const Groups& groups, bool loose) const {
+        Plan plan;
+        plan.model = pipeline_.model;
+        plan.batch = pipeline_.batch;
+        plan.micro_batches = model_.micro_batches();
+        plan.schedule = "1f1b";
+        plan.sum_blocks = sum_blocks_;
+        int ahead = 0;  // in flight at least in all holders of the stage at hand together
+        for (std::size_t s = groups.size(); s-- > 0;) {
+            std::vector<StageHolder> holders = shared_out(groups[s]);
+            ahead += static_cast<int>(holders.size()) + (s + 1 < groups.size() ? 1 : 0);
+            for (StageHolder& holder : holders) {
+                const auto blocks = static_cast<int>(holder.blocks.size());
+                const int own = (plan.micro_batches * blocks + sum_blocks_ - 1) / sum_blocks_;
+                const int share = (ahead * blocks + sum_blocks_ - 1) / sum_blocks_ +
+                                  (s + 1 < groups.size() ? 1 : 0);
+                holder.in_flight = std::clamp(loose ? own : share, 1, own);
+            }
+            StagePlan stage;
+            stage.first_layer = groups[s].first;
+            stage.last_layer = groups[s].last;
+            stage.device = holders.front().device;
+            stage.in_flight = holders.front().in_flight;
+            if (holders.size() > 1) stage.blocks = holders.front().blocks;
+            stage.twins = {holders.begin() + 1, holders.end()};
+            plan.stages.insert(plan.stages.begin(), std::move(stage));
+        }
+        if (!fit(plan) || !check_holders(plan, "plan")) return std::nullopt;
+        return plan;
+    }
+    // The blocks of a group's devices, the slowest's last block done as early as can be; whoever
+    // gets none is left out. Those with most come first, so that each has few subtrees.
+    [[nodiscard]] std::vector<StageHolder> shared_out(const Group& group) const {
+        std::vector<int> counts(group.devices.size(), 0);
+        std::vector<double> pace;
+        for (const int d : group.devices)
+            pace.push_back(std::max(1e-9, model_.work_ms(d, group.first, group.last)));
+        for (int block = 0; block < sum_blocks_; ++block) {
+            std::size_t next = 0;
+            for (std::size_t i = 1; i < pace.size(); ++i)
+                if ((counts[i] + 1) * pace[i] < (counts[next] + 1) * pace[next]) next = i;
+            ++counts[next];
+        }
+        std::vector<std::size_t> order(counts.size());
+        std::iota(order.begin(), order.end(), std::size_t{0});
+        std::stable_sort(order.begin(), order.end(),
+                         [&](std::size_t a, std::size_t b) { return counts[a] > counts[b]; });
+        std::vector<StageHolder> holders;
+        int block = 0;
+        for (const std::size_t i : order) {
+            if (counts[i] == 0) continue;
+            StageHolder holder;
+            holder.device =
+                model_.cluster().devices[static_cast<std::size_t>(group.devices[i])].name;
+            for (int k = 0; k < counts[i]; ++k) holder.blocks.push_back(block++);
+            holders.push_back(std::move(holder));
+        }
+        return holders;
+    }
+    // Who has too little memory recomputes.
+    [[nodiscard]] bool fit(Plan& plan) const {
+        const auto spans = model_.spans(plan, "plan");
+        if (!spans) return false;
+        const std::vector<HeldStage> held = held_stages(plan);
+        for (std::size_t h = 0, twin = 0; h < held.size(); ++h) {
+            StagePlan& stage = plan.stages[held[h].stage];
+            twin = h > 0 && held[h].stage == held[h - 1].stage ? twin + 1 : 0;
+            StageSpan span = (*spans)[h];
+            const double room = model_.budget_bytes(span.device);
+            if (model_.holder_peak_bytes(span, held[h], plan) <= room) continue;
+            span.recompute = true;
+            if (model_.holder_peak_bytes(span, held[h], plan) > room) return false;
+            (twin == 0 ? stage.recompute : stage.twins[twin - 1].recompute) = true;
+        }
+        return true;
+    }
+
+    const CostModel& model_;
+    const Plan& pipeline_;
+    int sum_blocks_;
+    int evaluations_left_;
+    std::vector<int> by_speed_;
+    std::set<Groups> seen_;
+    Groups best_;
+    Plan best_plan_;
+    double best_ms_ = kNone;
+};
+
+}  // namespace
+
+TwinPlans search_with_twins(const CostModel& model, const Plan& pipeline, int sum_blocks,
+                            double effort) {
+    return TwinSearch(model, pipeline, sum_blocks, effort).run();
+}
+
+}  // namespace ecopipe
