@@ -389,7 +389,7 @@ Result<void> PortalDriver::wait_for(
         ECOPIPE_RETURN_IF_ERROR(side_.check());
         for (const LostProcess& lost : side_.ended_processes())
             return fail(ExitCode::kUnreachable,
-                        fmt::format("device {}: its process {}", lost.device, lost.how));
+                        fmt::format("device {}: {}", lost.device, lost.how));
         if (auto event = side_.next(deadline.look_again())) ECOPIPE_RETURN_IF_ERROR(handle(*event));
     }
 }
