@@ -13,12 +13,15 @@ namespace ecopipe {
 namespace {
 
 constexpr double kNone = std::numeric_limits<double>::infinity();
-constexpr double kGain = 0.999;  // below this share of the time before it is a gain
+constexpr std::size_t kClimbs = 6;
+constexpr std::size_t kPartedMax = 4;  // devices of which every order of groups is tried
+constexpr double kGain = 0.9999;       // below this share of the time before it is a gain
 
 struct Group {
     std::vector<int> devices;  // of the cluster
     int first = 0;
     int last = 0;
+    std::vector<int> blocks{};  // how many each has; none: as their speeds are
     friend auto operator<=>(const Group&, const Group&) = default;
 };
 using Groups = std::vector<Group>;
@@ -49,7 +52,12 @@ class TwinSearch {
         if (data_parallel < kNone) out.data_parallel_ms = data_parallel;
         for (const Groups& groups : more_beginnings()) look_at(groups);
         if (best_ms_ == kNone) return out;
-        climb();
+        std::vector<std::pair<double, Groups>> from(looked_at_.begin(), looked_at_.end());
+        if (from.size() > kClimbs) from.resize(kClimbs);
+        for (std::size_t i = 0; i < from.size(); ++i) {
+            const int left = evaluations_left_ / static_cast<int>(from.size() - i);
+            climb(from[i].second, from[i].first, evaluations_left_ - left);
+        }
         out.best = best_plan_;
         out.step_ms = best_ms_;
         return out;
@@ -71,24 +79,53 @@ class TwinSearch {
         }();
         if (devices.size() == stages.size())
             for (std::size_t s = 0; s + 1 < stages.size(); ++s) out.push_back(merged(stages, s));
+        if (by_speed_.size() <= kPartedMax) {
+            add_all_partings({}, 0, by_speed_, out);
+            return out;
+        }
         for (std::size_t first = 1; first < by_speed_.size(); ++first)
             for (const bool fast_first : {true, false}) {
                 std::vector<int> order = by_speed_;
                 if (!fast_first) std::reverse(order.begin(), order.end());
                 const auto middle = order.begin() + static_cast<std::ptrdiff_t>(first);
-                const Group whole{{}, 0, model_.layers() - 1};
-                const int cut = even_cut(whole, {order.begin(), middle}, {middle, order.end()});
-                if (cut > 0)
-                    out.push_back({{{order.begin(), middle}, 0, cut - 1},
-                                   {{middle, order.end()}, cut, model_.layers() - 1}});
+                add_parted({}, 0, {order.begin(), middle}, {middle, order.end()}, out);
             }
         return out;
+    }
+    // `before`, then a stage of `here` and one of `rest`, cut evenly.
+    void add_parted(const Groups& before, int first, const std::vector<int>& here,
+                    const std::vector<int>& rest, std::vector<Groups>& out) const {
+        const int last = model_.layers() - 1;
+        const int cut = even_cut({{}, first, last}, here, rest);
+        if (cut == 0) return;
+        Groups groups = before;
+        groups.push_back({here, first, cut - 1});
+        groups.push_back({rest, cut, last});
+        out.push_back(std::move(groups));
+    }
+    // Every way to part these devices into stages in a row.
+    void add_all_partings(const Groups& before, int first, const std::vector<int>& devices,
+                          std::vector<Groups>& out) const {
+        const int last = model_.layers() - 1;
+        for (std::size_t set = 1; set + 1 < (1U << devices.size()); ++set) {
+            std::vector<int> here;
+            std::vector<int> rest;
+            for (std::size_t i = 0; i < devices.size(); ++i)
+                ((set >> i & 1U) != 0 ? here : rest).push_back(devices[i]);
+            add_parted(before, first, here, rest, out);
+            const int cut = even_cut({{}, first, last}, here, rest);
+            if (cut == 0 || rest.size() < 2) continue;
+            Groups next = before;
+            next.push_back({here, first, cut - 1});
+            add_all_partings(next, cut, rest, out);
+        }
     }
     [[nodiscard]] static Groups merged(Groups groups, std::size_t s) {
         Group& group = groups[s];
         group.devices.insert(group.devices.end(), groups[s + 1].devices.begin(),
                              groups[s + 1].devices.end());
         group.last = groups[s + 1].last;
+        group.blocks.clear();
         groups.erase(groups.begin() + static_cast<std::ptrdiff_t>(s) + 1);
         return groups;
     }
@@ -114,13 +151,20 @@ class TwinSearch {
         return best;
     }
 
-    void climb() {
-        for (bool better = true; better && evaluations_left_ > 0;) {
+    // To the best neighbour again and again, until none is better or so many simulations are left.
+    void climb(Groups here, double here_ms, int until) {
+        for (bool better = true; better;) {
             better = false;
-            const double before = best_ms_;
-            for (Groups& next : neighbours(best_))
-                if (evaluations_left_ > 0) look_at(next);
-            better = best_ms_ < before * kGain;
+            Groups best = here;
+            for (const Groups& next : neighbours(here)) {
+                if (evaluations_left_ <= until) return;
+                const double ms = look_at(next);
+                if (ms >= here_ms * kGain) continue;
+                best = next;
+                here_ms = ms;
+                better = true;
+            }
+            here = std::move(best);
         }
     }
     [[nodiscard]] std::vector<Groups> neighbours(const Groups& groups) const {
@@ -131,6 +175,7 @@ class TwinSearch {
             std::erase_if(next, [](const Group& group) { return group.devices.empty(); });
             if (!next.empty()) out.push_back(std::move(next));
         };
+        const auto by_speed = [](Group& group) { group.blocks.clear(); };
         for (std::size_t s = 0; s + 1 < groups.size(); ++s) {
             for (const int by : {-4, -2, -1, 1, 2, 4}) {
                 const int cut = groups[s].last + 1 + by;
@@ -150,6 +195,7 @@ class TwinSearch {
                 used.insert(device);
                 const auto leave = [&](Groups& next) {
                     next[s].devices.erase(next[s].devices.begin() + static_cast<std::ptrdiff_t>(i));
+                    by_speed(next[s]);
                 };
                 if (groups[s].devices.size() > 1) {
                     add(leave);
@@ -161,16 +207,53 @@ class TwinSearch {
                         add([&](Groups& next) {
                             leave(next);
                             next[t].devices.push_back(device);
+                            by_speed(next[t]);
                         });
                     for (std::size_t j = 0; t > s && j < groups[t].devices.size(); ++j)
                         add([&](Groups& next) {
                             std::swap(next[s].devices[i], next[t].devices[j]);
+                            by_speed(next[s]);
+                            by_speed(next[t]);
                         });
                 }
+                const std::vector<int> counts = blocks_of(groups[s]);
+                for (std::size_t j = 0; j < counts.size(); ++j)
+                    for (const bool swapped : {false, true})
+                        if (j != i && counts[i] > 0 && (!swapped || counts[i] - 1 == counts[j] + 1))
+                            add([&](Groups& next) {
+                                next[s].blocks = counts;
+                                --next[s].blocks[i];
+                                ++next[s].blocks[j];
+                                if (swapped) std::swap(next[s].devices[i], next[s].devices[j]);
+                            });
             }
-        for (const int device : by_speed_)
-            for (std::size_t s = 0; !used.contains(device) && s < groups.size(); ++s)
-                add([&](Groups& next) { next[s].devices.push_back(device); });
+        for (std::size_t s = 0; s < groups.size(); ++s) {
+            if (s + 1 < groups.size())
+                add([&](Groups& next) {
+                    std::swap(next[s].devices, next[s + 1].devices);
+                    by_speed(next[s]);
+                    by_speed(next[s + 1]);
+                });
+            // Who stands first has the first blocks.
+            for (std::size_t i = 0; i + 1 < groups[s].devices.size(); ++i)
+                add([&](Groups& next) {
+                    std::swap(next[s].devices[i], next[s].devices[i + 1]);
+                    if (!next[s].blocks.empty())
+                        std::swap(next[s].blocks[i], next[s].blocks[i + 1]);
+                });
+            for (const int device : by_speed_) {
+                if (used.contains(device)) continue;
+                add([&](Groups& next) {
+                    next[s].devices.push_back(device);
+                    by_speed(next[s]);
+                });
+                for (std::size_t i = 0; i < groups[s].devices.size(); ++i)
+                    add([&](Groups& next) {
+                        next[s].devices[i] = device;
+                        by_speed(next[s]);
+                    });
+            }
+        }
         return out;
     }
     // One device takes some of its group's layers alone, the first or the last of them.
@@ -192,8 +275,8 @@ class TwinSearch {
     double look_at(const Groups& groups) {
         if (!seen_.insert(groups).second) return kNone;
         double best = kNone;
-        for (const bool loose : {false, true}) {
-            const std::optional<Plan> plan = plan_of(groups, loose);
+        for (const InFlight in_flight : {InFlight::kFew, InFlight::kAll, InFlight::kAllButLast}) {
+            const std::optional<Plan> plan = plan_of(groups, in_flight);
             if (!plan || !has_twins(*plan)) continue;
             --evaluations_left_;
             const auto spans = model_.spans(*plan, "plan");
@@ -203,14 +286,18 @@ class TwinSearch {
             best = std::min(best, ms);
             if (ms >= best_ms_) continue;
             best_ms_ = ms;
-            best_ = groups;
             best_plan_ = *plan;
         }
+        if (best < kNone) looked_at_.emplace(best, groups);
         return best;
     }
 
-    // Nothing when it does not fit. `loose`: as many in flight as there are.
-    [[nodiscard]] std::optional<Plan> plan_of(const Groups& groups, bool loose) const {
+    // As many as keep the stages behind busy; all that there are; all but in the last stage, whose
+    // backwards then come at once.
+    enum class InFlight { kFew, kAll, kAllButLast };
+
+    // Nothing when it does not fit.
+    [[nodiscard]] std::optional<Plan> plan_of(const Groups& groups, InFlight in_flight) const {
         Plan plan;
         plan.model = pipeline_.model;
         plan.batch = pipeline_.batch;
@@ -226,7 +313,11 @@ class TwinSearch {
                 const int own = (plan.micro_batches * blocks + sum_blocks_ - 1) / sum_blocks_;
                 const int share = (ahead * blocks + sum_blocks_ - 1) / sum_blocks_ +
                                   (s + 1 < groups.size() ? 1 : 0);
-                holder.in_flight = std::clamp(loose ? own : share, 1, own);
+                const bool all = in_flight == InFlight::kAll ||
+                                 (in_flight == InFlight::kAllButLast && s + 1 < groups.size());
+                holder.in_flight = all                           ? own
+                                   : in_flight == InFlight::kFew ? std::clamp(share, 1, own)
+                                                                 : 1;
             }
             StagePlan stage;
             stage.first_layer = groups[s].first;
@@ -240,9 +331,9 @@ class TwinSearch {
         if (!fit(plan) || !check_holders(plan, "plan")) return std::nullopt;
         return plan;
     }
-    // The blocks of a group's devices, the slowest's last block done as early as can be; whoever
-    // gets none is left out. Those with most come first, so that each has few subtrees.
-    [[nodiscard]] std::vector<StageHolder> shared_out(const Group& group) const {
+    // As many as it says, or so that the slowest's last is done as early as can be.
+    [[nodiscard]] std::vector<int> blocks_of(const Group& group) const {
+        if (!group.blocks.empty()) return group.blocks;
         std::vector<int> counts(group.devices.size(), 0);
         std::vector<double> pace;
         for (const int d : group.devices)
@@ -253,6 +344,11 @@ class TwinSearch {
                 if ((counts[i] + 1) * pace[i] < (counts[next] + 1) * pace[next]) next = i;
             ++counts[next];
         }
+        return counts;
+    }
+    // Whoever has none is left out. Those with most come first, so that each has few subtrees.
+    [[nodiscard]] std::vector<StageHolder> shared_out(const Group& group) const {
+        const std::vector<int> counts = blocks_of(group);
         std::vector<std::size_t> order(counts.size());
         std::iota(order.begin(), order.end(), std::size_t{0});
         std::stable_sort(order.begin(), order.end(),
@@ -293,7 +389,7 @@ class TwinSearch {
     int evaluations_left_;
     std::vector<int> by_speed_;
     std::set<Groups> seen_;
-    Groups best_;
+    std::set<std::pair<double, Groups>> looked_at_;
     Plan best_plan_;
     double best_ms_ = kNone;
 };

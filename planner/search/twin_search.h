@@ -19,8 +19,9 @@ struct TwinPlans {
 // Groups of devices in layer order are changed as long as that pays: a cut moves, a device joins,
 // leaves or changes its stage or place, two stages become one, one becomes two. Each state is
 // simulated whole, sums included. It begins with data parallelism over the fastest two, three, ...
-// devices, with `pipeline` (the best without twins) with two stages made one, and with two groups
-// of the devices by speed. A stage's sum blocks go to its devices so that the last is done first.
+// devices, with `pipeline` (the best without twins) with two stages made one, and with all ways to
+// part up to four devices into stages, or two groups of more by speed. A stage's sum blocks go to
+// its devices so that the last is done first, and are handed over where that pays.
 // Memory is kept: who has too little recomputes, or the state is no plan. Deterministic; about as
 // many simulations as `effort` says, in thousands. Pure.
 [[nodiscard]] TwinPlans search_with_twins(const CostModel& model, const Plan& pipeline,
