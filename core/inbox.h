@@ -30,6 +30,18 @@ class Inbox {
         items_.pop_front();
         return item;
     }
+    // The first that `wanted` says yes to, past those before it; nothing when there is none now.
+    template <class Wanted>
+    [[nodiscard]] std::optional<T> pop_if(const Wanted& wanted) {
+        const MutexLock lock(mutex_);
+        for (auto item = items_.begin(); item != items_.end(); ++item) {
+            if (!wanted(*item)) continue;
+            T found = std::move(*item);
+            items_.erase(item);
+            return found;
+        }
+        return std::nullopt;
+    }
     // Of an earlier life of whoever reads: its pushers are gone.
     void clear() {
         const MutexLock lock(mutex_);

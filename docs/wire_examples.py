@@ -146,7 +146,8 @@ MESSAGES = [
     (31, "Unreached", "stage to portal", {"run": 7, "generation": 1}, None, [
         ("devices", "list of text", listing(text), ["laptop"])]),
     (32, "Trace", "stage to portal", {"run": 7, "generation": 1, "step": 3}, None, [
-        ("actions", "as in Done", actions, [("F", 0, 0, 1000, 2000)])]),
+        ("actions", "as in Done", actions, [("F", 0, 0, 1000, 2000)]),
+        ("losses", "as in Done", listing(record(u32, totals)), [(2, (16.0, 8.0, 8, 3, 0.0))])]),
     (40, "ClusterHello", "cluster to server", {}, None, [
         ("cluster", "text", text, "north"), ("program_version", "text", text, "0.1.0"),
         ("model", "text", text, "lenet5"), ("instance", "u64", u64, 0x1122334455667788),

@@ -8,8 +8,10 @@
 namespace ecopipe {
 
 struct LayerGradient {
-    HostTensor values;    // one after the other, of one dimension: F32; U8, where not all are that
-    std::string missing;  // a letter a parameter, '-' where nothing was found; "": none is missing
+    HostTensor values;  // one after the other, of one dimension: F32; U8, where not all are that
+    // A bit a parameter, 0 where nothing was found: four in a hexadecimal digit, the first one
+    // lowest. "": none is missing.
+    std::string missing;
 };
 
 }  // namespace ecopipe

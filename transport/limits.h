@@ -25,6 +25,7 @@ inline constexpr std::size_t kClassWeightsMax = 1000000;
 inline constexpr std::size_t kReasonBytesMax = 8192;
 inline constexpr std::size_t kStepMicroBatchesMax = 1U << 20;
 inline constexpr std::size_t kTraceActionsMax = 16384;  // of one Trace or Done
+inline constexpr std::size_t kTraceLossesMax = 8192;    // likewise
 inline constexpr std::uint32_t kWireLayersMax = 1U << 16;
 inline constexpr std::uint16_t kOutputsMax = 64;
 inline constexpr std::size_t kStateNameBytesMax = 1024;

@@ -174,6 +174,9 @@ Result<void> PortalDriver::on_event(portal_event::Message& message) {
             std::vector<ActionTime>& traced = traced_[message.device];
             if (traced.size() < kTracedActionsMax)
                 traced.insert(traced.end(), trace->actions.begin(), trace->actions.end());
+            for (const MicroBatchLoss& each : trace->losses)
+                if (each.micro_batch < begin_.micro_batch_samples.size())
+                    losses_[each.micro_batch] = each.loss;
             break;
         }
         case MessageType::kCommitted:

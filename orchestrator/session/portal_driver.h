@@ -199,7 +199,8 @@ class PortalDriver : public TrainingEngine {
     Fetch fetch_;
     std::optional<session_outcome::AllDone> done_;
     std::map<std::string, std::vector<ActionTime>>
-        traced_;  // of the step begun, but for its Done's
+        traced_;                                  // of the step begun, but for its Done's
+    std::map<std::uint32_t, LossTotals> losses_;  // likewise, of micro-batches of twins
 
     std::vector<session_outcome::Broken> failures_;  // since the last recovery
     Instant failed_at_{};

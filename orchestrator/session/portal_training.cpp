@@ -17,9 +17,9 @@ namespace {
 constexpr int kBreaksMax = 20;  // without a step that is new in between
 
 // In the order of the micro-batches, whoever ran them: that of one process.
-LossTotals loss_of(const std::map<std::string, Done>& done) {
+LossTotals loss_of(const std::map<std::string, Done>& done,
+                   std::map<std::uint32_t, LossTotals> losses) {
     LossTotals loss;
-    std::map<std::uint32_t, LossTotals> losses;
     for (const auto& [device, said] : done) {
         loss.add(said.loss);
         for (const MicroBatchLoss& each : said.losses) losses[each.micro_batch] = each.loss;
@@ -236,6 +236,7 @@ Result<void> PortalDriver::start_step(std::uint64_t step, std::vector<Batch> mic
     step_ = step;
     done_.reset();
     traced_.clear();
+    losses_.clear();
     begin_ = {};
     begin_.loss_divisor = loss_divisor;
     begin_.trace = trace;
@@ -260,7 +261,7 @@ Result<StepOutcome> PortalDriver::finish_step() {
         pump_or_recover([&] { return done_.has_value(); }, kAnswersWait, step_text(step_ + 1)));
     if (!finished) return outcome;
     outcome.squared_gradient_norms.assign(depot_.model().layers.size(), 0);
-    outcome.loss = loss_of(done_->done);
+    outcome.loss = loss_of(done_->done, losses_);
     for (const auto& [device, done] : done_->done) {
         if (done.nonfinite_layer >= 0 &&
             (outcome.nonfinite_layer < 0 || done.nonfinite_layer < outcome.nonfinite_layer))
@@ -304,6 +305,7 @@ Result<LossTotals> PortalDriver::evaluate(const Dataset& data, int batch, int re
     ECOPIPE_ASSIGN_OR_RETURN(const bool committed, all_committed());
     if (!committed) return loss;
     done_.reset();
+    losses_.clear();
     begin_ = {};
     begin_.mode = StepMode::kEvaluate;
     EvaluationReader reader(data, batch, readers);
@@ -321,7 +323,7 @@ Result<LossTotals> PortalDriver::evaluate(const Dataset& data, int batch, int re
     ECOPIPE_ASSIGN_OR_RETURN(const bool finished, pump_or_recover([&] { return done_.has_value(); },
                                                                   kAnswersWait, "evaluation"));
     if (!finished) return loss;
-    return loss_of(done_->done);
+    return loss_of(done_->done, losses_);
 }
 
 Result<TensorMap> PortalDriver::state(bool optimizer_state) {

@@ -153,11 +153,15 @@ void RunView::failed(const std::string& cause) {
 
 void RunView::set_stages(const std::vector<StageView>& stages) {
     now_.stages = stages;
-    for (std::size_t i = 0; i + 1 < now_.stages.size(); ++i) {
+    for (std::size_t i = 0; i < now_.stages.size(); ++i) {
         StageView& stage = now_.stages[i];
-        const auto link = links_.find(pair_of(stage.device, now_.stages[i + 1].device));
-        if (link != links_.end() && stage.device != now_.stages[i + 1].device)
-            std::tie(stage.mbps, stage.latency_ms) = link->second;
+        // The first that holds the next layers: twins follow one another.
+        const auto next = std::find_if(
+            now_.stages.begin() + static_cast<std::ptrdiff_t>(i), now_.stages.end(),
+            [&](const StageView& other) { return other.first_layer > stage.last_layer; });
+        if (next == now_.stages.end() || next->device == stage.device) continue;
+        const auto link = links_.find(pair_of(stage.device, next->device));
+        if (link != links_.end()) std::tie(stage.mbps, stage.latency_ms) = link->second;
     }
     for (const StageView& stage : now_.stages) static_cast<void>(device(stage.device));
     for (DeviceView& view : now_.devices) {

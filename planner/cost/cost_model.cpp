@@ -53,7 +53,7 @@ int largest_measured(const ResolvedProfiles& resolved) {
 Result<CostModel::DeviceCost> CostModel::device_cost(const ModelProfile& profile,
                                                      double speed) const {
     DeviceCost out;
-    out.weights = 1 + profile.optimizer_slots;
+    out.weights = 1 + profile.optimizer_slots + more_sums_;
     out.sums.push_back({});
     std::vector<double> workspace;
     for (const LayerProfile& layer : profile.layers) {
@@ -84,8 +84,9 @@ Result<CostModel::DeviceCost> CostModel::device_cost(const ModelProfile& profile
 }
 
 Result<CostModel> CostModel::make(const Cluster& cluster, const ResolvedProfiles& resolved,
-                                  int batch, int micro_batches) {
+                                  int batch, int micro_batches, int sum_blocks) {
     CostModel out;
+    out.more_sums_ = sum_blocks - 1;
     out.cluster_ = cluster;
     out.micro_batches_ = micro_batches;
     out.micro_batch_ = (batch + micro_batches - 1) / micro_batches;

@@ -31,14 +31,16 @@ class CostModel {
   public:
     // For micro-batches of ceil(batch / micro_batches) samples. Errors: kBadFile when that size is
     // outside what was measured, naming the profile, the layer and the size to measure.
+    // `sum_blocks`: how many sums of its gradients a stage holds that one device has.
     [[nodiscard]] static Result<CostModel> make(const Cluster& cluster,
                                                 const ResolvedProfiles& resolved, int batch,
-                                                int micro_batches);
+                                                int micro_batches, int sum_blocks = 1);
 
     [[nodiscard]] int layers() const { return layers_; }
     [[nodiscard]] int devices() const { return static_cast<int>(device_.size()); }
     [[nodiscard]] int micro_batches() const { return micro_batches_; }
     [[nodiscard]] int micro_batch() const { return micro_batch_; }  // samples
+    [[nodiscard]] int sum_blocks() const { return more_sums_ + 1; }
     [[nodiscard]] const Cluster& cluster() const { return cluster_; }
     [[nodiscard]] bool has_split_backward() const { return split_; }
     [[nodiscard]] bool may_cut_before(int layer) const {
@@ -131,6 +133,8 @@ class CostModel {
                                                 const std::vector<StageSpan>& spans) const;
     [[nodiscard]] StageLoads stage_loads(const Plan& plan,
                                          const std::vector<StageSpan>& spans) const;
+    [[nodiscard]] double waiting_skips_bytes(const Plan& plan, std::size_t stage,
+                                             int micro_batches) const;
     void add_sums(const Plan& plan, const std::vector<StageSpan>& spans, ResourceTable& table,
                   PipelineCosts& costs) const;
     [[nodiscard]] double trainable_bytes(int layer) const {
@@ -148,6 +152,7 @@ class CostModel {
     int micro_batches_ = 1;
     int micro_batch_ = 1;
     int first_trainable_ = 0;
+    int more_sums_ = 0;  // of a stage's gradients, beside the one
     bool graph_ = false;
     GraphWays ways_;  // of a graph
     bool split_ = false;

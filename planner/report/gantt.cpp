@@ -182,12 +182,13 @@ class Drawing {
                 if (!used) lane(resources[r].name, kLinkLane);
                 used = true;
                 bar('t', span.start_ms, span.end_ms, y_ + 1, kLinkLane - 2,
-                    fmt::format(
-                        "micro-batch {} from {} to stage {}: {:.3f} to {:.3f} ms, there at {:.3f}",
-                        span.micro_batch,
-                        span.from_stage < 0 ? std::string("the portal")
-                                            : fmt::format("stage {}", span.from_stage),
-                        span.to_stage, span.start_ms, span.end_ms, span.arrival_ms));
+                    fmt::format("{} from {} to stage {}: {:.3f} to {:.3f} ms, there at {:.3f}",
+                                span.micro_batch < panel.costs->micro_batches
+                                    ? fmt::format("micro-batch {}", span.micro_batch)
+                                    : std::string("a layer's sum"),
+                                span.from_stage < 0 ? std::string("the portal")
+                                                    : fmt::format("stage {}", span.from_stage),
+                                span.to_stage, span.start_ms, span.end_ms, span.arrival_ms));
             }
             if (used) y_ += kLinkLane + kGap;
         }
@@ -282,9 +283,13 @@ std::string chrome_trace(const PipelineCosts& costs, const Timeline& timeline) {
                                    static_cast<std::size_t>(span.device), span.start_ms,
                                    span.end_ms));
     for (const TransferSpan& span : timeline.transfers)
-        events.push_back(span_json(fmt::format("{} to stage {}", span.micro_batch, span.to_stage),
-                                   "transfer", devices + static_cast<std::size_t>(span.resource),
-                                   span.start_ms, span.end_ms));
+        events.push_back(span_json(
+            fmt::format("{} to stage {}",
+                        span.micro_batch < costs.micro_batches ? std::to_string(span.micro_batch)
+                                                               : std::string("a layer's sum"),
+                        span.to_stage),
+            "transfer", devices + static_cast<std::size_t>(span.resource), span.start_ms,
+            span.end_ms));
     OrderedJson out = {{"displayTimeUnit", "ms"}};
     out["traceEvents"] = std::move(events);
     return out.dump() + "\n";

@@ -69,14 +69,15 @@ void add_prediction(std::string& out, const Plan& plan) {
 }
 
 // A skip counts in every cut that it passes, though only the stage that takes it gets it.
-void add_widest_cut(std::string& out, const PlayedPlan& played) {
-    if (!played.model.is_graph() || played.spans.size() < 2) return;
-    const auto widest = std::max_element(
-        played.spans.begin(), played.spans.end() - 1, [&](const StageSpan& a, const StageSpan& b) {
-            return played.model.crossing_bytes(a.last) < played.model.crossing_bytes(b.last);
-        });
+void add_widest_cut(std::string& out, const Plan& plan, const PlayedPlan& played) {
+    if (!played.model.is_graph() || plan.stages.size() < 2) return;
+    const auto widest = std::max_element(plan.stages.begin(), plan.stages.end() - 1,
+                                         [&](const StagePlan& a, const StagePlan& b) {
+                                             return played.model.crossing_bytes(a.last_layer) <
+                                                    played.model.crossing_bytes(b.last_layer);
+                                         });
     line(out, "the widest cut, behind layer {}, has {:.2f} MiB of values of a micro-batch across",
-         widest->last, played.model.crossing_bytes(widest->last) / kMib);
+         widest->last_layer, played.model.crossing_bytes(widest->last_layer) / kMib);
 }
 
 void add_single(std::string& out, const Plan& plan) {
@@ -131,7 +132,7 @@ std::string plan_report(const Plan& plan, const PlayedPlan& played,
          plan.schedule, plan.micro_batches, played.model.micro_batch());
     add_stages(out, plan, played);
     add_prediction(out, plan);
-    add_widest_cut(out, played);
+    add_widest_cut(out, plan, played);
     add_single(out, plan);
     add_alternatives(out, plan);
     for (const PredictedLayers& p : predicted)

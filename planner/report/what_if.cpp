@@ -111,10 +111,12 @@ class WhatIfSearch {
         };
         for (std::size_t k = 0; k < played_.costs.forward.size(); ++k)
             add(played_.costs.forward[k], k, k + 1);
+        // Where stages have twins the edges are their holders'.
+        const std::vector<HeldStage> held = held_stages(plan_);
         for (const StageEdge& edge : played_.costs.values)
             if (edge.from >= 0)
-                add(edge.transfer, static_cast<std::size_t>(edge.from),
-                    static_cast<std::size_t>(edge.to));
+                add(edge.transfer, held[static_cast<std::size_t>(edge.from)].stage,
+                    held[static_cast<std::size_t>(edge.to)].stage);
         return out;
     }
 

@@ -139,7 +139,8 @@ Result<std::vector<CostModel>> candidate_models(const Cluster& cluster,
     if (request.micro_batches != 0) {
         ECOPIPE_ASSIGN_OR_RETURN(CostModel model,
                                  CostModel::make(cluster, resolved, request.batch,
-                                                 std::min(request.micro_batches, request.batch)));
+                                                 std::min(request.micro_batches, request.batch),
+                                                 std::max(1, request.sum_blocks)));
         out.push_back(std::move(model));
         return out;
     }
@@ -152,7 +153,8 @@ Result<std::vector<CostModel>> candidate_models(const Cluster& cluster,
         const int sizes_max = largest_measured(resolved);
         const int m = (request.batch + sizes_max - 1) / sizes_max;
         ECOPIPE_ASSIGN_OR_RETURN(CostModel model, CostModel::make(cluster, resolved, request.batch,
-                                                                  std::clamp(m, 1, request.batch)));
+                                                                  std::clamp(m, 1, request.batch),
+                                                                  std::max(1, request.sum_blocks)));
         out.push_back(std::move(model));
         return out;
     }
@@ -160,7 +162,8 @@ Result<std::vector<CostModel>> candidate_models(const Cluster& cluster,
     for (std::size_t i = 0; i < tried; ++i) {
         const std::size_t at = tried == 1 ? 0 : i * (counts.size() - 1) / (tried - 1);
         ECOPIPE_ASSIGN_OR_RETURN(CostModel model,
-                                 CostModel::make(cluster, resolved, request.batch, counts[at]));
+                                 CostModel::make(cluster, resolved, request.batch, counts[at],
+                                                 std::max(1, request.sum_blocks)));
         out.push_back(std::move(model));
     }
     return out;
@@ -235,8 +238,9 @@ Result<std::optional<SingleDevice>> best_single(const CostModel& model,
         cluster.devices[device].threads = resolved.profiles[profile].threads;
         ResolvedProfiles other = resolved;
         other.of_device[device] = {profile, 1.0};
-        ECOPIPE_ASSIGN_OR_RETURN(const CostModel at,
-                                 CostModel::make(cluster, other, batch, model.micro_batches()));
+        ECOPIPE_ASSIGN_OR_RETURN(
+            const CostModel at,
+            CostModel::make(cluster, other, batch, model.micro_batches(), model.sum_blocks()));
         const std::optional<SingleDevice> found = best_single(at);
         if (found && (!best || found->step_ms < best->step_ms)) best = found;
     }
@@ -260,9 +264,7 @@ void note_peaks(const CostModel& model, const std::vector<StageSpan>& spans, Pla
     for (std::size_t s = 0; s < spans.size(); ++s)
         in_flight.push_back(micro_batches_in_flight(plan, s));
     const std::vector<double> peaks = model.peak_bytes(spans, in_flight);
-    for (std::size_t s = 0; s < peaks.size(); ++s)
-        plan.stages[s].peak_bytes =
-            whole(peaks[s] + model.sums_bytes(spans[s], plan.sum_blocks - 1));
+    for (std::size_t s = 0; s < peaks.size(); ++s) plan.stages[s].peak_bytes = whole(peaks[s]);
 }
 
 Result<void> predict(const CostModel& model, const ResolvedProfiles& resolved, Plan& plan,
@@ -362,8 +364,9 @@ Result<void> predict_plan(const Cluster& cluster, const std::vector<ModelProfile
                           Plan& plan) {
     ECOPIPE_RETURN_IF_ERROR(check_plan(plan, "plan"));
     ECOPIPE_ASSIGN_OR_RETURN(const ResolvedProfiles resolved, resolve_profiles(cluster, profiles));
-    ECOPIPE_ASSIGN_OR_RETURN(const CostModel model,
-                             CostModel::make(cluster, resolved, plan.batch, plan.micro_batches));
+    ECOPIPE_ASSIGN_OR_RETURN(
+        const CostModel model,
+        CostModel::make(cluster, resolved, plan.batch, plan.micro_batches, plan.sum_blocks));
     return predict(model, resolved, plan, "plan");
 }
 

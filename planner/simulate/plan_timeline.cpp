@@ -26,8 +26,8 @@ Result<PlayedPlan> play_plan(const Cluster& cluster, const std::vector<ModelProf
                              const Plan& plan, const std::string& source) {
     ECOPIPE_RETURN_IF_ERROR(check_plan(plan, source));
     ECOPIPE_ASSIGN_OR_RETURN(const ResolvedProfiles resolved, resolve_profiles(cluster, profiles));
-    ECOPIPE_ASSIGN_OR_RETURN(CostModel model,
-                             CostModel::make(cluster, resolved, plan.batch, plan.micro_batches));
+    ECOPIPE_ASSIGN_OR_RETURN(CostModel model, CostModel::make(cluster, resolved, plan.batch,
+                                                              plan.micro_batches, plan.sum_blocks));
     return play_plan(std::move(model), plan, source);
 }
 

@@ -194,7 +194,6 @@ class Simulation {
         const int m = action.micro_batch;
         ++next_[d];
         running_[d] = false;
-        if (!costs_.sums.empty()) add_up_between_actions(device);
         if (costs_.graph) {
             const bool forward = action.kind == ActionKind::kForward;
             if (action.kind != ActionKind::kWeightGradient)
@@ -216,15 +215,11 @@ class Simulation {
         start_next(device);
     }
 
-    // Sums of a layer that several devices hold. A device deals with what has come between its
-    // actions; of a layer whose other parts were there before its last backward began, the home
-    // sends the sum as soon as its own is final.
+    // Sums of a layer that several devices hold: its home sends the sum once it has all parts and
+    // its own is final.
     struct Owed {
         std::size_t parts = 0;
-        bool own = false;     // the home's own is final
-        double begun_ms = 0;  // its last backward
-        double came_ms = 0;   // the last part
-        bool sent = false;
+        bool own = false;  // the home's own is final
     };
     [[nodiscard]] std::size_t last_backward(std::size_t d) const {
         if (costs_.sums.empty()) return lists_[d].size();
@@ -241,10 +236,7 @@ class Simulation {
                 events_.push({now_ms_ + share * (end_ms - now_ms_), EventKind::kSum, device,
                               static_cast<int>(i), false});
             };
-            if (sums.home == device) {
-                owed_[i].begun_ms = now_ms_;
-                final(sums.share);
-            }
+            if (sums.home == device) final(sums.share);
             for (const LayerSums::Part& part : sums.parts)
                 if (part.holder == device) final(part.share);
         }
@@ -254,7 +246,7 @@ class Simulation {
         const LayerSums& sums = costs_.sums[i];
         if (sums.home == device) {
             owed_[i].own = true;
-            if (owed_[i].parts == 0 && owed_[i].came_ms <= owed_[i].begun_ms) send_sum(i);
+            if (owed_[i].parts == 0) send_sum(i);
             return;
         }
         for (const LayerSums::Part& part : sums.parts)
@@ -269,18 +261,9 @@ class Simulation {
             summed_ms_[static_cast<std::size_t>(event.subject)] = now_ms_;
             return;
         }
-        --owed_[i].parts;
-        owed_[i].came_ms = now_ms_;
-        if (!running_[static_cast<std::size_t>(event.subject)])
-            add_up_between_actions(event.subject);
-    }
-    void add_up_between_actions(int device) {
-        for (std::size_t i = 0; i < costs_.sums.size(); ++i)
-            if (costs_.sums[i].home == device && owed_[i].own && owed_[i].parts == 0) send_sum(i);
+        if (--owed_[i].parts == 0 && owed_[i].own) send_sum(i);
     }
     void send_sum(std::size_t i) {
-        if (owed_[i].sent) return;
-        owed_[i].sent = true;
         const LayerSums& sums = costs_.sums[i];
         summed_ms_[static_cast<std::size_t>(sums.home)] = now_ms_;
         for (const LayerSums::Part& part : sums.parts)

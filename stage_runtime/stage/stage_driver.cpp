@@ -346,6 +346,7 @@ Result<void> StageDriver::carry_out(StageCommand& command) {
             },
             [this](const stage_command::StartStep& start) -> Result<void> {
                 done_ = {};
+                losses_.clear();
                 begin_ = start.begin;
                 step_started_ = parts_.now();
                 sent_before_ = parts_.channels.sent_bytes();
@@ -437,13 +438,18 @@ Result<void> StageDriver::run_action(const stage_command::Run& run) {
     micro_batch_ = {static_cast<std::uint32_t>(action.micro_batch)};
     ComputeJob job{action, machine_.mode(), {}, {}, {}};
     const bool shared = trains && sums_.active();
-    if (shared) job.layer_done = [this](int layer) { sums_.layer_done(micro_batch_.value, layer); };
+    Result<void> exchanged;
+    if (shared)
+        job.layer_done = [&](int layer) {
+            if (exchanged) exchanged = exchange_sums(layer);
+        };
     job.tensors = router_.consume(run.tensors, run.kept, job.complete_since);
     if (action.kind == ActionKind::kForward && role.last) {
         job.labels = std::move(job.tensors.back());
         job.tensors.pop_back();
     }
     ECOPIPE_ASSIGN_OR_RETURN(ComputeResult result, parts_.compute.run(std::move(job)));
+    ECOPIPE_RETURN_IF_ERROR(exchanged);
     done_.busy_ms += to_ms(result.ended - result.started);
     if (!trains && role.last) losses_[micro_batch_.value] = result.loss;
     if (begin_.trace)
@@ -469,6 +475,16 @@ Result<void> StageDriver::run_action(const stage_command::Run& run) {
         prepend(sums_if_complete());
     }
     return finish_action();
+}
+
+Result<void> StageDriver::exchange_sums(int layer) {
+    sums_.layer_done(micro_batch_.value, layer);
+    while (parts_.next_sum) {
+        auto sum = parts_.next_sum();
+        if (!sum) break;
+        ECOPIPE_RETURN_IF_ERROR(deliver(std::move(*sum)));
+    }
+    return {};
 }
 
 StageCommands StageDriver::sums_if_complete() {
@@ -511,6 +527,11 @@ void StageDriver::report_step() {
         parts_.portal.send(head, Trace{{from, from + kTraceActionsMax}});
     }
     actions.erase(actions.begin(), actions.begin() + static_cast<std::ptrdiff_t>(told));
+    while (done_.losses.size() > kTraceLossesMax) {
+        const auto end = done_.losses.begin() + kTraceLossesMax;
+        parts_.portal.send(head, Trace{{}, {done_.losses.begin(), end}});
+        done_.losses.erase(done_.losses.begin(), end);
+    }
     parts_.portal.send(head, std::exchange(done_, {}));
 }
 

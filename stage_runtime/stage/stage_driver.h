@@ -74,6 +74,9 @@ class StageDriver {
         TensorChannels& channels;
         StageCompute& compute;
         std::function<Instant()> now;
+        // A sum of a twin's that has come while `work` computes, if there is one: it need not wait
+        // for the end of the action.
+        std::function<std::optional<Delivery>()> next_sum{};
     };
     StageDriver(StageIdentity identity, Parts parts);
 
@@ -134,6 +137,8 @@ class StageDriver {
     void prepend(StageCommands commands);
     [[nodiscard]] Result<void> run_action(const stage_command::Run& run);
     [[nodiscard]] Result<void> finish_action();
+    // Within an action: the layer's own sums may be final, and others' may have come.
+    [[nodiscard]] Result<void> exchange_sums(int layer);
     // Once all sums of the step are there the machine is told, once.
     [[nodiscard]] StageCommands sums_if_complete();
     void note_losses();

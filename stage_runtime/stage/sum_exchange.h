@@ -39,7 +39,7 @@ class SumExchange {
     // The gradients that micro-batch `m` has for the layer are counted.
     void layer_done(std::uint32_t micro_batch, int layer);
     void action_done(const Action& action);
-    // Errors: kRunFailed for one that nobody owes, or of another layer.
+    // One that nobody owes is dropped. Errors: kRunFailed for one that is not of its layer.
     [[nodiscard]] Result<void> take(const TensorAddress& address, const HostTensor& tensor);
     [[nodiscard]] bool complete() const;
     // For people: from whom something is missing, or "".
@@ -71,6 +71,7 @@ class SumExchange {
 
     RoutedStep step_;
     std::uint32_t micro_batches_ = 0;
+    std::map<int, std::uint32_t> final_at_;  // of this device's nodes: the last micro-batch below
     std::map<int, Layer> layers_;
     std::set<std::uint32_t> statistics_awaited_;
 };

@@ -12,6 +12,7 @@ void TensorRouter::clear() {
     plan_ = nullptr;
     flow_ = nullptr;
     peers_.clear();
+    homes_.clear();
     returning_.clear();
     waiting_.clear();
     local_.clear();
@@ -38,6 +39,25 @@ bool TensorRouter::owns(const Delivery& delivery, int layer) const {
     return stage && plan_->owner_of(*stage, delivery.address.micro_batch) == delivery.peer;
 }
 
+bool TensorRouter::may_say_sum(const Delivery& delivery) const {
+    const auto layer = static_cast<int>(delivery.address.producer);
+    if (!plan_->holds(delivery.peer, layer) || !plan_->holds(device_, layer)) return false;
+    const auto home = homes_.find(layer);
+    switch (delivery.address.kind) {
+        case TensorKind::kStatistics:
+            return owns(delivery, layer);
+        case TensorKind::kGradientTotal:
+            return home != homes_.end() && home->second == delivery.peer;
+        default: {
+            const auto blocks = plan_->blocks_of(*plan_->stage_of(layer), delivery.peer);
+            const std::vector<int> nodes = plan_->sum_tree().subtrees(blocks);
+            return home != homes_.end() && home->second == device_ &&
+                   std::find(nodes.begin(), nodes.end(),
+                             static_cast<int>(delivery.address.slice)) != nodes.end();
+        }
+    }
+}
+
 bool TensorRouter::entitled(const Delivery& delivery) const {
     const auto producer = static_cast<int>(delivery.address.producer);
     switch (delivery.address.kind) {
@@ -53,7 +73,7 @@ bool TensorRouter::entitled(const Delivery& delivery) const {
         case TensorKind::kGradientSum:  // of a device that holds the layer too
         case TensorKind::kGradientTotal:
         case TensorKind::kStatistics:
-            return plan_->holds(delivery.peer, producer) && plan_->holds(device_, producer);
+            return may_say_sum(delivery);
         case TensorKind::kTiedGradient:  // of the layer that found it, or has it
         case TensorKind::kTiedWeight:
             return plan_->holds(delivery.peer, producer);
@@ -207,7 +227,12 @@ void TensorRouter::send_to(const std::string& device, const TensorAddress& addre
                            const EncodedTensor& tensor) {
     if (device == device_) {  // no wire between
         // What it waits for was over when its slice was.
-        local_.push_back({device_, address, decode_tensor(tensor), Instant()});
+        HostTensor value = decode_tensor(tensor);
+        // Sums of several blocks are added to in place, before the other slice has done with it.
+        if (address.kind == TensorKind::kGradient && plan_->sum_tree().blocks() > 1 &&
+            tensor.codec == TensorCodec::kNone)
+            value = value.clone();
+        local_.push_back({device_, address, std::move(value), Instant()});
     } else {
         channels_.send(device, address, tensor);
     }

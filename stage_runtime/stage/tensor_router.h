@@ -3,6 +3,7 @@
 // order of arrival. What waits is bounded (waiting_tensors.h). One thread, pure.
 
 #include <deque>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -32,6 +33,8 @@ class TensorRouter {
     // From now on these are the plan, what its model's layers hand one another, and those who may
     // send state. What waits stays.
     void set_plan(const PlanIndex* plan, const ValueGraph* flow, std::set<std::string> peers);
+    // Which of the devices that hold a layer together adds it up.
+    void set_homes(std::map<int, std::string> homes) { homes_ = std::move(homes); }
 
     // What has become of a tensor that came.
     enum class Taken {
@@ -80,6 +83,8 @@ class TensorRouter {
     [[nodiscard]] bool entitled(const Delivery& delivery) const;
     // Its peer runs the micro-batch in the stage of the layer.
     [[nodiscard]] bool owns(const Delivery& delivery, int layer) const;
+    // A sum that this device waits for may come from its peer.
+    [[nodiscard]] bool may_say_sum(const Delivery& delivery) const;
     // A streamed tensor of another device gives its room back when it is used.
     void give_back(const std::string& peer, TensorKind kind, std::size_t bytes);
     // Once to each device that runs the micro-batch in these stages; of what is of no micro-batch,
@@ -94,6 +99,7 @@ class TensorRouter {
     const PlanIndex* plan_ = nullptr;
     const ValueGraph* flow_ = nullptr;
     std::set<std::string> peers_;
+    std::map<int, std::string> homes_;
     // Of a graph, whose gradients come here: the value's producer and output, the user's stage.
     std::set<std::tuple<std::uint32_t, std::uint16_t, std::uint16_t>> returning_;
     WaitingTensors waiting_;

@@ -67,14 +67,16 @@ Result<ValueGraph> TorchCompute::prepare(const Configure& work, const Plan& plan
         options.optimizer = work.optimizer;
         options.loss = work.loss;
         options.seed = work.seed;
-        options.gradient_codec = stage.codec_backward;
+        const bool twins = holders.size() > 1;
+        options.gradient_codec = twins ? TensorCodec::kNone : stage.codec_backward;
+        const TensorCodec without_feedback = twins ? stage.codec_backward : TensorCodec::kNone;
         options.sum_blocks = plan.sum_blocks;
         const auto same = std::find_if(before.begin(), before.end(), [&](const Slice& slice) {
             return slice.executor && slice.executor->fits(options);
         });
         if (same != before.end()) {
             same->executor->reset_optimizer();
-            slices_.push_back({std::move(same->executor), stage.codec_forward});
+            slices_.push_back({std::move(same->executor), stage.codec_forward, without_feedback});
             continue;
         }
         if (spec.zoo.empty() && spec.graph.empty() && spec.torchscript_path.empty()) {
@@ -82,7 +84,7 @@ Result<ValueGraph> TorchCompute::prepare(const Configure& work, const Plan& plan
                                      find_torchscript(models_directory_, spec.sha256));
         }
         ECOPIPE_ASSIGN_OR_RETURN(auto executor, Executor::create(spec, options));
-        slices_.push_back({std::move(executor), stage.codec_forward});
+        slices_.push_back({std::move(executor), stage.codec_forward, without_feedback});
     }
     if (slices_.empty()) return ValueGraph();
     const ValueGraph& flow = slices_.front().executor->model().flow;
@@ -93,6 +95,17 @@ Result<ValueGraph> TorchCompute::prepare(const Configure& work, const Plan& plan
         if (!values.empty()) slices_[i].executor->set_returns(std::move(values));
     }
     return flow;
+}
+
+std::vector<EncodedTensor> TorchCompute::encoded_gradients(const Slice& slice,
+                                                           std::vector<HostTensor> gradients) {
+    if (slice.codec_without_feedback == TensorCodec::kNone)
+        return slice.executor->encode_gradients(std::move(gradients));
+    std::vector<EncodedTensor> out;
+    for (HostTensor& gradient : gradients)
+        out.push_back(gradient.defined() ? encode_tensor(gradient, slice.codec_without_feedback)
+                                         : EncodedTensor{std::move(gradient)});
+    return out;
 }
 
 void TorchCompute::discard() {
@@ -162,13 +175,13 @@ Result<void> TorchCompute::compute(const ComputeJob& job, ComputeResult& result)
         case ActionKind::kBackward: {
             ECOPIPE_ASSIGN_OR_RETURN(auto gradients,
                                      executor.backward(micro_batch, job.tensors, job.layer_done));
-            result.tensors = executor.encode_gradients(std::move(gradients));
+            result.tensors = encoded_gradients(slice, std::move(gradients));
             return {};
         }
         case ActionKind::kInputGradient: {
             ECOPIPE_ASSIGN_OR_RETURN(auto gradients,
                                      executor.input_gradient(micro_batch, job.tensors));
-            result.tensors = executor.encode_gradients(std::move(gradients));
+            result.tensors = encoded_gradients(slice, std::move(gradients));
             return {};
         }
         case ActionKind::kWeightGradient:

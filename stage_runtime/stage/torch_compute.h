@@ -49,7 +49,11 @@ class TorchCompute : public StageCompute {
     struct Slice {
         std::unique_ptr<Executor> executor;
         TensorCodec codec_forward = TensorCodec::kNone;
+        // Of twins, which must have one state: what rounding loses is nobody's.
+        TensorCodec codec_without_feedback = TensorCodec::kNone;
     };
+    [[nodiscard]] static std::vector<EncodedTensor> encoded_gradients(
+        const Slice& slice, std::vector<HostTensor> gradients);
     [[nodiscard]] Executor& shared() const { return *slices_.front().executor; }
     [[nodiscard]] Result<void> compute(const ComputeJob& job, ComputeResult& result);
 

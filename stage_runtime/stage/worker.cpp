@@ -56,7 +56,7 @@ class Worker : public StageUplink {
                   Endpoint{options_.data_bind, data_port_}.place());
         StageDriver driver(
             {options_.device, options_.portal.text(), data_port_, options_.join_timeout_s},
-            {*this, data_, compute_, monotonic_now});
+            {*this, data_, compute_, monotonic_now, [this] { return next_sum(); }});
         for (;;) {
             const StageEnd ended = serve_one_run(driver);
             const Result<ExitCode>& result = ended.result;
@@ -105,6 +105,15 @@ class Worker : public StageUplink {
         link_.hang_up();
         data_.keep_only({}, 0);
         return *driver.ended();
+    }
+
+    std::optional<Delivery> next_sum() {
+        auto found = inbox_.pop_if([](const StageInput& input) {
+            const auto* delivery = std::get_if<Delivery>(&input);
+            return delivery != nullptr && is_sum(delivery->address.kind);
+        });
+        if (!found) return std::nullopt;
+        return std::move(std::get<Delivery>(*found));
     }
 
     // All that has come, then one piece of work.

@@ -135,7 +135,9 @@ std::string TensorChunk::validate() const {
     if (offset > *bytes) return "an offset inside the tensor";
     if (outputs == 0 || output >= outputs || (outputs > kOutputsMax && !is_state(kind)))
         return "1 to 64 outputs";
-    if (name.size() > kStateNameBytesMax || (is_state(kind) || is_tied(kind)) == name.empty())
+    const bool named = is_state(kind) || is_tied(kind);
+    const bool may_be = kind == TensorKind::kGradientSum || kind == TensorKind::kGradientTotal;
+    if (name.size() > kStateNameBytesMax || (!may_be && named == name.empty()))
         return "a name for state only";
     if (codec > TensorCodec::kInt8) return "a known codec";
     if (codec != TensorCodec::kNone && dtype != encoded_dtype(codec))

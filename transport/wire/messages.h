@@ -194,18 +194,6 @@ struct ActionTime {
     }
 };
 
-// stage -> portal, before a Done that would become too long: the next of the step's actions.
-struct Trace {
-    static constexpr MessageType kType = MessageType::kTrace;
-    std::vector<ActionTime> actions;
-
-    template <class Archive>
-    void serialize(Archive& ar) {
-        ar(actions);
-    }
-    [[nodiscard]] std::string validate() const { return {}; }
-};
-
 struct MicroBatchLoss {
     std::uint32_t micro_batch = 0;
     LossTotals loss;
@@ -214,6 +202,20 @@ struct MicroBatchLoss {
     void serialize(Archive& ar) {
         ar(micro_batch, loss);
     }
+};
+
+// stage -> portal, before a Done that would become too long: the next of the step's actions, or of
+// its losses.
+struct Trace {
+    static constexpr MessageType kType = MessageType::kTrace;
+    std::vector<ActionTime> actions;
+    std::vector<MicroBatchLoss> losses{};
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(actions, losses);
+    }
+    [[nodiscard]] std::string validate() const { return {}; }
 };
 
 // stage -> portal: all actions of the step are done; nothing of the step is in the weights yet.
@@ -226,8 +228,9 @@ struct Done {
     double wait_ms = 0;
     std::uint64_t peak_bytes = 0;
     std::uint64_t sent_bytes = 0;
-    std::vector<ActionTime> actions;     // the last ones; those before came in Trace
-    std::vector<MicroBatchLoss> losses;  // of a last stage that several hold: this one's own
+    std::vector<ActionTime> actions;  // the last ones; those before came in Trace
+    // Of a last stage that several hold: this one's own, the last ones.
+    std::vector<MicroBatchLoss> losses;
 
     template <class Archive>
     void serialize(Archive& ar) {

@@ -16,6 +16,23 @@ bool all_f32(const Tensors& parameters) {
     });
 }
 
+constexpr std::string_view kDigits = "0123456789abcdef";
+
+std::string bits_of(const Tensors& gradients) {
+    std::string digits;
+    for (std::size_t i = 0; i < gradients.size(); i += 4) {
+        std::size_t digit = 0;
+        for (std::size_t k = i; k < std::min(i + 4, gradients.size()); ++k)
+            if (gradients[k].defined()) digit |= std::size_t{1} << (k - i);
+        digits += kDigits[digit];
+    }
+    return digits;
+}
+bool bit_in(const std::string& digits, std::size_t i) {
+    const std::size_t digit = kDigits.find(digits[i / 4]);
+    return digit != std::string_view::npos && (digit >> (i % 4) & 1U) != 0;
+}
+
 }  // namespace
 
 LayerGradient pack_gradient(const Tensors& gradients, const Tensors& parameters) {
@@ -26,8 +43,7 @@ LayerGradient pack_gradient(const Tensors& gradients, const Tensors& parameters)
         if (gradient.defined()) bytes += gradient.nbytes();
         missing = missing || !gradient.defined();
     }
-    if (missing)
-        for (const at::Tensor& gradient : gradients) out.missing += gradient.defined() ? '+' : '-';
+    if (missing) out.missing = bits_of(gradients);
     const DType dtype = all_f32(parameters) ? DType::kF32 : DType::kU8;
     out.values =
         HostTensor::allocate(dtype, {static_cast<std::int64_t>(bytes / dtype_bytes(dtype))});
@@ -45,16 +61,16 @@ Result<Tensors> unpack_gradient(const LayerGradient& gradient, const Tensors& pa
     const auto refused = [&](const std::string& what) {
         return fail(ExitCode::kRunFailed, "another device's gradient of a layer: " + what);
     };
-    if (!gradient.missing.empty() && gradient.missing.size() != parameters.size())
-        return refused(fmt::format("expected {} parameters, found {}", parameters.size(),
-                                   gradient.missing.size()));
+    if (!gradient.missing.empty() && gradient.missing.size() != (parameters.size() + 3) / 4)
+        return refused(fmt::format("expected bits of {} parameters, found {} digits",
+                                   parameters.size(), gradient.missing.size()));
     const DType dtype = all_f32(parameters) ? DType::kF32 : DType::kU8;
     const at::Tensor values = to_torch(gradient.values);
     Tensors out;
     std::size_t at = 0;
     for (std::size_t i = 0; i < parameters.size(); ++i) {
         out.emplace_back();
-        if (!gradient.missing.empty() && gradient.missing[i] != '+') continue;
+        if (!gradient.missing.empty() && !bit_in(gradient.missing, i)) continue;
         const std::size_t bytes = parameters[i].nbytes();
         if (gradient.values.dtype() != dtype || at + bytes > gradient.values.bytes())
             return refused(fmt::format("expected at least {} bytes, found {}", at + bytes,

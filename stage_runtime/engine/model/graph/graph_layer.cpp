@@ -62,6 +62,7 @@ class Step {
     [[nodiscard]] bool draws() const { return !draw_.empty(); }
     std::vector<std::size_t> last_uses;  // locals that nobody needs after it
     std::vector<RunningStatistic> statistics;
+    bool writes_statistics = false;
 
     void run(NodeFrame& frame) const {
         if (draws()) {
@@ -150,6 +151,9 @@ class Step {
                                                         "knows; export the model with --aten 1.13",
                                                         name_, torch_versions().torch));
         if (name_ == "aten::batch_norm") note_statistics(running[0], running[1]);
+        // Its statistics are of each sample and channel, and written in place.
+        writes_statistics = name_ == "aten::instance_norm" && running[0] != nullptr &&
+                            std::holds_alternative<graph_argument::Tensor>(running[0]->what);
         return {};
     }
 
@@ -265,6 +269,12 @@ void note_last_uses(const GraphNode& node, std::vector<Step>& steps) {
             steps[last[local]].last_uses.push_back(local);
 }
 
+// A buffer that RunningStatistics knows how to write.
+bool may_follow(const LayerTensor& tensor) {
+    const at::ScalarType type = tensor.tensor.scalar_type();
+    return tensor.buffer && (type == at::kFloat || type == at::kDouble);
+}
+
 }  // namespace
 
 Result<Layers> graph_layers(const GraphFile& graph) {
@@ -302,12 +312,13 @@ Result<Layers> graph_layers(const GraphFile& graph) {
                     return fail(step.error().code,
                                 fmt::format("node {}: {}", node.name, step.error().message));
                 layer->draws = layer->draws || step->draws();
+                layer->one_holder = layer->one_holder || step->writes_statistics;
                 auto& statistics = step->statistics;
                 // Anything else than two buffers no exporter makes: it is written in place.
                 if (!statistics.empty() &&
                     (statistics.size() != 2 ||
                      !std::all_of(statistics.begin(), statistics.end(), [&](const auto& each) {
-                         return layer->tensors[each.buffer].buffer;
+                         return may_follow(layer->tensors[each.buffer]);
                      }))) {
                     statistics.clear();
                     layer->one_holder = true;
