@@ -45,8 +45,10 @@ LayerGradient pack_gradient(const Tensors& gradients, const Tensors& parameters)
     }
     if (missing) out.missing = bits_of(gradients);
     const DType dtype = all_f32(parameters) ? DType::kF32 : DType::kU8;
-    out.values =
-        HostTensor::allocate(dtype, {static_cast<std::int64_t>(bytes / dtype_bytes(dtype))});
+    // A tensor without elements would not travel.
+    const std::size_t elements = std::max<std::size_t>(1, bytes / dtype_bytes(dtype));
+    out.values = HostTensor::allocate(dtype, {static_cast<std::int64_t>(elements)});
+    if (bytes == 0) std::memset(out.values.data(), 0, out.values.bytes());
     std::byte* at = out.values.data();
     for (const at::Tensor& gradient : gradients) {
         if (!gradient.defined()) continue;
@@ -87,7 +89,7 @@ Result<Tensors> unpack_gradient(const LayerGradient& gradient, const Tensors& pa
         }
         at += bytes;
     }
-    if (at != gradient.values.bytes())
+    if (at != gradient.values.bytes() && at > 0)
         return refused(fmt::format("expected {} bytes, found {}", at, gradient.values.bytes()));
     return out;
 }

@@ -127,6 +127,31 @@ TEST(Messages, AShapeThatOverflowsOnceDecodedIsRefused) {
     EXPECT_EQ(chunk.validate(), "");
 }
 
+// A sum says in its name which parameters have no gradient, if some have none.
+TEST(Messages, OnlyStatesAndSumsHaveNames) {
+    const auto accepted = [](TensorKind kind, const std::string& name) {
+        TensorChunk chunk;
+        chunk.shape = {2, 3};
+        chunk.kind = kind;
+        chunk.name = name;
+        return chunk.validate().empty();
+    };
+    for (const TensorKind kind : {TensorKind::kGradientSum, TensorKind::kGradientTotal}) {
+        EXPECT_TRUE(accepted(kind, ""));
+        EXPECT_TRUE(accepted(kind, "7f"));
+        EXPECT_FALSE(accepted(kind, std::string(kStateNameBytesMax + 1, 'f')));
+    }
+    for (const TensorKind kind :
+         {TensorKind::kActivation, TensorKind::kGradient, TensorKind::kStatistics}) {
+        EXPECT_TRUE(accepted(kind, ""));
+        EXPECT_FALSE(accepted(kind, "7f"));
+    }
+    for (const TensorKind kind : {TensorKind::kState, TensorKind::kTiedWeight}) {
+        EXPECT_FALSE(accepted(kind, ""));
+        EXPECT_TRUE(accepted(kind, "0.weight"));
+    }
+}
+
 TEST(Messages, IntroductionsHaveALimit) {
     Introduce introduce;
     introduce.peers.assign(kIntroducedMax, {"pi", std::string(40, 'x')});

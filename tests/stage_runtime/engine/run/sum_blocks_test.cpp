@@ -178,6 +178,7 @@ TEST_F(SumBlocks, WhatIsNotOfTheLayerIsRefused) {
     EXPECT_FALSE(executor->add_sum(0, 1, {values(DType::kF32, count), "77"}));
     EXPECT_FALSE(executor->set_total(0, {values(DType::kF32, count), "3"}));
     EXPECT_TRUE(executor->set_total(0, {values(DType::kF32, count), "7"}));
+    EXPECT_TRUE(executor->add_sum(0, 2, {values(DType::kF32, 1), "0"}));  // none has one
     EXPECT_FALSE(executor->add_statistics(0, values(DType::kU8, 3)));
     EXPECT_FALSE(executor->add_statistics(
         0, values(DType::kF32, executor->statistics_bytes() / sizeof(float))));
