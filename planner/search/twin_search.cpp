@@ -64,7 +64,8 @@ class TwinSearch {
     }
 
   private:
-    // The stages of the pipeline with two neighbours made one, and two groups by speed.
+    // The stages of the pipeline with two neighbours made one; of few devices every way to part
+    // them, of more two groups by speed.
     [[nodiscard]] std::vector<Groups> more_beginnings() const {
         std::vector<Groups> out;
         Groups stages;

@@ -55,14 +55,15 @@ void SumExchange::begin(const RoutedStep& step, std::uint32_t micro_batches) {
     const std::vector<int> own = nodes_of(device_);
     final_at_.clear();
     for (const int node : own) final_at_[node] = last_of(node);
+    std::set<std::pair<std::string, int>> others;
+    for (const std::string& holder : holders_)
+        if (holder != device_)
+            for (const int node : nodes_of(holder)) others.emplace(holder, node);
     for (const auto& [layer, home] : homes_) {
         Layer& entry = layers_[layer];
         entry.home = home;
         entry.own = {own.begin(), own.end()};
-        if (home == device_)
-            for (const std::string& holder : holders_)
-                if (holder != device_)
-                    for (const int node : nodes_of(holder)) entry.awaited.emplace(holder, node);
+        if (home == device_) entry.awaited = others;
     }
     for (auto& [layer, entry] : layers_) add_up_if_all_are_here(layer, entry);
     if (!statistics_) return;
