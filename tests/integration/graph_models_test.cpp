@@ -1,13 +1,8 @@
 // Models that are graphs, through the programs: the same bytes in one process and on any partition,
 // also when a device dies while skips are under way.
-#include <signal.h>
-
-#include <algorithm>
-#include <chrono>
 #include <filesystem>
 #include <map>
 #include <sstream>
-#include <thread>
 #include <tuple>
 
 #include "core/files.h"
@@ -119,22 +114,7 @@ TEST_F(GraphModels, ADeviceKilledWhileSkipsAreUnderWayCostsTimeAlone) {
               "--steps",         "60",
               "--seed",          "3"};
     Process train(all);
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    const auto reached = [&] {
-        const std::string lines = exists(directory_ / "killed/metrics.jsonl")
-                                      ? read(directory_ / "killed/metrics.jsonl")
-                                      : "";
-        return std::count(lines.begin(), lines.end(), '\n') >= 8;
-    };
-    while (!reached()) {
-        ASSERT_LT(std::chrono::steady_clock::now(), deadline) << train.err();
-        std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-    for (const pid_t child : children_of(train.pid())) {
-        std::string line = read("/proc/" + std::to_string(child) + "/cmdline");
-        std::replace(line.begin(), line.end(), '\0', ' ');
-        if (line.find("--name d1 ") != std::string::npos) ::kill(child, SIGKILL);
-    }
+    kill_when_under_way(train, directory_ / "killed", "d1");
     const Finished finished = train.wait(120);
     ASSERT_EQ(finished.code, 0) << finished.err;
     EXPECT_NE(read(directory_ / "killed/metrics.jsonl").find("\"kind\":\"lost\""),

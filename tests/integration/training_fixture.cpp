@@ -1,6 +1,11 @@
 #include "tests/integration/training_fixture.h"
 
 #include <fmt/format.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
 
 #include "core/files.h"
 
@@ -37,6 +42,24 @@ void expect_trains(std::vector<std::string> flags) {
                  {"ecopipe-train", "--quiet", "--no-evaluation", "--log-level", "warn"});
     const Finished finished = run(flags, 240);
     ASSERT_EQ(finished.code, 0) << finished.err;
+}
+
+void kill_when_under_way(Process& train, const std::string& out, const std::string& device) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    const std::string metrics = out + "/metrics.jsonl";
+    const auto reached = [&] {
+        const std::string lines = exists(metrics) ? read(metrics) : "";
+        return std::count(lines.begin(), lines.end(), '\n') >= 8;
+    };
+    while (!reached()) {
+        ASSERT_LT(std::chrono::steady_clock::now(), deadline) << train.err();
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    for (const pid_t child : children_of(train.pid())) {
+        std::string line = read("/proc/" + std::to_string(child) + "/cmdline");
+        std::replace(line.begin(), line.end(), '\0', ' ');
+        if (line.find("--name " + device + " ") != std::string::npos) ::kill(child, SIGKILL);
+    }
 }
 
 std::string Training::single(const ModelCase& model, const std::vector<std::string>& flags,

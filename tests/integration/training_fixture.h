@@ -36,6 +36,9 @@ struct ModelCase {
 // Runs ecopipe-train with --quiet and expects success.
 void expect_trains(Flags flags);
 
+// Kills the local stage of this name once the run in `out` has recorded eight lines.
+void kill_when_under_way(Process& train, const std::string& out, const std::string& device);
+
 class Training : public testing::Test {
   protected:
     // Trains --single into `name` and returns the model file's bytes.

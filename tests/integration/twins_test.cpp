@@ -1,12 +1,7 @@
 // Several devices hold one stage, through the programs: how many they are, and what fails on the
 // way, changes nothing but the time.
-#include <signal.h>
-
-#include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <sstream>
-#include <thread>
 
 #include "core/files.h"
 #include "core/sha256.h"
@@ -150,21 +145,7 @@ TEST_F(Twins, OneThatIsKilledCostsTimeAlone) {
                         "--plan", directory_ / "plan.json", "--model", model.model,
                         "--no-evaluation", "--quiet", "--out", directory_ / "killed"} +
                   Flags{flags.begin(), flags.begin() + 4});
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    const auto reached = [&] {
-        const std::string path = directory_ / "killed/metrics.jsonl";
-        const std::string lines = exists(path) ? read(path) : "";
-        return std::count(lines.begin(), lines.end(), '\n') >= 8;
-    };
-    while (!reached()) {
-        ASSERT_LT(std::chrono::steady_clock::now(), deadline) << train.err();
-        std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-    for (const pid_t child : children_of(train.pid())) {
-        std::string line = read("/proc/" + std::to_string(child) + "/cmdline");
-        std::replace(line.begin(), line.end(), '\0', ' ');
-        if (line.find("--name d1 ") != std::string::npos) ::kill(child, SIGKILL);
-    }
+    kill_when_under_way(train, directory_ / "killed", "d1");
     const Finished finished = train.wait(120);
     ASSERT_EQ(finished.code, 0) << finished.err;
     EXPECT_NE(read(directory_ / "killed/metrics.jsonl").find("\"kind\":\"lost\""),
