@@ -40,6 +40,9 @@ class Survival : public Training {
         return directory_ / "cluster.yaml";
     }
 
+    // Every device holds layers, whatever this machine does beside: for tests that name a victim.
+    std::string cluster_of_stages(int devices) { return cluster(devices, 1, even_profile()); }
+
     // The model's sizes as they are, and times that no moment of this machine decides.
     std::string even_profile() {
         const std::string path = directory_ / "profile.json";

@@ -19,7 +19,7 @@ namespace ecopipe::test {
 namespace {
 
 TEST_F(Survival, AnyStageKilledAtAnyMoment) {
-    const Flags local{"--local", "--cluster", cluster(3)};
+    const Flags local{"--local", "--cluster", cluster_of_stages(3)};
     std::mt19937 random(full() ? std::random_device()() : 7U);
     const int rounds = full() ? 20 : 3;
     for (int round = 0; round < rounds; ++round) {
@@ -45,7 +45,7 @@ TEST_F(Survival, AnyStageKilledAtAnyMoment) {
 
 TEST_F(Survival, AKilledStageThatComesBackIsUsedAgain) {
     const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
-    const std::string file = cluster(3, 1, even_profile());
+    const std::string file = cluster_of_stages(3);
     // Long enough for a move to pay.
     auto train = start("back", {"--cluster", file, "--bind", portal}, "400");
     const auto stage = [&](const std::string& name) {
@@ -72,7 +72,7 @@ TEST_F(Survival, AKilledStageThatComesBackIsUsedAgain) {
 // waited for as in the middle of training.
 TEST_F(Survival, AStageStartedAgainAtOnceIsNotTakenForASecondOne) {
     const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
-    auto train = start("at-once", {"--cluster", cluster(3), "--bind", portal}, "200");
+    auto train = start("at-once", {"--cluster", cluster_of_stages(3), "--bind", portal}, "200");
     const auto stage = [&](const std::string& name) {
         return std::make_unique<Process>(
             Flags{"ecopipe-stage", "--join", portal, "--name", name, "--slowdown", "3"});
@@ -116,7 +116,7 @@ TEST_F(Survival, ADeviceThatTheOthersDoNotReachIsLeftOut) {
 TEST_F(Survival, AnyStageKilledAtAnyMomentMayComeBack) {
     std::mt19937 random(full() ? std::random_device()() : 11U);
     const int rounds = full() ? 20 : 2;
-    const std::string file = cluster(3);
+    const std::string file = cluster_of_stages(3);
     for (int round = 0; round < rounds; ++round) {
         const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
         const std::string name = "return" + std::to_string(round);
@@ -149,7 +149,7 @@ TEST_F(Survival, AnyStageKilledAtAnyMomentMayComeBack) {
 }
 
 TEST_F(Survival, AHungStageIsNamedAndReplaced) {
-    auto train = start("hung", {"--local", "--cluster", cluster(3)});
+    auto train = start("hung", {"--local", "--cluster", cluster_of_stages(3)});
     reach("hung", 15, *train);
     const pid_t stage = stage_of(*train, "d1");
     ::kill(stage, SIGSTOP);
@@ -163,7 +163,7 @@ TEST_F(Survival, AHungStageIsNamedAndReplaced) {
 // What its portal said of the life before is still on its way when it joins again.
 TEST_F(Survival, AStageThatWasStoppedForAWhileJoinsAgain) {
     const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
-    auto train = start("stopped", {"--cluster", cluster(3), "--bind", portal}, "200");
+    auto train = start("stopped", {"--cluster", cluster_of_stages(3), "--bind", portal}, "200");
     const auto stage = [&](const std::string& name) {
         return std::make_unique<Process>(Flags{"ecopipe-stage", "--join", portal, "--name", name,
                                                "--slowdown", "3", "--stay", "--orphan", "wait"});
@@ -287,7 +287,8 @@ TEST_F(Survival, AStageKilledInEachEvaluationChangesNothing) {
 }
 
 TEST_F(Survival, TwoOfFourStagesKilledAtOnceComeFromTheCheckpoint) {
-    auto train = start("two", {"--local", "--cluster", cluster(4), "--checkpoint-every", "7"});
+    auto train =
+        start("two", {"--local", "--cluster", cluster_of_stages(4), "--checkpoint-every", "7"});
     reach("two", 25, *train);
     const pid_t a = stage_of(*train, "d1");
     const pid_t b = stage_of(*train, "d3");  // the one with the most room keeps d1's replica
@@ -301,7 +302,7 @@ TEST_F(Survival, TwoOfFourStagesKilledAtOnceComeFromTheCheckpoint) {
 }
 
 TEST_F(Survival, WithoutReplicasTheCheckpointServes) {
-    auto train = start("bare", {"--local", "--cluster", cluster(3), "--replicas", "off",
+    auto train = start("bare", {"--local", "--cluster", cluster_of_stages(3), "--replicas", "off",
                                 "--checkpoint-every", "9"});
     reach("bare", 22, *train);
     ::kill(stage_of(*train, "d0"), SIGKILL);
@@ -368,7 +369,7 @@ TEST_F(Survival, CtrlCSavesAndResumes) {
 
 TEST_F(Survival, ALeavingStageHandsItsLayersOverWithoutReplay) {
     const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
-    auto train = start("left", {"--cluster", cluster(3), "--bind", portal});
+    auto train = start("left", {"--cluster", cluster_of_stages(3), "--bind", portal});
     Process d0({"ecopipe-stage", "--join", portal, "--name", "d0"});
     Process d1({"ecopipe-stage", "--join", portal, "--name", "d1"});
     Process d2({"ecopipe-stage", "--join", portal, "--name", "d2"});
