@@ -19,8 +19,6 @@ constexpr auto kLeaveWait = std::chrono::seconds(30);    // for others to take t
 constexpr auto kEndWait = std::chrono::seconds(5);       // for the portal's word after a failure
 constexpr std::size_t kReasonMax = 4096;
 
-std::int64_t since_epoch_ns(Instant instant) { return instant.time_since_epoch().count(); }
-
 }  // namespace
 
 StageDriver::StageDriver(StageIdentity identity, Parts parts)
@@ -345,11 +343,8 @@ Result<void> StageDriver::carry_out(StageCommand& command) {
                 return {};
             },
             [this](const stage_command::StartStep& start) -> Result<void> {
-                done_ = {};
-                losses_.clear();
-                begin_ = start.begin;
-                step_started_ = parts_.now();
-                sent_before_ = parts_.channels.sent_bytes();
+                report_.begin(parts_.now(),
+                              {start.begin.trace, sums_.active(), parts_.channels.sent_bytes()});
                 parts_.compute.begin(start.step, start.begin);
                 sums_told_ = !sums_.active() || start.begin.mode != StepMode::kTrain;
                 if (!sums_told_)
@@ -450,12 +445,8 @@ Result<void> StageDriver::run_action(const stage_command::Run& run) {
     }
     ECOPIPE_ASSIGN_OR_RETURN(ComputeResult result, parts_.compute.run(std::move(job)));
     ECOPIPE_RETURN_IF_ERROR(exchanged);
-    done_.busy_ms += to_ms(result.ended - result.started);
-    if (!trains && role.last) losses_[micro_batch_.value] = result.loss;
-    if (begin_.trace)
-        done_.actions.push_back({static_cast<char>(action.kind),
-                                 static_cast<std::uint16_t>(slice.value), micro_batch_.value,
-                                 since_epoch_ns(result.started), since_epoch_ns(result.ended)});
+    report_.ran(action, result.started, result.ended);
+    if (!trains && role.last) report_.loss(micro_batch_, result.loss);
     if (action.kind != ActionKind::kForward) {
         if (role.sends_gradient && action.kind != ActionKind::kWeightGradient)
             router_.send_gradients(routed_step(), role, slice, micro_batch_,
@@ -498,41 +489,13 @@ Result<void> StageDriver::finish_action() {
     return deliver_local();
 }
 
-// Sums of losses are added up in the order of the micro-batches, whoever ran them.
-void StageDriver::note_losses() {
-    for (const auto& [micro_batch, loss] : std::exchange(losses_, {})) {
-        if (sums_.active())
-            done_.losses.push_back({micro_batch, loss});
-        else
-            done_.loss.add(loss);
-    }
-}
-
 void StageDriver::report_step() {
-    if (machine_.mode() == StepMode::kTrain) {
-        const StepTotals totals = parts_.compute.finish_step();
-        losses_ = totals.losses;
-        done_.squared_gradient_norms = totals.squared_gradient_norms;
-        done_.nonfinite_layer = totals.nonfinite_layer;
-    }
-    note_losses();
-    done_.wait_ms = std::max(0.0, to_ms(parts_.now() - step_started_) - done_.busy_ms);
-    done_.peak_bytes = parts_.compute.peak_bytes();
-    done_.sent_bytes = parts_.channels.sent_bytes() - sent_before_;
+    if (machine_.mode() == StepMode::kTrain) report_.take(parts_.compute.finish_step());
+    StepReport::Told told =
+        report_.finish(parts_.now(), parts_.compute.peak_bytes(), parts_.channels.sent_bytes());
     const FrameHeader head = header();
-    std::vector<ActionTime>& actions = done_.actions;
-    std::size_t told = 0;
-    for (; actions.size() - told > kTraceActionsMax; told += kTraceActionsMax) {
-        const auto from = actions.begin() + static_cast<std::ptrdiff_t>(told);
-        parts_.portal.send(head, Trace{{from, from + kTraceActionsMax}});
-    }
-    actions.erase(actions.begin(), actions.begin() + static_cast<std::ptrdiff_t>(told));
-    while (done_.losses.size() > kTraceLossesMax) {
-        const auto end = done_.losses.begin() + kTraceLossesMax;
-        parts_.portal.send(head, Trace{{}, {done_.losses.begin(), end}});
-        done_.losses.erase(done_.losses.begin(), end);
-    }
-    parts_.portal.send(head, std::exchange(done_, {}));
+    for (Trace& piece : told.before) parts_.portal.send(head, std::move(piece));
+    parts_.portal.send(head, std::move(told.done));
 }
 
 void StageDriver::send_stored(std::uint64_t step, int layer) {

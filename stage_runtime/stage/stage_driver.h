@@ -30,6 +30,7 @@
 #include "stage_runtime/stage/stage_machine.h"
 #include "stage_runtime/stage/stage_uplink.h"
 #include "stage_runtime/stage/state_exchange.h"
+#include "stage_runtime/stage/step_report.h"
 #include "stage_runtime/stage/sum_exchange.h"
 #include "stage_runtime/stage/tensor_router.h"
 #include "stage_runtime/stage/tied_exchange.h"
@@ -141,7 +142,6 @@ class StageDriver {
     [[nodiscard]] Result<void> exchange_sums(int layer);
     // Once all sums of the step are there the machine is told, once.
     [[nodiscard]] StageCommands sums_if_complete();
-    void note_losses();
     void report_step();
     void take_snapshot(std::uint64_t step);
     void send_stored(std::uint64_t step, int layer);
@@ -186,14 +186,10 @@ class StageDriver {
     std::deque<StageCommand> commands_;  // to be carried out
     std::optional<stage_command::Run> next_;
     std::optional<Held> held_;
-    MicroBatchId micro_batch_;                    // of the action at hand
-    bool sums_told_ = false;                      // of the step under way
-    Begin begin_;                                 // of the step under way
-    Done done_;                                   // likewise
-    std::map<std::uint32_t, LossTotals> losses_;  // of its micro-batches
+    MicroBatchId micro_batch_;  // of the action at hand
+    bool sums_told_ = false;    // of the step under way
+    StepReport report_;         // likewise
     double update_ms_ = 0;
-    Instant step_started_{};
-    std::uint64_t sent_before_ = 0;
 };
 
 }  // namespace ecopipe
