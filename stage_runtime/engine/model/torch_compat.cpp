@@ -16,6 +16,7 @@
 #include "core/last_words.h"
 #include "core/log.h"
 #include "stage_runtime/engine/model/allocator.h"
+#include "stage_runtime/engine/model/torch_version.h"
 
 namespace ecopipe {
 namespace {
@@ -68,6 +69,7 @@ void configure_torch(int threads) {
     if (auto* set_threads = loaded_function<void(int)>("openblas_set_num_threads"))
         set_threads(threads);
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
+    leave_new_tensors_unfilled();
     keep_bits_stable();
 }
 

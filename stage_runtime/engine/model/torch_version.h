@@ -2,6 +2,7 @@
 // The one place that knows LibTorch 1.13 from 2.x: what its sources call differently is here under
 // one name. It includes torch, so only files that do may include it.
 
+#include <ATen/Context.h>
 #include <c10/core/Allocator.h>
 #include <torch/version.h>
 
@@ -30,5 +31,14 @@ class AnyTorchAllocator : public c10::Allocator {
     c10::DataPtr allocate(std::size_t bytes) const final { return give(bytes); }
 #endif
 };
+
+// Since 2.2 torch fills each tensor that is made without values when it is asked for deterministic
+// algorithms, a twentieth of a convolutional network's step. No operator here reads what it has not
+// written.
+inline void leave_new_tensors_unfilled() {
+#if ECOPIPE_TORCH_AT_LEAST(2, 2)
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
+#endif
+}
 
 }  // namespace ecopipe
