@@ -97,13 +97,16 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     CommandLine line = options();
     ECOPIPE_ASSIGN_OR_RETURN(const std::optional<ExitCode> leave, line.parse(argc, argv));
     if (leave) return *leave;
-    for (const char* needed : {"cluster", "profile"})
-        if (!line.has(needed))
-            return fail(ExitCode::kUsage, fmt::format("--{}: expected a file, found none", needed));
+    if (!line.has("cluster"))
+        return fail(ExitCode::kUsage, "--cluster: expected a file, found none");
     ECOPIPE_ASSIGN_OR_RETURN(const PlanRequest request, request_of(line));
     ECOPIPE_ASSIGN_OR_RETURN(const Cluster cluster, read_cluster(line.get_text("cluster")));
     ECOPIPE_ASSIGN_OR_RETURN(const std::vector<ModelProfile> profiles,
                              read_profiles(cluster, line.get_texts("profile")));
+    if (profiles.empty())
+        return fail(ExitCode::kUsage,
+                    fmt::format("--profile: expected a file, found none, and {} names none",
+                                cluster.source));
     warn_of_strangers(cluster, profiles);
     ECOPIPE_ASSIGN_OR_RETURN(Plan plan, search_plan(cluster, profiles, request));
     ECOPIPE_ASSIGN_OR_RETURN(plan.what_if, what_if_rows(cluster, profiles, request, plan));

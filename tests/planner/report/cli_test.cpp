@@ -122,6 +122,21 @@ TEST_F(Cli, RefusesInOneLineWithTheRightCode) {
     expect(home_ + "--schedule " + many, 2, "ecopipe-plan: --schedule: expected at most 4 devices");
 }
 
+// The cluster file may name them all.
+TEST_F(Cli, ProfilesAreGivenByFlagOrByTheClusterFile) {
+    const std::string devices =
+        "name: p\nportal: hub\nportal_address: x\ndevices: [{name: hub, memory_mib: 4096";
+    const std::string without = write("without.yaml", devices + "}]\n");
+    const Outcome refused = run("ecopipe-plan --cluster " + without + " 2>&1");
+    EXPECT_EQ(refused.code, 2);
+    EXPECT_EQ(refused.text, "ecopipe-plan: --profile: expected a file, found none, and " + without +
+                                " names none\n");
+    const std::string named =
+        write("named.yaml", devices + ", profile: " + planner_data() + "hub.json}]\n");
+    const Outcome planned = run("ecopipe-plan --cluster " + named + " 2>&1");
+    EXPECT_EQ(planned.code, 0) << planned.text;
+}
+
 TEST_F(Cli, BenchComparesSchedules) {
     const Outcome json =
         run("ecopipe-bench schedules --stages 4 --micro-batches 8 --json --svg " + file("b.svg"));
