@@ -53,7 +53,8 @@ int largest_measured(const ResolvedProfiles& resolved) {
 Result<CostModel::DeviceCost> CostModel::device_cost(const ModelProfile& profile,
                                                      double speed) const {
     DeviceCost out;
-    out.weights = 1 + profile.optimizer_slots + more_sums_;
+    out.slots = profile.optimizer_slots;
+    out.weights = 1 + out.slots + more_sums_;
     out.sums.push_back({});
     std::vector<double> workspace;
     for (const LayerProfile& layer : profile.layers) {

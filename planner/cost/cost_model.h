@@ -114,6 +114,7 @@ class CostModel {
         std::vector<Sums> sums;
         std::vector<std::vector<double>> workspace_max;  // [k][i]: the largest of 2^k layers from i
         double budget = 0;
+        int slots = 0;       // of the optimiser
         double weights = 1;  // copies beside a trainable parameter: gradient, optimiser's slots
     };
     struct Wire {

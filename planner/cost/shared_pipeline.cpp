@@ -11,6 +11,13 @@
 namespace ecopipe {
 namespace {
 
+// A byte of a sum that is sent or taken costs its device's core about as much as so many bytes that
+// an update reads and writes: it is packed, checked, copied by the kernel and added (measured on
+// loopback: 0.9 ns a byte where an update of momentum took 0.2 ns a byte of the weights).
+constexpr double kBytesOfUpdate = 15;
+constexpr double kUpdateTouches = 3;      // weights and gradients read, weights written,
+constexpr double kUpdateTouchesSlot = 2;  // and each slot of the optimiser read and written
+
 std::uint64_t mask_of(const std::vector<int>& blocks) {
     std::uint64_t mask = 0;
     for (const int block : blocks) mask |= 1ULL << block;
@@ -119,6 +126,14 @@ void CostModel::add_sums(const Plan& plan, const std::vector<StageSpan>& spans,
             };
             return backward_ms(first) > 0 ? backward_ms(layer) / backward_ms(first) : 1;
         };
+        const auto handle = [&](std::size_t holder, int layer, double count) {
+            const int device = spans[holder].device;
+            const double update_ms = stage_cost({device, layer, layer, false}).update_ms;
+            costs.stages[holder].update_ms +=
+                count * ratio * update_ms * kBytesOfUpdate /
+                (kUpdateTouches +
+                 kUpdateTouchesSlot * device_[static_cast<std::size_t>(device)].slots);
+        };
         const std::map<int, std::size_t> homes = sum_homes(bytes, subtrees);
         for (auto layer = homes.rbegin(); layer != homes.rend(); ++layer) {
             const std::size_t home = holders[layer->second];
@@ -134,9 +149,11 @@ void CostModel::add_sums(const Plan& plan, const std::vector<StageSpan>& spans,
                     return table.transfer(a, b, count * each * wire(a, b).ms_per_byte,
                                           latency_ms(a, b));
                 };
+                const auto parts = static_cast<double>(subtrees[i]);
                 sums.parts.push_back({static_cast<int>(holders[i]), share(holders[i], layer->first),
-                                      way(from, to, static_cast<double>(subtrees[i])),
-                                      way(to, from, 1)});
+                                      way(from, to, parts), way(to, from, 1)});
+                handle(holders[i], layer->first, parts + 1);
+                handle(home, layer->first, parts + 1);
             }
             costs.sums.push_back(std::move(sums));
         }
