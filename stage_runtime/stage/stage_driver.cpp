@@ -13,10 +13,8 @@
 namespace ecopipe {
 namespace {
 
-constexpr auto kLoadTimeout = std::chrono::seconds(20);  // after Configure without any progress
-constexpr auto kReachWait = std::chrono::seconds(5);     // for channels, then the portal is told
-constexpr auto kLeaveWait = std::chrono::seconds(30);    // for others to take this one's layers
-constexpr auto kEndWait = std::chrono::seconds(5);       // for the portal's word after a failure
+constexpr auto kLeaveWait = std::chrono::seconds(30);  // for others to take this one's layers
+constexpr auto kEndWait = std::chrono::seconds(5);     // for the portal's word after a failure
 constexpr std::size_t kReasonMax = 4096;
 
 }  // namespace
@@ -24,6 +22,7 @@ constexpr std::size_t kReasonMax = 4096;
 StageDriver::StageDriver(StageIdentity identity, Parts parts)
     : identity_(std::move(identity)),
       parts_(std::move(parts)),
+      peers_(parts_.channels, identity_.data_port, kStageTick),
       router_(identity_.device, parts_.channels),
       state_(parts_.compute, parts_.channels),
       ties_(identity_.device, parts_.compute, router_),
@@ -49,8 +48,7 @@ void StageDriver::join(std::uint64_t instance) {
     plan_ = {};
     flow_ = {};
     index_ = {};
-    attached_.clear();
-    loading_.reset();
+    peers_.clear();
     commands_.clear();
     next_.reset();
     held_.reset();
@@ -90,9 +88,9 @@ void StageDriver::handle(stage_input::PortalLost& lost) {
 }
 
 void StageDriver::handle(stage_input::PeerAttached& attached) {
-    attached_[attached.peer] = attached.instance;
+    peers_.attached(attached.peer, attached.instance);
     prober_.attached(attached.peer, parts_.now());
-    if (!giving_up_ && stands(attached.peer))
+    if (!giving_up_ && peers_.stands(attached.peer))
         give_up_on(feed(stage_event::Attached{attached.peer}));
 }
 
@@ -166,21 +164,12 @@ Result<void> StageDriver::obey_portal(ControlMessage& message) {
         }
         case MessageType::kProbeLink: {
             ECOPIPE_ASSIGN_OR_RETURN(const auto order, decode<ProbeLink>(body));
-            return prober_.start(order, attached_.contains(order.peer), parts_.now());
+            return prober_.start(order, peers_.is_attached(order.peer), parts_.now());
         }
         default:
             log_warn("portal {}: unexpected message {}", identity_.portal, head.type);
             return {};
     }
-}
-
-bool StageDriver::stands(const std::string& peer) const {
-    const auto attached = attached_.find(peer);
-    if (attached == attached_.end()) return false;
-    if (peer == kPortalPeer) return true;
-    return std::any_of(work_.peers.begin(), work_.peers.end(), [&](const PeerAddress& known) {
-        return known.device == peer && known.instance == attached->second;
-    });
 }
 
 Result<void> StageDriver::configure(const FrameHeader& head, const Configure& work) {
@@ -203,31 +192,16 @@ Result<void> StageDriver::configure(const FrameHeader& head, const Configure& wo
         flow_, parts_.compute.prepare(work, plan_, index_.stages_of(identity_.device)));
     index_ = PlanIndex(plan_, flow_);
     work_ = work;
-    // Channels of an earlier plan stay; only those that do not stand yet are waited for.
-    std::vector<std::string> keep{kPortalPeer};
-    for (const PeerAddress& peer : work.peers) keep.push_back(peer.device);
     ties_.set_plan(&index_);
     const auto own = index_.stages_of(identity_.device);
     sums_.set_plan(&index_, own.empty() ? TensorCodec::kNone
                                         : plan_.stages[own.front().index()].codec_backward);
-    router_.set_plan(&index_, &flow_, {keep.begin(), keep.end()});
-    parts_.channels.keep_only(keep, head.generation);
-    std::erase_if(attached_, [&](const auto& entry) {
-        return std::find(keep.begin(), keep.end(), entry.first) == keep.end();
-    });
-    // One that was dialled may have been cut since.
-    for (const PeerAddress& peer : work.peers)
-        if (peer.dial && !parts_.channels.connected(peer.device)) attached_.erase(peer.device);
-    std::set<std::string> missing;
-    for (const std::string& peer : keep)
-        if (!stands(peer)) missing.insert(peer);
+    peers_.configure(work.peers, head.generation, parts_.now());
+    router_.set_plan(&index_, &flow_, peers_.with_portal());
     configured_ = true;
-    const Instant now = parts_.now();
-    loading_ = Loading{now, now, std::nullopt, now + kStageTick};
-    told_unreached_ = false;
     ECOPIPE_RETURN_IF_ERROR(feed(stage_event::Configured{
-        head.generation, work.device, slice_roles(index_, flow_, identity_.device), missing,
-        head.step, work.restore, work.supply, work.keep_snapshots,
+        head.generation, work.device, slice_roles(index_, flow_, identity_.device),
+        peers_.missing(), head.step, work.restore, work.supply, work.keep_snapshots,
         awaited_ties(index_, identity_.device)}));
     // What came whole for an earlier configuration that broke off need not come again.
     for (const LayerTransfer& transfer : work.restore)
@@ -236,12 +210,7 @@ Result<void> StageDriver::configure(const FrameHeader& head, const Configure& wo
             if (state_.keeper().find(head.step, layer) != nullptr)
                 ECOPIPE_RETURN_IF_ERROR(
                     feed(stage_event::LayerArrived{head.generation, head.step, layer, false}));
-    for (const PeerAddress& peer : work.peers) {
-        if (!peer.dial) continue;
-        ECOPIPE_ASSIGN_OR_RETURN(const Endpoint endpoint,
-                                 parse_endpoint(peer.endpoint, "peer " + peer.device));
-        ECOPIPE_RETURN_IF_ERROR(parts_.channels.dial(peer.device, endpoint, peer.instance));
-    }
+    ECOPIPE_RETURN_IF_ERROR(peers_.dial());
     for (Delivery& delivery : router_.take_early())
         ECOPIPE_RETURN_IF_ERROR(deliver(std::move(delivery)));
     return {};
@@ -338,7 +307,7 @@ Result<void> StageDriver::carry_out(StageCommand& command) {
                 return {};
             },
             [this](const stage_command::SendReady&) -> Result<void> {
-                loading_.reset();
+                peers_.ready();
                 parts_.portal.send(header(), Ready{parts_.compute.live_bytes()});
                 return {};
             },
@@ -549,49 +518,20 @@ void StageDriver::tick(std::uint64_t progress) {
     give_up_on(check_loading(progress));
 }
 
-std::vector<std::string> StageDriver::unreached() const {
-    std::vector<std::string> devices;
-    for (const PeerAddress& peer : work_.peers)
-        if (!stands(peer.device)) devices.push_back(peer.device);
-    return devices;
-}
-
 // Which of two devices that do not reach one another goes on, the portal alone can say: until it
 // does this one waits.
 Result<void> StageDriver::check_loading(std::uint64_t progress) {
-    if (!loading_) return {};
-    const Instant now = parts_.now();
-    const Duration away = time_not_run(now, loading_->look_due);
-    loading_->since += away;
-    loading_->moved += away;
-    loading_->look_due = now + kStageTick;
-    if (std::exchange(loading_->progress, progress) != progress) loading_->moved = now;
-    const auto missing =
-        now - loading_->since > kReachWait ? unreached() : std::vector<std::string>();
-    if (!missing.empty()) {
-        if (std::exchange(told_unreached_, true)) return {};
-        log_warn("{}", loading_problem());
-        parts_.portal.send(header(), Unreached{missing});
-    } else if (now - loading_->moved > kLoadTimeout) {
+    const auto overdue = peers_.look(parts_.now(), progress);
+    if (!overdue) return {};
+    const std::string problem =
+        overdue->problem.empty() ? machine_.waiting_for() : overdue->problem;
+    if (overdue->unreached.empty())
         return fail(ExitCode::kUnreachable,
                     fmt::format("not ready, and nothing has come for {} s: {}",
-                                kLoadTimeout.count(), loading_problem()));
-    }
+                                StagePeers::kLoadTimeout.count(), problem));
+    log_warn("{}", problem);
+    parts_.portal.send(header(), Unreached{overdue->unreached});
     return {};
-}
-
-// A device that cannot be reached is named with its address and port.
-std::string StageDriver::loading_problem() const {
-    for (const PeerAddress& peer : work_.peers)
-        if (!stands(peer.device))
-            return peer.dial ? fmt::format("device {} cannot be reached at {}", peer.device,
-                                           peer.endpoint)
-                             : fmt::format("device {} did not dial this one's data port {}",
-                                           peer.device, identity_.data_port);
-    if (!attached_.contains(kPortalPeer))
-        return fmt::format("the portal did not dial this device's data port {}",
-                           identity_.data_port);
-    return machine_.waiting_for();
 }
 
 void StageDriver::leave(const std::string& signal) {

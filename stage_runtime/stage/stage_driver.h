@@ -28,6 +28,7 @@
 #include "stage_runtime/stage/link_prober.h"
 #include "stage_runtime/stage/stage_compute.h"
 #include "stage_runtime/stage/stage_machine.h"
+#include "stage_runtime/stage/stage_peers.h"
 #include "stage_runtime/stage/stage_uplink.h"
 #include "stage_runtime/stage/state_exchange.h"
 #include "stage_runtime/stage/step_report.h"
@@ -105,12 +106,6 @@ class StageDriver {
 
   private:
     using ControlMessage = stage_input::Message;
-    struct Loading {  // from Configure to Ready
-        Instant since;
-        Instant moved;                          // something has come since
-        std::optional<std::uint64_t> progress;  // as told last
-        Instant look_due;
-    };
     struct GivingUp {  // told to the portal, which tells everyone
         Error error;
         Instant until;
@@ -147,10 +142,6 @@ class StageDriver {
     void send_stored(std::uint64_t step, int layer);
     void send_state(bool optimizer_state);
     [[nodiscard]] Result<void> check_loading(std::uint64_t progress);
-    [[nodiscard]] std::string loading_problem() const;
-    [[nodiscard]] std::vector<std::string> unreached() const;
-    // Whether there is a channel with the instance of a peer that the portal named.
-    [[nodiscard]] bool stands(const std::string& peer) const;
     [[nodiscard]] FrameHeader header() const;
     [[nodiscard]] RoutedStep routed_step() const {
         return {machine_.generation(), machine_.step()};
@@ -161,6 +152,7 @@ class StageDriver {
     const StageIdentity identity_;
     Parts parts_;
     StageMachine machine_;
+    StagePeers peers_;
     TensorRouter router_;
     StateExchange state_;
     TiedExchange ties_;
@@ -179,9 +171,6 @@ class StageDriver {
     Plan plan_;
     ValueGraph flow_;
     PlanIndex index_;
-    std::map<std::string, std::uint64_t> attached_;  // channels that stand, and with which instance
-    std::optional<Loading> loading_;
-    bool told_unreached_ = false;  // in this configuration
 
     std::deque<StageCommand> commands_;  // to be carried out
     std::optional<stage_command::Run> next_;
