@@ -14,6 +14,8 @@ extern const Schedule kOneFOneB;     // 1f1b
 extern const Schedule kInterleaved;  // several groups of layers a device
 extern const Schedule kZbH1;         // weight gradients fill what would be idle
 
+inline constexpr const char* kAutoSchedule = "auto";  // in a request: whichever is fastest
+
 [[nodiscard]] std::span<const Schedule* const> schedules();
 [[nodiscard]] const Schedule* find_schedule(std::string_view name);  // null: none of that name
 // "gpipe, 1f1b, interleaved or zb-h1": for messages.

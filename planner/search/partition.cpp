@@ -169,8 +169,9 @@ Result<std::vector<CostModel>> candidate_models(const Cluster& cluster,
     return out;
 }
 
-// Every candidate quickly, then the best few with the whole effort between them.
-Result<Trial> search_counts(std::vector<CostModel> models, const PlanRequest& request) {
+// Every candidate quickly, then the best few with the whole effort between them; the best first.
+Result<std::vector<Trial>> search_counts(std::vector<CostModel> models,
+                                         const PlanRequest& request) {
     std::vector<Trial> trials;
     const auto count = static_cast<double>(models.size());
     const double quick = models.size() == 1 ? 1 : 0.4 / count;
@@ -192,7 +193,7 @@ Result<Trial> search_counts(std::vector<CostModel> models, const PlanRequest& re
             trials[i].found = std::move(found);
     }
     std::stable_sort(trials.begin(), trials.end(), shorter);
-    return std::move(trials.front());
+    return trials;
 }
 
 Plan as_plan(const Found& found, const CostModel& model, const PlanRequest& request,
@@ -288,41 +289,76 @@ Result<void> predict(const CostModel& model, const ResolvedProfiles& resolved, P
 }
 
 constexpr int kBlocksTried = 16;
-constexpr double kTwinsGain = 0.99;   // of the pipeline's step: below it twins are chosen
-constexpr double kBlocksGain = 0.98;  // more blocks are worth this much
+constexpr double kTwinsGain = 0.99;        // of the pipeline's step: below it twins are chosen
+constexpr double kBlocksGain = 0.98;       // more blocks are worth this much
+constexpr std::size_t kTwinsDeepened = 2;  // of the counts of micro-batches and blocks
 
 bool may_have_twins(const PlanRequest& request, const CostModel& model) {
-    return request.twins && model.devices() > 1 && !request.actions &&
-           (request.schedule == kAutoSchedule || request.schedule == kOneFOneB.name);
+    if (!request.twins || model.devices() < 2 || request.actions) return false;
+    const Schedule* schedule = find_schedule(request.schedule);
+    return schedule == nullptr ? request.schedule == kAutoSchedule : !schedule->sliced;
+}
+
+struct TwinTrial {
+    const Trial* pipeline = nullptr;  // with as many micro-batches
+    int blocks = 1;
+    TwinPlans found;
+};
+
+// Every count of micro-batches and blocks quickly, then the best few with the whole effort between
+// them; by blocks.
+std::vector<TwinTrial> search_twin_counts(const std::vector<Trial>& pipelines,
+                                          const PlanRequest& request, const std::string& name) {
+    std::vector<TwinTrial> trials;
+    for (const Trial& pipeline : pipelines) {
+        if (pipeline.found.arrangement.stages.empty()) continue;
+        if (request.sum_blocks != 0) trials.push_back({&pipeline, request.sum_blocks, {}});
+        const int most = std::min(pipeline.model.micro_batches(), kBlocksTried);
+        for (int blocks = 2; request.sum_blocks == 0 && blocks <= most; blocks *= 2)
+            trials.push_back({&pipeline, blocks, {}});
+    }
+    const auto search = [&](TwinTrial& trial, double effort) {
+        TwinPlans found =
+            search_with_twins(trial.pipeline->model,
+                              as_plan(trial.pipeline->found, trial.pipeline->model, request, name),
+                              trial.blocks, effort, request.schedule);
+        if (!found.best || (trial.found.best && trial.found.step_ms <= found.step_ms)) return;
+        trial.found = std::move(found);
+    };
+    const auto count = static_cast<double>(trials.size());
+    for (TwinTrial& trial : trials)
+        search(trial, request.effort * (trials.size() == 1 ? 1 : 0.4 / count));
+    std::stable_sort(trials.begin(), trials.end(), [](const TwinTrial& a, const TwinTrial& b) {
+        return a.found.best && (!b.found.best || a.found.step_ms < b.found.step_ms);
+    });
+    for (std::size_t i = 0; trials.size() > 1 && i < std::min(trials.size(), kTwinsDeepened); ++i)
+        search(trials[i], request.effort * 0.6 / kTwinsDeepened);
+    std::stable_sort(trials.begin(), trials.end(),
+                     [](const TwinTrial& a, const TwinTrial& b) { return a.blocks < b.blocks; });
+    return trials;
 }
 
 // Replaces the plan by one with twins if that is faster, and notes what it was weighed against.
-Result<void> try_twins(const CostModel& model, const ResolvedProfiles& resolved,
+Result<void> try_twins(const std::vector<Trial>& pipelines, const ResolvedProfiles& resolved,
                        const PlanRequest& request, Plan& plan) {
-    std::vector<int> counts{request.sum_blocks};
-    if (request.sum_blocks == 0) {
-        counts.clear();
-        for (int blocks = 2; blocks <= std::min(model.micro_batches(), kBlocksTried); blocks *= 2)
-            counts.push_back(blocks);
-    }
     const double pipeline_ms = plan.predicted->step_ms;
     std::optional<double> data_parallel_ms;
-    std::optional<Plan> best;
+    const CostModel* model = nullptr;
     double best_ms = pipeline_ms * kTwinsGain;
-    for (const int blocks : counts) {
-        TwinPlans found = search_with_twins(model, plan, blocks,
-                                            request.effort / static_cast<double>(counts.size()));
+    int blocks = 1;
+    for (TwinTrial& trial : search_twin_counts(pipelines, request, plan.model)) {
+        TwinPlans& found = trial.found;
         if (found.data_parallel_ms)
             data_parallel_ms = std::min(data_parallel_ms.value_or(*found.data_parallel_ms),
                                         *found.data_parallel_ms);
-        if (!found.best || found.step_ms >= best_ms) continue;
-        best = std::move(found.best);
-        best_ms = found.step_ms * kBlocksGain;
+        const double least = trial.blocks > blocks && model != nullptr ? kBlocksGain : 1;
+        if (!found.best || found.step_ms >= best_ms * least) continue;
+        model = &trial.pipeline->model;
+        best_ms = found.step_ms;
+        blocks = trial.blocks;
+        plan = std::move(*found.best);
     }
-    if (best) {
-        plan = std::move(*best);
-        ECOPIPE_RETURN_IF_ERROR(predict(model, resolved, plan, "plan"));
-    }
+    if (model != nullptr) ECOPIPE_RETURN_IF_ERROR(predict(*model, resolved, plan, "plan"));
     plan.pipeline_ms = pipeline_ms;
     plan.data_parallel_ms = data_parallel_ms;
     return {};
@@ -350,13 +386,15 @@ Result<Plan> search_plan(const Cluster& cluster, const std::vector<ModelProfile>
     ECOPIPE_ASSIGN_OR_RETURN(const ResolvedProfiles resolved, resolve_profiles(cluster, profiles));
     ECOPIPE_ASSIGN_OR_RETURN(std::vector<CostModel> models,
                              candidate_models(cluster, resolved, request));
-    ECOPIPE_ASSIGN_OR_RETURN(const Trial best, search_counts(std::move(models), request));
+    ECOPIPE_ASSIGN_OR_RETURN(const std::vector<Trial> trials,
+                             search_counts(std::move(models), request));
+    const Trial& best = trials.front();
     if (best.found.arrangement.stages.empty())
         return nothing_fits(best.model, tightest(request.schedule));
     Plan plan = as_plan(best.found, best.model, request, resolved.profiles.front().model);
     ECOPIPE_RETURN_IF_ERROR(predict(best.model, resolved, plan, "plan"));
     if (request.sum_blocks != 1 && may_have_twins(request, best.model))
-        ECOPIPE_RETURN_IF_ERROR(try_twins(best.model, resolved, request, plan));
+        ECOPIPE_RETURN_IF_ERROR(try_twins(trials, resolved, request, plan));
     return plan;
 }
 

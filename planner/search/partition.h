@@ -16,11 +16,10 @@
 #include "domain/plan.h"
 #include "planner/cost/cluster.h"
 #include "planner/cost/model_profile.h"
+#include "planner/schedule/registry.h"
 #include "planner/schedule/schedule_csv.h"
 
 namespace ecopipe {
-
-inline constexpr const char* kAutoSchedule = "auto";  // whichever is fastest
 
 struct PlanRequest {
     int batch = 64;

@@ -7,6 +7,8 @@
 #include <set>
 
 #include "planner/schedule/holder_actions.h"
+#include "planner/schedule/registry.h"
+#include "planner/search/twin_groups.h"
 #include "planner/simulate/simulator.h"
 
 namespace ecopipe {
@@ -17,22 +19,28 @@ constexpr std::size_t kClimbs = 6;
 constexpr std::size_t kPartedMax = 4;  // devices of which every order of groups is tried
 constexpr double kGain = 0.9999;       // below this share of the time before it is a gain
 
-struct Group {
-    std::vector<int> devices;  // of the cluster
-    int first = 0;
-    int last = 0;
-    std::vector<int> blocks{};  // how many each has; none: as their speeds are
-    friend auto operator<=>(const Group&, const Group&) = default;
-};
-using Groups = std::vector<Group>;
+// Few enough for all plans to be looked at.
+constexpr int kDevicesAll = 5;
+constexpr int kLayersAll = 12;
+constexpr int kBlocksAll = 4;
+constexpr double kEffortAll = 0.25;
+constexpr double kActionsAll = 4e6;  // simulated at effort 1
+
+using Group = TwinGroup;
+using Groups = TwinGroups;
 
 class TwinSearch {
   public:
-    TwinSearch(const CostModel& model, const Plan& pipeline, int sum_blocks, double effort)
+    TwinSearch(const CostModel& model, const Plan& pipeline, int sum_blocks, double effort,
+               const std::string& schedule)
         : model_(model),
           pipeline_(pipeline),
           sum_blocks_(sum_blocks),
-          evaluations_left_(static_cast<int>(1000 * effort)) {
+          effort_(effort),
+          evaluations_left_(static_cast<int>(1000 * effort)),
+          actions_left_(kActionsAll * effort),
+          any_schedule_(schedule == kAutoSchedule),
+          schedule_(any_schedule_ ? kOneFOneB.name : schedule) {
         for (int d = 0; d < model.devices(); ++d) by_speed_.push_back(d);
         std::stable_sort(by_speed_.begin(), by_speed_.end(), [&](int a, int b) {
             return model.work_ms(a, 0, model.layers() - 1) <
@@ -51,13 +59,17 @@ class TwinSearch {
         }
         if (data_parallel < kNone) out.data_parallel_ms = data_parallel;
         for (const Groups& groups : more_beginnings()) look_at(groups);
-        if (best_ms_ == kNone) return out;
         std::vector<std::pair<double, Groups>> from(looked_at_.begin(), looked_at_.end());
         if (from.size() > kClimbs) from.resize(kClimbs);
         for (std::size_t i = 0; i < from.size(); ++i) {
             const int left = evaluations_left_ / static_cast<int>(from.size() - i);
             climb(from[i].second, from[i].first, evaluations_left_ - left);
         }
+        if (effort_ >= kEffortAll && model_.devices() <= kDevicesAll &&
+            model_.layers() <= kLayersAll && sum_blocks_ <= kBlocksAll)
+            look_at_all();
+        if (best_ms_ == kNone) return out;
+        if (any_schedule_) split_backward();
         out.best = best_plan_;
         out.step_ms = best_ms_;
         return out;
@@ -150,6 +162,17 @@ class TwinSearch {
             }
         }
         return best;
+    }
+
+    void look_at_all() {
+        for_all_twin_groups(
+            model_, sum_blocks_, [&] { return best_ms_; },
+            [&](const Groups& groups) {
+                look_at(groups);
+                actions_left_ -=
+                    3.0 * 2 * model_.micro_batches() * static_cast<double>(groups.size());
+                return actions_left_ > 0;
+            });
     }
 
     // To the best neighbour again and again, until none is better or so many simulations are left.
@@ -276,21 +299,47 @@ class TwinSearch {
     double look_at(const Groups& groups) {
         if (!seen_.insert(groups).second) return kNone;
         double best = kNone;
-        for (const InFlight in_flight : {InFlight::kFew, InFlight::kAll, InFlight::kAllButLast}) {
-            const std::optional<Plan> plan = plan_of(groups, in_flight);
-            if (!plan || !has_twins(*plan)) continue;
-            --evaluations_left_;
-            const auto spans = model_.spans(*plan, "plan");
-            if (!spans) continue;
-            const std::vector<ActionList> lists = holder_actions(*plan, plan->micro_batches);
-            const double ms = simulate(model_.pipeline(*plan, *spans), lists).step_ms;
-            best = std::min(best, ms);
-            if (ms >= best_ms_) continue;
-            best_ms_ = ms;
-            best_plan_ = *plan;
-        }
+        for (const InFlight in_flight : {InFlight::kFew, InFlight::kAll, InFlight::kAllButLast})
+            if (std::optional<Plan> plan = plan_of(groups, in_flight))
+                best = std::min(best, simulated(std::move(*plan)));
         if (best < kNone) looked_at_.emplace(best, groups);
         return best;
+    }
+    double simulated(Plan plan) {
+        if (!has_twins(plan)) return kNone;
+        --evaluations_left_;
+        const auto spans = model_.spans(plan, "plan");
+        if (!spans) return kNone;
+        const std::vector<ActionList> lists = holder_actions(plan, plan.micro_batches);
+        const double ms = simulate(model_.pipeline(plan, *spans), lists).step_ms;
+        if (ms < best_ms_) {
+            best_ms_ = ms;
+            best_plan_ = std::move(plan);
+        }
+        return ms;
+    }
+    // What would be idle at a step's end computes weight gradients. Nothing is recomputed then.
+    void split_backward() {
+        const Plan whole = best_plan_;
+        if (whole.stages.size() < 2 || !model_.has_split_backward()) return;
+        for (const Schedule* schedule : schedules()) {
+            if (!schedule->splits_backward || schedule->sliced) continue;
+            for (const int more : {0, 1, 2}) {
+                Plan plan = whole;
+                plan.schedule = schedule->name;
+                for (StagePlan& stage : plan.stages) {
+                    const auto own = [&](const std::vector<int>& blocks) {
+                        const auto count =
+                            blocks.empty() ? sum_blocks_ : static_cast<int>(blocks.size());
+                        return (plan.micro_batches * count + sum_blocks_ - 1) / sum_blocks_;
+                    };
+                    stage.in_flight = std::min(stage.in_flight + more, own(stage.blocks));
+                    for (StageHolder& twin : stage.twins)
+                        twin.in_flight = std::min(twin.in_flight + more, own(twin.blocks));
+                }
+                if (fit(plan) && check_holders(plan, "plan")) simulated(std::move(plan));
+            }
+        }
     }
 
     // As many as keep the stages behind busy; all that there are; all but in the last stage, whose
@@ -303,7 +352,7 @@ class TwinSearch {
         plan.model = pipeline_.model;
         plan.batch = pipeline_.batch;
         plan.micro_batches = model_.micro_batches();
-        plan.schedule = "1f1b";
+        plan.schedule = schedule_;
         plan.sum_blocks = sum_blocks_;
         int ahead = 0;  // in flight at least in all holders of the stage at hand together
         for (std::size_t s = groups.size(); s-- > 0;) {
@@ -387,7 +436,11 @@ class TwinSearch {
     const CostModel& model_;
     const Plan& pipeline_;
     int sum_blocks_;
+    double effort_;
     int evaluations_left_;
+    double actions_left_;
+    bool any_schedule_;
+    std::string schedule_;
     std::vector<int> by_speed_;
     std::set<Groups> seen_;
     std::set<std::pair<double, Groups>> looked_at_;
@@ -398,8 +451,8 @@ class TwinSearch {
 }  // namespace
 
 TwinPlans search_with_twins(const CostModel& model, const Plan& pipeline, int sum_blocks,
-                            double effort) {
-    return TwinSearch(model, pipeline, sum_blocks, effort).run();
+                            double effort, const std::string& schedule) {
+    return TwinSearch(model, pipeline, sum_blocks, effort, schedule).run();
 }
 
 }  // namespace ecopipe

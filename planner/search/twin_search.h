@@ -3,6 +3,7 @@
 // one device a stage, and most clusters are best served by something in between.
 
 #include <optional>
+#include <string>
 
 #include "core/result.h"
 #include "domain/plan.h"
@@ -22,9 +23,12 @@ struct TwinPlans {
 // devices, with `pipeline` (the best without twins) with two stages made one, and with all ways to
 // part up to four devices into stages, or two groups of more by speed. A stage's sum blocks go to
 // its devices so that the last is done first, and are handed over where that pays.
-// Memory is kept: who has too little recomputes, or the state is no plan. Deterministic; about as
+// Memory is kept: who has too little recomputes, or the state is no plan. On small clusters and
+// models all plans that may be better are looked at. `schedule` is the name of one without slices,
+// or `auto`: 1f1b, and for the best plan those that split the backward. Deterministic; about as
 // many simulations as `effort` says, in thousands. Pure.
 [[nodiscard]] TwinPlans search_with_twins(const CostModel& model, const Plan& pipeline,
-                                          int sum_blocks, double effort);
+                                          int sum_blocks, double effort,
+                                          const std::string& schedule);
 
 }  // namespace ecopipe
