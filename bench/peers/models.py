@@ -1,6 +1,8 @@
-"""The models of the comparison, as PyTorch programs write them. torchvision is Debian's python3-torchvision."""
+"""The models of the comparison, as PyTorch programs write them."""
 import torch
 from torch import nn
+
+SHAPES = {"plain_cnn": (3, 16, 16), "mobilenet_v2": (3, 64, 64)}  # of a sample
 
 
 class Block(nn.Sequential):
@@ -16,10 +18,17 @@ def plain_cnn():
 
 
 def mobilenet_v2():
+    """torchvision's, as ecopipe's zoo cuts it: nineteen blocks, pooling, dropout, a head; twenty-two layers."""
     import torchvision
-    return torchvision.models.mobilenet_v2(num_classes=10)
+    model = torchvision.models.mobilenet_v2(num_classes=10)
+    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(*model.features, pool, *model.classifier)
 
 
-def random_batch(shape, batch):
+def whole(name):
+    return {"plain_cnn": plain_cnn, "mobilenet_v2": mobilenet_v2}[name]()
+
+
+def random_batch(name, batch):
     torch.manual_seed(0)
-    return torch.rand(batch, *shape), torch.randint(0, 10, (batch,))
+    return torch.rand(batch, *SHAPES[name]), torch.randint(0, 10, (batch,))

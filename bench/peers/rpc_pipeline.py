@@ -41,7 +41,7 @@ def train(options):
     parameters = front.rpc_sync().parameter_rrefs() + back.rpc_sync().parameter_rrefs()
     optimizer = DistributedOptimizer(optim.SGD, parameters, lr=0.01, momentum=0.9)
     loss_of = nn.CrossEntropyLoss()
-    inputs, labels = random_batch((3, 16, 16), options.batch)
+    inputs, labels = random_batch("plain_cnn", options.batch)
     times = []
     for step in range(options.steps + 2):
         started = time.monotonic()
