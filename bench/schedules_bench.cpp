@@ -141,9 +141,8 @@ Result<std::vector<Row>> rows_of_numbers(const CommandLine& line) {
 
 // A plan of each schedule, and the given one.
 Result<std::vector<Row>> rows_of_cluster(const CommandLine& line) {
-    for (const char* needed : {"cluster", "profile"})
-        if (!line.has(needed))
-            return fail(ExitCode::kUsage, fmt::format("--{}: expected a file, found none", needed));
+    if (!line.has("cluster"))
+        return fail(ExitCode::kUsage, "--cluster: expected a file, found none");
     for (const char* number : {"stages", "slices", "forward-ms", "backward-ms", "link-ms"})
         if (line.given(number))
             return fail(
@@ -151,7 +150,7 @@ Result<std::vector<Row>> rows_of_cluster(const CommandLine& line) {
                 fmt::format("--{}: expected plain numbers or --cluster, found both", number));
     ECOPIPE_ASSIGN_OR_RETURN(const Cluster cluster, read_cluster(line.get_text("cluster")));
     ECOPIPE_ASSIGN_OR_RETURN(const std::vector<ModelProfile> profiles,
-                             read_profiles(cluster, line.get_texts("profile")));
+                             read_needed_profiles(cluster, line.get_texts("profile")));
     PlanRequest request;
     request.batch = static_cast<int>(line.get_integer("batch"));
     request.micro_batches =
@@ -223,7 +222,8 @@ CommandLine options() {
     line.text("backward-ms", "a stage's backward, half of it for the weights (default 2)");
     line.text("link-ms", "a transfer, each way, one number or one a cut (default 0)");
     line.text("cluster", "instead of numbers: a cluster file, to plan each schedule on");
-    line.texts("profile", "with --cluster: a profile (may be repeated)");
+    line.texts("profile",
+               "with --cluster: a profile, beside those that it names (may be repeated)");
     line.text("plan", "with --cluster: a plan to compare with");
     line.integer("batch", "with --cluster: samples a step", {1, 1 << 24}, 64);
     line.flag("json", "print JSON instead of a table");

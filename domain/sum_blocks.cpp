@@ -15,6 +15,13 @@ SumTree::Blocks SumTree::below(int node) const {
     return {first - leaf(0), last - leaf(0) + 1};
 }
 
+int micro_batches_of(const std::vector<int>& blocks, int micro_batches, int sum_blocks) {
+    int count = 0;
+    for (const int block : blocks)
+        count += micro_batches / sum_blocks + (block < micro_batches % sum_blocks ? 1 : 0);
+    return count;
+}
+
 std::vector<int> SumTree::subtrees(const std::vector<bool>& owned) const {
     const auto all_owned = [&](int node) {
         const Blocks blocks = below(node);

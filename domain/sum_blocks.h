@@ -25,6 +25,10 @@ inline constexpr int kSumBlocksMax = 64;
     return blocks >= 1 && blocks <= kSumBlocksMax && (blocks & (blocks - 1)) == 0;
 }
 
+// How many of a step's micro-batches are of one of these blocks.
+[[nodiscard]] int micro_batches_of(const std::vector<int>& blocks, int micro_batches,
+                                   int sum_blocks);
+
 class SumTree {
   public:
     explicit constexpr SumTree(int blocks = 1) : blocks_(blocks) {}

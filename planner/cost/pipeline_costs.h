@@ -18,7 +18,7 @@ struct StageCost {
     double recompute_ms = 0;
     double input_gradient_ms = 0;  // these two are used by split schedules alone
     double weight_gradient_ms = 0;
-    double update_ms = 0;  // once a step
+    double update_ms = 0;  // once a step; of a stage's twins with their handling of the sums
 };
 
 // What goes one way, between two stages or from the portal. A transfer occupies `resource` for

@@ -24,9 +24,11 @@ CommandLine options() {
         "ecopipe-plan",
         "finds what to run where on a cluster, and says how long a step will take and why");
     line.text("cluster", "the cluster file");
-    line.texts("profile",
-               "a profile; the first serves devices without one of their own; of several of one "
-               "device, the one with the cluster file's threads (may be repeated)");
+    line.texts(
+        "profile",
+        "a profile, beside those that the cluster file names; the first serves devices without "
+        "one of their own; of several of one device, the one with the cluster file's threads "
+        "(may be repeated)");
     line.integer("batch", "samples a step", {1, 1 << 24}, 64);
     line.text("micro-batches", "micro-batches a step, or auto", "auto");
     line.text("sum-blocks",
@@ -102,11 +104,7 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     ECOPIPE_ASSIGN_OR_RETURN(const PlanRequest request, request_of(line));
     ECOPIPE_ASSIGN_OR_RETURN(const Cluster cluster, read_cluster(line.get_text("cluster")));
     ECOPIPE_ASSIGN_OR_RETURN(const std::vector<ModelProfile> profiles,
-                             read_profiles(cluster, line.get_texts("profile")));
-    if (profiles.empty())
-        return fail(ExitCode::kUsage,
-                    fmt::format("--profile: expected a file, found none, and {} names none",
-                                cluster.source));
+                             read_needed_profiles(cluster, line.get_texts("profile")));
     warn_of_strangers(cluster, profiles);
     ECOPIPE_ASSIGN_OR_RETURN(Plan plan, search_plan(cluster, profiles, request));
     ECOPIPE_ASSIGN_OR_RETURN(plan.what_if, what_if_rows(cluster, profiles, request, plan));

@@ -289,9 +289,11 @@ Result<void> predict(const CostModel& model, const ResolvedProfiles& resolved, P
 }
 
 constexpr int kBlocksTried = 16;
-constexpr double kTwinsGain = 0.99;        // of the pipeline's step: below it twins are chosen
-constexpr double kBlocksGain = 0.98;       // more blocks are worth this much
-constexpr std::size_t kTwinsDeepened = 2;  // of the counts of micro-batches and blocks
+constexpr double kTwinsGain = 0.99;          // of the pipeline's step: below it twins are chosen
+constexpr double kBlocksGain = 0.98;         // more blocks are worth this much
+constexpr std::size_t kTwinCountsTried = 4;  // of micro-batches: the pipeline's best, and
+constexpr int kFewMicroBatches = 4;          // all up to this, which data parallelism likes
+constexpr std::size_t kTwinsDeepened = 2;    // of the counts of micro-batches and blocks
 
 bool may_have_twins(const PlanRequest& request, const CostModel& model) {
     if (!request.twins || model.devices() < 2 || request.actions) return false;
@@ -310,10 +312,13 @@ struct TwinTrial {
 std::vector<TwinTrial> search_twin_counts(const std::vector<Trial>& pipelines,
                                           const PlanRequest& request, const std::string& name) {
     std::vector<TwinTrial> trials;
-    for (const Trial& pipeline : pipelines) {
+    for (std::size_t i = 0; i < pipelines.size(); ++i) {
+        const Trial& pipeline = pipelines[i];
+        const int micro_batches = pipeline.model.micro_batches();
         if (pipeline.found.arrangement.stages.empty()) continue;
+        if (i >= kTwinCountsTried && micro_batches > kFewMicroBatches) continue;
         if (request.sum_blocks != 0) trials.push_back({&pipeline, request.sum_blocks, {}});
-        const int most = std::min(pipeline.model.micro_batches(), kBlocksTried);
+        const int most = std::min(micro_batches, kBlocksTried);
         for (int blocks = 2; request.sum_blocks == 0 && blocks <= most; blocks *= 2)
             trials.push_back({&pipeline, blocks, {}});
     }

@@ -49,6 +49,9 @@ struct PlanRequest {
 // files.
 [[nodiscard]] Result<std::vector<ModelProfile>> read_profiles(
     const Cluster& cluster, const std::vector<std::string>& paths);
+// kUsage where there are none.
+[[nodiscard]] Result<std::vector<ModelProfile>> read_needed_profiles(
+    const Cluster& cluster, const std::vector<std::string>& paths);
 
 // The plan with the least simulated step time that fits every device's memory. `profiles`: the
 // first serves every device that has none of its own.

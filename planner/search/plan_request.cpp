@@ -67,4 +67,14 @@ Result<std::vector<ModelProfile>> read_profiles(const Cluster& cluster,
     return out;
 }
 
+Result<std::vector<ModelProfile>> read_needed_profiles(const Cluster& cluster,
+                                                       const std::vector<std::string>& paths) {
+    ECOPIPE_ASSIGN_OR_RETURN(auto profiles, read_profiles(cluster, paths));
+    if (profiles.empty())
+        return fail(ExitCode::kUsage,
+                    fmt::format("--profile: expected a file, found none, and {} names none",
+                                cluster.source));
+    return profiles;
+}
+
 }  // namespace ecopipe

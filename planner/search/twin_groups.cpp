@@ -48,8 +48,8 @@ class Enumeration {
             groups_.pop_back();
         }
     }
-    // One more device of the last group, with at most `most` of the `left` blocks: more with the
-    // same counts in another order are another order of the devices.
+    // One more device of the last group, with at most `most` of the `left` blocks: counts fall, as
+    // whoever has most has the first blocks.
     void add_device(int left, int most, double ahead_ms, Quickest quickest) {
         const int first = groups_.back().first;
         const int last = groups_.back().last;

@@ -5,7 +5,9 @@
 #include <limits>
 #include <numeric>
 #include <set>
+#include <utility>
 
+#include "domain/sum_blocks.h"
 #include "planner/schedule/holder_actions.h"
 #include "planner/schedule/registry.h"
 #include "planner/search/twin_groups.h"
@@ -24,7 +26,9 @@ constexpr int kDevicesAll = 5;
 constexpr int kLayersAll = 12;
 constexpr int kBlocksAll = 4;
 constexpr double kEffortAll = 0.25;
-constexpr double kActionsAll = 4e6;  // simulated at effort 1
+constexpr int kBeginningsOver = 300;  // simulations beyond the effort's, for where to begin
+constexpr double kSplitGain = 0.99;   // a backward that is split forbids to recompute: worth this
+constexpr double kActionsAll = 4e6;   // simulated at effort 1
 
 using Group = TwinGroup;
 using Groups = TwinGroups;
@@ -40,7 +44,7 @@ class TwinSearch {
           evaluations_left_(static_cast<int>(1000 * effort)),
           actions_left_(kActionsAll * effort),
           any_schedule_(schedule == kAutoSchedule),
-          schedule_(any_schedule_ ? kOneFOneB.name : schedule) {
+          named_(any_schedule_ ? kOneFOneB : *find_schedule(schedule)) {
         for (int d = 0; d < model.devices(); ++d) by_speed_.push_back(d);
         std::stable_sort(by_speed_.begin(), by_speed_.end(), [&](int a, int b) {
             return model.work_ms(a, 0, model.layers() - 1) <
@@ -58,15 +62,19 @@ class TwinSearch {
             data_parallel = std::min(data_parallel, look_at({all}));
         }
         if (data_parallel < kNone) out.data_parallel_ms = data_parallel;
-        for (const Groups& groups : more_beginnings()) look_at(groups);
+        for (const Groups& groups : more_beginnings()) {
+            if (evaluations_left_ < -kBeginningsOver) break;
+            look_at(groups);
+        }
         std::vector<std::pair<double, Groups>> from(looked_at_.begin(), looked_at_.end());
         if (from.size() > kClimbs) from.resize(kClimbs);
         for (std::size_t i = 0; i < from.size(); ++i) {
             const int left = evaluations_left_ / static_cast<int>(from.size() - i);
             climb(from[i].second, from[i].first, evaluations_left_ - left);
         }
-        if (effort_ >= kEffortAll && model_.devices() <= kDevicesAll &&
-            model_.layers() <= kLayersAll && sum_blocks_ <= kBlocksAll)
+        if (effort_ >= kEffortAll && !model_.is_graph() && !named_.splits_backward &&
+            model_.devices() <= kDevicesAll && model_.layers() <= kLayersAll &&
+            sum_blocks_ <= kBlocksAll)
             look_at_all();
         if (best_ms_ == kNone) return out;
         if (any_schedule_) split_backward();
@@ -169,8 +177,6 @@ class TwinSearch {
             model_, sum_blocks_, [&] { return best_ms_; },
             [&](const Groups& groups) {
                 look_at(groups);
-                actions_left_ -=
-                    3.0 * 2 * model_.micro_batches() * static_cast<double>(groups.size());
                 return actions_left_ > 0;
             });
     }
@@ -297,11 +303,15 @@ class TwinSearch {
     }
 
     double look_at(const Groups& groups) {
-        if (!seen_.insert(groups).second) return kNone;
+        Groups shared = groups;
+        for (Group& group : shared) group.blocks = blocks_of(group);
+        if (!seen_.insert(std::move(shared)).second) return kNone;
         double best = kNone;
-        for (const InFlight in_flight : {InFlight::kFew, InFlight::kAll, InFlight::kAllButLast})
+        for (const InFlight in_flight : {InFlight::kAll, InFlight::kFew, InFlight::kAllButLast}) {
             if (std::optional<Plan> plan = plan_of(groups, in_flight))
                 best = std::min(best, simulated(std::move(*plan)));
+            if (named_.holds_all()) break;
+        }
         if (best < kNone) looked_at_.emplace(best, groups);
         return best;
     }
@@ -311,6 +321,7 @@ class TwinSearch {
         const auto spans = model_.spans(plan, "plan");
         if (!spans) return kNone;
         const std::vector<ActionList> lists = holder_actions(plan, plan.micro_batches);
+        for (const ActionList& list : lists) actions_left_ -= static_cast<double>(list.size());
         const double ms = simulate(model_.pipeline(plan, *spans), lists).step_ms;
         if (ms < best_ms_) {
             best_ms_ = ms;
@@ -318,24 +329,29 @@ class TwinSearch {
         }
         return ms;
     }
-    // What would be idle at a step's end computes weight gradients. Nothing is recomputed then.
+    // What would be idle at a step's end computes weight gradients. Nothing is recomputed then: who
+    // has too little memory for that has fewer in flight.
     void split_backward() {
-        const Plan whole = best_plan_;
-        if (whole.stages.size() < 2 || !model_.has_split_backward()) return;
+        const Plan whole = std::exchange(best_plan_, {});
+        const double whole_ms = std::exchange(best_ms_, best_ms_ * kSplitGain);
+        if (whole.stages.size() > 1 && model_.has_split_backward()) try_split(whole);
+        if (!best_plan_.stages.empty()) return;
+        best_plan_ = whole;
+        best_ms_ = whole_ms;
+    }
+    void try_split(const Plan& whole) {
         for (const Schedule* schedule : schedules()) {
             if (!schedule->splits_backward || schedule->sliced) continue;
-            for (const int more : {0, 1, 2}) {
+            for (const int more : {-2, -1, 0, 1, 2}) {
                 Plan plan = whole;
                 plan.schedule = schedule->name;
                 for (StagePlan& stage : plan.stages) {
-                    const auto own = [&](const std::vector<int>& blocks) {
-                        const auto count =
-                            blocks.empty() ? sum_blocks_ : static_cast<int>(blocks.size());
-                        return (plan.micro_batches * count + sum_blocks_ - 1) / sum_blocks_;
+                    const auto change = [&](auto& holder, int own) {
+                        holder.in_flight = std::clamp(holder.in_flight + more, 1, own);
+                        holder.recompute = false;
                     };
-                    stage.in_flight = std::min(stage.in_flight + more, own(stage.blocks));
-                    for (StageHolder& twin : stage.twins)
-                        twin.in_flight = std::min(twin.in_flight + more, own(twin.blocks));
+                    change(stage, stage.blocks.empty() ? plan.micro_batches : own_of(stage.blocks));
+                    for (StageHolder& twin : stage.twins) change(twin, own_of(twin.blocks));
                 }
                 if (fit(plan) && check_holders(plan, "plan")) simulated(std::move(plan));
             }
@@ -352,7 +368,7 @@ class TwinSearch {
         plan.model = pipeline_.model;
         plan.batch = pipeline_.batch;
         plan.micro_batches = model_.micro_batches();
-        plan.schedule = schedule_;
+        plan.schedule = named_.name;
         plan.sum_blocks = sum_blocks_;
         int ahead = 0;  // in flight at least in all holders of the stage at hand together
         for (std::size_t s = groups.size(); s-- > 0;) {
@@ -360,7 +376,7 @@ class TwinSearch {
             ahead += static_cast<int>(holders.size()) + (s + 1 < groups.size() ? 1 : 0);
             for (StageHolder& holder : holders) {
                 const auto blocks = static_cast<int>(holder.blocks.size());
-                const int own = (plan.micro_batches * blocks + sum_blocks_ - 1) / sum_blocks_;
+                const int own = own_of(holder.blocks);
                 const int share = (ahead * blocks + sum_blocks_ - 1) / sum_blocks_ +
                                   (s + 1 < groups.size() ? 1 : 0);
                 const bool all = in_flight == InFlight::kAll ||
@@ -415,6 +431,9 @@ class TwinSearch {
         }
         return holders;
     }
+    [[nodiscard]] int own_of(const std::vector<int>& blocks) const {
+        return micro_batches_of(blocks, model_.micro_batches(), sum_blocks_);
+    }
     // Who has too little memory recomputes.
     [[nodiscard]] bool fit(Plan& plan) const {
         const auto spans = model_.spans(plan, "plan");
@@ -440,7 +459,7 @@ class TwinSearch {
     int evaluations_left_;
     double actions_left_;
     bool any_schedule_;
-    std::string schedule_;
+    const Schedule& named_;
     std::vector<int> by_speed_;
     std::set<Groups> seen_;
     std::set<std::pair<double, Groups>> looked_at_;

@@ -23,8 +23,9 @@ struct TwinPlans {
 // devices, with `pipeline` (the best without twins) with two stages made one, and with all ways to
 // part up to four devices into stages, or two groups of more by speed. A stage's sum blocks go to
 // its devices so that the last is done first, and are handed over where that pays.
-// Memory is kept: who has too little recomputes, or the state is no plan. On small clusters and
-// models all plans that may be better are looked at. `schedule` is the name of one without slices,
+// Memory is kept: who has too little recomputes, or the state is no plan. Of small chains on small
+// clusters all groups that may be better are looked at (twin_groups.h), as far as the effort goes.
+// `schedule` is the name of one without slices,
 // or `auto`: 1f1b, and for the best plan those that split the backward. Deterministic; about as
 // many simulations as `effort` says, in thousands. Pure.
 [[nodiscard]] TwinPlans search_with_twins(const CostModel& model, const Plan& pipeline,

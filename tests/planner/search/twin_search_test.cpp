@@ -4,11 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <functional>
 #include <limits>
+#include <map>
 #include <numeric>
 
+#include "planner/schedule/holder_actions.h"
 #include "planner/schedule/plan_file.h"
 #include "planner/search/partition.h"
 #include "planner/simulate/plan_timeline.h"
@@ -43,15 +46,21 @@ InstanceShape roomy(int devices_max, int layers_max, int micro_batches) {
 TEST(TwinSearch, IsNeverWorseThanWhatItIsWeighedAgainst) {
     Rng rng(11);
     int with_twins = 0;
-    for (int i = 0; i < 30; ++i) {
-        InstanceShape shape = roomy(5, 8, 8);
+    std::map<std::string, int> of_schedule;
+    for (int i = 0; i < 48; ++i) {
+        InstanceShape shape = roomy(5, 8, i % 5 == 0 ? 6 : 8);
         if (i % 3 == 0) shape.memory_low = 0.5, shape.memory_high = 2;
         shape.media = i % 4 == 0;
-        const Instance instance = reference::random_instance(rng, shape);
-        const auto pipeline =
-            search_plan(instance.cluster, {instance.profile}, request_of(instance, 1));
-        const auto best =
-            search_plan(instance.cluster, {instance.profile}, request_of(instance, 0));
+        Instance instance = reference::random_instance(rng, shape);
+        for (auto& layer : instance.profile.layers)
+            for (auto& timing : layer.timing)
+                timing.input_gradient_ms = timing.weight_gradient_ms = timing.backward_ms / 2;
+        PlanRequest request = request_of(instance, 1);
+        request.schedule = std::array{"auto", "1f1b", "gpipe", "zb-h1"}[i % 4];
+        if (i % 3 == 1) request.micro_batches = 0;
+        const auto pipeline = search_plan(instance.cluster, {instance.profile}, request);
+        request.sum_blocks = 0;
+        const auto best = search_plan(instance.cluster, {instance.profile}, request);
         ASSERT_EQ(pipeline.has_value(), best.has_value());
         if (!best) continue;
         const double step_ms = best->predicted->step_ms;
@@ -72,6 +81,10 @@ TEST(TwinSearch, IsNeverWorseThanWhatItIsWeighedAgainst) {
             continue;
         }
         ++with_twins;
+        ++of_schedule[best->schedule];
+        const std::vector<ActionList> lists = holder_actions(*best, best->micro_batches);
+        for (std::size_t h = 0; h < lists.size(); ++h)
+            EXPECT_LE(peak_in_flight(lists[h]), held_stages(*best)[h].holder.in_flight);
         for (const HeldStage& held : held_stages(*best)) {
             const Device& device =
                 instance.cluster.devices[*instance.cluster.find(held.holder.device)];
@@ -79,7 +92,8 @@ TEST(TwinSearch, IsNeverWorseThanWhatItIsWeighedAgainst) {
                       device.memory_mib * 1024 * 1024);
         }
     }
-    EXPECT_GT(with_twins, 5);
+    EXPECT_GT(with_twins, 10);
+    for (const char* name : {"1f1b", "gpipe", "zb-h1"}) EXPECT_GT(of_schedule[name], 0) << name;
 }
 
 TEST(TwinSearch, GoesByTheLink) {
