@@ -1,6 +1,6 @@
 #pragma once
 // Whom a device exchanges tensors with under its part of the plan: which channels stand, and what
-// is waited for too long between Configure and Ready. Pure; one thread.
+// is waited for too long between Configure and Ready. Without threads or clocks; one thread.
 
 #include <cstdint>
 #include <map>
@@ -18,7 +18,7 @@ namespace ecopipe {
 
 class StagePeers {
   public:
-    // `data_port`: where others dial this device, for messages. It is looked at every `tick`.
+    // `data_port`: where others dial this device, for messages. `look` is called every `tick`.
     StagePeers(TensorChannels& channels, std::uint16_t data_port, Duration tick);
     void clear();
 

@@ -18,7 +18,7 @@ class StepReport {
   public:
     struct Asked {
         bool actions = false;           // the times of each action
-        bool each_loss = false;         // several devices hold the last stage: the portal adds up
+        bool each_loss = false;         // several hold this stage: the portal adds up
         std::uint64_t sent_before = 0;  // bytes
     };
     void begin(Instant now, Asked asked);

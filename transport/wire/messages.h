@@ -204,7 +204,7 @@ struct MicroBatchLoss {
     }
 };
 
-// stage -> portal, before a Done that would become too long: the next of the step's actions, or of
+// stage -> portal, before a Done that would become too long: the next of the step's actions and of
 // its losses.
 struct Trace {
     static constexpr MessageType kType = MessageType::kTrace;

@@ -32,9 +32,9 @@ class AnyTorchAllocator : public c10::Allocator {
 #endif
 };
 
-// Since 2.2 torch fills each tensor that is made without values when it is asked for deterministic
-// algorithms, a twentieth of a convolutional network's step. No operator here reads what it has not
-// written.
+// Since 2.1 torch fills each tensor that is made without values when it is asked for deterministic
+// algorithms, a twentieth of a convolutional network's step; since 2.2 it can be told not to. No
+// operator of the zoo or of graphs reads what it has not written.
 inline void leave_new_tensors_unfilled() {
 #if ECOPIPE_TORCH_AT_LEAST(2, 2)
     at::globalContext().setDeterministicFillUninitializedMemory(false);

@@ -35,6 +35,8 @@ TEST(StepReport, LossesAndTimesThatFillMessagesComeInPieces) {
     std::vector<MicroBatchLoss> losses;
     const auto add = [&](const auto& said) {
         EXPECT_EQ(said.validate(), "");
+        EXPECT_LE(said.actions.size(), kTraceActionsMax);
+        EXPECT_LE(said.losses.size(), kTraceLossesMax);
         actions.insert(actions.end(), said.actions.begin(), said.actions.end());
         losses.insert(losses.end(), said.losses.begin(), said.losses.end());
     };
