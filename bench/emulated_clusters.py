@@ -4,7 +4,7 @@
     emulated_clusters.py [--kinds] [--count 20] [--seed 1] [--model plain_cnn] [--steps 8] [--turns 2] [--first 0]
 
 --kinds: the plan that the planner chooses when several devices may hold a stage, beside the best pipeline, data
-parallelism over all devices and the fastest device alone, all measured in turn.
+parallelism over the devices (at most 8 sum blocks, by speed) and the fastest device alone, measured one after the other.
 Every cluster has 2 to 6 devices whose speeds sum to at most 1.5, so that two idle cores can emulate them, and links
 of 20 to 1000 Mbit/s. Prints a table in Markdown and a summary; exits with 1 when a run fails.
 """
@@ -60,7 +60,7 @@ def dealt(speeds, sum_blocks):
 
 
 def hand_plans(model, layers, batch, micro_batches, speeds):
-    """Data parallelism over all devices, and the fastest device alone."""
+    """Data parallelism, and the fastest device alone."""
     def stage(device, blocks):
         return {"device": f"d{device}", "in_flight": 1, "recompute": False, "blocks": blocks}
 

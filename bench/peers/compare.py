@@ -5,13 +5,13 @@
                [--python PROGRAM] [--programs DIRECTORY]
 
 ddp         two equal machines, DistributedDataParallel over gloo, at each rate (Mbit/s; 0: unlimited)
-pipelining  two equal machines, every schedule of torch.distributed.pipelining, at the last rate
+pipelining  two equal machines, the schedules of torch.distributed.pipelining, at the last rate
 unequal     two and three machines with 100, 50 and 25 % of a core at each rate, six clusters by default: DDP
             with an even part of the batch each, pipelining with an even part of the work each
 rpc         the RPC pipeline on loopback; of PyTorch before 2.9 only
 
 ecopipe runs what its planner chooses for each machine's own profile. Two idle cores; root for all but rpc (ip netns, tc,
-cgroups). --python: one whose torch and torchvision are meant (Debian's python3-torch, or a virtual environment's);
+cgroups). --python: one whose torch and torchvision are meant (Debian's python3-torch for rpc and ddp, a virtual environment's);
 --programs: ecopipe's, built with the same LibTorch (CMAKE_PREFIX_PATH=.../site-packages/torch scripts/build.sh).
 """
 import argparse
@@ -29,7 +29,7 @@ BATCH = 64
 STEPS = 6
 FIRST_PORT = 29500
 SCHEDULES = {"gpipe": 1, "1f1b": 1, "interleaved": 2, "interleaved-zb": 2, "zbv": 2}  # stages a process
-MICRO_BATCHES = (4, 8, 16)
+MICRO_BATCHES = (2, 4, 8, 16)
 EQUAL = [Machine("a", 0), Machine("b", 1)]
 UNEQUAL = [[Machine("a", 0), Machine("b", 1, 0.5)], [Machine("a", 0), Machine("b", 1, 0.5), Machine("c", 1, 0.25)]]
 
@@ -58,9 +58,12 @@ class Comparison:
             for rank, machine in enumerate(machines)]
         try:
             said = [rank.communicate(timeout=900) for rank in ranks]
+        except subprocess.TimeoutExpired:
+            said = [("", "no end within 15 minutes")]
         finally:
             for rank in ranks:
                 rank.kill()
+                rank.wait()
         # Once the time is told, what happens when gloo is taken down is no matter.
         if not said[0][0].strip():
             why = [errors.strip().splitlines()[-1] for _, errors in said if errors.strip()]
@@ -87,7 +90,9 @@ class Comparison:
                 print(f"  pipelining, {schedule}, {micro_batches} micro-batches, cut after {cuts}: {took:.1f} ms", flush=True)
                 if best is None or took < best[0]:
                     best = took, (schedule, micro_batches, cuts)
-        return best[1] if best else None
+        if best is None:
+            raise SystemExit("compare.py: no schedule of torch.distributed.pipelining ran (it needs PyTorch 2.6 or later)")
+        return best[1]
 
     def in_turn(self, title, plan, theirs):
         """ecopipe with this plan beside each of the peers; prints the ratio to the quickest and returns it."""
@@ -157,15 +162,16 @@ def compare_unequal(options):
             for mbps in filter(None, options.rates):
                 with tempfile.TemporaryDirectory() as directory, Room(machines, mbps) as room:
                     comparison = Comparison(options, room, directory, model)
-                    best = comparison.best_pipelining(all_micro_batches=(4, 8))
+                    best = comparison.best_pipelining(all_micro_batches=(2, 4, 8))
                     plan = comparison.mine.plan("--sum-blocks", "auto")
                     shares = ", ".join(f"{100 * machine.share:.0f} %" for machine in machines)
                     ratios.append(comparison.in_turn(
                         f"{shares} of a core, {rate(mbps)}", plan,
                         {"DDP": comparison.ddp,
                          f"pipelining ({best[0]})": lambda c=comparison, b=best: c.pipelining(*b)}))
-        print(f"{model}, unequal clusters: {statistics.median(ratios):.2f} times as fast in the median, "
-              f"{min(ratios):.2f} at least", flush=True)
+        if ratios:
+            print(f"{model}, {len(ratios)} unequal clusters: {statistics.median(ratios):.2f} times as fast in the median, "
+                  f"{min(ratios):.2f} at least", flush=True)
 
 
 def compare_rpc(options):

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import subprocess
+import time
 
 CPU_PERIOD_US = 10000  # short, so that a share of a core is a slow core rather than a core now and then
 
@@ -36,6 +37,15 @@ def cpu_group(name):
     raise SystemExit("machines.py: no cgroup here controls the CPU")
 
 
+def remove_group(group):
+    """As soon as the last of its processes is gone."""
+    for _ in range(50):
+        with contextlib.suppress(OSError):
+            return group.rmdir()
+        time.sleep(0.1)
+    print(f"machines.py: {group} could not be removed", flush=True)
+
+
 class Room:
     """A context: the machines exist inside it. mbps None joins them without a limit."""
 
@@ -50,11 +60,17 @@ class Room:
     def command(self, machine, words):
         """What runs the command on the machine."""
         group, _ = cpu_group(machine.name)
-        script = f"echo $$ > {group}/cgroup.procs; exec \"$@\""
+        script = f"echo $$ > {group}/cgroup.procs && exec \"$@\""
         return ["sh", "-c", script, "sh", "taskset", "-c", str(machine.core), "ip", "netns", "exec",
                 f"ecopipe-{machine.name}", *map(str, words)]
 
     def __enter__(self):
+        # Of a comparison that was killed.
+        quiet = {"check": False, "stderr": subprocess.DEVNULL}
+        for machine in self.machines:
+            subprocess.run(["ip", "link", "del", f"eco-port-{machine.name}"], **quiet)
+            subprocess.run(["ip", "netns", "del", f"ecopipe-{machine.name}"], **quiet)
+        subprocess.run(["ip", "link", "del", "eco-switch"], **quiet)
         with contextlib.ExitStack() as stack:
             call("ip", "link", "add", "eco-switch", "type", "bridge")
             stack.callback(subprocess.run, ["ip", "link", "del", "eco-switch"], check=False)
@@ -79,12 +95,14 @@ class Room:
         call("ip", "-n", space, "link", "set", inside, "up")
         call("ip", "-n", space, "link", "set", "lo", "up")
         if self.mbps:
-            limit = ["root", "tbf", "rate", f"{self.mbps}mbit", "burst", "256kb", "latency", "100ms"]
+            # What passes at once after an idle time: 4 ms of the rate, as much as the kernel's clock needs.
+            burst = max(10000, int(self.mbps * 1e6 / 8 * 0.004))
+            limit = ["root", "tbf", "rate", f"{self.mbps}mbit", "burst", f"{burst}b", "latency", "100ms"]
             call("ip", "netns", "exec", space, "tc", "qdisc", "add", "dev", inside, *limit)
             call("tc", "qdisc", "add", "dev", port, *limit)
         group, version = cpu_group(machine.name)
         group.mkdir(exist_ok=True)
-        stack.callback(group.rmdir)
+        stack.callback(remove_group, group)
         quota = int(machine.share * CPU_PERIOD_US) if machine.share < 1 else None
         if version == 1:
             (group / "cpu.cfs_period_us").write_text(str(CPU_PERIOD_US), encoding="utf-8")

@@ -2,7 +2,7 @@
 import torch
 from torch import nn
 
-SHAPES = {"plain_cnn": (3, 16, 16), "mobilenet_v2": (3, 64, 64)}  # of a sample
+from shapes import SHAPES
 
 
 class Block(nn.Sequential):

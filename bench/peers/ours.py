@@ -6,7 +6,7 @@ import pathlib
 import statistics
 import subprocess
 
-import models
+import shapes
 
 ENVIRONMENT = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1)}
 
@@ -20,7 +20,7 @@ def output(command, **options):
 
 
 def data(model):
-    return f"synthetic:{'x'.join(map(str, models.SHAPES[model]))}:10:640"
+    return f"synthetic:{'x'.join(map(str, shapes.SHAPES[model]))}:10:640"
 
 
 class Ecopipe:
@@ -45,7 +45,7 @@ class Ecopipe:
         self.cluster.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def plan(self, *flags):
-        """The plan that the planner chooses, as its JSON says it, and the file it stands in."""
+        """The file of the plan that the planner chooses."""
         out = self.directory / "plan.json"
         output([self.programs / "ecopipe-plan", "--cluster", self.cluster, "--batch", self.batch, "--out", out, *flags])
         return out
@@ -71,6 +71,7 @@ class Ecopipe:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     stage.wait(timeout=10)
                 stage.kill()
+                stage.wait()
         if train.returncode != 0:
             raise SystemExit(f"ecopipe-train: {errors.strip()}")
         lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
