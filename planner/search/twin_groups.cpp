@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <limits>
 
+#include "domain/sum_blocks.h"
+
 namespace ecopipe {
 namespace {
 
@@ -21,6 +23,10 @@ class Enumeration {
                 least = std::min(least, model.work_ms(d, layer, layer));
             least_ms_.push_back(least_ms_.back() + least);
         }
+        before_block_.push_back(0);
+        for (int block = 0; block < sum_blocks; ++block)
+            before_block_.push_back(before_block_.back() +
+                                    micro_batches_of({block}, model.micro_batches(), sum_blocks));
         used_.assign(static_cast<std::size_t>(model.devices()), false);
     }
 
@@ -70,8 +76,10 @@ class Enumeration {
             const StageCost cost = model_.stage_cost({d, first, last, false});
             const double each_ms = cost.forward_ms + cost.backward_ms;
             for (int count = std::min(left, most); count > 0 && !stopped_; --count) {
-                if (ahead_ms + micro_batches(sum_blocks_ - left, count) * each_ms >= limit_ms_())
-                    continue;
+                const auto begin = static_cast<std::size_t>(sum_blocks_ - left);
+                const int own =
+                    before_block_[begin + static_cast<std::size_t>(count)] - before_block_[begin];
+                if (ahead_ms + own * each_ms >= limit_ms_()) continue;
                 used_[static_cast<std::size_t>(d)] = true;
                 groups_.back().devices.push_back(d);
                 groups_.back().blocks.push_back(count);
@@ -84,17 +92,13 @@ class Enumeration {
             }
         }
     }
-    [[nodiscard]] int micro_batches(int first_block, int count) const {
-        const int over = model_.micro_batches() % sum_blocks_;
-        return count * (model_.micro_batches() / sum_blocks_) +
-               std::clamp(over - first_block, 0, count);
-    }
 
     const CostModel& model_;
     const int sum_blocks_;
     const std::function<double()>& limit_ms_;
     const std::function<bool(const TwinGroups&)>& look_;
-    std::vector<double> least_ms_;  // [l]: layers before l, each on the device that is quickest
+    std::vector<double> least_ms_;   // [l]: layers before l, each on the device that is quickest
+    std::vector<int> before_block_;  // [b]: micro-batches of the blocks before b
     std::vector<bool> used_;
     TwinGroups groups_;
     bool stopped_ = false;
