@@ -14,6 +14,7 @@
 #include "orchestrator/program/local_launcher.h"
 #include "orchestrator/program/planning.h"
 #include "orchestrator/program/replanner.h"
+#include "orchestrator/program/resumed_run.h"
 #include "orchestrator/program/run_inputs.h"
 #include "orchestrator/program/run_reports.h"
 #include "orchestrator/program/train_command_line.h"
@@ -350,73 +351,6 @@ Result<void> begin_record(const Run& run, RunRecord& record) {
     return {};
 }
 
-// run.json as the run to be resumed left it; empty when there is none, or none to be read.
-OrderedJson run_before(const RunRecord& record) {
-    const auto text = read_file(record.path("run.json"), kConfigBytesMax);
-    auto json = text ? OrderedJson::parse(*text, nullptr, false) : OrderedJson();
-    return json.is_object() ? json : OrderedJson::object();
-}
-
-// The run in this directory ended by itself at this step: its results stand.
-bool ended_at(const RunRecord& record, std::uint64_t step) {
-    const OrderedJson results = run_before(record).value("results", OrderedJson());
-    return results.is_object() && results.value("steps", OrderedJson()) == step &&
-           results.value("interrupted", OrderedJson()) == false;
-}
-
-// Where to go on from: the newest checkpoint, or the beginning. `state` is replaced by its own.
-Result<std::uint64_t> resume_point(const Run& run, const RunRecord& record, TensorMap& state,
-                                   ValidationHistory& history) {
-    const CheckpointStore store(record.path("checkpoints"));
-    ECOPIPE_ASSIGN_OR_RETURN(auto checkpoint, store.newest([](const std::string& why) {
-        log_warn("checkpoint skipped: {}", why);
-    }));
-    if (checkpoint) {
-        ECOPIPE_RETURN_IF_ERROR(compare_flags(
-            checkpoint->flags, run.options.trainer.checkpoint_flags, "the checkpoint"));
-        log_info("resuming from the checkpoint of step {}", checkpoint->step);
-        state = std::move(checkpoint->state);
-        history = std::move(checkpoint->validation);
-        if (history.best_step() > 0 && !std::filesystem::exists(record.path("best.safetensors")))
-            log_warn("{}: is missing: the best weights, of step {}, are lost",
-                     record.path("best.safetensors"), history.best_step());
-        return checkpoint->step;
-    }
-    if (std::filesystem::exists(record.path("run.json"))) {
-        const OrderedJson before = run_before(record);
-        if (before.contains("training"))
-            ECOPIPE_RETURN_IF_ERROR(compare_flags(
-                before["training"], run.options.trainer.checkpoint_flags, "run.json"));
-        log_info("no checkpoint in {}: training from the beginning", record.directory());
-    }
-    return 0;
-}
-
-// --micro-batches auto and --sum-blocks auto of a run that goes on: the numbers that it began with,
-// since bytes depend on them.
-Result<void> keep_planned_numbers(Run& run, const RunRecord& record) {
-    if (!run.options.resume) return {};
-    const std::string before = record.path("run.json");
-    if (!std::filesystem::exists(before)) return {};
-    const auto training = run_before(record).value("training", OrderedJson());
-    if (run.options.sum_blocks == 0) {
-        const auto blocks =
-            training.is_object() ? training.value("sum-blocks", OrderedJson()) : OrderedJson();
-        run.options.sum_blocks = blocks.is_number_integer() ? blocks.get<int>() : 1;
-    }
-    if (!run.options.auto_micro_batches) return {};
-    const auto found =
-        training.is_object() ? training.value("micro-batches", OrderedJson()) : OrderedJson();
-    if (!found.is_number_integer() || found.get<int>() < 1)
-        return fail(ExitCode::kBadFile,
-                    fmt::format("{}: training.micro-batches: expected the number of the run, found "
-                                "none",
-                                before));
-    run.options.trainer.micro_batches = found.get<int>();
-    run.options.auto_micro_batches = false;
-    return {};
-}
-
 // A model that came as TorchScript goes so too, as model.pt.
 Result<void> save_model(const Run& run, const RunRecord& record, const TensorMap& weights) {
     const ModelSpec& spec = run.inputs.spec;
@@ -432,7 +366,7 @@ Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
     ValidationHistory history;
     std::uint64_t first = 0;
     if (run.options.resume) {
-        ECOPIPE_ASSIGN_OR_RETURN(first, resume_point(run, record, state, history));
+        ECOPIPE_ASSIGN_OR_RETURN(first, resume_point(run.options, record, state, history));
     }
     ECOPIPE_ASSIGN_OR_RETURN(const EpochPlan epochs,
                              plan_epochs(run.inputs.data.train->size(), run.options.trainer));
@@ -554,7 +488,7 @@ Result<ExitCode> run_all(Run& run, RunRecord& record) {
     if (run.options.federated) {
         ECOPIPE_ASSIGN_OR_RETURN(client, join_federation(run, record));
     }
-    ECOPIPE_RETURN_IF_ERROR(keep_planned_numbers(run, record));
+    ECOPIPE_RETURN_IF_ERROR(keep_planned_numbers(run.options, record));
     if (run.options.measure_links) return measure_links(run, record);
     if (run.options.single) {
         ECOPIPE_RETURN_IF_ERROR(open_single(run, record));
