@@ -8,10 +8,9 @@
 
 namespace ecopipe {
 
-Instant WorkClock::slow_down(double slowdown) const {
+Instant WorkClock::slow_down(double slowdown, Duration part) const {
     if (slowdown <= 1) return monotonic_now();
-    const Instant until =
-        started + std::chrono::duration_cast<Duration>((thread_cpu_time() - cpu) * slowdown);
+    const Instant until = started + std::chrono::duration_cast<Duration>(part * slowdown);
     timespec when{};
     when.tv_sec = until.time_since_epoch().count() / 1'000'000'000;
     when.tv_nsec = until.time_since_epoch().count() % 1'000'000'000;

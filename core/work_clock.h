@@ -12,7 +12,10 @@ struct WorkClock {
 
     // Sleeps until started + CPU time * slowdown: its own time counts, not that the thread had to
     // wait for a core of this machine. The instant it slept for; early on SIGINT or SIGTERM.
-    Instant slow_down(double slowdown) const;
+    Instant slow_down(double slowdown) const { return slow_down(slowdown, used()); }
+    // The same for a part of it, which had taken this when it was done.
+    Instant slow_down(double slowdown, Duration part) const;
+    [[nodiscard]] Duration used() const { return thread_cpu_time() - cpu; }
 };
 
 }  // namespace ecopipe

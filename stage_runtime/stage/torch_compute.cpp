@@ -149,7 +149,17 @@ Result<ComputeResult> TorchCompute::run(ComputeJob job) {
     if (slowdown_() > 1)
         work.started = std::clamp(std::max(free_since_, job.complete_since),
                                   work.started - kLateMax, work.started);
+    // As slow from layer to layer, for what is handed over and taken in between. Told when all are
+    // computed, since a core that has slept in between would compute slower.
+    std::vector<std::pair<int, Duration>> layers;
+    const auto layer_done = job.layer_done;
+    if (layer_done && slowdown_() > 1)
+        job.layer_done = [&](int layer) { layers.emplace_back(layer, work.used()); };
     ECOPIPE_RETURN_IF_ERROR(compute(job, result));
+    for (const auto& [layer, used] : layers) {
+        static_cast<void>(work.slow_down(slowdown_(), used));
+        layer_done(layer);
+    }
     free_since_ = work.slow_down(slowdown_());
     result.ended = monotonic_now();
     return result;
