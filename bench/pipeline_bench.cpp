@@ -171,7 +171,7 @@ void account(Contender& contender, StepOutcome& outcome) {
     for (DeviceReport& report : outcome.devices) {
         contender.busy_ms[report.device] += report.busy_ms;
         std::uint64_t& peak = contender.peak_bytes[report.device];
-        peak = std::max(peak, report.peak_bytes);
+        peak = std::max(peak, report.peak_memory.total());
         contender.bytes_on_wire += report.sent_bytes;
     }
 }

@@ -10,7 +10,7 @@ import struct
 import sys
 
 HEADER = struct.Struct("<4sHHIIQQQQIIHBBIII")  # docs/WIRE.md, "Header"
-MAGIC, PROTOCOL = b"ECOP", 7
+MAGIC, PROTOCOL = b"ECOP", 8
 
 
 def crc32c(data):
@@ -66,6 +66,12 @@ def classes_hash(names):
     return hashlib.sha256(b"".join(text(name) for name in names)).hexdigest()
 
 
+def bytes_by_use(values):
+    return b"".join(map(u64, values))
+
+
+MEMORY_USES = ("weights", "gradients", "moments", "stash", "workspace", "arriving", "leaving", "evaluation", "recovery")
+
 SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 # Number, name, way, header fields other than 0, payload, fields: (name, type, encoder, value).
@@ -106,7 +112,9 @@ MESSAGES = [
     (9, "Done", "stage to portal", {"run": 7, "generation": 1, "step": 3, "micro_batch": 2}, None, [
         ("loss", "sum f64, weight f64, labels u64, correct u64, absolute_error f64", totals, (46.0, 23.0, 23, 5, 0.0)),
         ("squared_gradient_norms", "list of f64", f64s, [0.25, 1.5]), ("nonfinite_layer", "i32", i32, -1),
-        ("busy_ms", "f64", f64, 12.5), ("wait_ms", "f64", f64, 4.0), ("peak_bytes", "u64", u64, 1048576),
+        ("busy_ms", "f64", f64, 12.5), ("wait_ms", "f64", f64, 4.0), 
+        ("peak_memory", "u64 for each of " + ", ".join(MEMORY_USES), bytes_by_use,
+         [1024, 1024, 0, 4096, 2048, 512, 512, 0, 0]),
         ("sent_bytes", "u64", u64, 4096),
         ("actions", "list of (kind char, slice u16, micro_batch u32, start_ns i64, end_ns i64)", actions,
          [("F", 0, 0, 1000, 2000)]),
@@ -117,7 +125,7 @@ MESSAGES = [
     (12, "Fetch", "portal to stage", {"run": 7, "generation": 1, "step": 3}, None, [
         ("optimizer_state", "bool", boolean, False)]),
     (13, "Fetched", "stage to portal", {"run": 7, "generation": 1, "step": 3}, None, [
-        ("state_tensors", "u32", u32, 6)]),
+        ("state_tensors", "u32", u32, 6), ("peak_memory", "as in Done", bytes_by_use, [1024, 0, 0, 0, 0, 0, 0, 0, 1024])]),
     (14, "Failed", "stage to portal", {"run": 7, "generation": 1, "step": 3, "micro_batch": 2}, None, [
         ("code", "u8", u8, 1), ("reason", "text", text, "left on SIGTERM")]),
     (15, "End", "portal to stage", {"run": 7, "generation": 1, "step": 3}, None, [

@@ -49,6 +49,8 @@ std::vector<std::string> stage_lines(const Plan& plan) {
 }
 
 std::uint64_t predicted_peak_bytes(const Plan& plan, const std::string& device) {
+    if (const auto found = plan.memory.find(device); found != plan.memory.end())
+        return found->second.total();
     std::uint64_t bytes = 0;
     for (const StagePlan& stage : plan.stages)
         for (const StageHolder& holder : holders_of(stage, plan.sum_blocks))

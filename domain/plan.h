@@ -3,10 +3,12 @@
 // what and who is before and after.
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "core/memory_use.h"
 #include "domain/tensor_codec.h"
 
 namespace ecopipe {
@@ -69,6 +71,8 @@ struct Plan {
     std::vector<StagePlan> stages;  // layer order
     int sum_blocks = 1;             // sum_blocks.h: bytes depend on it, so no later plan changes it
     std::optional<Prediction> predicted;
+    std::map<std::string, MemoryByUse>
+        memory{};                               // predicted, by device: at a step's fullest moment
     std::optional<SingleDevice> single_device;  // the best that holds the model, if one does
     // What was weighed beside it: the best with one device a stage, and with one stage.
     std::optional<double> pipeline_ms;
@@ -90,7 +94,8 @@ struct HeldStage {
 // For people, a line a holder: "stage on hub: layers 0..4, 2 in flight".
 [[nodiscard]] std::vector<std::string> stage_lines(const Plan& plan);
 
-// What the device's stages take at most together, as predicted; 0 where nothing was.
+// What the device takes at most, as predicted: as `memory` has it, else its stages together; 0
+// where nothing was.
 [[nodiscard]] std::uint64_t predicted_peak_bytes(const Plan& plan, const std::string& device);
 
 // Micro-batch sizes of a batch of `samples`: min(M, samples) parts that differ by at most one,

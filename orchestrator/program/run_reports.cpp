@@ -20,6 +20,8 @@ const StagePlan* compressing_stage(const Plan& plan) {
     return nullptr;
 }
 
+double mib(std::uint64_t bytes) { return static_cast<double>(bytes) / kMib; }
+
 }  // namespace
 
 void tell_numeric_classes(const std::map<std::string, JoinedDevice>& joined, const Plan& plan,
@@ -75,12 +77,20 @@ void tell_replicas(const ReplicaPlan& replicas) {
 
 void tell_memory(const Plan& plan, const TrainResult& result, RunRecord& record) {
     OrderedJson devices = OrderedJson::object();
-    for (const auto& [device, peak] : result.peak_bytes) {
+    for (const auto& [device, peak] : result.peak_memory) {
         const std::uint64_t predicted = predicted_peak_bytes(plan, device);
-        devices[device] = {{"peak_bytes", peak}, {"predicted_peak_bytes", predicted}};
+        devices[device] = {{"peak_bytes", peak.total()}, {"predicted_peak_bytes", predicted}};
+        OrderedJson uses = OrderedJson::object();
+        std::vector<std::string> parts;
+        for (const MemoryUse use : kAllMemoryUses) {
+            uses[std::string(memory_use_name(use))] = peak[use];
+            if (peak[use] >= peak.total() / 100 && peak[use] > 0)
+                parts.push_back(fmt::format("{} {:.1f}", memory_use_name(use), mib(peak[use])));
+        }
+        devices[device]["uses"] = std::move(uses);
         if (predicted > 0)
-            log_info("{} used {:.1f} MiB for tensors at most, {:.1f} predicted", device,
-                     static_cast<double>(peak) / kMib, static_cast<double>(predicted) / kMib);
+            log_info("{} used {:.1f} MiB for tensors at most, {:.1f} predicted ({})", device,
+                     mib(peak.total()), mib(predicted), fmt::join(parts, ", "));
     }
     record.run["memory"] = std::move(devices);
 }

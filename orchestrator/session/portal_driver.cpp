@@ -163,6 +163,7 @@ Result<void> PortalDriver::on_event(portal_event::Message& message) {
         case MessageType::kDone: {
             auto done = decode<Done>(body);
             if (!done) return bad(done.error());
+            note_memory(message.device, done->peak_memory);
             handled = feed(session_event::DoneReceived{message.device, head.generation, head.step,
                                                        std::move(*done)});
             break;
@@ -198,6 +199,7 @@ Result<void> PortalDriver::on_event(portal_event::Message& message) {
         case MessageType::kFetched: {
             const auto fetched = decode<Fetched>(body);
             if (!fetched) return bad(fetched.error());
+            note_memory(message.device, fetched->peak_memory);
             handled = feed(session_event::FetchedReceived{message.device, head.generation,
                                                           fetched->state_tensors});
             break;
@@ -506,6 +508,11 @@ void PortalDriver::supply_attached() {
         }
         return true;
     });
+}
+
+void PortalDriver::note_memory(const std::string& device, const MemoryByUse& peak) {
+    MemoryByUse& most = peaks_[device];
+    if (peak.total() > most.total()) most = peak;
 }
 
 bool PortalDriver::has_part(const std::string& device) const {

@@ -83,6 +83,7 @@ class PortalDriver : public TrainingEngine {
     [[nodiscard]] const Plan& plan() const { return plan_; }  // in force
     // How its replicas are kept; meaningful after load.
     [[nodiscard]] const ReplicaPlan& replicas() const { return replicas_; }
+    std::map<std::string, MemoryByUse> peak_memory() const override { return peaks_; }
     // For people, and for tests.
     [[nodiscard]] const SessionMachine& machine() const { return machine_; }
 
@@ -158,6 +159,7 @@ class PortalDriver : public TrainingEngine {
         if (options_.observer != nullptr) tell(*options_.observer);
     }
     [[nodiscard]] bool has_part(const std::string& device) const;
+    void note_memory(const std::string& device, const MemoryByUse& peak);
     // False when the cluster broke meanwhile.
     Result<bool> send_when_room(const std::vector<std::string>& devices, TensorAddress address,
                                 const HostTensor& tensor);
@@ -197,6 +199,7 @@ class PortalDriver : public TrainingEngine {
     Begin begin_;
     Commit commit_;
     Fetch fetch_;
+    std::map<std::string, MemoryByUse> peaks_;  // so far
     std::optional<session_outcome::AllDone> done_;
     std::map<std::string, std::vector<ActionTime>>
         traced_;                                  // of the step begun, but for its Done's

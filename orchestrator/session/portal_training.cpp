@@ -283,7 +283,7 @@ Result<StepOutcome> PortalDriver::finish_step() {
         if (whole_batch) moves_.measured(device, done.busy_ms);
         std::vector<ActionTime> actions = std::move(traced_[device]);
         actions.insert(actions.end(), done.actions.begin(), done.actions.end());
-        outcome.devices.push_back({device, done.busy_ms, done.wait_ms, done.peak_bytes,
+        outcome.devices.push_back({device, done.busy_ms, done.wait_ms, done.peak_memory,
                                    done.sent_bytes, side_.clock_offset_ns(device),
                                    std::move(actions)});
     }

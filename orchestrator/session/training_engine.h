@@ -9,6 +9,7 @@
 
 #include "core/clock.h"
 #include "core/host_tensor.h"
+#include "core/memory_use.h"
 #include "core/result.h"
 #include "core/strict_json.h"
 #include "stage_runtime/data/dataset.h"
@@ -21,7 +22,7 @@ struct DeviceReport {
     std::string device;
     double busy_ms = 0;
     double wait_ms = 0;
-    std::uint64_t peak_bytes = 0;
+    MemoryByUse peak_memory{};  // bytes of tensors, when most were alive
     std::uint64_t sent_bytes = 0;
     std::int64_t clock_offset_ns = 0;  // add to `actions` to get the portal's clock
     std::vector<ActionTime> actions;   // when traced
@@ -71,6 +72,9 @@ class TrainingEngine {
         static_cast<void>(step);
         return {};
     }
+    // Of each device that trained, the most bytes of tensors that it has told of so far, whatever
+    // it did then.
+    [[nodiscard]] virtual std::map<std::string, MemoryByUse> peak_memory() const { return {}; }
     // Training goes up to this step: what a move of layers may gain.
     virtual void train_until(std::uint64_t step) { static_cast<void>(step); }
     // The end, for every device: code kDone, or the error that ends the run.

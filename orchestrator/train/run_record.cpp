@@ -80,7 +80,7 @@ Result<void> RunRecord::step(const StepLine& done, const std::vector<DeviceRepor
         stages.push_back({{"device", device.device},
                           {"busy_ms", device.busy_ms},
                           {"wait_ms", device.wait_ms},
-                          {"peak_bytes", device.peak_bytes},
+                          {"peak_bytes", device.peak_memory.total()},
                           {"sent_bytes", device.sent_bytes}});
     line["stages"] = std::move(stages);
     return metric(line);

@@ -29,7 +29,6 @@ class SingleEngine : public TrainingEngine {
     }
 
     Result<StepOutcome> finish_step() override {
-        reset_peak_tensor_bytes();
         const Instant started = monotonic_now();
         auto totals = process_.run_step(step_, micro_batches_, loss_divisor_);
         if (!totals) return fail_in(step_text(step_ + 1), totals.error());
@@ -38,9 +37,9 @@ class SingleEngine : public TrainingEngine {
         outcome.squared_gradient_norms = totals->squared_gradient_norms;
         outcome.nonfinite_layer = totals->nonfinite_layer;
         DeviceReport report;
-        report.device = "this process";
+        report.device = kDevice;
         report.busy_ms = to_ms(monotonic_now() - started);
-        report.peak_bytes = peak_tensor_bytes();
+        report.peak_memory = take_peak();
         outcome.devices.push_back(report);
         outcome.recovery_point = base_;
         return outcome;
@@ -58,6 +57,7 @@ class SingleEngine : public TrainingEngine {
             ECOPIPE_ASSIGN_OR_RETURN(const Batch part, reader.take());
             ECOPIPE_RETURN_IF_ERROR(process_.evaluate(part, totals));
         }
+        static_cast<void>(take_peak());
         return totals;
     }
 
@@ -69,13 +69,25 @@ class SingleEngine : public TrainingEngine {
         return {};
     }
     void end(ExitCode, const std::string&) override {}
+    std::map<std::string, MemoryByUse> peak_memory() const override { return {{kDevice, peak_}}; }
 
   private:
+    static constexpr const char* kDevice = "this process";
+
+    // Since it was last asked.
+    MemoryByUse take_peak() {
+        const MemoryByUse peak = peak_tensor_memory();
+        reset_peak_tensor_bytes();
+        if (peak.total() > peak_.total()) peak_ = peak;
+        return peak;
+    }
+
     SingleProcess process_;
     std::uint64_t step_ = 0;
     std::uint64_t base_ = 0;
     std::vector<Batch> micro_batches_;
     double loss_divisor_ = 1;
+    MemoryByUse peak_;
 };
 
 }  // namespace

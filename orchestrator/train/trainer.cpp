@@ -87,10 +87,6 @@ Result<bool> Trainer::step(const Stretch& stretch, std::uint64_t step, std::vect
     samples_done_ += static_cast<double>(samples);
     training_ms_ += step_ms;
     result.last_loss = loss;
-    for (const DeviceReport& report : outcome.devices) {
-        std::uint64_t& peak = result.peak_bytes[report.device];
-        peak = std::max(peak, report.peak_bytes);
-    }
     committed_steps_ = stretch.before + step + 1;
     if (watcher_) watcher_({stretch.steps, step_ms, events_});
     if (committed_steps_ > record_.recorded_steps()) {  // else it is a replay
@@ -210,6 +206,7 @@ Result<void> Trainer::train(const Stretch& stretch, TrainResult& result) {
         }
         if (!on) continue;
         ECOPIPE_ASSIGN_OR_RETURN(result.weights, engine_.state(false));
+        result.peak_memory = engine_.peak_memory();
         if (!rewound(stretch)) break;
     }
     result.steps = at;

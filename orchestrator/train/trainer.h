@@ -60,8 +60,8 @@ struct TrainResult {
     bool stopped_early = false;
     double median_step_ms = 0;
     double samples_per_s = 0;
-    std::map<std::string, std::uint64_t> peak_bytes;  // of tensors, by device, over all steps
-    bool interrupted = false;                         // by a signal, after a whole step
+    std::map<std::string, MemoryByUse> peak_memory;  // of tensors, by device
+    bool interrupted = false;                        // by a signal, after a whole step
 };
 
 // A committed step, for whoever watches how fast the cluster is.

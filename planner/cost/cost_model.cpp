@@ -76,9 +76,15 @@ Result<CostModel::DeviceCost> CostModel::device_cost(const ModelProfile& profile
         next.parameters += static_cast<double>(layer.parameter_bytes);
         next.trainable +=
             static_cast<double>(layer.trainable_parameter_bytes.value_or(layer.parameter_bytes));
-        next.stash += static_cast<double>(layer.stash_bytes_per_sample) * micro_batch_;
+        next.buffers += static_cast<double>(layer.buffer_bytes);
+        next.stash += timing->stash_bytes.value_or(
+            static_cast<double>(layer.stash_bytes_per_sample) * micro_batch_);
         out.sums.push_back(next);
-        workspace.push_back(static_cast<double>(layer.workspace_bytes_per_sample) * micro_batch_);
+        out.kept_output.push_back(
+            layer.keeps_output ? static_cast<double>(layer.output_bytes_per_sample) * micro_batch_
+                               : 0);
+        workspace.push_back(timing->workspace_bytes.value_or(
+            static_cast<double>(layer.workspace_bytes_per_sample) * micro_batch_));
     }
     out.workspace_max = range_maxima(std::move(workspace));
     return out;
@@ -157,17 +163,52 @@ StageMemory CostModel::stage_memory(const StageSpan& stage) const {
     const DeviceCost& device = device_[static_cast<std::size_t>(stage.device)];
     const Sums& end = device.sums[static_cast<std::size_t>(stage.last) + 1];
     const Sums& begin = device.sums[static_cast<std::size_t>(stage.first)];
-    const double stash = end.stash - begin.stash;
+    const auto first = static_cast<std::size_t>(stage.first);
+    const auto last = static_cast<std::size_t>(stage.last);
+    const double stash = end.stash - begin.stash + device.kept_output[last];
     StageMemory out;
-    out.fixed = end.parameters - begin.parameters +
+    out.fixed = end.parameters - begin.parameters + 2 * (end.buffers - begin.buffers) +
                 (end.trainable - begin.trainable) * device.weights +
-                range_max(device.workspace_max, static_cast<std::size_t>(stage.first),
-                          static_cast<std::size_t>(stage.last));
-    out.in_flight = stage.recompute ? output_bytes_[static_cast<std::size_t>(stage.first)] : stash;
+                range_max(device.workspace_max, first, last);
+    out.in_flight = stage.recompute ? output_bytes_[first] : stash;
     if (stage.recompute) out.fixed += stash;
     // A call of its own, not inlined: the search asks this a million times of chains, and its loop
     // would take their registers.
     return graph_ && stage.recompute ? taken_by_slice(stage, out) : out;
+}
+
+StageBytes CostModel::stage_bytes(const StageSpan& stage) const {
+    const DeviceCost& device = device_[static_cast<std::size_t>(stage.device)];
+    const auto first = static_cast<std::size_t>(stage.first);
+    const auto last = static_cast<std::size_t>(stage.last);
+    const Sums& begin = device.sums[first];
+    const Sums& end = device.sums[last + 1];
+    StageBytes out;
+    out.recompute = stage.recompute;
+    out.weights = end.parameters - begin.parameters + 2 * (end.buffers - begin.buffers);
+    out.trainable = end.trainable - begin.trainable;
+    out.moments = out.trainable * device.slots;
+    const double stash = end.stash - begin.stash + device.kept_output[last];
+    out.held = !stage.recompute ? stash : graph_ ? entering_bytes(stage) : output_bytes_[first];
+    out.running = out.first_backward = out.input_gradient = {stash, 0, 0};
+    const auto consider = [](Working& most, const Working& now) {
+        if (now.stash + now.workspace + now.gradients >
+            most.stash + most.workspace + most.gradients)
+            most = now;
+    };
+    for (std::size_t i = last + 1; i-- > first;) {
+        const double kept = device.sums[i + 1].stash - begin.stash;
+        const double working = device.workspace_max.front()[i];
+        const double begun = end.trainable - device.sums[i + 1].trainable;
+        consider(out.running, {kept, working, 0});
+        consider(out.first_backward, {kept, working, begun});
+        consider(out.input_gradient, {kept + out.pending, working, 0});
+        if (trainable_bytes(static_cast<int>(i)) > 0)
+            out.pending += device.sums[i + 1].stash - device.sums[i].stash + output_bytes_[i + 1];
+        out.forward_workspace = std::max(out.forward_workspace, output_bytes_[i] + working);
+        out.largest_workspace = std::max(out.largest_workspace, working);
+    }
+    return out;
 }
 
 // What passes the slice by crosses the cut before it, and is not its input.

@@ -16,13 +16,36 @@ namespace ecopipe {
 
 // A stage's memory by the contract's formula, in bytes.
 struct StageMemory {
-    double fixed =
-        0;  // parameters, gradients, optimiser slots, workspace, and one stash when it recomputes
-    double in_flight =
-        0;  // for each micro-batch in flight: its stash, or its input when it recomputes
+    // Parameters, gradients, optimiser slots, buffers twice, the largest workspace, and one stash
+    // when it recomputes.
+    double fixed = 0;
+    double in_flight = 0;  // of each micro-batch: its stash, or its input when it recomputes
     [[nodiscard]] double peak(int in_flight_count) const {
         return fixed + in_flight * in_flight_count;
     }
+};
+
+// While some layer of a stage runs, the one with which it takes most.
+struct Working {
+    double stash = 0;  // kept of the micro-batch
+    double workspace = 0;
+    double gradients = 0;  // sums that its backward has begun so far
+};
+
+// What a stage takes, in bytes, by use; of a micro-batch unless it is the stage's.
+struct StageBytes {
+    bool recompute = false;
+    double weights = 0;    // the stage's parameters, and its buffers twice
+    double trainable = 0;  // the stage's: of its gradients' sums each takes as much
+    double moments = 0;    // the stage's
+    double held = 0;       // kept from its forward on: its stash, or its input
+    double pending = 0;    // kept between the halves of a split backward
+    // Of the one that runs, in a forward or a whole backward; in a backward that is the first of
+    // its sum, whose gradients come to be layer by layer; and in the first half of a split one,
+    // which hardly gives anything back.
+    Working running, first_backward, input_gradient;
+    double forward_workspace = 0;  // of a forward that keeps nothing
+    double largest_workspace = 0;  // of a layer
 };
 
 class ResourceTable;
@@ -57,6 +80,11 @@ class CostModel {
     // there (waiting_bytes).
     [[nodiscard]] std::vector<double> peak_bytes(const std::vector<StageSpan>& stages,
                                                  const std::vector<int>& in_flight) const;
+    // The same use by use, and what is only part of it.
+    [[nodiscard]] StageBytes stage_bytes(const StageSpan& stage) const;
+    // What goes between a plan's stages in a micro-batch, over links or not; `spans` as of `spans`.
+    [[nodiscard]] StageLoads stage_loads(const Plan& plan,
+                                         const std::vector<StageSpan>& spans) const;
     // None of a chain.
     [[nodiscard]] std::vector<StageLoad> skips(const std::vector<StageSpan>& stages) const;
     // Of a graph: what a slice takes from outside, in a micro-batch.
@@ -108,11 +136,12 @@ class CostModel {
     // Of layers 0..i-1, at [i], at the device's speed.
     struct Sums {
         double forward = 0, backward = 0, input_gradient = 0, weight_gradient = 0, update = 0;
-        double parameters = 0, trainable = 0, stash = 0;
+        double parameters = 0, trainable = 0, buffers = 0, stash = 0;
     };
     struct DeviceCost {
         std::vector<Sums> sums;
         std::vector<std::vector<double>> workspace_max;  // [k][i]: the largest of 2^k layers from i
+        std::vector<double> kept_output;  // of the last layer of a slice, beside its stash
         double budget = 0;
         int slots = 0;       // of the optimiser
         double weights = 1;  // copies beside a trainable parameter: gradient, optimiser's slots
@@ -132,8 +161,6 @@ class CostModel {
     // Of a plan whose stages have twins (shared_pipeline.cpp).
     [[nodiscard]] PipelineCosts shared_pipeline(const Plan& plan,
                                                 const std::vector<StageSpan>& spans) const;
-    [[nodiscard]] StageLoads stage_loads(const Plan& plan,
-                                         const std::vector<StageSpan>& spans) const;
     [[nodiscard]] double waiting_skips_bytes(const Plan& plan, std::size_t stage,
                                              int micro_batches) const;
     void add_sums(const Plan& plan, const std::vector<StageSpan>& spans, ResourceTable& table,

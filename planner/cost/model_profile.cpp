@@ -39,6 +39,8 @@ LayerTiming read_timing(Fields& fields) {
         timing.input_gradient_ms = input_ms;
         timing.weight_gradient_ms = weight_ms;
     }
+    if (fields.has("stash_bytes")) timing.stash_bytes = bytes(fields, "stash_bytes");
+    if (fields.has("workspace_bytes")) timing.workspace_bytes = bytes(fields, "workspace_bytes");
     fields.no_others();
     return timing;
 }
@@ -54,6 +56,11 @@ LayerProfile read_layer(Fields& fields) {
     layer.stash_bytes_per_sample = bytes(fields, "stash_bytes_per_sample");
     layer.workspace_bytes_per_sample =
         static_cast<std::uint64_t>(fields.integer("workspace_bytes_per_sample", {0, kBytesMax}, 0));
+    layer.buffer_bytes =
+        static_cast<std::uint64_t>(fields.integer("buffer_bytes", {0, kBytesMax}, 0));
+    layer.keeps_output = fields.flag("keeps_output", false);
+    layer.evaluation_bytes =
+        static_cast<std::uint64_t>(fields.integer("evaluation_bytes", {0, kBytesMax}, 0));
     layer.update_ms = fields.number("update_ms", {0, kMsMax});
     layer.kind = fields.text("kind", "");
     if (fields.has("forward_flops_per_sample"))
@@ -153,6 +160,9 @@ OrderedJson timing_json(const LayerTiming& timing) {
                        {"backward_ms", timing.backward_ms}};
     if (timing.input_gradient_ms) out["input_gradient_ms"] = *timing.input_gradient_ms;
     if (timing.weight_gradient_ms) out["weight_gradient_ms"] = *timing.weight_gradient_ms;
+    if (timing.stash_bytes) out["stash_bytes"] = static_cast<std::uint64_t>(*timing.stash_bytes);
+    if (timing.workspace_bytes)
+        out["workspace_bytes"] = static_cast<std::uint64_t>(*timing.workspace_bytes);
     return out;
 }
 
@@ -165,6 +175,9 @@ OrderedJson layer_json(const LayerProfile& layer) {
                        {"update_ms", layer.update_ms}};
     if (layer.trainable_parameter_bytes)
         out["trainable_parameter_bytes"] = *layer.trainable_parameter_bytes;
+    if (layer.buffer_bytes > 0) out["buffer_bytes"] = layer.buffer_bytes;
+    if (layer.keeps_output) out["keeps_output"] = true;
+    if (layer.evaluation_bytes > 0) out["evaluation_bytes"] = layer.evaluation_bytes;
     if (!layer.kind.empty()) out["kind"] = layer.kind;
     if (layer.forward_flops_per_sample)
         out["forward_flops_per_sample"] = *layer.forward_flops_per_sample;
@@ -239,6 +252,7 @@ Result<void> ModelProfile::train_only(const std::vector<std::uint64_t>& trainabl
         for (LayerTiming& timing : layers[i].timing) {
             timing.backward_ms = 0;
             if (timing.input_gradient_ms) timing.input_gradient_ms = timing.weight_gradient_ms = 0;
+            if (timing.stash_bytes) timing.stash_bytes = 0;
         }
     }
     return {};
@@ -262,6 +276,7 @@ Result<ModelProfile> parse_profile(std::string_view text, const std::string& sou
     profile.num_classes = static_cast<int>(root.integer("num_classes", {0, 1 << 24}, 0));
     profile.input_bytes_per_sample = bytes(root, "input_bytes_per_sample");
     profile.optimizer_slots = static_cast<int>(root.integer("optimizer_slots", {0, 8}));
+    profile.test_batch = static_cast<int>(root.integer("test_batch", {0, kMicroBatchMax}, 0));
     profile.process_mib = root.number("process_mib", {0, 1 << 24}, 0);
     profile.partial = root.flag("partial", false);
     read_layers(root, profile);
@@ -286,6 +301,7 @@ std::string profile_text(const ModelProfile& profile) {
                        {"input_bytes_per_sample", profile.input_bytes_per_sample},
                        {"optimizer_slots", profile.optimizer_slots},
                        {"process_mib", profile.process_mib}};
+    if (profile.test_batch > 0) out["test_batch"] = profile.test_batch;
     if (profile.partial) out["partial"] = true;
     out["layers"] = OrderedJson::array();
     for (const LayerProfile& layer : profile.layers) out["layers"].push_back(layer_json(layer));
@@ -304,10 +320,13 @@ std::optional<LayerTiming> timing_at(const LayerProfile& layer, int micro_batch)
     const LayerTiming& low = *(above - 1);
     const double t =
         static_cast<double>(micro_batch - low.micro_batch) / (above->micro_batch - low.micro_batch);
-    return LayerTiming{micro_batch, between(low.forward_ms, above->forward_ms, t),
+    return LayerTiming{micro_batch,
+                       between(low.forward_ms, above->forward_ms, t),
                        between(low.backward_ms, above->backward_ms, t),
                        between(low.input_gradient_ms, above->input_gradient_ms, t),
-                       between(low.weight_gradient_ms, above->weight_gradient_ms, t)};
+                       between(low.weight_gradient_ms, above->weight_gradient_ms, t),
+                       between(low.stash_bytes, above->stash_bytes, t),
+                       between(low.workspace_bytes, above->workspace_bytes, t)};
 }
 
 }  // namespace ecopipe

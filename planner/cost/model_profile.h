@@ -18,6 +18,9 @@ struct LayerTiming {
     double backward_ms = 0;
     std::optional<double> input_gradient_ms;  // with autograd cut at layer boundaries
     std::optional<double> weight_gradient_ms;
+    // As the layer's bytes a sample say, measured at this size.
+    std::optional<double> stash_bytes{};
+    std::optional<double> workspace_bytes{};
 };
 
 struct LayerProfile {
@@ -28,6 +31,9 @@ struct LayerProfile {
     std::uint64_t stash_bytes_per_sample =
         0;  // input included, output excluded, views counted once
     std::uint64_t workspace_bytes_per_sample = 0;  // peak above kept bytes while the layer runs
+    std::uint64_t buffer_bytes = 0;                // normalisation statistics and their like
+    bool keeps_output = false;           // its backward needs its output, whoever else has that
+    std::uint64_t evaluation_bytes = 0;  // all that is alive while it runs in an evaluation
     double update_ms = 0;
     std::vector<LayerTiming> timing;  // ascending, distinct micro_batch
     std::string kind;                 // optional, "" when unknown
@@ -54,6 +60,7 @@ struct ModelProfile {
     int num_classes = 0;
     std::uint64_t input_bytes_per_sample = 0;
     int optimizer_slots = 1;
+    int test_batch = 0;      // samples of a part of an evaluation, for evaluation_bytes
     double process_mib = 0;  // what the program itself needs
     bool partial = false;    // lists only some layers
     std::vector<LayerProfile> layers;

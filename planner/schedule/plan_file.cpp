@@ -108,6 +108,18 @@ void read_alternatives(Fields fields, Plan& plan) {
     fields.no_others();
 }
 
+void read_memory(Fields fields, Plan& plan) {
+    for (const std::string& device : fields.keys()) {
+        Fields uses = fields.object(device);
+        MemoryByUse& memory = plan.memory[device];
+        for (const MemoryUse use : kAllMemoryUses)
+            memory[use] = static_cast<std::uint64_t>(
+                uses.integer(std::string(memory_use_name(use)), {0, INT64_MAX / 16}, 0));
+        uses.no_others();
+    }
+    fields.no_others();
+}
+
 // The count of devices: all stages' when none repeats, else the length of the one cyclic order; 0
 // when neither holds.
 std::size_t device_count(const Plan& plan) {
@@ -235,6 +247,14 @@ OrderedJson prediction_json(const Prediction& predicted) {
             {"bubble_fraction", predicted.bubble_fraction}};
 }
 
+OrderedJson memory_json(const Plan& plan) {
+    OrderedJson out = OrderedJson::object();
+    for (const auto& [device, memory] : plan.memory)
+        for (const MemoryUse use : kAllMemoryUses)
+            if (memory[use] > 0) out[device][std::string(memory_use_name(use))] = memory[use];
+    return out;
+}
+
 OrderedJson alternatives_json(const Plan& plan) {
     OrderedJson out = OrderedJson::object();
     if (plan.single_device) {
@@ -290,6 +310,7 @@ Result<Plan> parse_plan(std::string_view text, const std::string& source) {
             read_stage(fields, plan.stages.empty() ? 0 : plan.stages.back().last_layer + 1));
     if (plan.stages.empty()) root.refuse("stages", "expected at least one stage, found none");
     if (root.has("predicted")) plan.predicted = read_prediction(root.object("predicted"));
+    if (root.has("memory")) read_memory(root.object("memory"), plan);
     if (root.has("alternatives")) read_alternatives(root.object("alternatives"), plan);
     root.no_others();
     ECOPIPE_RETURN_IF_ERROR(document.finish());
@@ -312,6 +333,7 @@ std::string plan_text(const Plan& plan) {
     out["stages"] = OrderedJson::array();
     for (const StagePlan& stage : plan.stages) out["stages"].push_back(stage_json(stage));
     if (plan.predicted) out["predicted"] = prediction_json(*plan.predicted);
+    if (!plan.memory.empty()) out["memory"] = memory_json(plan);
     if (OrderedJson alternatives = alternatives_json(plan); !alternatives.empty())
         out["alternatives"] = std::move(alternatives);
     return out.dump(1) + "\n";

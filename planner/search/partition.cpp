@@ -15,6 +15,7 @@
 #include "planner/search/schedule_search.h"
 #include "planner/search/twin_search.h"
 #include "planner/simulate/bounds.h"
+#include "planner/simulate/memory_play.h"
 #include "planner/simulate/plan_timeline.h"
 
 namespace ecopipe {
@@ -284,6 +285,11 @@ Result<void> predict(const CostModel& model, const ResolvedProfiles& resolved, P
                                 cluster_bound_ms(model, backward, fill, twins),
                                 played.timeline.bubble_fraction};
     note_peaks(model, played.spans, plan);
+    const std::vector<HeldStage> held = held_stages(plan);
+    const std::vector<MemoryByUse> memory = step_memory(played, plan);
+    plan.memory.clear();
+    for (std::size_t d = 0; d < memory.size(); ++d)
+        plan.memory[held[d].holder.device] = memory[d];
     ECOPIPE_ASSIGN_OR_RETURN(plan.single_device, best_single(model, resolved, plan.batch));
     return {};
 }

@@ -10,6 +10,7 @@
 
 #include "core/clock.h"
 #include "core/host_tensor.h"
+#include "core/memory_use.h"
 #include "core/result.h"
 #include "domain/action.h"
 #include "domain/ids.h"
@@ -97,7 +98,8 @@ class StageCompute {
     [[nodiscard]] virtual TensorMap state(SliceId slice, bool optimizer_state) const = 0;
 
     [[nodiscard]] virtual std::size_t live_bytes() const = 0;  // of tensors
-    [[nodiscard]] virtual std::size_t peak_bytes() const = 0;  // since the step began
+    // The most since it was last asked, with what it was taken for.
+    [[nodiscard]] virtual MemoryByUse take_peak_memory() = 0;
 };
 
 }  // namespace ecopipe

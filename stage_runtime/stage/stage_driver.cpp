@@ -459,8 +459,8 @@ Result<void> StageDriver::finish_action() {
 
 void StageDriver::report_step() {
     if (machine_.mode() == StepMode::kTrain) report_.take(parts_.compute.finish_step());
-    StepReport::Told told =
-        report_.finish(parts_.now(), parts_.compute.peak_bytes(), parts_.channels.sent_bytes());
+    StepReport::Told told = report_.finish(parts_.now(), parts_.compute.take_peak_memory(),
+                                           parts_.channels.sent_bytes());
     const FrameHeader head = header();
     for (Trace& piece : told.before) parts_.portal.send(head, std::move(piece));
     parts_.portal.send(head, std::move(told.done));
@@ -500,7 +500,7 @@ void StageDriver::send_state(bool optimizer_state) {
             ++sent;
         }
     }
-    parts_.portal.send(header(), Fetched{sent});
+    parts_.portal.send(header(), Fetched{sent, parts_.compute.take_peak_memory()});
 }
 
 void StageDriver::tick(std::uint64_t progress) {

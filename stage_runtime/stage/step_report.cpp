@@ -48,7 +48,7 @@ void StepReport::take(StepTotals totals) {
     done_.nonfinite_layer = totals.nonfinite_layer;
 }
 
-StepReport::Told StepReport::finish(Instant now, std::uint64_t peak_bytes, std::uint64_t sent) {
+StepReport::Told StepReport::finish(Instant now, const MemoryByUse& peak, std::uint64_t sent) {
     // Sums of losses are added up in the order of the micro-batches, whoever ran them.
     for (const auto& [micro_batch, loss] : losses_) {
         if (asked_.each_loss)
@@ -57,7 +57,7 @@ StepReport::Told StepReport::finish(Instant now, std::uint64_t peak_bytes, std::
             done_.loss.add(loss);
     }
     done_.wait_ms = std::max(0.0, to_ms(now - started_) - done_.busy_ms);
-    done_.peak_bytes = peak_bytes;
+    done_.peak_memory = peak;
     done_.sent_bytes = sent - asked_.sent_before;
     Told told;
     for (;;) {

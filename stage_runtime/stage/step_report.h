@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/clock.h"
+#include "core/memory_use.h"
 #include "domain/action.h"
 #include "domain/ids.h"
 #include "domain/loss.h"
@@ -33,7 +34,7 @@ class StepReport {
         Done done;
     };
     // Ends the step. `sent` is a count of bytes as in `Asked`.
-    [[nodiscard]] Told finish(Instant now, std::uint64_t peak_bytes, std::uint64_t sent);
+    [[nodiscard]] Told finish(Instant now, const MemoryByUse& peak, std::uint64_t sent);
 
   private:
     Asked asked_;

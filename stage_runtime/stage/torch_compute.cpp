@@ -37,6 +37,7 @@ Result<std::string> find_torchscript(const std::string& directory, const std::st
 }
 
 std::vector<EncodedTensor> encoded(std::vector<HostTensor> tensors, TensorCodec codec) {
+    const MemoryScope memory(MemoryUse::kLeaving);
     std::vector<EncodedTensor> out;
     for (const HostTensor& tensor : tensors) out.push_back(encode_tensor(tensor, codec));
     return out;
@@ -54,6 +55,7 @@ Result<ValueGraph> TorchCompute::prepare(const Configure& work, const Plan& plan
     spec.num_classes = static_cast<int>(work.num_classes);
     spec.input_shape = work.input_shape;
     spec.freeze = work.freeze;
+    reset_peak_tensor_bytes();  // what was measured before is not this work's
     std::vector<Slice> before = std::exchange(slices_, {});
     for (const StageId id : slices) {
         const StagePlan& stage = plan.stages[id.index()];
@@ -99,6 +101,7 @@ Result<ValueGraph> TorchCompute::prepare(const Configure& work, const Plan& plan
 
 std::vector<EncodedTensor> TorchCompute::encoded_gradients(const Slice& slice,
                                                            std::vector<HostTensor> gradients) {
+    const MemoryScope memory(MemoryUse::kLeaving);
     if (slice.codec_without_feedback == TensorCodec::kNone)
         return slice.executor->encode_gradients(std::move(gradients));
     std::vector<EncodedTensor> out;
@@ -136,7 +139,6 @@ Result<void> TorchCompute::load(int layer, const TensorMap& state) {
 }
 
 void TorchCompute::begin(std::uint64_t step, const Begin& begin) {
-    reset_peak_tensor_bytes();
     if (begin.mode != StepMode::kTrain) return;
     for (const Slice& slice : slices_) slice.executor->begin_step(step, begin.loss_divisor);
 }
@@ -268,6 +270,10 @@ TensorMap TorchCompute::state(SliceId slice, bool optimizer_state) const {
 }
 
 std::size_t TorchCompute::live_bytes() const { return live_tensor_bytes(); }
-std::size_t TorchCompute::peak_bytes() const { return peak_tensor_bytes(); }
+MemoryByUse TorchCompute::take_peak_memory() {
+    const MemoryByUse peak = peak_tensor_memory();
+    reset_peak_tensor_bytes();
+    return peak;
+}
 
 }  // namespace ecopipe

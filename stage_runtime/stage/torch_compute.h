@@ -43,7 +43,7 @@ class TorchCompute : public StageCompute {
     void commit(const Commit& commit) override;
     TensorMap state(SliceId slice, bool optimizer_state) const override;
     std::size_t live_bytes() const override;
-    std::size_t peak_bytes() const override;
+    MemoryByUse take_peak_memory() override;
 
   private:
     struct Slice {

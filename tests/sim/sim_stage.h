@@ -49,7 +49,7 @@ class ToyCompute : public StageCompute {
     void commit(const Commit& commit) override;
     TensorMap state(SliceId slice, bool optimizer_state) const override;
     std::size_t live_bytes() const override { return 0; }
-    std::size_t peak_bytes() const override { return 0; }
+    MemoryByUse take_peak_memory() override { return {}; }
 
   private:
     World& world_;

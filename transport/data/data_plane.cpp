@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/log.h"
+#include "core/tensor_memory.h"
 #include "transport/net/zap_handler.h"
 
 namespace ecopipe {
@@ -339,6 +340,7 @@ bool DataPlane::begin_tensor(Peer& from, Partial& partial, const TensorAddress& 
     const std::size_t total = std::max(
         *checked_bytes(chunk.dtype, chunk.shape),
         *checked_bytes(chunk.codec == TensorCodec::kNone ? chunk.dtype : DType::kF32, chunk.shape));
+    const MemoryScope memory(is_state(address.kind) ? MemoryUse::kRecovery : MemoryUse::kArriving);
     partial = {};
     if (total > kTensorBytesMax) {
         loop_.strangers().tell(fmt::format("a tensor of {} bytes is above the limit", total));
@@ -358,6 +360,7 @@ bool DataPlane::begin_tensor(Peer& from, Partial& partial, const TensorAddress& 
 
 void DataPlane::deliver(const std::string& name, const TensorAddress& address,
                         const EncodedTensor& whole) {
+    const MemoryScope memory(MemoryUse::kArriving);
     HostTensor decoded;
     try {
         decoded = decode_tensor(whole);

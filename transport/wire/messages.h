@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/host_tensor.h"
+#include "core/memory_use.h"
 #include "domain/layer_range.h"
 #include "domain/loss.h"
 #include "domain/optimizer_spec.h"
@@ -226,7 +227,7 @@ struct Done {
     std::int32_t nonfinite_layer = -1;           // first layer with a non-finite gradient, or -1
     double busy_ms = 0;
     double wait_ms = 0;
-    std::uint64_t peak_bytes = 0;
+    MemoryByUse peak_memory;  // bytes of tensors, when most were alive since the last report
     std::uint64_t sent_bytes = 0;
     std::vector<ActionTime> actions;  // the last ones; those before came in Trace
     // Of a last stage that several hold: this one's own, the last ones.
@@ -234,7 +235,7 @@ struct Done {
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(loss, squared_gradient_norms, nonfinite_layer, busy_ms, wait_ms, peak_bytes, sent_bytes,
+        ar(loss, squared_gradient_norms, nonfinite_layer, busy_ms, wait_ms, peak_memory, sent_bytes,
            actions, losses);
     }
     [[nodiscard]] std::string validate() const;
@@ -369,10 +370,11 @@ struct Fetch {
 struct Fetched {
     static constexpr MessageType kType = MessageType::kFetched;
     std::uint32_t state_tensors = 0;
+    MemoryByUse peak_memory{};  // as in Done
 
     template <class Archive>
     void serialize(Archive& ar) {
-        ar(state_tensors);
+        ar(state_tensors, peak_memory);
     }
     [[nodiscard]] std::string validate() const { return {}; }
 };

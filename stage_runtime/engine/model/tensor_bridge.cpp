@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/tensor_memory.h"
 
 namespace ecopipe {
 namespace {
@@ -38,6 +39,12 @@ std::optional<DType> dtype_of(const at::Tensor& tensor) {
     for (const auto& [ours, theirs] : kTypes)
         if (theirs == tensor.scalar_type()) return ours;
     return std::nullopt;
+}
+
+void name_memory(const at::Tensor& tensor, MemoryUse use) {
+    const at::DataPtr& block = tensor.storage().data_ptr();
+    if (block.get_deleter() == &free_tensor_memory && block.get() != nullptr)
+        rename_tensor_memory(block.get_context(), use);
 }
 
 HostTensor to_host(const at::Tensor& tensor) {

@@ -13,6 +13,7 @@
 
 #include "core/check.h"
 #include "core/log.h"
+#include "core/tensor_memory.h"
 #include "stage_runtime/engine/model/layer_sequence.h"
 #include "stage_runtime/engine/model/loss.h"
 #include "stage_runtime/engine/model/losses/make_loss.h"
@@ -27,6 +28,7 @@
 #include "stage_runtime/engine/run/optimizer.h"
 #include "stage_runtime/engine/run/parameter_set.h"
 #include "stage_runtime/engine/run/running_statistics.h"
+#include "stage_runtime/engine/run/slice_buffers.h"
 
 namespace ecopipe {
 namespace {
@@ -41,18 +43,17 @@ struct MicroBatchStash {
     at::Tensor loss;
 };
 
-struct Buffer {
-    std::size_t layer;  // within the slice
-    std::size_t index;  // of the layer's tensors
-    bool stateful;      // the layer replaces or writes it by itself
-    at::Tensor before_step;
-};
-
 void key_generator(std::uint64_t seed, std::size_t layer, std::uint64_t step,
                    std::uint32_t micro_batch) {
     auto generator = at::detail::getDefaultCPUGenerator();
     const std::lock_guard lock(generator.mutex());
     generator.set_current_seed(keyed_seed(seed, {layer, step, micro_batch}));
+}
+
+// What a backward needs too stays where it is counted.
+HostTensor leaving(const at::Tensor& tensor) {
+    if (tensor.storage().use_count() == 1) name_memory(tensor, MemoryUse::kLeaving);
+    return to_host(tensor);
 }
 
 }  // namespace
@@ -66,8 +67,7 @@ struct Executor::Impl {
     ParameterSet parameters;
     std::optional<RunningStatistics> statistics;  // with several sum blocks, where there are some
     std::vector<WantedGradients> wanted;          // a layer
-    std::vector<Buffer> buffers;
-    bool some_stateful = false;
+    SliceBuffers buffers;
     std::vector<std::pair<std::string, at::Tensor>> frozen;  // parameters that are never updated
 
     std::uint64_t step = 0;
@@ -76,7 +76,6 @@ struct Executor::Impl {
     // Between the halves of a split backward; one entry a layer, none where nothing is left to do.
     std::map<std::uint32_t, std::vector<std::optional<PendingWeightGradient>>> pending;
     StepTotals totals;
-    bool buffers_saved = false;
     bool finished = false;                          // the step's gradients are added up
     std::map<std::size_t, ErrorFeedback> feedback;  // by slice input
     std::vector<int> returns;                       // the values of the gradients that come back
@@ -107,46 +106,19 @@ struct Executor::Impl {
             if (use.trainable) parameters.tie(use.name, use.home, use.user);
         if (options.sum_blocks > 1) statistics.emplace(layers);
         if (statistics && statistics->bytes() == 0) statistics.reset();
-        for (std::size_t i = 0; i < layers.size(); ++i)
-            for (std::size_t k = 0; k < layers[i]->tensors.size(); ++k) {
-                const LayerTensor& tensor = layers[i]->tensors[k];
-                if (tensor.buffer && !tensor.lent) {
-                    const auto& own = layers[i]->stateful;
-                    const bool stateful = std::find(own.begin(), own.end(), k) != own.end();
-                    some_stateful = some_stateful || stateful;
-                    buffers.push_back({i, k, stateful, {}});
-                } else if (!tensor.trainable) {
+        buffers = SliceBuffers(layers);
+        for (const auto& layer : layers)
+            for (const LayerTensor& tensor : layer->tensors)
+                if (!tensor.trainable && (!tensor.buffer || tensor.lent))
                     frozen.emplace_back(tensor.name, tensor.tensor);
-                }
-            }
     }
 
     [[nodiscard]] RunningStatistics* kept_statistics() {
         return statistics ? &*statistics : nullptr;
     }
-    [[nodiscard]] at::Tensor& value_of(const Buffer& buffer) const {
-        return layers[buffer.layer]->tensors[buffer.index].tensor;
-    }
-    // Before buffers are read or written from outside the layers.
-    void sync_buffers() const {
-        if (!some_stateful) return;
-        for (const auto& layer : layers) layer->sync();
-    }
-    [[nodiscard]] Tensors stateful_values() const {
-        sync_buffers();
-        Tensors values;
-        for (const Buffer& buffer : buffers)
-            if (buffer.stateful) values.push_back(value_of(buffer));
-        return values;
-    }
-    void put_stateful(const Tensors& values) const {
-        auto value = values.begin();
-        for (const Buffer& buffer : buffers)
-            if (buffer.stateful) layers[buffer.layer]->put_buffer(buffer.index, *value++);
-    }
-
     Tensors run_layer(std::size_t i, const Tensors& values, std::uint32_t micro_batch,
                       LayerStash* kept) {
+        begin_layer_memory();
         if (layers[i]->draws) key_generator(options.seed, model_layer(i), step, micro_batch);
         return forward_layer(*layers[i], values, wanted[i], kept);
     }
@@ -170,19 +142,10 @@ struct Executor::Impl {
     // Runs the slice forward again for its graphs; the statistics already counted this micro-batch.
     void recompute(MicroBatchStash& entry, std::uint32_t micro_batch, std::size_t& at_layer) {
         const at::NoGradGuard no_grad;
-        const Tensors held = stateful_values();
-        put_stateful(entry.buffers);
-        Tensors kept_buffers;  // undefined where stateful
-        for (const Buffer& buffer : buffers)
-            kept_buffers.push_back(buffer.stateful ? at::Tensor() : value_of(buffer).clone());
         const RunningStatistics::Capture capture(kept_statistics());  // has them already
-        static_cast<void>(run_slice(entry.slice_inputs, micro_batch, &entry.layers, at_layer));
-        put_stateful(held);
-        // Past autograd's version counter: the graphs just made saved these buffers, and their
-        // backward does not read them.
-        for (std::size_t i = 0; i < buffers.size(); ++i)
-            if (kept_buffers[i].defined())
-                value_of(buffers[i]).variable_data().copy_(kept_buffers[i]);
+        buffers.run_again(entry.buffers, [&] {
+            static_cast<void>(run_slice(entry.slice_inputs, micro_batch, &entry.layers, at_layer));
+        });
     }
 
     // Gradients of layer i's inputs; adds those of its parameters.
@@ -229,6 +192,7 @@ struct Executor::Impl {
             if (options.recompute) recompute(entry, micro_batch, at_layer);
             for (at_layer = layers.size(); at_layer-- > 0;) {
                 if (!runs_backward(at_layer)) continue;
+                begin_layer_memory();
                 const int layer = static_cast<int>(model_layer(at_layer));
                 LayerStash kept = std::exchange(entry.layers[at_layer], {});
                 const std::size_t outputs = kept.roots.size();
@@ -237,7 +201,7 @@ struct Executor::Impl {
             }
             std::vector<HostTensor> out;
             for (const at::Tensor& gradient : gradients.entering())
-                out.push_back(gradient.defined() ? to_host(gradient) : HostTensor());
+                out.push_back(gradient.defined() ? leaving(gradient) : HostTensor());
             return out;
         } catch (const std::exception& error) {
             return failure(at_layer < layers.size() ? place(at_layer) : "the loss", error);
@@ -254,6 +218,7 @@ Executor::~Executor() = default;
 
 Result<std::unique_ptr<Executor>> Executor::create(const ModelSpec& spec,
                                                    const ExecutorOptions& options) {
+    const MemoryScope memory(MemoryUse::kWeights);
     ECOPIPE_ASSIGN_OR_RETURN(LayerSequence sequence, load_layers(spec, &options.range));
     ECOPIPE_ASSIGN_OR_RETURN(auto loss, make_loss(options.loss));
     keep_bits_stable();
@@ -331,24 +296,24 @@ Result<void> Executor::load_state(const std::string& name, const HostTensor& val
                 return copy_into(tensor);
     }
     if (at::Tensor* lent = impl_->parameters.borrowed(name)) return copy_into(lent->detach());
-    impl_->sync_buffers();
-    for (const Buffer& buffer : impl_->buffers)
-        if (name == impl_->layers[buffer.layer]->tensors[buffer.index].name)
-            return copy_into(impl_->value_of(buffer));
+    impl_->buffers.sync();
+    if (at::Tensor* buffer = impl_->buffers.find(name)) return copy_into(*buffer);
     for (auto& [frozen_name, tensor] : impl_->frozen)
         if (name == frozen_name) return copy_into(tensor);
     return fail(ExitCode::kBadFile, fmt::format("tensor {} is not of this model", printable(name)));
 }
 
 void Executor::reset_optimizer() {
+    const MemoryScope memory(MemoryUse::kMoments);
     for (Parameter& parameter : impl_->parameters.all())
         parameter.state = impl_->optimizer->fresh_state(parameter.value.detach());
     impl_->feedback.clear();
 }
 
 TensorMap Executor::state(bool optimizer_state) const {
+    const MemoryScope memory(MemoryUse::kRecovery);
     TensorMap out;
-    impl_->sync_buffers();
+    impl_->buffers.sync();
     for (const auto& layer : impl_->layers)
         for (const LayerTensor& tensor : layer->tensors)
             if (!tensor.lent)
@@ -366,6 +331,7 @@ TensorMap Executor::state(bool optimizer_state) const {
 }
 
 std::map<int, TensorMap> Executor::lent_state() const {
+    const MemoryScope memory(MemoryUse::kRecovery);
     std::map<int, TensorMap> out;
     for (std::size_t i = 0; i < impl_->layers.size(); ++i)
         for (const LayerTensor& tensor : impl_->layers[i]->tensors)
@@ -438,9 +404,7 @@ void Executor::begin_step(std::uint64_t step, double loss_divisor) {
     discard();
     impl_->step = step;
     impl_->loss_divisor = loss_divisor;
-    impl_->sync_buffers();
-    for (Buffer& buffer : impl_->buffers) buffer.before_step = impl_->value_of(buffer).clone();
-    impl_->buffers_saved = true;
+    impl_->buffers.begin_step();
 }
 
 Result<std::vector<HostTensor>> Executor::forward(std::uint32_t micro_batch,
@@ -459,7 +423,7 @@ Result<std::vector<HostTensor>> Executor::forward(std::uint32_t micro_batch,
         if (self.options.recompute) {
             entry.slice_inputs = values;
             const at::NoGradGuard no_grad;
-            for (const at::Tensor& value : self.stateful_values())
+            for (const at::Tensor& value : self.buffers.stateful())
                 entry.buffers.push_back(value.clone());
             values = self.run_slice(values, micro_batch, nullptr, at_layer);
         } else {
@@ -482,7 +446,7 @@ Result<std::vector<HostTensor>> Executor::forward(std::uint32_t micro_batch,
             entry.layers.back() = {leaves, {}};
             self.totals.losses[micro_batch] = totals_of(value);
         } else {
-            for (const at::Tensor& value : values) outputs.push_back(to_host(value));
+            for (const at::Tensor& value : values) outputs.push_back(leaving(value));
         }
         self.stash[micro_batch] = std::move(entry);
         return outputs;
@@ -524,6 +488,7 @@ Result<void> Executor::weight_gradient(std::uint32_t micro_batch, const LayerDon
         while (at_layer-- > 0) {
             auto pending = std::exchange(entry.mapped()[at_layer], std::nullopt);
             if (!pending) continue;
+            begin_layer_memory();
             self.parameters.add(at_layer, micro_batch,
                                 weight_gradients_of(*self.layers[at_layer], std::move(*pending)));
             if (layer_done) layer_done(static_cast<int>(self.model_layer(at_layer)));
@@ -536,6 +501,7 @@ Result<void> Executor::weight_gradient(std::uint32_t micro_batch, const LayerDon
 
 StepTotals Executor::finish_step() {
     Impl& self = *impl_;
+    begin_layer_memory();
     StepTotals& totals = self.totals;
     self.parameters.add_up();
     self.finished = true;
@@ -564,7 +530,7 @@ void Executor::commit(double learning_rate, double gradient_scale) {
             parameter.state, learning_rate);
     }
     if (self.statistics) self.statistics->commit();
-    self.buffers_saved = false;  // the statistics of the step are the state now
+    self.buffers.commit();  // the statistics of the step are the state now
     for (auto& [i, feedback] : self.feedback) feedback.commit();
     discard();
 }
@@ -579,16 +545,12 @@ void Executor::discard() {
     self.finished = false;
     self.parameters.discard();
     if (self.statistics) self.statistics->discard();
-    self.sync_buffers();
-    for (Buffer& buffer : self.buffers) {
-        if (self.buffers_saved) self.value_of(buffer).copy_(buffer.before_step);
-        buffer.before_step = at::Tensor();
-    }
-    self.buffers_saved = false;
+    self.buffers.discard();
 }
 
 Result<std::vector<HostTensor>> Executor::evaluate(const std::vector<HostTensor>& inputs,
                                                    const HostTensor* labels, LossTotals& totals) {
+    const MemoryScope memory(MemoryUse::kEvaluation);
     Impl& self = *impl_;
     std::size_t at_layer = 0;
     try {
@@ -597,16 +559,9 @@ Result<std::vector<HostTensor>> Executor::evaluate(const std::vector<HostTensor>
         for (const HostTensor& input : inputs) values.push_back(to_torch(input));
         ValueTable table(self.info.flow, self.options.range);
         table.put_entering(std::exchange(values, {}));
-        for (at_layer = 0; at_layer < self.layers.size(); ++at_layer) {
-            Layer& layer = *self.layers[at_layer];
-            const int number = static_cast<int>(self.model_layer(at_layer));
-            Tensors arguments = table.arguments_of(number);
-            if (layer.writes_input)
-                for (at::Tensor& argument : arguments) argument = argument.clone();
-            Tensors results = layer.forward(arguments, false);
-            for (at::Tensor& result : results) result = result.contiguous();
-            table.put_results(number, std::move(results));
-        }
+        for (at_layer = 0; at_layer < self.layers.size(); ++at_layer)
+            evaluate_layer(*self.layers[at_layer], static_cast<int>(self.model_layer(at_layer)),
+                           table);
         values = table.leaving();
         std::vector<HostTensor> outputs;
         if (self.last()) {

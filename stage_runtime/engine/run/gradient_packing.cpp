@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/tensor_memory.h"
 #include "stage_runtime/engine/model/tensor_bridge.h"
 
 namespace ecopipe {
@@ -36,6 +37,7 @@ bool bit_in(const std::string& digits, std::size_t i) {
 }  // namespace
 
 LayerGradient pack_gradient(const Tensors& gradients, const Tensors& parameters) {
+    const MemoryScope memory(MemoryUse::kLeaving);
     LayerGradient out;
     std::size_t bytes = 0;
     bool missing = false;

@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/tensor_memory.h"
+#include "stage_runtime/engine/model/tensor_bridge.h"
 
 namespace ecopipe {
 namespace {
@@ -25,6 +27,7 @@ void add_to(at::Tensor& sum, const at::Tensor& found) {
 ParameterSet::ParameterSet(const Layers& layers, LayerRange range, const Optimizer& optimizer,
                            SumTree tree)
     : range_(range), tree_(tree), users_of_layer_(layers.size()) {
+    const MemoryScope memory(MemoryUse::kMoments);
     std::map<std::string, std::size_t> by_first_name;
     std::map<std::string, std::size_t> shared_user;  // of twins: tensors with several names
     for (std::size_t i = 0; i < layers.size(); ++i) {
@@ -82,6 +85,7 @@ void ParameterSet::tie(const std::string& name, int home, int user) {
 
 void ParameterSet::add(std::size_t layer, std::uint32_t micro_batch, const Tensors& found) {
     const at::NoGradGuard no_grad;
+    const MemoryScope memory(MemoryUse::kGradients);
     const std::vector<std::size_t>& users = users_of_layer_[layer];
     ECOPIPE_CHECK(found.size() == users.size());
     const auto leaf = static_cast<std::size_t>(tree_.leaf(tree_.block_of(micro_batch)));
@@ -90,16 +94,21 @@ void ParameterSet::add(std::size_t layer, std::uint32_t micro_batch, const Tenso
         User& user = users_[users[i]];
         user.sums.resize(static_cast<std::size_t>(tree_.nodes()));
         std::optional<at::Tensor>& sum = user.sums[leaf];
-        if (sum)
+        if (sum) {
             add_to(*sum, found[i]);
-        else
-            sum = found[i].contiguous();
+        } else {
+            // Without what it is a view of: that would count as somebody else, and the next sum
+            // would be a tensor of its own.
+            sum = found[i].contiguous().variable_data();
+            name_memory(*sum, MemoryUse::kGradients);
+        }
     }
 }
 
 at::Tensor ParameterSet::sum_at(User& user, int node) {
     if (user.sums.empty()) return {};
     const at::NoGradGuard no_grad;
+    const MemoryScope memory(MemoryUse::kGradients);
     const auto add = [](at::Tensor left, const at::Tensor& right) {
         add_to(left, right);
         return left;
@@ -160,6 +169,7 @@ void ParameterSet::put_totals(std::size_t layer, Tensors totals) {
 
 void ParameterSet::add_up() {
     const at::NoGradGuard no_grad;
+    const MemoryScope memory(MemoryUse::kGradients);
     for (std::size_t p = 0; p < parameters_.size(); ++p) {
         at::Tensor& gradient = parameters_[p].gradient;
         gradient = at::Tensor();

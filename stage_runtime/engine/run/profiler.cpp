@@ -28,6 +28,7 @@
 #include "stage_runtime/engine/run/gradient_table.h"
 #include "stage_runtime/engine/run/layer_pass.h"
 #include "stage_runtime/engine/run/optimizer.h"
+#include "stage_runtime/engine/run/test_batch.h"
 
 namespace ecopipe {
 namespace {
@@ -51,6 +52,8 @@ std::size_t storage_bytes(const Tensors& tensors) {
     return bytes;
 }
 
+std::size_t above(std::size_t bytes, std::size_t base) { return bytes > base ? bytes - base : 0; }
+
 // Times of one pass, one an entry a layer.
 struct Pass {
     explicit Pass(std::size_t layers)
@@ -64,11 +67,19 @@ struct Pass {
     std::vector<double> weight_gradient_ms;
 };
 
+// In bytes, one an entry a layer.
 struct Sizes {
+    Sizes(std::size_t layers, std::size_t value_count)
+        : crossing(layers),
+          stash(layers),
+          workspace(layers),
+          kept_output(layers),
+          values(value_count) {}
     std::vector<std::size_t> crossing;  // the cut behind the layer
     std::vector<std::size_t> stash;
     std::vector<std::size_t> workspace;
-    std::vector<std::size_t> values;  // of ValueGraph::values()
+    std::vector<std::size_t> kept_output;  // of the output, what the layer's own backward needs
+    std::vector<std::size_t> values;       // of ValueGraph::values()
 };
 
 class Profiler {
@@ -106,7 +117,7 @@ class Profiler {
         }
         GradientTable gradients(flow, all);
         gradients.put_returned(flow.leaving(all),
-                               loss(values.leaving(), batch.labels, pass, split_backward));
+                               loss(values.leaving(), batch.labels, pass, split_backward, sizes));
         work->slow_down(request_.slowdown);
         work.emplace();
         std::vector<std::optional<PendingWeightGradient>> pending(count);
@@ -124,6 +135,29 @@ class Profiler {
                     static_cast<void>(weight_gradients_of(*sequence_.layers[at_layer_],
                                                           std::move(*pending[at_layer_])));
                 });
+    }
+
+    // What each layer takes of a part of an evaluation, with all that others wait for, but for the
+    // part itself.
+    std::vector<std::size_t> evaluation_bytes(const Batch& part) {
+        const at::NoGradGuard no_grad;
+        const std::size_t count = sequence_.layers.size();
+        const ValueGraph& flow = sequence_.info.flow;
+        ValueTable values(flow, {0, static_cast<int>(count) - 1});
+        Tensors inputs;
+        for (const HostTensor& input : part.all_inputs()) inputs.push_back(to_torch(input));
+        values.put_entering(std::exchange(inputs, {}));
+        const std::size_t live_before = live_tensor_bytes();
+        std::vector<std::size_t> bytes;
+        for (at_layer_ = 0; at_layer_ < count; ++at_layer_) {
+            reset_peak_tensor_bytes();
+            evaluate_layer(*sequence_.layers[at_layer_], static_cast<int>(at_layer_), values);
+            bytes.push_back(above(peak_tensor_bytes(), live_before));
+        }
+        reset_peak_tensor_bytes();
+        static_cast<void>(loss_->evaluate(values.leaving(), to_torch(part.labels)));
+        bytes.back() = std::max(bytes.back(), above(peak_tensor_bytes(), live_before));
+        return bytes;
     }
 
     // What the program needs besides its tensors: its code, torch and BLAS with their buffers, as
@@ -184,7 +218,10 @@ class Profiler {
     }
 
     // The loss belongs to the last layer, both ways. The gradients of its inputs.
-    Tensors loss(const Tensors& values, const HostTensor& labels, Pass& pass, bool split_backward) {
+    Tensors loss(const Tensors& values, const HostTensor& labels, Pass& pass, bool split_backward,
+                 Sizes* sizes) {
+        const std::size_t live_before = live_tensor_bytes();
+        reset_peak_tensor_bytes();
         const Instant started = monotonic_now();
         Tensors leaves;
         const at::AutoGradMode graph(true);
@@ -194,11 +231,19 @@ class Profiler {
         }
         const LossValue loss = loss_->evaluate(leaves, to_torch(labels));
         pass.forward_ms.back() += to_ms(monotonic_now() - started);
+        const std::size_t live = live_tensor_bytes();
+        const std::size_t output_bytes = storage_bytes(leaves);
         Tensors gradients;
         (split_backward ? pass.input_gradient_ms : pass.backward_ms).back() = time_ms([&] {
             gradients = torch::autograd::grad({loss.sum}, leaves, {at::ones_like(loss.sum)}, false,
                                               false, true);
         });
+        if (sizes != nullptr) {
+            // Until the backward the loss keeps what it takes, too.
+            sizes->stash.back() += output_bytes + above(live, live_before);
+            sizes->workspace.back() =
+                std::max(sizes->workspace.back(), above(peak_tensor_bytes(), live));
+        }
         return gradients;
     }
 
@@ -249,12 +294,15 @@ class Profiler {
         for (const at::Tensor& output : outputs)
             if (!input_storages.contains(output.storage().data())) fresh.push_back(output);
         const std::size_t live = live_tensor_bytes();
-        const std::size_t grown = live > live_before ? live - live_before : 0;
+        const std::size_t grown = above(live, live_before);
         const std::size_t output_bytes = std::min(storage_bytes(fresh), grown);
         sizes.stash[i] = graph ? storage_bytes(inputs) + grown - output_bytes : 0;
-        const std::size_t peak = peak_tensor_bytes();
         sizes.workspace[i] =
-            std::max(sizes.workspace[i], (peak > live ? peak - live : 0) + output_bytes);
+            std::max(sizes.workspace[i], above(peak_tensor_bytes(), live) + output_bytes);
+        // Whoever else holds the output's memory is the layer's graph.
+        for (const at::Tensor& output : fresh)
+            if (graph && output.storage().use_count() > 1)
+                sizes.kept_output[i] += output.storage().nbytes();
     }
 
     Tensors backward(std::size_t i, std::vector<LayerStash>& stash, const Tensors& gradients,
@@ -267,12 +315,10 @@ class Profiler {
         LayerGradients found = backward_layer(*sequence_.layers[i], kept, gradients);
         add_up(i, found.parameters);
         pass.backward_ms[i] += to_ms(monotonic_now() - started);
-        if (sizes != nullptr) {
-            const std::size_t peak = peak_tensor_bytes();
+        if (sizes != nullptr)
             sizes->workspace[i] =
                 std::max(sizes->workspace[i],
-                         (peak > live_before ? peak - live_before : 0) + storage_bytes(gradients));
-        }
+                         above(peak_tensor_bytes(), live_before) + storage_bytes(gradients));
         return std::move(found.inputs);
     }
 
@@ -297,8 +343,9 @@ Result<Batch> measured_batch(const ProfileRequest& request, int samples) {
     return batch;
 }
 
-// Medians over passes of at least the time asked for; every other one splits its backward.
-Pass measure_size(Profiler& profiler, const Batch& batch, double seconds, Sizes* sizes) {
+// Medians over passes of at least the time asked for; every other one splits its backward. One
+// more for the sizes.
+Pass measure_size(Profiler& profiler, const Batch& batch, double seconds, Sizes& sizes) {
     const std::size_t layers = profiler.sequence().layers.size();
     Pass unused(layers);
     for (int i = 0; i < kWarmups; ++i) profiler.run(batch, i % 2 != 0, unused, nullptr);
@@ -309,7 +356,7 @@ Pass measure_size(Profiler& profiler, const Batch& batch, double seconds, Sizes*
         profiler.run(batch, true, passes.back(), nullptr);
         profiler.run(batch, false, passes.back(), nullptr);
     }
-    if (sizes != nullptr) profiler.run(batch, false, unused, sizes);
+    profiler.run(batch, false, unused, &sizes);
     Pass result(layers);
     for (const auto part : {&Pass::forward_ms, &Pass::backward_ms, &Pass::input_gradient_ms,
                             &Pass::weight_gradient_ms})
@@ -357,6 +404,10 @@ ModelProfile empty_profile(const ProfileRequest& request, const ModelInfo& info,
         entry.joined_to_previous = layer.joined_to_previous;
         profile.layers.push_back(entry);
     }
+    for (const TensorInfo& tensor : info.tensors)
+        if (tensor.buffer && tensor.same_as.empty())
+            profile.layers[static_cast<std::size_t>(tensor.layer)].buffer_bytes +=
+                *checked_bytes(tensor.dtype, tensor.shape);
     bool some_frozen = false;
     for (LayerProfile& layer : profile.layers) layer.trainable_parameter_bytes = 0;
     for (const TensorInfo& tensor : info.tensors) {
@@ -389,6 +440,9 @@ Result<ModelProfile> profile_model(const ProfileRequest& request) {
     ModelProfile profile =
         empty_profile(request, sequence.info,
                       input_bytes(batch) / static_cast<std::size_t>(request.micro_batches[0]));
+    ECOPIPE_ASSIGN_OR_RETURN(const Batch one, measured_batch(request, 1));
+    ECOPIPE_ASSIGN_OR_RETURN(const int part, test_batch(request.spec, one));
+    profile.test_batch = part;
     const std::size_t count = sequence.layers.size();
     Profiler profiler(request, std::move(sequence), std::move(loss));
     try {
@@ -396,27 +450,29 @@ Result<ModelProfile> profile_model(const ProfileRequest& request) {
         for (const int micro_batch : request.micro_batches) {
             const bool largest = micro_batch == request.micro_batches.back();
             const ValueGraph& flow = profiler.sequence().info.flow;
-            Sizes sizes{std::vector<std::size_t>(count), std::vector<std::size_t>(count),
-                        std::vector<std::size_t>(count),
-                        std::vector<std::size_t>(flow.values().size())};
+            Sizes sizes(count, flow.values().size());
             ECOPIPE_ASSIGN_OR_RETURN(batch, measured_batch(request, micro_batch));
-            const Pass pass =
-                measure_size(profiler, batch, request.seconds_per_size, largest ? &sizes : nullptr);
+            const Pass pass = measure_size(profiler, batch, request.seconds_per_size, sizes);
             const auto samples = static_cast<std::size_t>(micro_batch);
             if (largest) profile.values = value_profiles(flow, sizes.values, samples);
             for (std::size_t i = 0; i < count; ++i) {
-                profile.layers[i].timing.push_back({micro_batch, pass.forward_ms[i],
-                                                    pass.backward_ms[i], pass.input_gradient_ms[i],
-                                                    pass.weight_gradient_ms[i]});
+                profile.layers[i].timing.push_back(
+                    {micro_batch, pass.forward_ms[i], pass.backward_ms[i],
+                     pass.input_gradient_ms[i], pass.weight_gradient_ms[i],
+                     static_cast<double>(sizes.stash[i]), static_cast<double>(sizes.workspace[i])});
                 if (!largest) continue;
                 profile.layers[i].output_bytes_per_sample =
                     (sizes.crossing[i] + samples - 1) / samples;
                 profile.layers[i].stash_bytes_per_sample = (sizes.stash[i] + samples - 1) / samples;
                 profile.layers[i].workspace_bytes_per_sample =
                     (sizes.workspace[i] + samples - 1) / samples;
+                profile.layers[i].keeps_output = sizes.kept_output[i] > 0;
                 profile.layers[i].update_ms = profiler.update_ms(i);
             }
         }
+        ECOPIPE_ASSIGN_OR_RETURN(batch, measured_batch(request, part));
+        const std::vector<std::size_t> bytes = profiler.evaluation_bytes(batch);
+        for (std::size_t i = 0; i < count; ++i) profile.layers[i].evaluation_bytes = bytes[i];
     } catch (const std::exception& error) {
         return fail(ExitCode::kUsage, fmt::format("model {}: {}: {}", request.spec.id(),
                                                   profiler.place(), torch_message(error)));

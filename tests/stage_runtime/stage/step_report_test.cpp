@@ -29,7 +29,10 @@ TEST(StepReport, LossesAndTimesThatFillMessagesComeInPieces) {
         totals.losses[micro_batch] = loss_of(micro_batch);
     }
     report.take(totals);
-    const StepReport::Told told = report.finish(start + std::chrono::milliseconds(count), 7, 150);
+    MemoryByUse peak;
+    peak[MemoryUse::kStash] = 7;
+    const StepReport::Told told =
+        report.finish(start + std::chrono::milliseconds(count), peak, 150);
 
     std::vector<ActionTime> actions;
     std::vector<MicroBatchLoss> losses;
@@ -52,7 +55,7 @@ TEST(StepReport, LossesAndTimesThatFillMessagesComeInPieces) {
         EXPECT_EQ(actions[2 * micro_batch + 1].kind, 'B');
     }
     EXPECT_EQ(told.done.sent_bytes, 50U);
-    EXPECT_EQ(told.done.peak_bytes, 7U);
+    EXPECT_EQ(told.done.peak_memory, peak);
     EXPECT_DOUBLE_EQ(told.done.busy_ms, 0.5 * count);
     EXPECT_DOUBLE_EQ(told.done.wait_ms, 0.5 * count);
     EXPECT_EQ(told.done.loss.weight, 0);
@@ -68,7 +71,7 @@ TEST(StepReport, ASoleHolderAddsItsLossesUpInTheOrderOfTheMicroBatches) {
     for (std::uint32_t micro_batch = 50; micro_batch-- > 0;)
         report.loss({micro_batch}, loss_of(micro_batch));
     report.ran({ActionKind::kForward, 0, 0}, {}, {});
-    StepReport::Told told = report.finish({}, 0, 0);
+    StepReport::Told told = report.finish({}, {}, 0);
     EXPECT_TRUE(told.before.empty());
     EXPECT_TRUE(told.done.actions.empty());
     EXPECT_TRUE(told.done.losses.empty());
@@ -76,7 +79,7 @@ TEST(StepReport, ASoleHolderAddsItsLossesUpInTheOrderOfTheMicroBatches) {
 
     // Nothing of one step counts in the next.
     report.begin({}, {.actions = false, .each_loss = true, .sent_before = 0});
-    told = report.finish({}, 0, 0);
+    told = report.finish({}, {}, 0);
     EXPECT_TRUE(told.done.losses.empty());
     EXPECT_EQ(told.done.loss.sum, 0);
 }

@@ -89,7 +89,7 @@ class TextCompute : public StageCompute {
     void commit(const Commit&) override {}
     TensorMap state(SliceId, bool) const override { return {}; }
     std::size_t live_bytes() const override { return 0; }
-    std::size_t peak_bytes() const override { return 0; }
+    MemoryByUse take_peak_memory() override { return {}; }
 
   private:
     using Sums = std::vector<std::optional<std::string>>;
