@@ -23,6 +23,14 @@ void scale(ModelProfile& profile, double times) {
     }
 }
 
+// What the program itself needs there.
+double process_mib(const std::vector<ModelProfile>& profiles, const std::string& device) {
+    if (profiles.empty()) return 0;
+    const auto own = std::find_if(profiles.begin(), profiles.end(),
+                                  [&](const ModelProfile& each) { return each.device == device; });
+    return (own != profiles.end() ? *own : profiles.front()).process_mib;
+}
+
 // What crosses a cut is compressed as the stage of that layer was told to: bytes depend on it.
 void keep_codecs(const Plan& given, Plan& plan) {
     const PlanIndex index(given);
@@ -134,7 +142,9 @@ ReplicaPlan Replanner::replicas(const Plan& plan, const std::set<std::string>& s
     for (const std::string& name : order) {
         const auto at = cluster.find(name);
         if (!at) continue;
-        request.devices.push_back({name, cluster.devices[*at].memory_mib * kMib - used[name]});
+        const double room_mib =
+            cluster.devices[*at].memory_mib - process_mib(options_.profiles, name);
+        request.devices.push_back({name, room_mib * kMib - used[name]});
     }
     request.step_ms = plan.predicted ? plan.predicted->step_ms : 0;
     // What a cut carries each way is what its two devices' link is busy with.

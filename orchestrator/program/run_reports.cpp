@@ -75,10 +75,12 @@ void tell_replicas(const ReplicaPlan& replicas) {
     }
 }
 
-void tell_memory(const Plan& plan, const TrainResult& result, RunRecord& record) {
+void tell_memory(const Plan& plan, const ReplicaPlan& replicas, const TrainResult& result,
+                 RunRecord& record) {
     OrderedJson devices = OrderedJson::object();
     for (const auto& [device, peak] : result.peak_memory) {
-        const std::uint64_t predicted = predicted_peak_bytes(plan, device);
+        std::uint64_t predicted = predicted_peak_bytes(plan, device);
+        if (predicted > 0) predicted += static_cast<std::uint64_t>(replicas.bytes_on(device));
         devices[device] = {{"peak_bytes", peak.total()}, {"predicted_peak_bytes", predicted}};
         OrderedJson uses = OrderedJson::object();
         std::vector<std::string> parts;

@@ -16,8 +16,9 @@ namespace ecopipe {
 void tell_numeric_classes(const std::map<std::string, JoinedDevice>& joined, const Plan& plan,
                           RunRecord& record);
 void tell_replicas(const ReplicaPlan& replicas);
-// What the devices' tensors took at most, beside what the plan foresaw.
-void tell_memory(const Plan& plan, const TrainResult& result, RunRecord& record);
+// What the devices' tensors took at most, beside what was foreseen: by the plan, and for replicas.
+void tell_memory(const Plan& plan, const ReplicaPlan& replicas, const TrainResult& result,
+                 RunRecord& record);
 // What the evaluations said, into `results`; the test's as text.
 [[nodiscard]] std::string record_results(const std::string& loss, const TrainResult& result,
                                          OrderedJson& results);

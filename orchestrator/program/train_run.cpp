@@ -414,7 +414,8 @@ Result<ExitCode> train_alone(Run& run, RunRecord& record, Progress& progress) {
     }
     const std::string tested =
         record_results(run.options.trainer.loss.name, result, record.run["results"]);
-    if (run.session != nullptr) tell_memory(run.session->plan(), result, record);
+    if (run.session != nullptr)
+        tell_memory(run.session->plan(), run.session->replicas(), result, record);
     ECOPIPE_RETURN_IF_ERROR(record.save_run());
     ECOPIPE_RETURN_IF_ERROR(record.finish());
     run.ended_with = fmt::format("{}{} steps, {:.0f} samples/s{}; files in {}",

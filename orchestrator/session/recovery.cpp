@@ -103,6 +103,11 @@ bool ReplicaPlan::keeps(const std::string& device) const {
                        [&](const auto& entry) { return entry.second == device; });
 }
 
+double ReplicaPlan::bytes_on(const std::string& device) const {
+    const auto found = state_bytes.find(device);
+    return every == 0 || found == state_bytes.end() ? 0 : copies() * found->second;
+}
+
 ReplicaPlan place_replicas(const ReplicaRequest& request) {
     ReplicaPlan plan;
     std::map<std::string, double> room;
@@ -155,6 +160,14 @@ ReplicaPlan place_replicas(const ReplicaRequest& request) {
         }
     }
     plan.every = static_cast<std::uint64_t>(std::ceil(std::min(every, kEveryMax)));
+    plan.state_bytes = request.state_bytes;
+    for (const auto& [owner, buddy] : plan.buddies)
+        plan.state_bytes[buddy] += request.state_bytes.at(owner);
+    const bool fit = std::all_of(request.devices.begin(), request.devices.end(),
+                                 [&](const ReplicaDevice& device) {
+                                     return plan.bytes_on(device.name) <= device.free_bytes;
+                                 });
+    if (!fit && plan.every == 1) plan.every = 2;
     return plan;
 }
 

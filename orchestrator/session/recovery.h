@@ -73,9 +73,16 @@ struct ReplicaDevice {
     double free_bytes = 0;  // what the plan leaves of its memory
 };
 struct ReplicaPlan {
-    std::map<std::string, std::string> buddies;                 // by owner
-    std::uint64_t every = 0;                                    // steps; 0: no replicas
-    std::string why_not;                                        // when there are none
+    std::map<std::string, std::string> buddies;   // by owner
+    std::uint64_t every = 0;                      // steps; 0: no replicas
+    std::string why_not;                          // when there are none
+    std::map<std::string, double> state_bytes{};  // of each device: its own, and those it keeps
+    // How many of each state are there at once: while a newer one is under way the one before is
+    // kept; and when one is taken every step, also the one that the portal has not yet told to be
+    // safe.
+    [[nodiscard]] int copies() const { return every == 1 ? 3 : 2; }
+    // What they take on a device at most.
+    [[nodiscard]] double bytes_on(const std::string& device) const;
     [[nodiscard]] bool keeps(const std::string& device) const;  // somebody's replica
 };
 struct ReplicaLink {
@@ -90,9 +97,9 @@ struct ReplicaRequest {
     // From one device to another.
     std::map<std::pair<std::string, std::string>, ReplicaLink> links;
 };
-// A snapshot is held twice while a newer one is under way, by its owner and by its buddy. Owners
-// with the most state choose first, the device with the most room left. The portal's own process
-// is the last resort of an owner that nobody else can serve when only one device is there.
+// All copies fit what the plan leaves: where three of each do not, every other step is enough.
+// Owners with the most state choose first, the device with the most room left. The portal's own
+// process is the last resort of an owner that nobody else can serve when only one device is there.
 [[nodiscard]] ReplicaPlan place_replicas(const ReplicaRequest& request);
 
 }  // namespace ecopipe

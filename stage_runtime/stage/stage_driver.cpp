@@ -311,6 +311,8 @@ Result<void> StageDriver::carry_out(StageCommand& command) {
                 return {};
             },
             [this](const stage_command::StartStep& start) -> Result<void> {
+                if (std::exchange(mode_before_, start.begin.mode) != start.begin.mode)
+                    parts_.channels.sizes_change();
                 report_.begin(parts_.now(),
                               {start.begin.trace, sums_.active(), parts_.channels.sent_bytes()});
                 parts_.compute.begin(start.step, start.begin);

@@ -177,6 +177,7 @@ class StageDriver {
     bool sums_told_ = false;    // of the step under way
     StepReport report_;         // likewise
     double update_ms_ = 0;
+    StepMode mode_before_ = StepMode::kTrain;  // of the step begun last
 };
 
 }  // namespace ecopipe

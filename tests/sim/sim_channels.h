@@ -36,6 +36,7 @@ class SimChannels : public TensorChannels {
     bool has_room() override;  // at times not
     void consumed(const std::string&, std::size_t) override {}
     std::uint64_t sent_bytes() override { return sent_bytes_; }
+    void sizes_change() override {}
 
   private:
     void knock(const std::string& peer, std::uint64_t life);

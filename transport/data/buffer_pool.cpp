@@ -18,18 +18,21 @@ HostTensor BufferPool::take(DType dtype, const Shape& shape) {
         std::atomic_thread_fence(std::memory_order_acquire);
         return HostTensor::wrap(dtype, shape, buffer.data(), buffer.owner());
     }
-    drop_idle();
+    drop_if_too_many_are_idle();
     same_size.push_back(HostTensor::allocate(dtype, shape));
     HostTensor& fresh = same_size.back();
     return HostTensor::wrap(dtype, shape, fresh.data(), fresh.owner());
 }
 
 void BufferPool::drop_idle() {
+    for (auto& [bytes, buffers] : buffers_) std::erase_if(buffers, idle);
+}
+
+void BufferPool::drop_if_too_many_are_idle() {
     std::size_t unused = 0;
     for (const auto& [bytes, buffers] : buffers_)
         for (const HostTensor& buffer : buffers) unused += idle(buffer) ? bytes : 0;
-    if (unused <= kPoolIdleBytesMax) return;
-    for (auto& [bytes, buffers] : buffers_) std::erase_if(buffers, idle);
+    if (unused > kPoolIdleBytesMax) drop_idle();
 }
 
 }  // namespace ecopipe

@@ -16,11 +16,12 @@ class BufferPool {
   public:
     // A tensor whose memory nobody else holds; allocates when all buffers of its size are in use.
     [[nodiscard]] HostTensor take(DType dtype, const Shape& shape);
+    void drop_idle();  // all that nobody else holds
 
   private:
     // A buffer is free when the pool alone holds it.
     std::map<std::size_t, std::vector<HostTensor>> buffers_;  // by bytes
-    void drop_idle();
+    void drop_if_too_many_are_idle();
 };
 
 }  // namespace ecopipe

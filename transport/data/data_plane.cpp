@@ -440,6 +440,10 @@ void DataPlane::consumed(const std::string& name, std::size_t bytes) {
     });
 }
 
+void DataPlane::sizes_change() {
+    loop_.call([this] { pool_.drop_idle(); });
+}
+
 std::uint64_t DataPlane::sent_bytes() {
     return loop_.call([this] { return sent_bytes_; });
 }

@@ -83,6 +83,7 @@ class DataPlane : public TensorChannels {
     [[nodiscard]] bool has_room() override;
     void consumed(const std::string& peer, std::size_t bytes) override;
     [[nodiscard]] std::uint64_t sent_bytes() override;  // waits for the network thread
+    void sizes_change() override;
 
   private:
     struct Queued {

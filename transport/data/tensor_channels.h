@@ -47,6 +47,9 @@ class TensorChannels {
     // A streamed tensor of this size was taken by whoever consumes it.
     virtual void consumed(const std::string& peer, std::size_t bytes) = 0;
     [[nodiscard]] virtual std::uint64_t sent_bytes() = 0;  // payload so far
+    // Tensors of other sizes come from now on: memory to receive into that nothing waits in is
+    // given back.
+    virtual void sizes_change() = 0;
 };
 
 }  // namespace ecopipe

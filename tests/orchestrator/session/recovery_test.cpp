@@ -93,6 +93,22 @@ TEST(PlaceReplicas, WithinTheMemoryThatThePlanLeaves) {
     EXPECT_NE(place_replicas(request).why_not.find("a's layers"), std::string::npos);
 }
 
+// Every step, three of each state may be there at once; every other step, two.
+TEST(PlaceReplicas, AllCopiesFit) {
+    ReplicaRequest request;
+    request.state_bytes = {{"a", 100}, {"b", 100}};
+    request.devices = {{"a", 600}, {"b", 600}};
+    const auto roomy = place_replicas(request);
+    EXPECT_EQ(roomy.every, 1U);
+    EXPECT_EQ(roomy.bytes_on("a"), 600);
+    request.devices[1].free_bytes = 599;
+    const auto tight = place_replicas(request);
+    EXPECT_EQ(tight.every, 2U);
+    EXPECT_EQ(tight.bytes_on("a"), 400);
+    EXPECT_EQ(tight.bytes_on("c"), 0);
+    EXPECT_EQ(ReplicaPlan().bytes_on("a"), 0);
+}
+
 TEST(PlaceReplicas, TheIntervalFitsTheLinksIdleTime) {
     ReplicaRequest request;
     request.state_bytes = {{"a", 1e6}, {"b", 1e5}};

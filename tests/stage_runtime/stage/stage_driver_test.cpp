@@ -37,6 +37,7 @@ class Uplink : public StageUplink {
 class Channels : public TensorChannels {
   public:
     bool room = true;
+    int size_changes = 0;
     std::vector<std::pair<std::string, TensorAddress>> sent;
 
     void set_run(std::uint64_t, std::uint64_t) override {}
@@ -49,6 +50,7 @@ class Channels : public TensorChannels {
     bool has_room() override { return room; }
     void consumed(const std::string&, std::size_t) override {}
     std::uint64_t sent_bytes() override { return 0; }
+    void sizes_change() override { ++size_changes; }
 };
 
 // Layers of two tensors each; a forward gives back its input.
@@ -224,6 +226,13 @@ TEST_F(StageDriverTest, ATakenForLostStageKeepsNothingOfItsLifeBefore) {
     EXPECT_EQ(uplink_.count<Ready>(), 0U);
     state_arrives(0, 20);
     EXPECT_EQ(uplink_.count<Ready>(), 1U);
+}
+
+// What an evaluation receives has other sizes than what a step does, and neither is kept for the
+// other.
+TEST_F(StageDriverTest, AnEvaluationsSizesAreItsOwn) {
+    evaluate_without_room();
+    EXPECT_EQ(channels_.size_changes, 1);
 }
 
 TEST_F(StageDriverTest, RoomEndsTheWaitForIt) {

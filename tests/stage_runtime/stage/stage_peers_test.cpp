@@ -26,6 +26,7 @@ class FewChannels : public TensorChannels {
     bool has_room() override { return true; }
     void consumed(const std::string&, std::size_t) override {}
     std::uint64_t sent_bytes() override { return 0; }
+    void sizes_change() override {}
 };
 
 class StagePeersTest : public ::testing::Test {
