@@ -59,8 +59,6 @@ LayerProfile read_layer(Fields& fields) {
     layer.buffer_bytes =
         static_cast<std::uint64_t>(fields.integer("buffer_bytes", {0, kBytesMax}, 0));
     layer.keeps_output = fields.flag("keeps_output", false);
-    layer.evaluation_bytes =
-        static_cast<std::uint64_t>(fields.integer("evaluation_bytes", {0, kBytesMax}, 0));
     layer.update_ms = fields.number("update_ms", {0, kMsMax});
     layer.kind = fields.text("kind", "");
     if (fields.has("forward_flops_per_sample"))
@@ -177,7 +175,6 @@ OrderedJson layer_json(const LayerProfile& layer) {
         out["trainable_parameter_bytes"] = *layer.trainable_parameter_bytes;
     if (layer.buffer_bytes > 0) out["buffer_bytes"] = layer.buffer_bytes;
     if (layer.keeps_output) out["keeps_output"] = true;
-    if (layer.evaluation_bytes > 0) out["evaluation_bytes"] = layer.evaluation_bytes;
     if (!layer.kind.empty()) out["kind"] = layer.kind;
     if (layer.forward_flops_per_sample)
         out["forward_flops_per_sample"] = *layer.forward_flops_per_sample;
@@ -276,7 +273,6 @@ Result<ModelProfile> parse_profile(std::string_view text, const std::string& sou
     profile.num_classes = static_cast<int>(root.integer("num_classes", {0, 1 << 24}, 0));
     profile.input_bytes_per_sample = bytes(root, "input_bytes_per_sample");
     profile.optimizer_slots = static_cast<int>(root.integer("optimizer_slots", {0, 8}));
-    profile.test_batch = static_cast<int>(root.integer("test_batch", {0, kMicroBatchMax}, 0));
     profile.process_mib = root.number("process_mib", {0, 1 << 24}, 0);
     profile.partial = root.flag("partial", false);
     read_layers(root, profile);
@@ -301,7 +297,6 @@ std::string profile_text(const ModelProfile& profile) {
                        {"input_bytes_per_sample", profile.input_bytes_per_sample},
                        {"optimizer_slots", profile.optimizer_slots},
                        {"process_mib", profile.process_mib}};
-    if (profile.test_batch > 0) out["test_batch"] = profile.test_batch;
     if (profile.partial) out["partial"] = true;
     out["layers"] = OrderedJson::array();
     for (const LayerProfile& layer : profile.layers) out["layers"].push_back(layer_json(layer));

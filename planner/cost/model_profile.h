@@ -32,8 +32,7 @@ struct LayerProfile {
         0;  // input included, output excluded, views counted once
     std::uint64_t workspace_bytes_per_sample = 0;  // peak above kept bytes while the layer runs
     std::uint64_t buffer_bytes = 0;                // normalisation statistics and their like
-    bool keeps_output = false;           // its backward needs its output, whoever else has that
-    std::uint64_t evaluation_bytes = 0;  // all that is alive while it runs in an evaluation
+    bool keeps_output = false;  // its backward needs its output, whoever else has that
     double update_ms = 0;
     std::vector<LayerTiming> timing;  // ascending, distinct micro_batch
     std::string kind;                 // optional, "" when unknown
@@ -60,7 +59,6 @@ struct ModelProfile {
     int num_classes = 0;
     std::uint64_t input_bytes_per_sample = 0;
     int optimizer_slots = 1;
-    int test_batch = 0;      // samples of a part of an evaluation, for evaluation_bytes
     double process_mib = 0;  // what the program itself needs
     bool partial = false;    // lists only some layers
     std::vector<LayerProfile> layers;

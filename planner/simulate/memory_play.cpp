@@ -22,12 +22,27 @@ struct Stay {
 
 using Way = std::tuple<int, int, int>;  // from stage, to stage, micro-batch
 
-double alive_at(const std::vector<Stay>& stays, double at_ms) {
-    double bytes = 0;
-    for (const Stay& stay : stays)
-        if (stay.from_ms <= at_ms && at_ms < stay.until_ms) bytes += stay.bytes;
-    return bytes;
-}
+// What of them is there, at instants that do not go back.
+class Alive {
+  public:
+    explicit Alive(const std::vector<Stay>& stays) {
+        for (const Stay& stay : stays) {
+            changes_.emplace_back(stay.from_ms, stay.bytes);
+            changes_.emplace_back(stay.until_ms, -stay.bytes);
+        }
+        std::sort(changes_.begin(), changes_.end());
+    }
+    double at(double ms) {
+        for (; next_ < changes_.size() && changes_[next_].first <= ms; ++next_)
+            bytes_ += changes_[next_].second;
+        return bytes_;
+    }
+
+  private:
+    std::vector<std::pair<double, double>> changes_;
+    std::size_t next_ = 0;
+    double bytes_ = 0;
+};
 
 // The most of each size that are there at once, together.
 double most_of_each_size(const std::vector<Stay>& stays) {
@@ -56,7 +71,7 @@ class MemoryPlay {
           arriving_(played.lists.size()),
           leaving_(played.lists.size()),
           ends_(played.spans.size()),
-          begins_(played.spans.size()) {
+          made_(played.spans.size()) {
         for (const StageSpan& span : played.spans) bytes_.push_back(played.model.stage_bytes(span));
         std::vector<std::vector<int>> holders(plan.stages.size());
         for (int holder = 0; const HeldStage& held : held_stages(plan)) {
@@ -87,6 +102,7 @@ class MemoryPlay {
         const auto d = static_cast<std::size_t>(device);
         fixed[MemoryUse::kArriving] = whole(most_of_each_size(arriving_[d]));
         MemoryByUse most = fixed;
+        Alive leaving(leaving_[d]);
         double held = 0;
         std::map<int, std::set<int>> begun;  // the sums of each stage
         double gradients = others;
@@ -105,7 +121,7 @@ class MemoryPlay {
             now[MemoryUse::kWorkspace] = whole(working.workspace);
             if (first) gradients += bytes.trainable;
             held += held_after(bytes, span.action.kind);
-            now[MemoryUse::kLeaving] = whole(alive_at(leaving_[d], span.start_ms));
+            now[MemoryUse::kLeaving] = whole(leaving.at(span.start_ms));
             if (now.total() > most.total()) most = now;
         }
         return most;
@@ -149,9 +165,9 @@ class MemoryPlay {
         double& end = ends_[stage][span.action.micro_batch];
         end = std::max(end, span.end_ms);  // of the last of its actions
         if (span.action.kind == ActionKind::kForward)
-            begins_[stage][span.action.micro_batch].forward_end_ms = span.end_ms;
+            made_[stage][span.action.micro_batch].forward_end_ms = span.end_ms;
         else if (span.action.kind != ActionKind::kWeightGradient)
-            begins_[stage][span.action.micro_batch].backward_end_ms = span.end_ms;
+            made_[stage][span.action.micro_batch].backward_end_ms = span.end_ms;
     }
 
     void follow(const StageLoad& load, const std::vector<std::vector<int>>& holders) {
@@ -193,13 +209,13 @@ class MemoryPlay {
     // sender's.
     [[nodiscard]] std::optional<double> made_ms(int from, bool gradient, int micro_batch) const {
         if (from < 0) return 0;
-        const auto& of_stage = begins_[static_cast<std::size_t>(from)];
+        const auto& of_stage = made_[static_cast<std::size_t>(from)];
         const auto found = of_stage.find(micro_batch);
         if (found == of_stage.end()) return std::nullopt;
         return gradient ? found->second.backward_end_ms : found->second.forward_end_ms;
     }
 
-    struct Ends {
+    struct Made {  // the output, and the input's gradient
         double forward_end_ms = 0;
         double backward_end_ms = 0;
     };
@@ -208,7 +224,7 @@ class MemoryPlay {
     std::vector<bool> shared_;                           // with twins
     std::vector<std::vector<Stay>> arriving_, leaving_;  // of each device
     std::vector<std::map<int, double>> ends_;            // of each stage, by micro-batch
-    std::vector<std::map<int, Ends>> begins_;
+    std::vector<std::map<int, Made>> made_;
     std::map<Way, std::pair<double, double>> travels_;
 };
 

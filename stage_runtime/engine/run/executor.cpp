@@ -559,9 +559,16 @@ Result<std::vector<HostTensor>> Executor::evaluate(const std::vector<HostTensor>
         for (const HostTensor& input : inputs) values.push_back(to_torch(input));
         ValueTable table(self.info.flow, self.options.range);
         table.put_entering(std::exchange(values, {}));
-        for (at_layer = 0; at_layer < self.layers.size(); ++at_layer)
-            evaluate_layer(*self.layers[at_layer], static_cast<int>(self.model_layer(at_layer)),
-                           table);
+        for (at_layer = 0; at_layer < self.layers.size(); ++at_layer) {
+            Layer& layer = *self.layers[at_layer];
+            const int number = static_cast<int>(self.model_layer(at_layer));
+            Tensors arguments = table.arguments_of(number);
+            if (layer.writes_input)
+                for (at::Tensor& argument : arguments) argument = argument.clone();
+            Tensors results = layer.forward(arguments, false);
+            for (at::Tensor& result : results) result = result.contiguous();
+            table.put_results(number, std::move(results));
+        }
         values = table.leaving();
         std::vector<HostTensor> outputs;
         if (self.last()) {

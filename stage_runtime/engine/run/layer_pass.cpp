@@ -87,15 +87,6 @@ Tensors forward_layer(Layer& layer, const Tensors& values, const WantedGradients
     return outputs;
 }
 
-void evaluate_layer(Layer& layer, int number, ValueTable& values) {
-    Tensors arguments = values.arguments_of(number);
-    if (layer.writes_input)
-        for (at::Tensor& argument : arguments) argument = argument.clone();
-    Tensors results = layer.forward(arguments, false);
-    for (at::Tensor& result : results) result = result.contiguous();
-    values.put_results(number, std::move(results));
-}
-
 LayerGradients backward_layer(const Layer& layer, const LayerStash& kept,
                               const Tensors& output_gradients) {
     Tensors wanted = inputs_with_gradient(kept);

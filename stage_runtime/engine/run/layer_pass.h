@@ -10,7 +10,6 @@
 
 #include "domain/value_graph.h"
 #include "stage_runtime/engine/model/layer.h"
-#include "stage_runtime/engine/model/value_table.h"
 
 namespace ecopipe {
 
@@ -40,10 +39,6 @@ class WantedGradients {
 // ask for. The caller has keyed the random generator.
 [[nodiscard]] Tensors forward_layer(Layer& layer, const Tensors& values,
                                     const WantedGradients& wanted, LayerStash* kept);
-
-// Forward in evaluation mode, without a graph: takes layer `number` of the model's arguments from
-// `values` and puts its results there.
-void evaluate_layer(Layer& layer, int number, ValueTable& values);
 
 struct LayerGradients {
     Tensors inputs;      // one an input; undefined where none was asked for

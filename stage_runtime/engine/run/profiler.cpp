@@ -28,7 +28,6 @@
 #include "stage_runtime/engine/run/gradient_table.h"
 #include "stage_runtime/engine/run/layer_pass.h"
 #include "stage_runtime/engine/run/optimizer.h"
-#include "stage_runtime/engine/run/test_batch.h"
 
 namespace ecopipe {
 namespace {
@@ -135,29 +134,6 @@ class Profiler {
                     static_cast<void>(weight_gradients_of(*sequence_.layers[at_layer_],
                                                           std::move(*pending[at_layer_])));
                 });
-    }
-
-    // What each layer takes of a part of an evaluation, with all that others wait for, but for the
-    // part itself.
-    std::vector<std::size_t> evaluation_bytes(const Batch& part) {
-        const at::NoGradGuard no_grad;
-        const std::size_t count = sequence_.layers.size();
-        const ValueGraph& flow = sequence_.info.flow;
-        ValueTable values(flow, {0, static_cast<int>(count) - 1});
-        Tensors inputs;
-        for (const HostTensor& input : part.all_inputs()) inputs.push_back(to_torch(input));
-        values.put_entering(std::exchange(inputs, {}));
-        const std::size_t live_before = live_tensor_bytes();
-        std::vector<std::size_t> bytes;
-        for (at_layer_ = 0; at_layer_ < count; ++at_layer_) {
-            reset_peak_tensor_bytes();
-            evaluate_layer(*sequence_.layers[at_layer_], static_cast<int>(at_layer_), values);
-            bytes.push_back(above(peak_tensor_bytes(), live_before));
-        }
-        reset_peak_tensor_bytes();
-        static_cast<void>(loss_->evaluate(values.leaving(), to_torch(part.labels)));
-        bytes.back() = std::max(bytes.back(), above(peak_tensor_bytes(), live_before));
-        return bytes;
     }
 
     // What the program needs besides its tensors: its code, torch and BLAS with their buffers, as
@@ -440,9 +416,6 @@ Result<ModelProfile> profile_model(const ProfileRequest& request) {
     ModelProfile profile =
         empty_profile(request, sequence.info,
                       input_bytes(batch) / static_cast<std::size_t>(request.micro_batches[0]));
-    ECOPIPE_ASSIGN_OR_RETURN(const Batch one, measured_batch(request, 1));
-    ECOPIPE_ASSIGN_OR_RETURN(const int part, test_batch(request.spec, one));
-    profile.test_batch = part;
     const std::size_t count = sequence.layers.size();
     Profiler profiler(request, std::move(sequence), std::move(loss));
     try {
@@ -470,9 +443,6 @@ Result<ModelProfile> profile_model(const ProfileRequest& request) {
                 profile.layers[i].update_ms = profiler.update_ms(i);
             }
         }
-        ECOPIPE_ASSIGN_OR_RETURN(batch, measured_batch(request, part));
-        const std::vector<std::size_t> bytes = profiler.evaluation_bytes(batch);
-        for (std::size_t i = 0; i < count; ++i) profile.layers[i].evaluation_bytes = bytes[i];
     } catch (const std::exception& error) {
         return fail(ExitCode::kUsage, fmt::format("model {}: {}: {}", request.spec.id(),
                                                   profiler.place(), torch_message(error)));

@@ -30,8 +30,7 @@ struct ProfileRequest {
 // Every layer forward and backward as the engine runs it (an autograd graph a layer, the loss in
 // the last one), medians over repeated passes of the whole model so that caches are as cold as in
 // training. Backward includes the adding up of gradients, the update their norm. What
-// they take in memory, in a part of an evaluation too (test_batch.h), is read from the counting
-// allocator. Layers left of the first
+// they take in memory is read from the counting allocator. Layers left of the first
 // trainable one have no backward. Errors: kUsage when a layer cannot take a size.
 [[nodiscard]] Result<ModelProfile> profile_model(const ProfileRequest& request);
 

@@ -6,10 +6,6 @@ namespace ecopipe {
 
 Result<int> test_batch(const ModelSpec& spec, const Dataset& data) {
     ECOPIPE_ASSIGN_OR_RETURN(const Batch one, first_samples(data, 1));
-    return test_batch(spec, one);
-}
-
-Result<int> test_batch(const ModelSpec& spec, const Batch& one) {
     ECOPIPE_ASSIGN_OR_RETURN(const std::size_t largest, largest_tensor_bytes(spec, one));
     const std::size_t fit = kTestTensorBytes / std::max<std::size_t>(largest, 1);
     return static_cast<int>(std::clamp<std::size_t>(fit, 1, kTestBatchMax));

@@ -16,7 +16,5 @@ inline constexpr std::size_t kTestTensorBytes = 4U << 20;
 // sum the same losses in the same parts, whatever the batches that they train on. Runs one sample
 // through the model. Errors: kUsage when the model does not take it.
 [[nodiscard]] Result<int> test_batch(const ModelSpec& spec, const Dataset& data);
-// The same, of one sample.
-[[nodiscard]] Result<int> test_batch(const ModelSpec& spec, const Batch& one);
 
 }  // namespace ecopipe
