@@ -260,8 +260,9 @@ void print_results(const Setup& setup, const Contender& single, const Contender&
         std::string layers;
         for (const StageId id : index.stages_of(device)) {
             const StagePlan& stage = plan.stages[id.index()];
-            layers += fmt::format("{}{}-{}{}", layers.empty() ? "" : " ", stage.first_layer,
-                                  stage.last_layer, stage.recompute ? " (recomputing)" : "");
+            layers +=
+                fmt::format("{}{}-{}{}", layers.empty() ? "" : " ", stage.first_layer,
+                            stage.last_layer, !stage.recomputed.empty() ? " (recomputing)" : "");
         }
         stages.push_back({{"device", device}, {"layers", layers}});
         peaks.push_back(pipeline.peak_bytes.at(device));

@@ -11,6 +11,7 @@ struct LayerRange {
     int first = 0;
     int last = 0;
     [[nodiscard]] bool contains(int layer) const { return first <= layer && layer <= last; }
+    [[nodiscard]] int size() const { return last - first + 1; }
     friend bool operator==(const LayerRange&, const LayerRange&) = default;
 };
 

@@ -9,10 +9,22 @@
 #include "core/check.h"
 
 namespace ecopipe {
+namespace {
+
+// " 0..3 5..8"; none where it is the whole stage.
+std::string segments_text(const Segments& segments, LayerRange stage) {
+    if (segments == Segments{stage}) return {};
+    std::string text;
+    for (const LayerRange& segment : segments)
+        text += fmt::format(" {}..{}", segment.first, segment.last);
+    return text;
+}
+
+}  // namespace
 
 std::vector<StageHolder> holders_of(const StagePlan& stage, int sum_blocks) {
     std::vector<StageHolder> holders{
-        {stage.device, stage.blocks, stage.in_flight, stage.recompute, stage.peak_bytes}};
+        {stage.device, stage.blocks, stage.in_flight, stage.recomputed, stage.peak_bytes}};
     if (stage.blocks.empty()) {
         holders.front().blocks.resize(static_cast<std::size_t>(sum_blocks));
         std::iota(holders.front().blocks.begin(), holders.front().blocks.end(), 0);
@@ -41,7 +53,11 @@ std::vector<std::string> stage_lines(const Plan& plan) {
         for (const StageHolder& holder : holders_of(stage, plan.sum_blocks))
             lines.push_back(fmt::format(
                 "stage on {}: layers {}..{}, {} in flight{}{}", holder.device, stage.first_layer,
-                stage.last_layer, holder.in_flight, holder.recompute ? ", recomputing" : "",
+                stage.last_layer, holder.in_flight,
+                holder.recomputed.empty()
+                    ? std::string()
+                    : ", recomputing" +
+                          segments_text(holder.recomputed, {stage.first_layer, stage.last_layer}),
                 stage.twins.empty() ? std::string()
                                     : fmt::format(", sum blocks {} of {}",
                                                   fmt::join(holder.blocks, " "), plan.sum_blocks)));

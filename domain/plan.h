@@ -9,9 +9,18 @@
 #include <vector>
 
 #include "core/memory_use.h"
+#include "domain/layer_range.h"
 #include "domain/tensor_codec.h"
 
 namespace ecopipe {
+
+// The layers of a stage whose activations are not kept from a micro-batch's forward to its backward
+// (activation checkpointing; Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016):
+// of each run of them what enters it is kept, and it runs forward again right before its backward.
+// Ascending and apart; none: all is kept. Bytes do not depend on it.
+using Segments = std::vector<LayerRange>;
+// What a planner lets a stage recompute: all its layers, or any segments of them.
+enum class Recomputation { kStages, kSegments };
 
 // A device that holds a stage, alone or with others: all have its whole state, each runs the
 // micro-batches of its own sum blocks.
@@ -19,7 +28,7 @@ struct StageHolder {
     std::string device;
     std::vector<int> blocks;  // sum_blocks.h, ascending
     int in_flight = 1;
-    bool recompute = false;
+    Segments recomputed;
     std::optional<std::uint64_t> peak_bytes;
 };
 
@@ -28,7 +37,7 @@ struct StagePlan {
     int first_layer = 0;
     int last_layer = 0;  // inclusive
     int in_flight = 1;
-    bool recompute = false;
+    Segments recomputed{};
     std::optional<std::uint64_t> peak_bytes;
     TensorCodec codec_forward = TensorCodec::kNone;   // of the activations this stage sends on
     TensorCodec codec_backward = TensorCodec::kNone;  // of the gradients this stage sends back

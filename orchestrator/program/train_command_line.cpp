@@ -43,6 +43,10 @@ void declare(CommandLine& line) {
               "parts of a step's sums, a power of two, or auto: above 1 several devices may hold a "
               "stage",
               "1");
+    line.text("recompute",
+              "what a stage short of memory may run forward twice: stages (all its layers), or "
+              "segments (as few of them as will do)",
+              "stages");
     line.text(
         "schedule",
         fmt::format("{}, {} or a CSV file of actions", kAutoSchedule, schedule_names(", ")).c_str(),
@@ -158,6 +162,8 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
     options.peer_timeout_s = line.get_number("peer-timeout-s");
     options.threads = static_cast<int>(line.get_integer("threads"));
     options.schedule = line.get_text("schedule");
+    ECOPIPE_ASSIGN_OR_RETURN(options.recomputation,
+                             parse_recomputation(line.get_text("recompute")));
     for (const char* name : {"schedule", "batch", "micro-batches", "sum-blocks", "epochs",
                              "optimizer", "lr", "momentum", "weight-decay"})
         if (line.given(name)) options.given.insert(name);

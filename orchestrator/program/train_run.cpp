@@ -107,6 +107,7 @@ std::unique_ptr<ClusterPlanner> make_planner(Run& run, const Cluster& cluster,
     options.request.micro_batches = plan.micro_batches;
     options.request.sum_blocks = plan.sum_blocks;
     options.request.twins = may_have_twins(run.inputs.info);
+    options.request.recomputation = run.options.recomputation;
     options.request.schedule =
         find_schedule(plan.schedule) != nullptr ? plan.schedule : std::string(kOneFOneB.name);
     if (!run.options.plan_file.empty()) options.given = plan;
@@ -289,6 +290,7 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
         request.micro_batches = options.auto_micro_batches ? 0 : options.trainer.micro_batches;
         request.sum_blocks = options.sum_blocks;
         request.twins = may_have_twins(run.inputs.info);
+        request.recomputation = options.recomputation;
         ECOPIPE_RETURN_IF_ERROR(use_schedule(request, options.schedule));
         ECOPIPE_ASSIGN_OR_RETURN(plan,
                                  search_plan(present_part(cluster, present), profiles, request));

@@ -91,8 +91,10 @@ Result<CostModel::DeviceCost> CostModel::device_cost(const ModelProfile& profile
 }
 
 Result<CostModel> CostModel::make(const Cluster& cluster, const ResolvedProfiles& resolved,
-                                  int batch, int micro_batches, int sum_blocks) {
+                                  int batch, int micro_batches, int sum_blocks,
+                                  Recomputation recomputation) {
     CostModel out;
+    out.recomputation_ = recomputation;
     out.more_sums_ = sum_blocks - 1;
     out.cluster_ = cluster;
     out.micro_batches_ = micro_batches;
@@ -167,48 +169,12 @@ StageMemory CostModel::stage_memory(const StageSpan& stage) const {
     const auto last = static_cast<std::size_t>(stage.last);
     const double stash = end.stash - begin.stash + device.kept_output[last];
     StageMemory out;
-    out.fixed = end.parameters - begin.parameters + 2 * (end.buffers - begin.buffers) +
-                (end.trainable - begin.trainable) * device.weights +
-                range_max(device.workspace_max, first, last);
+    out.fixed = state_bytes(stage) + range_max(device.workspace_max, first, last);
     out.in_flight = stage.recompute ? output_bytes_[first] : stash;
     if (stage.recompute) out.fixed += stash;
     // A call of its own, not inlined: the search asks this a million times of chains, and its loop
     // would take their registers.
     return graph_ && stage.recompute ? taken_by_slice(stage, out) : out;
-}
-
-StageBytes CostModel::stage_bytes(const StageSpan& stage) const {
-    const DeviceCost& device = device_[static_cast<std::size_t>(stage.device)];
-    const auto first = static_cast<std::size_t>(stage.first);
-    const auto last = static_cast<std::size_t>(stage.last);
-    const Sums& begin = device.sums[first];
-    const Sums& end = device.sums[last + 1];
-    StageBytes out;
-    out.recompute = stage.recompute;
-    out.weights = end.parameters - begin.parameters + 2 * (end.buffers - begin.buffers);
-    out.trainable = end.trainable - begin.trainable;
-    out.moments = out.trainable * device.slots;
-    const double stash = end.stash - begin.stash + device.kept_output[last];
-    out.held = !stage.recompute ? stash : graph_ ? entering_bytes(stage) : output_bytes_[first];
-    out.running = out.first_backward = out.input_gradient = {stash, 0, 0};
-    const auto consider = [](Working& most, const Working& now) {
-        if (now.stash + now.workspace + now.gradients >
-            most.stash + most.workspace + most.gradients)
-            most = now;
-    };
-    for (std::size_t i = last + 1; i-- > first;) {
-        const double kept = device.sums[i + 1].stash - begin.stash;
-        const double working = device.workspace_max.front()[i];
-        const double begun = end.trainable - device.sums[i + 1].trainable;
-        consider(out.running, {kept, working, 0});
-        consider(out.first_backward, {kept, working, begun});
-        consider(out.input_gradient, {kept + out.pending, working, 0});
-        if (trainable_bytes(static_cast<int>(i)) > 0)
-            out.pending += device.sums[i + 1].stash - device.sums[i].stash + output_bytes_[i + 1];
-        out.forward_workspace = std::max(out.forward_workspace, output_bytes_[i] + working);
-        out.largest_workspace = std::max(out.largest_workspace, working);
-    }
-    return out;
 }
 
 // What passes the slice by crosses the cut before it, and is not its input.
@@ -221,17 +187,9 @@ std::vector<StageLoad> CostModel::skips(const std::vector<StageSpan>& stages) co
     return graph_ ? ways_.skips(stages) : std::vector<StageLoad>();
 }
 
-std::vector<double> CostModel::peak_bytes(const std::vector<StageSpan>& stages,
-                                          const std::vector<int>& in_flight) const {
-    const std::vector<StageLoad> waiting = skips(stages);
-    std::vector<double> out;
-    for (std::size_t s = 0; s < stages.size(); ++s)
-        out.push_back(stage_memory(stages[s]).peak(in_flight[s]) +
-                      waiting_bytes(waiting, s, in_flight));
-    return out;
-}
-
 int CostModel::in_flight_cap(const StageSpan& stage) const {
+    if (stage.recompute && recomputation_ == Recomputation::kSegments)
+        return static_cast<int>(segment_entry(stage).recompute_ms.size());
     const StageMemory memory = stage_memory(stage);
     const double room = budget_bytes(stage.device) - memory.fixed;
     if (room < memory.in_flight || room < 0) return 0;
@@ -332,6 +290,8 @@ void CostModel::pipeline_into(const std::vector<StageSpan>& stages, PipelineCost
     const std::size_t count = stages.size();
     if (media_ || graph_) {
         costs = pipeline(stages, static_cast<int>(count), false);
+        for (std::size_t k = 0; k < count; ++k)
+            if (stages[k].recompute) costs.stages[k] = stage_cost(stages[k], 1);
         return;
     }
     costs.micro_batches = micro_batches_;
@@ -344,7 +304,7 @@ void CostModel::pipeline_into(const std::vector<StageSpan>& stages, PipelineCost
     costs.resources.resize(2 * count - 1);
     for (Resource& resource : costs.resources) resource.uses = 1;
     for (std::size_t k = 0; k < count; ++k) {
-        costs.stages[k] = stage_cost(stages[k]);
+        costs.stages[k] = stages[k].recompute ? stage_cost(stages[k], 1) : stage_cost(stages[k]);
         if (k + 1 == count) break;
         const int here = stages[k].device;
         const int next = stages[k + 1].device;
@@ -366,6 +326,13 @@ void CostModel::pipeline_into(const std::vector<StageSpan>& stages, PipelineCost
 }
 
 PipelineCosts CostModel::pipeline(const Plan& plan, const std::vector<StageSpan>& stages) const {
+    PipelineCosts costs = pipeline_at_full(plan, stages);
+    price_segments(plan, stages, costs);
+    return costs;
+}
+
+PipelineCosts CostModel::pipeline_at_full(const Plan& plan,
+                                          const std::vector<StageSpan>& stages) const {
     if (has_twins(plan)) return shared_pipeline(plan, stages);
     const int devices = static_cast<int>(PlanIndex(plan).devices().size());
     if (graph_) return graph_pipeline(stages, devices, true, &plan);
@@ -402,8 +369,8 @@ Result<std::vector<StageSpan>> CostModel::spans(const Plan& plan, const std::str
                 fmt::format("expected no cut before layer {}, which shares a tensor with "
                             "the one before; found one",
                             stage.first_layer));
-        out.push_back(
-            {static_cast<int>(*device), stage.first_layer, stage.last_layer, holder.recompute});
+        out.push_back({static_cast<int>(*device), stage.first_layer, stage.last_layer,
+                       !holder.recomputed.empty()});
     }
     return out;
 }

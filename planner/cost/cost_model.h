@@ -2,6 +2,9 @@
 // INTERFACES' cost model: what any run of layers costs on any device of a cluster, and what a
 // pipeline of them costs.
 
+#include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,6 +14,8 @@
 #include "planner/cost/model_profile.h"
 #include "planner/cost/pipeline_costs.h"
 #include "planner/cost/resolved_profiles.h"
+#include "planner/cost/segment_table.h"
+#include "planner/cost/segments.h"
 
 namespace ecopipe {
 
@@ -30,21 +35,20 @@ struct Working {
     double stash = 0;  // kept of the micro-batch
     double workspace = 0;
     double gradients = 0;  // sums that its backward has begun so far
+    [[nodiscard]] double total() const { return stash + workspace + gradients; }
 };
 
 // What a stage takes, in bytes, by use; of a micro-batch unless it is the stage's.
 struct StageBytes {
-    bool recompute = false;
     double weights = 0;    // the stage's parameters, and its buffers twice
     double trainable = 0;  // the stage's: of its gradients' sums each takes as much
     double moments = 0;    // the stage's
-    double held = 0;       // kept from its forward on: its stash, or its input
+    double held = 0;       // kept from its forward on: its stash, or what segments run again from
     double pending = 0;    // kept between the halves of a split backward
-    // Of the one that runs, in a forward or a whole backward; in a backward that is the first of
+    // Of the one that runs, in a forward, or a whole backward; in a backward that is the first of
     // its sum, whose gradients come to be layer by layer; and in the first half of a split one,
     // which hardly gives anything back.
-    Working running, first_backward, input_gradient;
-    double forward_workspace = 0;  // of a forward that keeps nothing
+    Working forward, running, first_backward, input_gradient;
     double largest_workspace = 0;  // of a layer
 };
 
@@ -55,15 +59,16 @@ class CostModel {
     // For micro-batches of ceil(batch / micro_batches) samples. Errors: kBadFile when that size is
     // outside what was measured, naming the profile, the layer and the size to measure.
     // `sum_blocks`: how many sums of its gradients a stage holds that one device has.
-    [[nodiscard]] static Result<CostModel> make(const Cluster& cluster,
-                                                const ResolvedProfiles& resolved, int batch,
-                                                int micro_batches, int sum_blocks = 1);
+    [[nodiscard]] static Result<CostModel> make(
+        const Cluster& cluster, const ResolvedProfiles& resolved, int batch, int micro_batches,
+        int sum_blocks = 1, Recomputation recomputation = Recomputation::kStages);
 
     [[nodiscard]] int layers() const { return layers_; }
     [[nodiscard]] int devices() const { return static_cast<int>(device_.size()); }
     [[nodiscard]] int micro_batches() const { return micro_batches_; }
     [[nodiscard]] int micro_batch() const { return micro_batch_; }  // samples
     [[nodiscard]] int sum_blocks() const { return more_sums_ + 1; }
+    [[nodiscard]] Recomputation recomputation() const { return recomputation_; }
     [[nodiscard]] const Cluster& cluster() const { return cluster_; }
     [[nodiscard]] bool has_split_backward() const { return split_; }
     [[nodiscard]] bool may_cut_before(int layer) const {
@@ -74,14 +79,46 @@ class CostModel {
     // when they are apart.
     [[nodiscard]] double work_ms(int device, int first, int last,
                                  bool split_backward = false) const;
+    // One that recomputes does so with all its layers.
     [[nodiscard]] StageCost stage_cost(const StageSpan& stage) const;
+    // One that recomputes segments does so with those with which so many micro-batches fit, as far
+    // as segment_table.h knows; 1 is a bound for all. At most in_flight_cap.
+    [[nodiscard]] StageCost stage_cost(const StageSpan& stage, int in_flight) const;
+    // Weights, gradients, moments, and buffers twice.
+    [[nodiscard]] double state_bytes(const StageSpan& stage) const {
+        const DeviceCost& device = device_[static_cast<std::size_t>(stage.device)];
+        const Sums& begin = device.sums[static_cast<std::size_t>(stage.first)];
+        const Sums& end = device.sums[static_cast<std::size_t>(stage.last) + 1];
+        return end.parameters - begin.parameters + 2 * (end.buffers - begin.buffers) +
+               (end.trainable - begin.trainable) * device.weights;
+    }
+    // By the formula, which knows stages that keep everything or recompute everything.
     [[nodiscard]] StageMemory stage_memory(const StageSpan& stage) const;
+    // With these segments recomputed; where they are part of the stage (segments.h) as they are.
+    [[nodiscard]] StageMemory stage_memory(const StageSpan& stage, const Segments& segments) const;
+    // The same use by use, and what is only part of it.
+    [[nodiscard]] StageBytes stage_bytes(const StageSpan& stage, const Segments& segments) const;
+    // Of those that it may recompute, those that cost the least time with which so many
+    // micro-batches fit in `room` bytes; nothing where none does. `quickly`: as segment_table.h has
+    // them.
+    [[nodiscard]] std::optional<Segments> segments_for(const StageSpan& stage, int in_flight,
+                                                       double room, bool quickly = false) const;
+    // What segment_table.h has for a stage that recomputes segments, the quickest first.
+    [[nodiscard]] const std::vector<SegmentChoice>& segment_choices(const StageSpan& stage) const {
+        return segment_entry(stage).best;
+    }
+    // The least that the stage takes with so many in flight, whatever segments it recomputes.
+    [[nodiscard]] double least_bytes(const StageSpan& stage, int in_flight) const;
+    // Work of segment_table.h since the start, in actions of a simulation.
+    [[nodiscard]] std::uint64_t segment_work() const { return segment_table_->work(); }
     // Of each stage, with these counts in flight: stage_memory's peak, and in a graph what waits
     // there (waiting_bytes).
     [[nodiscard]] std::vector<double> peak_bytes(const std::vector<StageSpan>& stages,
                                                  const std::vector<int>& in_flight) const;
-    // The same use by use, and what is only part of it.
-    [[nodiscard]] StageBytes stage_bytes(const StageSpan& stage) const;
+    // The same of a plan's holders, as held_stages has them, with their sums of several blocks.
+    [[nodiscard]] std::vector<double> peak_bytes(const Plan& plan,
+                                                 const std::vector<StageSpan>& spans) const;
+    [[nodiscard]] int in_flight_of(const Plan& plan, const HeldStage& held) const;
     // What goes between a plan's stages in a micro-batch, over links or not; `spans` as of `spans`.
     [[nodiscard]] StageLoads stage_loads(const Plan& plan,
                                          const std::vector<StageSpan>& spans) const;
@@ -116,6 +153,7 @@ class CostModel {
     [[nodiscard]] PipelineCosts pipeline(const std::vector<StageSpan>& stages, int devices,
                                          bool named = true) const;
     // The pipeline of one stage a device, without names, into `costs`, whose memory is used again.
+    // Stages that recompute have one micro-batch in flight, and say what more take.
     void pipeline_into(const std::vector<StageSpan>& stages, PipelineCosts& costs) const;
     // The same for a plan, its codecs included. The plan must name devices and layers of this model
     // (see spans).
@@ -126,7 +164,7 @@ class CostModel {
                                                        const std::string& source) const;
     // So many more sums of the stage's gradients.
     [[nodiscard]] double sums_bytes(const StageSpan& span, int count) const;
-    // Of a holder of a stage, its sums of several blocks included.
+    // Of a holder of a stage that has twins.
     [[nodiscard]] double holder_peak_bytes(const StageSpan& span, const HeldStage& held,
                                            const Plan& plan) const;
     // Twice the largest latency between the portal and a device of the pipeline.
@@ -150,6 +188,15 @@ class CostModel {
         double ms_per_byte = 0;
         double latency_ms = 0;
     };
+    [[nodiscard]] const SegmentTable::Entry& segment_entry(const StageSpan& stage) const;
+    [[nodiscard]] SliceLayers slice_layers(const StageSpan& stage) const;
+    // Of a slice's layers, counted from 0.
+    [[nodiscard]] static Segments own_segments(const StageSpan& stage, const Segments& segments);
+    // As if what is recomputed were the whole stage.
+    [[nodiscard]] PipelineCosts pipeline_at_full(const Plan& plan,
+                                                 const std::vector<StageSpan>& stages) const;
+    void price_segments(const Plan& plan, const std::vector<StageSpan>& spans,
+                        PipelineCosts& costs) const;
     [[nodiscard]] Result<DeviceCost> device_cost(const ModelProfile& profile, double speed) const;
     [[nodiscard, gnu::noinline]] StageMemory taken_by_slice(const StageSpan& stage,
                                                             StageMemory memory) const;
@@ -190,6 +237,9 @@ class CostModel {
         output_bytes_;  // of a micro-batch; [0] the model's input, [i + 1] of layer i
     std::vector<DeviceCost> device_;
     std::vector<Wire> wires_;  // [from][to]; nothing from a device to itself
+    // Shared with copies, and no part of what the model is: not for several threads.
+    Recomputation recomputation_ = Recomputation::kStages;
+    std::shared_ptr<SegmentTable> segment_table_ = std::make_shared<SegmentTable>();
 };
 
 // Whether every layer that some device of the cluster runs was measured at, or on both sides of,

@@ -6,6 +6,17 @@
 
 namespace ecopipe {
 
+StageCost at_count(StageCost stage, int in_flight) {
+    if (stage.recompute_at == nullptr) return stage;
+    recompute_for(stage.recompute_at[in_flight - 1], stage);
+    return stage;
+}
+
+void recompute_for(double ms, StageCost& stage) {
+    stage.backward_ms += ms - stage.recompute_ms;
+    stage.recompute_ms = ms;
+}
+
 double action_ms(const StageCost& stage, ActionKind kind) {
     switch (kind) {
         case ActionKind::kForward:

@@ -19,6 +19,8 @@ struct StageCost {
     double input_gradient_ms = 0;  // these two are used by split schedules alone
     double weight_gradient_ms = 0;
     double update_ms = 0;  // once a step; of a stage's twins with their handling of the sums
+    // [k - 1]: what recompute_ms becomes with k in flight; null where it does not depend on that.
+    const double* recompute_at{};
 };
 
 // What goes one way, between two stages or from the portal. A transfer occupies `resource` for
@@ -88,6 +90,10 @@ struct PipelineCosts {
     [[nodiscard]] int stage_count() const { return static_cast<int>(stages.size()); }
 };
 
+// The stage with so many micro-batches in flight.
+[[nodiscard]] StageCost at_count(StageCost stage, int in_flight);
+// Its backward with so much of it recomputed.
+void recompute_for(double ms, StageCost& stage);
 // Time of one action of a stage.
 [[nodiscard]] double action_ms(const StageCost& stage, ActionKind kind);
 

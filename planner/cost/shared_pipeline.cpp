@@ -160,39 +160,4 @@ void CostModel::add_sums(const Plan& plan, const std::vector<StageSpan>& spans,
     }
 }
 
-double CostModel::sums_bytes(const StageSpan& span, int count) const {
-    double trainable = 0;
-    for (int layer = span.first; layer <= span.last; ++layer) trainable += trainable_bytes(layer);
-    return trainable * count;
-}
-
-// Of a graph: values that come past other stages wait at theirs, at most those of so many of its
-// micro-batches.
-double CostModel::waiting_skips_bytes(const Plan& plan, std::size_t stage,
-                                      int micro_batches) const {
-    if (!graph_) return 0;
-    std::vector<StageSpan> stages;
-    for (std::size_t s = 0; s < plan.stages.size(); ++s)
-        stages.push_back(
-            {static_cast<int>(s), plan.stages[s].first_layer, plan.stages[s].last_layer, false});
-    double bytes = 0;
-    for (const StageLoad& skip : skips(stages))
-        if (skip.to == static_cast<int>(stage)) bytes += skip.bytes * micro_batches;
-    return bytes;
-}
-
-// A sum a block, of which stage_memory has one, and what comes from the others.
-double CostModel::holder_peak_bytes(const StageSpan& span, const HeldStage& held,
-                                    const Plan& plan) const {
-    const auto blocks = static_cast<int>(held.holder.blocks.size());
-    const int own = micro_batches_of(held.holder.blocks, micro_batches_, plan.sum_blocks);
-    const Schedule* schedule = find_schedule(plan.schedule);
-    const bool all = schedule != nullptr && schedule->holds_all();
-    const int in_flight = all ? own : std::min(held.holder.in_flight, own);
-    const bool twins = !plan.stages[held.stage].twins.empty();
-    return stage_memory(span).peak(in_flight) +
-           sums_bytes(span, blocks - (twins ? 0 : 1) - more_sums_) +
-           waiting_skips_bytes(plan, held.stage, own - in_flight);
-}
-
 }  // namespace ecopipe

@@ -35,6 +35,10 @@ CommandLine options() {
               "parts of a step's sums, a power of two, or auto: above 1 several devices may hold a "
               "stage",
               "1");
+    line.text("recompute",
+              "what a stage short of memory may run forward twice: stages (all its layers), or "
+              "segments (as few of them as will do)",
+              "stages");
     line.text("schedule",
               fmt::format("{}, {} or a FILE.csv of actions (docs/SCHEDULES.md)", kAutoSchedule,
                           schedule_names(", "))
@@ -68,6 +72,8 @@ Result<PlanRequest> request_of(const CommandLine& line) {
                     fmt::format("--micro-batches: expected at most the batch of {}, found {}",
                                 request.batch, request.micro_batches));
     ECOPIPE_ASSIGN_OR_RETURN(request.sum_blocks, parse_sum_blocks(line.get_text("sum-blocks")));
+    ECOPIPE_ASSIGN_OR_RETURN(request.recomputation,
+                             parse_recomputation(line.get_text("recompute")));
     ECOPIPE_RETURN_IF_ERROR(use_schedule(request, line.get_text("schedule")));
     return request;
 }

@@ -25,6 +25,11 @@ std::string above(double ms, double bound_ms) {
                         : "above";
 }
 
+std::string_view recomputing(const Segments& segments, LayerRange stage) {
+    if (segments.empty()) return "no";
+    return segments == Segments{stage} ? "yes" : "partly";
+}
+
 void add_stages(std::string& out, const Plan& plan, const PlayedPlan& played) {
     line(out,
          "stage  device            layers     forward  backward   busy  in flight  recompute  "
@@ -46,7 +51,7 @@ void add_stages(std::string& out, const Plan& plan, const PlayedPlan& played) {
              s, holder.device, fmt::format("{}-{}", stage.first_layer, stage.last_layer),
              cost.forward_ms, cost.backward_ms, 100 * share,
              stage.twins.empty() ? micro_batches_in_flight(plan, s) : holder.in_flight,
-             holder.recompute ? "yes" : "no",
+             recomputing(holder.recomputed, {stage.first_layer, stage.last_layer}),
              static_cast<double>(holder.peak_bytes.value_or(0)) / kMib,
              played.model.budget_bytes(played.spans[h].device) / kMib);
     }

@@ -194,12 +194,10 @@ class WhatIfSearch {
     template <class CountOf>
     void add_counts(const std::string& change, CountOf&& count_of) {
         Plan other = plan_;
-        std::vector<int> counts;
-        for (std::size_t s = 0; s < other.stages.size(); ++s) {
-            counts.push_back(std::min(plan_.micro_batches, count_of(static_cast<int>(s))));
-            other.stages[s].in_flight = counts.back();
-        }
-        const std::vector<double> peaks = played_.model.peak_bytes(played_.spans, counts);
+        for (std::size_t s = 0; s < other.stages.size(); ++s)
+            other.stages[s].in_flight =
+                std::min(plan_.micro_batches, count_of(static_cast<int>(s)));
+        const std::vector<double> peaks = played_.model.peak_bytes(other, played_.spans);
         const double bytes = *std::max_element(peaks.begin(), peaks.end());
         if (const auto played = play_plan(played_.model, other, "plan"))
             rows_.push_back({fmt::format("{} (largest stage {:.1f} MiB)", change, bytes / 1048576),

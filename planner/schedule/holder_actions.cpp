@@ -115,7 +115,7 @@ Result<void> check_holders(const Plan& plan, const std::string& source) {
     if (schedule->splits_backward)
         for (std::size_t s = 0; s < plan.stages.size(); ++s)
             for (const StageHolder& holder : holders_of(plan.stages[s], plan.sum_blocks))
-                if (holder.recompute)
+                if (!holder.recomputed.empty())
                     return fail(ExitCode::kBadFile,
                                 fmt::format("{}: stages[{}].recompute: expected false under {}, "
                                             "found true",

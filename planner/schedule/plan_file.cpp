@@ -42,12 +42,32 @@ std::vector<int> read_blocks(Fields& fields) {
     return blocks;
 }
 
-StageHolder read_twin(Fields& fields) {
+// `recompute` alone is of the whole stage.
+Segments read_segments(Fields& fields, LayerRange layers) {
+    const bool recompute = fields.flag("recompute", false);
+    if (!fields.has("recompute_layers")) return recompute ? Segments{layers} : Segments{};
+    if (!recompute)
+        fields.refuse("recompute", "expected true beside recompute_layers, found false");
+    Segments segments;
+    int next = layers.first;
+    for (Fields& row : fields.objects("recompute_layers")) {
+        LayerRange segment;
+        segment.first = static_cast<int>(row.integer("first_layer", {next, layers.last}));
+        segment.last = static_cast<int>(row.integer("last_layer", {segment.first, layers.last}));
+        row.no_others();
+        segments.push_back(segment);
+        next = segment.last + 1;
+    }
+    if (segments.empty()) fields.refuse("recompute_layers", "expected some, found none");
+    return segments;
+}
+
+StageHolder read_twin(Fields& fields, LayerRange layers) {
     StageHolder twin;
     twin.device = fields.text("device");
     twin.blocks = read_blocks(fields);
     twin.in_flight = static_cast<int>(fields.integer("in_flight", {1, kMicroBatchMax}));
-    twin.recompute = fields.flag("recompute", false);
+    twin.recomputed = read_segments(fields, layers);
     if (fields.has("peak_bytes"))
         twin.peak_bytes = static_cast<std::uint64_t>(fields.integer("peak_bytes", {0, INT64_MAX}));
     fields.no_others();
@@ -60,7 +80,8 @@ StagePlan read_stage(Fields& fields, int first_layer) {
     stage.first_layer = static_cast<int>(fields.integer("first_layer", {0, kLayersMax - 1}));
     stage.last_layer = static_cast<int>(fields.integer("last_layer", {0, kLayersMax - 1}));
     stage.in_flight = static_cast<int>(fields.integer("in_flight", {1, kMicroBatchMax}));
-    stage.recompute = fields.flag("recompute", false);
+    const LayerRange layers{stage.first_layer, std::max(stage.first_layer, stage.last_layer)};
+    stage.recomputed = read_segments(fields, layers);
     if (fields.has("peak_bytes"))
         stage.peak_bytes = static_cast<std::uint64_t>(fields.integer("peak_bytes", {0, INT64_MAX}));
     stage.codec_forward = read_codec(fields, "codec_forward");
@@ -68,7 +89,7 @@ StagePlan read_stage(Fields& fields, int first_layer) {
     if (fields.has("actions")) stage.actions = fields.text("actions");
     if (fields.has("blocks")) stage.blocks = read_blocks(fields);
     if (fields.has("twins"))
-        for (Fields& twin : fields.objects("twins")) stage.twins.push_back(read_twin(twin));
+        for (Fields& twin : fields.objects("twins")) stage.twins.push_back(read_twin(twin, layers));
     fields.no_others();
     if (stage.first_layer != first_layer)
         fields.refuse("first_layer",
@@ -188,7 +209,7 @@ Result<void> check_own_actions(const Plan& plan, const std::string& source) {
                     fmt::format("{}: stages[0].actions: expected {} slices a device, found {}",
                                 source, slices, facts.slices));
     for (std::size_t s = 0; s < plan.stages.size(); ++s)
-        if (plan.stages[s].recompute && facts.split_backward)
+        if (!plan.stages[s].recomputed.empty() && facts.split_backward)
             return fail(
                 ExitCode::kBadFile,
                 fmt::format(
@@ -206,7 +227,7 @@ Result<void> check_named_schedule(const Plan& plan, const std::string& source) {
                                 source, schedule_names(), printable(plan.schedule)));
     if (schedule->splits_backward)
         for (std::size_t s = 0; s < plan.stages.size(); ++s)
-            if (plan.stages[s].recompute)
+            if (!plan.stages[s].recomputed.empty())
                 return fail(
                     ExitCode::kBadFile,
                     fmt::format("{}: stages[{}].recompute: expected false under {}, found true",
@@ -214,12 +235,21 @@ Result<void> check_named_schedule(const Plan& plan, const std::string& source) {
     return check_in_flight(plan, source);
 }
 
+void add_segments(const Segments& segments, LayerRange layers, OrderedJson& out) {
+    out["recompute"] = !segments.empty();
+    if (segments.empty() || segments == Segments{layers}) return;
+    for (const LayerRange& segment : segments)
+        out["recompute_layers"].push_back(
+            {{"first_layer", segment.first}, {"last_layer", segment.last}});
+}
+
 OrderedJson stage_json(const StagePlan& stage) {
     OrderedJson out = {{"device", stage.device},
                        {"first_layer", stage.first_layer},
                        {"last_layer", stage.last_layer},
-                       {"in_flight", stage.in_flight},
-                       {"recompute", stage.recompute}};
+                       {"in_flight", stage.in_flight}};
+    const LayerRange layers{stage.first_layer, stage.last_layer};
+    add_segments(stage.recomputed, layers, out);
     if (stage.peak_bytes) out["peak_bytes"] = *stage.peak_bytes;
     if (stage.codec_forward != TensorCodec::kNone)
         out["codec_forward"] = codec_name(stage.codec_forward);
@@ -228,10 +258,9 @@ OrderedJson stage_json(const StagePlan& stage) {
     if (stage.actions) out["actions"] = *stage.actions;
     if (!stage.blocks.empty()) out["blocks"] = stage.blocks;
     for (const StageHolder& twin : stage.twins) {
-        OrderedJson json = {{"device", twin.device},
-                            {"blocks", twin.blocks},
-                            {"in_flight", twin.in_flight},
-                            {"recompute", twin.recompute}};
+        OrderedJson json = {
+            {"device", twin.device}, {"blocks", twin.blocks}, {"in_flight", twin.in_flight}};
+        add_segments(twin.recomputed, layers, json);
         if (twin.peak_bytes) json["peak_bytes"] = *twin.peak_bytes;
         out["twins"].push_back(std::move(json));
     }

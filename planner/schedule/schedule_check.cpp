@@ -1,9 +1,10 @@
-#include "planner/schedule/schedule.h"
 #include "planner/schedule/schedule_check.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+
+#include "planner/schedule/schedule.h"
 
 namespace ecopipe {
 namespace {

@@ -56,10 +56,14 @@ double Appraiser::bound_ms(const PipelineCosts& costs, const std::vector<int>& c
 void Appraiser::share_room(const std::vector<StageSpan>& stages) {
     if (!model_.is_graph()) return;
     extra_work_ += kGraphPriceCost;
-    SharedRoom room{model_.skips(stages), {}, {}};
+    SharedRoom room{model_.skips(stages), {}};
     for (const StageSpan& stage : stages) {
-        room.memory.push_back(model_.stage_memory(stage));
-        room.budget_bytes.push_back(model_.budget_bytes(stage.device));
+        const double budget = model_.budget_bytes(stage.device);
+        if (stage.recompute && model_.recomputation() == Recomputation::kSegments)
+            room.stages.push_back(
+                {{model_.state_bytes(stage), 0}, budget, &model_.segment_choices(stage)});
+        else
+            room.stages.push_back({model_.stage_memory(stage), budget, nullptr});
     }
     chooser_.share(std::move(room));
 }
@@ -92,10 +96,9 @@ double Appraiser::below_ms(const std::vector<StageSpan>& stages, std::vector<int
 Arrangement Appraiser::finish(int vectors_max) {
     if (best_.stages.empty()) return best_;
     share_room(best_.stages);
-    const PipelineCosts costs =
-        model_.pipeline(best_.stages, static_cast<int>(best_.stages.size()));
+    model_.pipeline_into(best_.stages, costs_);
     InFlightChoice choice{best_.in_flight, best_.step_ms};
-    chooser_.lower(costs, caps(best_.stages), vectors_max, choice);
+    chooser_.lower(costs_, caps(best_.stages), vectors_max, choice);
     best_.in_flight = std::move(choice.in_flight);
     best_.step_ms = choice.step_ms;
     return best_;

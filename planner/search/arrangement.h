@@ -24,7 +24,10 @@ struct Arrangement {
 class Appraiser {
   public:
     Appraiser(const CostModel& model, const Schedule& schedule)
-        : model_(model), schedule_(schedule), chooser_(schedule, model.micro_batches()) {}
+        : model_(model),
+          schedule_(schedule),
+          chooser_(schedule, model.micro_batches()),
+          segment_work_(model.segment_work()) {}
 
     // The stages' in-flight caps; empty when one of them does not fit its device under this
     // schedule.
@@ -49,7 +52,9 @@ class Appraiser {
     [[nodiscard]] const Arrangement& best() const { return best_; }
     [[nodiscard]] const CostModel& model() const { return model_; }
     [[nodiscard]] const Schedule& schedule() const { return schedule_; }
-    [[nodiscard]] std::uint64_t work() const { return chooser_.work() + extra_work_; }
+    [[nodiscard]] std::uint64_t work() const {
+        return chooser_.work() + extra_work_ + model_.segment_work() - segment_work_;
+    }
     void add_work(std::uint64_t actions) { extra_work_ += actions; }  // of the caller's own
 
   private:
@@ -62,6 +67,7 @@ class Appraiser {
     Arrangement best_;
     PipelineCosts costs_;  // of the arrangement at hand
     std::uint64_t extra_work_ = 0;
+    std::uint64_t segment_work_;  // the model's, at first
 };
 
 }  // namespace ecopipe

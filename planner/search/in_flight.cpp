@@ -39,11 +39,26 @@ int count_vectors(const std::vector<int>& caps, int limit) {
 
 bool step_less(double a, double b) { return a < b * (1 - 1e-10); }
 
+double SharedRoom::left_bytes(std::size_t stage, const std::vector<int>& in_flight) const {
+    const Stage& own = stages[stage];
+    return own.budget_bytes - own.memory.peak(in_flight[stage]) -
+           waiting_bytes(skips, stage, in_flight);
+}
+
+const SegmentChoice* SharedRoom::choice(std::size_t stage,
+                                        const std::vector<int>& in_flight) const {
+    const double left = left_bytes(stage, in_flight);
+    for (const SegmentChoice& one : *stages[stage].choices)
+        if (one.peak(in_flight[stage]) <= left) return &one;
+    return nullptr;
+}
+
 bool SharedRoom::holds(const std::vector<int>& in_flight) const {
     for (const StageLoad& skip : skips) {
         const auto s = static_cast<std::size_t>(skip.to);
-        if (memory[s].peak(in_flight[s]) + waiting_bytes(skips, s, in_flight) > budget_bytes[s])
-            return false;
+        const bool fits = stages[s].choices != nullptr ? choice(s, in_flight) != nullptr
+                                                       : left_bytes(s, in_flight) >= 0;
+        if (!fits) return false;
     }
     return true;
 }
@@ -67,19 +82,37 @@ double InFlightChooser::wave_ms(const PipelineCosts& costs, const std::vector<in
     const std::size_t stages = in_flight.size();
     wave_.resize(stages);
     for (std::size_t s = 0; s < stages; ++s) {
-        const StageCost& cost = costs.stages[s];
+        const int count = schedule_->holds_all() ? micro_batches_ : in_flight[s];
+        const StageCost cost = at_count(costs.stages[s], count);
         wave_[s] = {cost.forward_ms,
                     cost.backward_ms,
                     cost.update_ms,
                     s + 1 < stages ? costs.forward[s] : Transfer{},
                     s > 0 ? costs.backward[s - 1] : Transfer{},
-                    schedule_->holds_all() ? micro_batches_ : in_flight[s]};
+                    count};
     }
     const Transfer feed = costs.feed.value_or(Transfer{});
     const double taken_ms = feed_precedes_gradients(costs) ? micro_batches_ * feed.occupy_ms : 0;
     const double ms = wavefront_.step_ms(wave_, micro_batches_, feed, taken_ms, limit_ms);
     work_ += wavefront_.actions();
     return ms;
+}
+
+const PipelineCosts& InFlightChooser::at_counts(const PipelineCosts& costs,
+                                                const std::vector<int>& in_flight) {
+    const auto depends = [](const StageCost& stage) { return stage.recompute_at != nullptr; };
+    if (std::none_of(costs.stages.begin(), costs.stages.end(), depends)) return costs;
+    priced_ = costs;
+    for (std::size_t s = 0; s < in_flight.size(); ++s)
+        priced_.stages[s] =
+            at_count(costs.stages[s], schedule_->holds_all() ? micro_batches_ : in_flight[s]);
+    for (const StageLoad& skip : room_.skips) {
+        const auto s = static_cast<std::size_t>(skip.to);
+        if (room_.stages[s].choices == nullptr) continue;
+        if (const SegmentChoice* choice = room_.choice(s, in_flight))
+            recompute_for(choice->recompute_ms, priced_.stages[s]);
+    }
+    return priced_;
 }
 
 double InFlightChooser::step_ms(const PipelineCosts& costs, const std::vector<int>& in_flight,
@@ -90,7 +123,8 @@ double InFlightChooser::step_ms(const PipelineCosts& costs, const std::vector<in
     const std::uint64_t each =
         costs.graph ? (fast ? kEdgesCost : kGraphEventCost) : (fast ? kListCost : kEventCost);
     work_ += static_cast<std::uint64_t>(2 * stages * micro_batches_) * each;
-    if (!fast) return simulate(costs, lists(in_flight)).step_ms;
+    const PipelineCosts& priced = at_counts(costs, in_flight);
+    if (!fast) return simulate(priced, lists(in_flight)).step_ms;
     chosen_.clear();
     for (int s = 0; s < stages; ++s) {
         const std::tuple key(in_flight[static_cast<std::size_t>(s)], s, stages);
@@ -99,7 +133,7 @@ double InFlightChooser::step_ms(const PipelineCosts& costs, const std::vector<in
             found = cache_.emplace(key, list(s, stages, std::get<0>(key))).first;
         chosen_.push_back(&found->second);
     }
-    return recurrence_.step_ms(costs, chosen_);
+    return recurrence_.step_ms(priced, chosen_);
 }
 
 bool InFlightChooser::try_one(const PipelineCosts& costs, const std::vector<int>& in_flight,

@@ -30,10 +30,21 @@ namespace ecopipe {
 // what waits there for its makers' other micro-batches (waiting_bytes). One in flight everywhere
 // fits whenever the caps allow it.
 struct SharedRoom {
-    std::vector<StageLoad> skips;      // none: the caps say it all
-    std::vector<StageMemory> memory;   // of each stage
-    std::vector<double> budget_bytes;  // of its device
+    struct Stage {
+        StageMemory memory;  // where it recomputes, that of its state alone
+        double budget_bytes = 0;
+        // What it may recompute, the quickest first; none: it keeps everything.
+        const std::vector<SegmentChoice>* choices = nullptr;
+    };
+    std::vector<StageLoad> skips;  // none: the caps say it all
+    std::vector<Stage> stages;
     [[nodiscard]] bool holds(const std::vector<int>& in_flight) const;
+    // The quickest of its choices that fits beside what waits; nullptr where none does.
+    [[nodiscard]] const SegmentChoice* choice(std::size_t stage,
+                                              const std::vector<int>& in_flight) const;
+
+  private:
+    [[nodiscard]] double left_bytes(std::size_t stage, const std::vector<int>& in_flight) const;
 };
 
 struct InFlightChoice {
@@ -82,6 +93,9 @@ class InFlightChooser {
   private:
     [[nodiscard]] double wave_ms(const PipelineCosts& costs, const std::vector<int>& in_flight,
                                  double limit_ms);
+    // The costs with these counts (StageCost::recompute_at), and beside what waits.
+    [[nodiscard]] const PipelineCosts& at_counts(const PipelineCosts& costs,
+                                                 const std::vector<int>& in_flight);
     [[nodiscard]] ActionList list(int stage, int stages, int in_flight) const;
     [[nodiscard]] std::vector<int> ruled(const std::vector<int>& caps) const;
     [[nodiscard]] std::vector<int> capped(const std::vector<int>& caps) const;
@@ -102,6 +116,7 @@ class InFlightChooser {
     Recurrence recurrence_;
     Wavefront wavefront_;
     std::vector<WaveStage> wave_;
+    PipelineCosts priced_;
     // Lists that are no one_f_one_b_actions, by count, stage and stages. Node addresses are stable.
     std::map<std::tuple<int, int, int>, ActionList> cache_;
     std::vector<const ActionList*> chosen_;

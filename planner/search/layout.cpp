@@ -23,19 +23,19 @@ double LayoutEstimator::work_ms(int device, int begin, int end) const {
 }
 
 LayoutEstimator::Choice LayoutEstimator::choice(const StageSpan& span) const {
-    const StageCost cost = model_.stage_cost(span);
+    const int needed = schedule_.holds_all() ? model_.micro_batches() : 1;
+    const int cap = model_.in_flight_cap(span);
+    const StageCost cost = cap < needed ? model_.stage_cost(span) : model_.stage_cost(span, cap);
     const bool split = schedule_.splits_backward;
     Choice out{span,
                cost.forward_ms,
                split ? cost.input_gradient_ms : cost.backward_ms,
                split ? cost.weight_gradient_ms : 0,
-               model_.in_flight_cap(span),
+               std::max(cap, needed),
                0};
-    const int needed = schedule_.holds_all() ? model_.micro_batches() : 1;
-    if (out.cap < needed) {
+    if (cap < needed) {
         const double budget = std::max(1.0, model_.budget_bytes(span.device));
         out.missing = std::max(1e-9, model_.stage_memory(span).peak(needed) / budget - 1);
-        out.cap = needed;
     }
     return out;
 }

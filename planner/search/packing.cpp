@@ -29,7 +29,7 @@ bool Packer::fits(int device, int begin, int end, const Way& way, double step_ms
     if (model_.in_flight_cap(stage) >= way.needed) return true;
     stage.recompute = true;
     if (split || model_.in_flight_cap(stage) < way.needed) return false;
-    const StageCost cost = model_.stage_cost(stage);
+    const StageCost cost = model_.stage_cost(stage, way.needed);
     return way.head_ms + m * (cost.forward_ms + cost.backward_ms) + way.tail_ms <= step_ms;
 }
 

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 
+#include "core/check.h"
 #include "core/units.h"
 #include "domain/limits.h"
 #include "domain/sum_blocks.h"
@@ -45,11 +47,16 @@ tl::unexpected<Error> nothing_fits(const CostModel& model, const Schedule& sched
     const std::vector<StageSpan> stages = nearest_misfit(model, schedule);
     const int in_flight = schedule.holds_all() ? model.micro_batches() : 1;
     std::string shortages;
+    bool segments_fit = true;
     std::size_t first = 0;
     for (const StageSpan& stage : stages) {
-        const double needed = model.stage_memory(stage).peak(in_flight);
+        const bool segments = model.recomputation() == Recomputation::kSegments;
+        const double least = model.least_bytes(stage, in_flight);
+        const double needed =
+            stage.recompute && segments ? least : model.stage_memory(stage).peak(in_flight);
         const double budget = std::max(0.0, model.budget_bytes(stage.device));
         if (needed <= budget) continue;
+        segments_fit = segments_fit && least <= budget;
         if (shortages.empty()) first = static_cast<std::size_t>(stage.device);
         shortages += fmt::format(
             "{}{} needs {:.1f} MiB for layers {} to {} and has {:.1f}, {:.1f} MiB short",
@@ -57,12 +64,13 @@ tl::unexpected<Error> nothing_fits(const CostModel& model, const Schedule& sched
             model.cluster().devices[static_cast<std::size_t>(stage.device)].name, needed / kMib,
             stage.first, stage.last, budget / kMib, (needed - budget) / kMib);
     }
-    return fail(ExitCode::kBadFile,
-                fmt::format("{}: devices[{}].memory_mib: expected memory for a plan with {} "
-                            "micro-batches of {}, found "
-                            "none that fits; in the nearest {}",
-                            model.cluster().source, first, model.micro_batches(),
-                            model.micro_batch(), shortages));
+    return fail(
+        ExitCode::kBadFile,
+        fmt::format("{}: devices[{}].memory_mib: expected memory for a plan with {} "
+                    "micro-batches of {}, found "
+                    "none that fits; in the nearest {}{}",
+                    model.cluster().source, first, model.micro_batches(), model.micro_batch(),
+                    shortages, segments_fit ? "; it fits with --recompute segments" : ""));
 }
 
 Result<GivenSchedule> given(const PlanRequest& request, const Cluster& cluster) {
@@ -137,12 +145,16 @@ Result<std::vector<CostModel>> candidate_models(const Cluster& cluster,
                                                 const ResolvedProfiles& resolved,
                                                 const PlanRequest& request) {
     std::vector<CostModel> out;
-    if (request.micro_batches != 0) {
-        ECOPIPE_ASSIGN_OR_RETURN(CostModel model,
-                                 CostModel::make(cluster, resolved, request.batch,
-                                                 std::min(request.micro_batches, request.batch),
-                                                 std::max(1, request.sum_blocks)));
+    const auto add = [&](int micro_batches) -> Result<void> {
+        ECOPIPE_ASSIGN_OR_RETURN(
+            CostModel model,
+            CostModel::make(cluster, resolved, request.batch, micro_batches,
+                            std::max(1, request.sum_blocks), request.recomputation));
         out.push_back(std::move(model));
+        return {};
+    };
+    if (request.micro_batches != 0) {
+        ECOPIPE_RETURN_IF_ERROR(add(std::min(request.micro_batches, request.batch)));
         return out;
     }
     std::vector<int> counts = count_candidates(request.batch);
@@ -153,19 +165,13 @@ Result<std::vector<CostModel>> candidate_models(const Cluster& cluster,
         // The nearest size makes the best advice.
         const int sizes_max = largest_measured(resolved);
         const int m = (request.batch + sizes_max - 1) / sizes_max;
-        ECOPIPE_ASSIGN_OR_RETURN(CostModel model, CostModel::make(cluster, resolved, request.batch,
-                                                                  std::clamp(m, 1, request.batch),
-                                                                  std::max(1, request.sum_blocks)));
-        out.push_back(std::move(model));
+        ECOPIPE_RETURN_IF_ERROR(add(std::clamp(m, 1, request.batch)));
         return out;
     }
     const std::size_t tried = std::min<std::size_t>(counts.size(), kCountsTried);
     for (std::size_t i = 0; i < tried; ++i) {
         const std::size_t at = tried == 1 ? 0 : i * (counts.size() - 1) / (tried - 1);
-        ECOPIPE_ASSIGN_OR_RETURN(CostModel model,
-                                 CostModel::make(cluster, resolved, request.batch, counts[at],
-                                                 std::max(1, request.sum_blocks)));
-        out.push_back(std::move(model));
+        ECOPIPE_RETURN_IF_ERROR(add(counts[at]));
     }
     return out;
 }
@@ -212,7 +218,7 @@ Plan as_plan(const Found& found, const CostModel& model, const PlanRequest& requ
         stage.first_layer = span.first;
         stage.last_layer = span.last;
         stage.in_flight = found.arrangement.in_flight[s];
-        stage.recompute = span.recompute;
+        if (span.recompute) stage.recomputed = {{span.first, span.last}};
         if (s < found.actions.size()) stage.actions = actions_csv(found.actions[s]);
         plan.stages.push_back(std::move(stage));
     }
@@ -240,9 +246,9 @@ Result<std::optional<SingleDevice>> best_single(const CostModel& model,
         cluster.devices[device].threads = resolved.profiles[profile].threads;
         ResolvedProfiles other = resolved;
         other.of_device[device] = {profile, 1.0};
-        ECOPIPE_ASSIGN_OR_RETURN(
-            const CostModel at,
-            CostModel::make(cluster, other, batch, model.micro_batches(), model.sum_blocks()));
+        ECOPIPE_ASSIGN_OR_RETURN(const CostModel at,
+                                 CostModel::make(cluster, other, batch, model.micro_batches(),
+                                                 model.sum_blocks(), model.recomputation()));
         const std::optional<SingleDevice> found = best_single(at);
         if (found && (!best || found->step_ms < best->step_ms)) best = found;
     }
@@ -250,23 +256,45 @@ Result<std::optional<SingleDevice>> best_single(const CostModel& model,
 }
 
 void note_peaks(const CostModel& model, const std::vector<StageSpan>& spans, Plan& plan) {
-    const auto whole = [](double bytes) { return static_cast<std::uint64_t>(std::ceil(bytes)); };
-    if (has_twins(plan)) {
-        const std::vector<HeldStage> held = held_stages(plan);
-        for (std::size_t h = 0, twin = 0; h < held.size(); ++h) {
-            StagePlan& stage = plan.stages[held[h].stage];
-            const bool first = h == 0 || held[h].stage != held[h - 1].stage;
-            twin = first ? 0 : twin + 1;
-            const std::uint64_t bytes = whole(model.holder_peak_bytes(spans[h], held[h], plan));
-            (first ? stage.peak_bytes : stage.twins[twin - 1].peak_bytes) = bytes;
-        }
-        return;
+    const std::vector<double> peaks = model.peak_bytes(plan, spans);
+    auto peak = peaks.begin();
+    const auto note = [&](auto& holder) {
+        holder.peak_bytes = static_cast<std::uint64_t>(std::ceil(*peak++));
+    };
+    for (StagePlan& stage : plan.stages) {
+        note(stage);
+        for (StageHolder& twin : stage.twins) note(twin);
     }
-    std::vector<int> in_flight;
-    for (std::size_t s = 0; s < spans.size(); ++s)
-        in_flight.push_back(micro_batches_in_flight(plan, s));
-    const std::vector<double> peaks = model.peak_bytes(spans, in_flight);
-    for (std::size_t s = 0; s < peaks.size(); ++s) plan.stages[s].peak_bytes = whole(peaks[s]);
+}
+
+// Where a stage recomputes, no more of it than its device's memory asks for.
+void recompute_least(const CostModel& model, Plan& plan) {
+    const auto spans = model.spans(plan, "plan");
+    ECOPIPE_CHECK(spans.has_value());
+    const std::vector<double> peaks = model.peak_bytes(plan, *spans);
+    std::map<int, double> used;  // by device
+    for (std::size_t h = 0; h < peaks.size(); ++h) used[(*spans)[h].device] += peaks[h];
+    const std::vector<HeldStage> held = held_stages(plan);
+    std::size_t h = 0;
+    const auto lessen = [&](auto& holder) {
+        const std::size_t at = h++;
+        const StageSpan& span = (*spans)[at];
+        if (holder.recomputed.empty()) return;
+        const int in_flight = model.in_flight_of(plan, held[at]);
+        const auto own = [&] {
+            return model.stage_memory(span, holder.recomputed).peak(in_flight);
+        };
+        double& taken = used[span.device];
+        taken -= own();
+        auto segments =
+            model.segments_for(span, in_flight, model.budget_bytes(span.device) - taken);
+        if (segments) holder.recomputed = std::move(*segments);
+        taken += own();
+    };
+    for (StagePlan& stage : plan.stages) {
+        lessen(stage);
+        for (StageHolder& twin : stage.twins) lessen(twin);
+    }
 }
 
 Result<void> predict(const CostModel& model, const ResolvedProfiles& resolved, Plan& plan,
@@ -288,8 +316,7 @@ Result<void> predict(const CostModel& model, const ResolvedProfiles& resolved, P
     const std::vector<HeldStage> held = held_stages(plan);
     const std::vector<MemoryByUse> memory = step_memory(played, plan);
     plan.memory.clear();
-    for (std::size_t d = 0; d < memory.size(); ++d)
-        plan.memory[held[d].holder.device] = memory[d];
+    for (std::size_t d = 0; d < memory.size(); ++d) plan.memory[held[d].holder.device] = memory[d];
     ECOPIPE_ASSIGN_OR_RETURN(plan.single_device, best_single(model, resolved, plan.batch));
     return {};
 }
@@ -369,7 +396,10 @@ Result<void> try_twins(const std::vector<Trial>& pipelines, const ResolvedProfil
         blocks = trial.blocks;
         plan = std::move(*found.best);
     }
-    if (model != nullptr) ECOPIPE_RETURN_IF_ERROR(predict(*model, resolved, plan, "plan"));
+    if (model != nullptr) {
+        recompute_least(*model, plan);
+        ECOPIPE_RETURN_IF_ERROR(predict(*model, resolved, plan, "plan"));
+    }
     plan.pipeline_ms = pipeline_ms;
     plan.data_parallel_ms = data_parallel_ms;
     return {};
@@ -403,6 +433,7 @@ Result<Plan> search_plan(const Cluster& cluster, const std::vector<ModelProfile>
     if (best.found.arrangement.stages.empty())
         return nothing_fits(best.model, tightest(request.schedule));
     Plan plan = as_plan(best.found, best.model, request, resolved.profiles.front().model);
+    recompute_least(best.model, plan);
     ECOPIPE_RETURN_IF_ERROR(predict(best.model, resolved, plan, "plan"));
     if (request.sum_blocks != 1 && may_have_twins(request, best.model))
         ECOPIPE_RETURN_IF_ERROR(try_twins(trials, resolved, request, plan));

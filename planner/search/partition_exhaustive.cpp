@@ -128,8 +128,9 @@ class BranchAndBound {
 
     // A bound for every pipeline of the graph that begins with the stages placed so far.
     [[nodiscard]] double placed_ms() const {
-        return graph_bound_ms(model_.pipeline(stages_, static_cast<int>(stages_.size()), false),
-                              split_ ? BackwardKind::kSplit : BackwardKind::kWhole);
+        PipelineCosts costs;
+        model_.pipeline_into(stages_, costs);
+        return graph_bound_ms(costs, split_ ? BackwardKind::kSplit : BackwardKind::kWhole);
     }
     // Whether memory may keep a graph's other stages from having all micro-batches in flight.
     [[nodiscard]] bool memory_may_bind(const StageSpan& plain) const {
@@ -142,7 +143,7 @@ class BranchAndBound {
     void descend(const StageSpan& stage, int own_cap, double head_ms, double tail_ms, int cap) {
         if (own_cap < (appraiser_.schedule().holds_all() ? model_.micro_batches() : 1)) return;
         spend();
-        const StageCost cost = model_.stage_cost(stage);
+        const StageCost cost = model_.stage_cost(stage, 1);
         const double back = split_ ? cost.input_gradient_ms : cost.backward_ms;
         const double m = model_.micro_batches();
         stages_.push_back(stage);
@@ -173,7 +174,8 @@ class BranchAndBound {
     void leaf() {
         const std::vector<int> caps = appraiser_.caps(stages_);
         if (caps.empty()) return;
-        const PipelineCosts costs = model_.pipeline(stages_, wanted_, false);
+        PipelineCosts costs;
+        model_.pipeline_into(stages_, costs);
         if (promising(appraiser_.bound_ms(costs, caps))) appraiser_.appraise(stages_, vectors_max_);
     }
 

@@ -49,6 +49,18 @@ Result<int> parse_sum_blocks(const std::string& text) {
                             kSumBlocksMax, printable(text)));
 }
 
+Result<Recomputation> parse_recomputation(const std::string& text) {
+    for (const Recomputation one : {Recomputation::kStages, Recomputation::kSegments})
+        if (text == recomputation_name(one)) return one;
+    return fail(
+        ExitCode::kUsage,
+        fmt::format("--recompute: expected stages or segments, found '{}'", printable(text)));
+}
+
+const char* recomputation_name(Recomputation recomputation) {
+    return recomputation == Recomputation::kStages ? "stages" : "segments";
+}
+
 Result<std::vector<ModelProfile>> read_profiles(const Cluster& cluster,
                                                 const std::vector<std::string>& paths) {
     std::vector<ModelProfile> out;

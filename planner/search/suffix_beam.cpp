@@ -74,7 +74,10 @@ bool SuffixBeam::try_stage(const Place& place, int begin, bool recompute) {
     next.after = place.node;
     next.span = {place.device, first_layer_[static_cast<std::size_t>(begin)],
                  first_layer_[static_cast<std::size_t>(place.end)] - 1, recompute};
-    const StageCost cost = model_.stage_cost(next.span);
+    next.in_flight_max = model_.in_flight_cap(next.span);
+    if (next.in_flight_max < 1) return false;
+    // What more in flight take is known once they are simulated.
+    const StageCost cost = model_.stage_cost(next.span, 1);
     next.begin = begin;
     next.forward_ms = cost.forward_ms;
     next.backward_ms = cost.backward_ms;
@@ -85,8 +88,8 @@ bool SuffixBeam::try_stage(const Place& place, int begin, bool recompute) {
         (micro_batches_ - 1) * cost.backward_ms > spread_ms_)
         return false;
     next.in_flight = least_count(next);
-    next.in_flight_max = model_.in_flight_cap(next.span);
     if (next.in_flight_max < next.in_flight) return false;
+    next.backward_ms = model_.stage_cost(next.span, next.in_flight).backward_ms;
     next.key = device_key_[static_cast<std::size_t>(place.device)];
     if (const Node* after = next_of(next)) next.key += after->key;
     if (begin == 0) {
@@ -181,8 +184,11 @@ double SuffixBeam::simulate(const Node& front, int in_flight, const Transfer& fe
     wave_.clear();
     Transfer up;
     for (const Node* node = &front; node != nullptr; node = next_of(*node)) {
-        wave_.push_back({node->forward_ms, node->backward_ms, 0, node->cut, up,
-                         node == &front ? in_flight : node->in_flight});
+        const bool chosen = node != &front || in_flight == node->in_flight;
+        wave_.push_back(
+            {node->forward_ms,
+             chosen ? node->backward_ms : model_.stage_cost(node->span, in_flight).backward_ms, 0,
+             node->cut, up, node == &front ? in_flight : node->in_flight});
         up = node->cut;
     }
     const double ms = wavefront_.step_ms(wave_, micro_batches_, feed, 0);
@@ -204,6 +210,7 @@ void SuffixBeam::choose_count(Node& node) {
         (simulate(node, middle, {}) <= enough_ms ? high : low) = middle;
     }
     node.in_flight = high;
+    node.backward_ms = model_.stage_cost(node.span, high).backward_ms;
 }
 
 SuffixBeam::Completion SuffixBeam::completion(double step_ms, const Node& front) const {

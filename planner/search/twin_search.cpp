@@ -348,7 +348,7 @@ class TwinSearch {
                 for (StagePlan& stage : plan.stages) {
                     const auto change = [&](auto& holder, int own) {
                         holder.in_flight = std::clamp(holder.in_flight + more, 1, own);
-                        holder.recompute = false;
+                        holder.recomputed.clear();
                     };
                     change(stage, stage.blocks.empty() ? plan.micro_batches : own_of(stage.blocks));
                     for (StageHolder& twin : stage.twins) change(twin, own_of(twin.blocks));
@@ -438,16 +438,22 @@ class TwinSearch {
     [[nodiscard]] bool fit(Plan& plan) const {
         const auto spans = model_.spans(plan, "plan");
         if (!spans) return false;
-        const std::vector<HeldStage> held = held_stages(plan);
+        std::vector<HeldStage> held = held_stages(plan);
         for (std::size_t h = 0, twin = 0; h < held.size(); ++h) {
             StagePlan& stage = plan.stages[held[h].stage];
             twin = h > 0 && held[h].stage == held[h - 1].stage ? twin + 1 : 0;
-            StageSpan span = (*spans)[h];
+            const StageSpan& span = (*spans)[h];
             const double room = model_.budget_bytes(span.device);
             if (model_.holder_peak_bytes(span, held[h], plan) <= room) continue;
-            span.recompute = true;
-            if (model_.holder_peak_bytes(span, held[h], plan) > room) return false;
-            (twin == 0 ? stage.recompute : stage.twins[twin - 1].recompute) = true;
+            // Beside what its layers take, whatever they recompute.
+            const int in_flight = model_.in_flight_of(plan, held[h]);
+            const double beside = model_.holder_peak_bytes(span, held[h], plan) -
+                                  model_.stage_memory(span).peak(in_flight);
+            auto segments = model_.segments_for(span, in_flight, room - beside, true);
+            if (!segments) return false;
+            held[h].holder.recomputed = std::move(*segments);
+            (twin == 0 ? stage.recomputed : stage.twins[twin - 1].recomputed) =
+                held[h].holder.recomputed;
         }
         return true;
     }

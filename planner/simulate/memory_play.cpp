@@ -72,9 +72,10 @@ class MemoryPlay {
           leaving_(played.lists.size()),
           ends_(played.spans.size()),
           made_(played.spans.size()) {
-        for (const StageSpan& span : played.spans) bytes_.push_back(played.model.stage_bytes(span));
         std::vector<std::vector<int>> holders(plan.stages.size());
         for (int holder = 0; const HeldStage& held : held_stages(plan)) {
+            bytes_.push_back(
+                played.model.stage_bytes(played.spans[bytes_.size()], held.holder.recomputed));
             holders[held.stage].push_back(holder++);
             shared_.push_back(!plan.stages[held.stage].twins.empty());
         }
@@ -147,8 +148,7 @@ class MemoryPlay {
     [[nodiscard]] static Working working_of(const StageBytes& bytes, ActionKind kind, bool first) {
         switch (kind) {
             case ActionKind::kForward:
-                return bytes.recompute ? Working{bytes.held, bytes.forward_workspace, 0}
-                                       : bytes.running;
+                return bytes.forward;
             case ActionKind::kBackward:
                 return first ? bytes.first_backward : bytes.running;
             case ActionKind::kInputGradient:
@@ -186,7 +186,8 @@ class MemoryPlay {
             // An input that came is counted there.
             StageBytes& bytes = bytes_[static_cast<std::size_t>(to)];
             bytes.held = std::max(0.0, bytes.held - load.bytes);
-            for (Working* working : {&bytes.running, &bytes.first_backward, &bytes.input_gradient})
+            for (Working* working :
+                 {&bytes.forward, &bytes.running, &bytes.first_backward, &bytes.input_gradient})
                 working->stash = std::max(0.0, working->stash - load.bytes);
         }
     }

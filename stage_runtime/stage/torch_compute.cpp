@@ -65,7 +65,7 @@ Result<ValueGraph> TorchCompute::prepare(const Configure& work, const Plan& plan
         });
         ExecutorOptions options;
         options.range = {stage.first_layer, stage.last_layer};
-        options.recompute = here != holders.end() && here->recompute;
+        if (here != holders.end()) options.recomputed = here->recomputed;
         options.optimizer = work.optimizer;
         options.loss = work.loss;
         options.seed = work.seed;

@@ -55,6 +55,8 @@ TEST_F(GraphModels, TheSameBytesOnOneToFiveStages) {
                           name) == reference)
             << name;
     }
+    const std::string plan = hand_plan(graph(), {0, 3}, "gpipe", 50, 7);
+    EXPECT_TRUE(local(graph(), with_segments(plan), clipped, "segments") == reference);
 }
 
 TEST_F(GraphModels, AValueGoesOnceToADeviceThatHasTwoOfItsUsers) {

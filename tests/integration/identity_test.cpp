@@ -138,6 +138,25 @@ TEST_F(Identity, TorchScriptSgd) {
 TEST_F(Identity, TorchScriptAdam) {
     expect_identical(torchscript("norm_dropout", 14), adam_, counts_, both_);
 }
+// Batch norm, dropout, and under interleaved two slices a device.
+TEST_F(Identity, StagesOfWhichPartIsRecomputed) {
+    const ModelCase model = torchscript("norm_dropout", 14);
+    const Flags flags{"--data",          "fashion-mnist",
+                      "--data-limit",    "150",
+                      "--steps",         "8",
+                      "--batch",         "32",
+                      "--micro-batches", "4"};
+    const std::string reference = single(model, flags, "single");
+    for (const auto& [stages, schedule] : {std::pair(1, "1f1b"), {2, "1f1b"}, {3, "gpipe"}})
+        EXPECT_TRUE(local(model, with_segments(hand_plan(model, stages, schedule, 32, 4)), flags,
+                          std::string(schedule) + std::to_string(stages)) == reference)
+            << schedule << stages;
+    std::string slices = with_segments(hand_plan(model, 4, "interleaved", 32, 4));
+    for (const auto& [from, to] : {std::pair("\"d2\"", "\"d0\""), {"\"d3\"", "\"d1\""}})
+        slices.replace(slices.find(from), 4, to);
+    EXPECT_TRUE(local(model, slices, flags, "interleaved") == reference);
+}
+
 TEST_F(Identity, StridedLayers) {
     expect_identical(torchscript("strided", 12), sgd_, {2, 4}, both_);
 }

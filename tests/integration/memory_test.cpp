@@ -12,9 +12,10 @@ class Memory : public Training {
   protected:
     // One run with a plan by hand over two devices of a cluster whose profile is measured.
     void expect_as_predicted(const ModelCase& model, const std::string& data,
-                             const std::string& schedule) {
-        const std::string name = model.id + schedule;
-        write(directory_ / (name + ".json"), hand_plan(model, 2, schedule, 32, 4));
+                             const std::string& schedule, bool segments = false) {
+        const std::string name = model.id + schedule + (segments ? "-segments" : "");
+        const std::string plan = hand_plan(model, 2, schedule, 32, 4);
+        write(directory_ / (name + ".json"), segments ? with_segments(plan) : plan);
         write(directory_ / "cluster.yaml",
               "name: home\nportal: d0\ndevices:\n  - {name: d0, memory_mib: 4096}\n"
               "  - {name: d1, memory_mib: 4096}\ndefault_link: {mbps: 1000, latency_ms: 0.1}\n");
@@ -49,6 +50,7 @@ TEST_F(Memory, IsAsPredictedUnderEverySchedule) {
     const ModelCase plain{"plain_cnn", "plain_cnn", 11};
     expect_as_predicted(fashion, "synthetic:1x28x28:10:128", "gpipe");
     expect_as_predicted(plain, "synthetic:3x16x16:10:128", "1f1b");
+    expect_as_predicted(plain, "synthetic:3x16x16:10:128", "1f1b", true);
     expect_as_predicted(plain, "synthetic:3x16x16:10:128", "zb-h1");
 }
 

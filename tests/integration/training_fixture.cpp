@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "core/files.h"
@@ -35,6 +36,26 @@ std::string hand_plan(const ModelCase& model, const std::vector<int>& first_laye
     return fmt::format(
         R"({{"schema":"ecopipe.plan/1","model":"{}","batch":{},"micro_batches":{},"schedule":"{}","stages":[{}]}})",
         model.id, batch, micro_batches, schedule, list);
+}
+
+std::string with_segments(const std::string& plan) {
+    auto json = nlohmann::ordered_json::parse(plan);
+    for (auto& stage : json["stages"]) {
+        const int first = stage["first_layer"];
+        const int last = stage["last_layer"];
+        stage["recompute"] = true;
+        const auto add = [&](int from, int to) {
+            if (from <= last)
+                stage["recompute_layers"].push_back(
+                    {{"first_layer", from}, {"last_layer", std::min(to, last)}});
+        };
+        for (int layer = first + 1; layer <= last; layer += 3) {
+            const bool one = (layer - first) % 2 == 1;
+            add(layer, one ? layer + 1 : layer);
+            if (!one) add(layer + 1, layer + 1);
+        }
+    }
+    return json.dump();
 }
 
 void expect_trains(std::vector<std::string> flags) {

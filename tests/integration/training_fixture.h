@@ -33,6 +33,10 @@ struct ModelCase {
                                     const std::string& schedule, int batch, int micro_batches,
                                     bool recompute = false);
 
+// The plan with part of each stage recomputed: of every three layers the second and third, by turns
+// as one segment and as two; a stage of one layer wholly.
+[[nodiscard]] std::string with_segments(const std::string& plan);
+
 // Runs ecopipe-train with --quiet and expects success.
 void expect_trains(Flags flags);
 

@@ -96,7 +96,8 @@ TEST_F(Twins, HowManyDevicesHoldAStageChangesNoByte) {
     };
     std::vector<std::string> plans{
         plan("gpipe", {{0, {{"d0", {0, 2}}, {"d1", {1}, 1, true}, {"d2", {3}}}}}),
-        plan("1f1b", {{0, {{"d0", {0, 1}, 3}, {"d1", {2, 3}, 3}}}, {9, {{"d2", {0, 1, 2, 3}}}}}),
+        with_segments(plan(
+            "1f1b", {{0, {{"d0", {0, 1}, 3}, {"d1", {2, 3}, 3}}}, {9, {{"d2", {0, 1, 2, 3}}}}})),
         plan("zb-h1", {{0, {{"d0", {0, 1, 2}, 5}, {"d1", {3}, 2}}},
                        {9, {{"d2", {1, 3}, 2}, {"d3", {0, 2}, 2}}}})};
     if (std::getenv("ECOPIPE_FULL") != nullptr) {

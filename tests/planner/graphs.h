@@ -69,12 +69,15 @@ inline ModelProfile as_graph(ModelProfile profile) {
 }
 
 inline CostModel model_of(const Cluster& cluster, const ModelProfile& profile, int batch,
-                          int micro_batches) {
+                          int micro_batches, Recomputation recomputation = Recomputation::kStages) {
     const auto resolved = resolve_profiles(cluster, {profile});
-    return CostModel::make(cluster, resolved.value(), batch, micro_batches).value();
+    return CostModel::make(cluster, resolved.value(), batch, micro_batches, 1, recomputation)
+        .value();
 }
-inline CostModel model_of(const Instance& instance) {
-    return model_of(instance.cluster, instance.profile, instance.batch, instance.micro_batches);
+inline CostModel model_of(const Instance& instance,
+                          Recomputation recomputation = Recomputation::kStages) {
+    return model_of(instance.cluster, instance.profile, instance.batch, instance.micro_batches,
+                    recomputation);
 }
 
 // As many stages as `stages_max`, the cluster and the layers allow, or fewer, on random devices;

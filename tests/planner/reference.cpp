@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <limits>
 #include <map>
+#include <optional>
 #include <string>
 
 namespace ecopipe::reference {
@@ -17,19 +19,27 @@ struct Times {
     double f = 0, b = 0, u = 0;
 };
 
+const LayerRange* holds(const Segments& segments, int layer) {
+    for (const LayerRange& segment : segments)
+        if (segment.contains(layer)) return &segment;
+    return nullptr;
+}
+
 Times times(const Instance& instance, const Stage& stage) {
     Times out;
+    double again = 0;
     for (int l = stage.first; l <= stage.last; ++l) {
         const LayerProfile& layer = instance.profile.layers[static_cast<std::size_t>(l)];
         out.f += layer.timing[0].forward_ms;  // instances measure one size alone
         out.b += layer.timing[0].backward_ms;
         out.u += layer.update_ms;
+        if (holds(stage.recomputed, l) != nullptr) again += layer.timing[0].forward_ms;
     }
     const double speed = instance.cluster.devices[static_cast<std::size_t>(stage.device)].speed;
     out.f /= speed;
     out.b /= speed;
     out.u /= speed;
-    if (stage.recompute) out.b += out.f;
+    out.b += again / speed;
     return out;
 }
 
@@ -197,29 +207,78 @@ void every_partition(const Instance& instance, std::vector<Stage>& stages,
         if (std::any_of(stages.begin(), stages.end(),
                         [&](const Stage& s) { return s.device == d; }))
             continue;
-        for (int last = first; last < layers; ++last)
-            for (const bool recompute : {false, true}) {
-                stages.push_back({d, first, last, recompute});
-                every_partition(instance, stages, visit);
-                stages.pop_back();
-            }
+        for (int last = first; last < layers; ++last) {
+            stages.push_back({d, first, last});
+            every_partition(instance, stages, visit);
+            stages.pop_back();
+        }
     }
+}
+
+void every_choice_of_segments(int layer, int last, Segments& chosen,
+                              const std::function<void()>& visit) {
+    if (layer > last) return visit();
+    every_choice_of_segments(layer + 1, last, chosen, visit);
+    for (int end = layer; end <= last; ++end) {
+        chosen.push_back({layer, end});
+        every_choice_of_segments(end + 1, last, chosen, visit);
+        chosen.pop_back();
+    }
+}
+
+// Those that take the least time of all with which k micro-batches fit; nothing where none does.
+std::optional<Segments> least_segments(const Instance& instance, Stage stage, int k,
+                                       Recomputation recomputation) {
+    std::optional<Segments> best;
+    double best_ms = kNever;
+    every_choice_of_segments(stage.first, stage.last, stage.recomputed, [&] {
+        const bool stages = recomputation == Recomputation::kStages;
+        if (stages && !stage.recomputed.empty() &&
+            stage.recomputed != Segments{{stage.first, stage.last}})
+            return;
+        if (peak_bytes(instance, stage, k) > budget_bytes(instance, stage.device)) return;
+        const double ms = times(instance, stage).b;
+        if (ms >= best_ms) return;
+        best_ms = ms;
+        best = stage.recomputed;
+    });
+    return best;
 }
 
 }  // namespace
 
 double peak_bytes(const Instance& instance, const Stage& stage, int k) {
     double parameters = 0, stash = 0, workspace = 0;
+    double held = 0;     // as its forward goes on
+    double running = 0;  // the most while it or its backward runs
+    double again = 0;    // the same where a segment's backward is
+    const auto see = [&](double bytes) { running = std::max(running, bytes); };
     for (int l = stage.first; l <= stage.last; ++l) {
         const LayerProfile& layer = instance.profile.layers[static_cast<std::size_t>(l)];
+        const double kept = static_cast<double>(layer.stash_bytes_per_sample) * samples(instance);
+        const double working =
+            static_cast<double>(layer.workspace_bytes_per_sample) * samples(instance);
         parameters += static_cast<double>(layer.parameter_bytes);
-        stash += static_cast<double>(layer.stash_bytes_per_sample) * samples(instance);
-        workspace = std::max(
-            workspace, static_cast<double>(layer.workspace_bytes_per_sample) * samples(instance));
+        stash += kept;
+        workspace = std::max(workspace, working);
+        const LayerRange* segment = holds(stage.recomputed, l);
+        if (segment == nullptr) {
+            held += kept;
+            see(held + working);
+            continue;
+        }
+        const bool begins = l == segment->first;
+        again = kept + (begins ? held : again);
+        if (begins) held += output_bytes(instance, l - 1);
+        see(held + working + (begins ? 0 : output_bytes(instance, l - 1)));
+        see(again + working);
     }
-    const double fixed = parameters * (2 + instance.profile.optimizer_slots) + workspace;
-    return stage.recompute ? fixed + k * output_bytes(instance, stage.first - 1) + stash
-                           : fixed + k * stash;
+    see(held);
+    const double state = parameters * (2 + instance.profile.optimizer_slots);
+    if (stage.recomputed.empty()) return state + workspace + k * stash;
+    if (stage.recomputed == Segments{{stage.first, stage.last}})
+        return state + workspace + k * output_bytes(instance, stage.first - 1) + stash;
+    return state + (k - 1) * held + running;
 }
 
 double budget_bytes(const Instance& instance, int device) {
@@ -243,9 +302,16 @@ double step_ms(const Instance& instance, const std::vector<Stage>& stages,
     return Polling(instance, stages, order).run();
 }
 
-double brute_force_ms(const Instance& instance, bool gpipe, bool all_counts) {
+double brute_force_ms(const Instance& instance, bool gpipe, bool all_counts,
+                      Recomputation recomputation) {
     const int M = instance.micro_batches;
     double best = kNever;
+    std::map<std::array<int, 4>, std::optional<Segments>> known;
+    const auto segments = [&](const Stage& stage, int k) -> const std::optional<Segments>& {
+        const auto [at, added] = known.try_emplace({stage.device, stage.first, stage.last, k});
+        if (added) at->second = least_segments(instance, stage, k, recomputation);
+        return at->second;
+    };
     std::vector<Stage> stages;
     every_partition(instance, stages, [&] {
         std::vector<std::vector<int>> choices;
@@ -256,14 +322,16 @@ double brute_force_ms(const Instance& instance, bool gpipe, bool all_counts) {
                 if (gpipe ? k == M : all_counts || k <= 2 * (S - s) + 1 || k == M)
                     choices.back().push_back(k);
             const Stage& stage = stages[static_cast<std::size_t>(s)];
-            std::erase_if(choices.back(), [&](int k) {
-                return peak_bytes(instance, stage, k) > budget_bytes(instance, stage.device);
-            });
+            std::erase_if(choices.back(), [&](int k) { return !segments(stage, k).has_value(); });
             if (choices.back().empty()) return;
         }
         std::vector<int> K;
-        every_vector(choices, K,
-                     [&] { best = std::min(best, step_ms(instance, stages, K, gpipe)); });
+        every_vector(choices, K, [&] {
+            std::vector<Stage> recomputing = stages;
+            for (std::size_t s = 0; s < stages.size(); ++s)
+                recomputing[s].recomputed = *segments(stages[s], K[s]);
+            best = std::min(best, step_ms(instance, recomputing, K, gpipe));
+        });
     });
     return best;
 }

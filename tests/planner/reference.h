@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/random.h"
+#include "domain/plan.h"
 #include "planner/cost/cluster.h"
 #include "planner/cost/model_profile.h"
 
@@ -35,7 +36,7 @@ Instance random_instance(Rng& rng, const InstanceShape& shape);
 
 struct Stage {
     int device, first, last;
-    bool recompute;
+    Segments recomputed{};
 };
 
 // The step by the contract, simulated; K has one entry a stage. `gpipe` ignores K.
@@ -48,6 +49,7 @@ double budget_bytes(const Instance& instance, int device);
 // The shortest step over every cut, order, subset, recomputation and the given in-flight vectors;
 // infinite when nothing fits. `all_counts`: every non-increasing K with entries up to M; else
 // entries from {1..2(S-s)+1, M}.
-double brute_force_ms(const Instance& instance, bool gpipe, bool all_counts);
+double brute_force_ms(const Instance& instance, bool gpipe, bool all_counts,
+                      Recomputation recomputation = Recomputation::kStages);
 
 }  // namespace ecopipe::reference

@@ -87,7 +87,7 @@ Plan SimPlanner::with_twins(const std::vector<std::string>& devices) const {
     for (std::size_t s = 0; s < groups.size(); ++s) {
         const auto& group = groups[s];
         std::vector<StageHolder> holders;
-        for (const std::string& device : group) holders.push_back({device, {}, 1, false, {}});
+        for (const std::string& device : group) holders.push_back({device, {}, 1, {}, {}});
         for (int block = 0; block < sum_blocks_; ++block)
             holders[static_cast<std::size_t>(block) % group.size()].blocks.push_back(block);
         StagePlan stage;

@@ -43,6 +43,15 @@ class ValueTable {
         if (graph_.is_chain()) return put(values.front(), std::move(outputs));
         for (std::size_t i = 0; i < values.size(); ++i) put(values[i], {std::move(outputs[i])});
     }
+    // What enters layers of the slice that run next, as put_entering takes it.
+    [[nodiscard]] Tensors entering(LayerRange layers) const {
+        Tensors all;
+        for (const int value : graph_.entering(layers)) {
+            const Tensors& tensors = tensors_[static_cast<std::size_t>(value)];
+            all.insert(all.end(), tensors.begin(), tensors.end());
+        }
+        return all;
+    }
     // What leaves the slice, in order.
     [[nodiscard]] Tensors leaving() {
         Tensors all;

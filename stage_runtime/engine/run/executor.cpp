@@ -28,6 +28,7 @@
 #include "stage_runtime/engine/run/optimizer.h"
 #include "stage_runtime/engine/run/parameter_set.h"
 #include "stage_runtime/engine/run/running_statistics.h"
+#include "stage_runtime/engine/run/segment_map.h"
 #include "stage_runtime/engine/run/slice_buffers.h"
 
 namespace ecopipe {
@@ -36,9 +37,14 @@ namespace {
 constexpr std::string_view kCodecState = "codec/";
 constexpr std::size_t kSliceInputsMax = 64;  // as on the wire
 
+// What a segment that runs again does so from.
+struct SegmentStash {
+    Tensors inputs;
+    Tensors buffers;  // the stateful ones, as the first pass found them
+};
+
 struct MicroBatchStash {
-    Tensors slice_inputs;  // recomputation only
-    Tensors buffers;       // the same: the stateful buffers that the first pass began with
+    std::vector<SegmentStash> segments;  // one for each that is recomputed
     std::vector<LayerStash> layers;
     at::Tensor loss;
 };
@@ -67,6 +73,7 @@ struct Executor::Impl {
     ParameterSet parameters;
     std::optional<RunningStatistics> statistics;  // with several sum blocks, where there are some
     std::vector<WantedGradients> wanted;          // a layer
+    SegmentMap segments;                          // that are recomputed
     SliceBuffers buffers;
     std::vector<std::pair<std::string, at::Tensor>> frozen;  // parameters that are never updated
 
@@ -116,36 +123,51 @@ struct Executor::Impl {
     [[nodiscard]] RunningStatistics* kept_statistics() {
         return statistics ? &*statistics : nullptr;
     }
-    Tensors run_layer(std::size_t i, const Tensors& values, std::uint32_t micro_batch,
-                      LayerStash* kept) {
+    // Forward of one layer; its graph goes to `kept`, if it has one.
+    void run_layer(std::size_t i, ValueTable& values, std::uint32_t micro_batch, LayerStash* kept) {
         begin_layer_memory();
         if (layers[i]->draws) key_generator(options.seed, model_layer(i), step, micro_batch);
-        return forward_layer(*layers[i], values, wanted[i], kept);
+        const int layer = static_cast<int>(model_layer(i));
+        values.put_results(layer, forward_layer(*layers[i], values.arguments_of(layer), wanted[i],
+                                                runs_backward(i) ? kept : nullptr));
     }
 
-    // Forward of every layer, keeping the graphs. What leaves the slice, or what the loss takes.
-    Tensors run_slice(const Tensors& inputs, std::uint32_t micro_batch,
-                      std::vector<LayerStash>* kept, std::size_t& at_layer) {
+    // Keeps the graphs, or what segments run again from. What leaves the slice, or the loss takes.
+    Tensors run_slice(const Tensors& inputs, std::uint32_t micro_batch, MicroBatchStash& entry,
+                      std::size_t& at_layer) {
         ValueTable values(info.flow, options.range);
         values.put_entering(inputs);
-        if (kept != nullptr) kept->resize(layers.size());
+        entry.layers.resize(layers.size());
         for (at_layer = 0; at_layer < layers.size(); ++at_layer) {
-            LayerStash* layer_stash =
-                kept != nullptr && runs_backward(at_layer) ? &(*kept)[at_layer] : nullptr;
-            const int layer = static_cast<int>(model_layer(at_layer));
-            values.put_results(
-                layer, run_layer(at_layer, values.arguments_of(layer), micro_batch, layer_stash));
+            const int segment = segments.of(at_layer);
+            if (segment == static_cast<int>(entry.segments.size())) {
+                const at::NoGradGuard no_grad;
+                entry.segments.push_back({values.entering(segments.layers(segment)), {}});
+                for (const at::Tensor& value : buffers.stateful(segments.own_layers(segment)))
+                    entry.segments.back().buffers.push_back(value.clone());
+            }
+            run_layer(at_layer, values, micro_batch,
+                      segment < 0 ? &entry.layers[at_layer] : nullptr);
         }
         return values.leaving();
     }
 
-    // Runs the slice forward again for its graphs; the statistics already counted this micro-batch.
+    // Runs the segment that ends with this layer forward again, for its graphs.
     void recompute(MicroBatchStash& entry, std::uint32_t micro_batch, std::size_t& at_layer) {
+        const int number = segments.of(at_layer);
+        const SegmentStash kept =
+            std::exchange(entry.segments[static_cast<std::size_t>(number)], {});
+        const LayerRange segment = segments.layers(number);
+        const std::size_t last = at_layer;
         const at::NoGradGuard no_grad;
         const RunningStatistics::Capture capture(kept_statistics());  // has them already
-        buffers.run_again(entry.buffers, [&] {
-            static_cast<void>(run_slice(entry.slice_inputs, micro_batch, &entry.layers, at_layer));
+        buffers.run_again(segments.own_layers(number), kept.buffers, [&] {
+            ValueTable values(info.flow, segment);
+            values.put_entering(kept.inputs);
+            for (at_layer = own_layer(segment.first); at_layer <= last; ++at_layer)
+                run_layer(at_layer, values, micro_batch, &entry.layers[at_layer]);
         });
+        at_layer = last;
     }
 
     // Gradients of layer i's inputs; adds those of its parameters.
@@ -189,8 +211,8 @@ struct Executor::Impl {
         try {
             GradientTable gradients(info.flow, options.range);
             gradients.put_returned(returns, seeds(entry, output_gradients));
-            if (options.recompute) recompute(entry, micro_batch, at_layer);
             for (at_layer = layers.size(); at_layer-- > 0;) {
+                if (segments.ends_at(at_layer)) recompute(entry, micro_batch, at_layer);
                 if (!runs_backward(at_layer)) continue;
                 begin_layer_memory();
                 const int layer = static_cast<int>(model_layer(at_layer));
@@ -229,6 +251,7 @@ Result<std::unique_ptr<Executor>> Executor::create(const ModelSpec& spec,
     impl->loss = std::move(loss);
     impl->optimizer = make_optimizer(options.optimizer);
     impl->index_tensors();
+    impl->segments = SegmentMap(options.recomputed, options.range, impl->info.flow);
     for (std::size_t i = 0; i < impl->layers.size(); ++i)
         impl->wanted.push_back(
             wanted_gradients(impl->info.flow, static_cast<int>(impl->model_layer(i))));
@@ -250,7 +273,7 @@ LayerRange Executor::range() const { return impl_->options.range; }
 bool Executor::fits(const ExecutorOptions& options) const {
     const ExecutorOptions& mine = impl_->options;
     return mine.range.first == options.range.first && mine.range.last == options.range.last &&
-           mine.recompute == options.recompute && mine.optimizer.name == options.optimizer.name &&
+           mine.recomputed == options.recomputed && mine.optimizer.name == options.optimizer.name &&
            mine.optimizer.momentum == options.optimizer.momentum &&
            mine.optimizer.weight_decay == options.optimizer.weight_decay &&
            mine.optimizer.proximal_mu == options.optimizer.proximal_mu &&
@@ -416,19 +439,8 @@ Result<std::vector<HostTensor>> Executor::forward(std::uint32_t micro_batch,
         Tensors values;
         for (const HostTensor& input : inputs) values.push_back(to_torch(input));
         MicroBatchStash entry;
-        // With recomputation the slice runs twice; the last slice's loss needs its graph only in
-        // backward, so the first pass keeps nothing.
-        std::vector<LayerStash>* kept = self.options.recompute ? nullptr : &entry.layers;
         RunningStatistics::Capture capture(self.kept_statistics());
-        if (self.options.recompute) {
-            entry.slice_inputs = values;
-            const at::NoGradGuard no_grad;
-            for (const at::Tensor& value : self.buffers.stateful())
-                entry.buffers.push_back(value.clone());
-            values = self.run_slice(values, micro_batch, nullptr, at_layer);
-        } else {
-            values = self.run_slice(values, micro_batch, kept, at_layer);
-        }
+        values = self.run_slice(std::exchange(values, {}), micro_batch, entry, at_layer);
         capture.keep(micro_batch);
         std::vector<HostTensor> outputs;
         if (self.last()) {

@@ -22,6 +22,7 @@
 #include "core/host_tensor.h"
 #include "core/result.h"
 #include "domain/layer_gradient.h"
+#include "domain/plan.h"
 #include "stage_runtime/engine/model/models.h"
 #include "transport/wire/messages.h"
 
@@ -29,7 +30,7 @@ namespace ecopipe {
 
 struct ExecutorOptions {
     LayerRange range;
-    bool recompute = false;  // keep only the slice's input and run forward again before backward
+    Segments recomputed{};  // of its layers
     OptimizerSpec optimizer;
     LossSpec loss;
     std::uint64_t seed = 0;

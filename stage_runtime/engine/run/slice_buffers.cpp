@@ -14,7 +14,7 @@ SliceBuffers::SliceBuffers(const Layers& layers) : layers_(&layers) {
             const auto& own = layers[i]->stateful;
             const bool stateful = std::find(own.begin(), own.end(), k) != own.end();
             some_stateful_ = some_stateful_ || stateful;
-            buffers_.push_back({i, k, stateful});
+            buffers_.push_back({static_cast<int>(i), k, stateful});
         }
 }
 
@@ -25,7 +25,7 @@ void SliceBuffers::sync() const {
 
 at::Tensor* SliceBuffers::find(const std::string& name) {
     for (const Buffer& buffer : buffers_)
-        if (name == (*layers_)[buffer.layer]->tensors[buffer.index].name) return &value_of(buffer);
+        if (name == layer_of(buffer).tensors[buffer.index].name) return &value_of(buffer);
     return nullptr;
 }
 
@@ -48,24 +48,27 @@ void SliceBuffers::discard() {
     commit();
 }
 
-Tensors SliceBuffers::stateful() const {
+Tensors SliceBuffers::stateful(LayerRange layers) const {
     sync();
     Tensors values;
     for (const Buffer& buffer : buffers_)
-        if (buffer.stateful) values.push_back(value_of(buffer));
+        if (buffer.stateful && layers.contains(buffer.layer)) values.push_back(value_of(buffer));
     return values;
 }
 
-void SliceBuffers::put_stateful(const Tensors& values) const {
+void SliceBuffers::put_stateful(LayerRange layers, const Tensors& values) const {
     auto value = values.begin();
     for (const Buffer& buffer : buffers_)
-        if (buffer.stateful) (*layers_)[buffer.layer]->put_buffer(buffer.index, *value++);
+        if (buffer.stateful && layers.contains(buffer.layer))
+            layer_of(buffer).put_buffer(buffer.index, *value++);
 }
 
-Tensors SliceBuffers::copies_of_others() const {
+Tensors SliceBuffers::copies_of_others(LayerRange layers) const {
     Tensors values;
     for (const Buffer& buffer : buffers_)
-        values.push_back(buffer.stateful ? at::Tensor() : value_of(buffer).clone());
+        values.push_back(buffer.stateful || !layers.contains(buffer.layer)
+                             ? at::Tensor()
+                             : value_of(buffer).clone());
     return values;
 }
 

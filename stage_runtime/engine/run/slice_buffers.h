@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "domain/layer_range.h"
 #include "stage_runtime/engine/model/layer.h"
 
 namespace ecopipe {
@@ -24,31 +25,37 @@ class SliceBuffers {
     void begin_step();  // what they are now is what `discard` goes back to
     void commit();      // what they are now is the state
     void discard();     // what they were when the step began, if one has
-    // The values of those that a forward depends on (Layer::stateful), as they are.
-    [[nodiscard]] Tensors stateful() const;
-    // Runs `forward` with these values of them; all buffers are afterwards what they are now.
+    // Of some layers of the slice, counted from 0, the values of those that a forward depends on
+    // (Layer::stateful), as they are.
+    [[nodiscard]] Tensors stateful(LayerRange layers) const;
+    // Runs `forward` of these layers with these values of them; all their buffers are afterwards
+    // what they are now.
     template <class Forward>
-    void run_again(const Tensors& stateful_then, const Forward& forward) {
-        const Tensors now = stateful();
-        put_stateful(stateful_then);
-        const Tensors others = copies_of_others();
+    void run_again(LayerRange layers, const Tensors& stateful_then, const Forward& forward) {
+        const Tensors now = stateful(layers);
+        put_stateful(layers, stateful_then);
+        const Tensors others = copies_of_others(layers);
         forward();
-        put_stateful(now);
+        put_stateful(layers, now);
         restore_others(others);
     }
 
   private:
     struct Buffer {
-        std::size_t layer = 0;  // within the slice
+        int layer = 0;          // within the slice
         std::size_t index = 0;  // of the layer's tensors
         bool stateful = false;  // the layer replaces or writes it by itself
         at::Tensor before_step{};
     };
-    [[nodiscard]] at::Tensor& value_of(const Buffer& buffer) const {
-        return (*layers_)[buffer.layer]->tensors[buffer.index].tensor;
+    [[nodiscard]] Layer& layer_of(const Buffer& buffer) const {
+        return *(*layers_)[static_cast<std::size_t>(buffer.layer)];
     }
-    void put_stateful(const Tensors& values) const;
-    [[nodiscard]] Tensors copies_of_others() const;  // undefined where stateful
+    [[nodiscard]] at::Tensor& value_of(const Buffer& buffer) const {
+        return layer_of(buffer).tensors[buffer.index].tensor;
+    }
+    void put_stateful(LayerRange layers, const Tensors& values) const;
+    // One a buffer; undefined where stateful, and of other layers.
+    [[nodiscard]] Tensors copies_of_others(LayerRange layers) const;
     void restore_others(const Tensors& values) const;
 
     const Layers* layers_ = nullptr;

@@ -119,8 +119,8 @@ TEST(Search, NeverCutsJoinedLayersWhateverTheSchedule) {
     Plan by_hand = home.plan();
     by_hand.schedule = "1f1b";
     by_hand.stages.resize(2);
-    by_hand.stages[0] = {"hub", 0, 8, 2, false, {}, TensorCodec::kNone, TensorCodec::kNone, {}};
-    by_hand.stages[1] = {"laptop", 9, 21, 1, false, {}, TensorCodec::kNone, TensorCodec::kNone, {}};
+    by_hand.stages[0] = {"hub", 0, 8, 2, {}, {}, TensorCodec::kNone, TensorCodec::kNone, {}};
+    by_hand.stages[1] = {"laptop", 9, 21, 1, {}, {}, TensorCodec::kNone, TensorCodec::kNone, {}};
     const auto refused = predict_plan(home.cluster, home.profiles, by_hand);
     ASSERT_FALSE(refused);
     EXPECT_NE(refused.error().message.find("stages[1].first_layer: expected no cut before layer 9"),

@@ -35,6 +35,48 @@ TEST(Plan, AHandWrittenOneNeedsNoPrediction) {
     EXPECT_EQ(plan_text(*parse_plan(plan_text(*plan), "again")), plan_text(*plan));
 }
 
+TEST(Plan, SomeOfAStagesLayersMayBeRecomputed) {
+    const auto with = [](Json layers, bool recompute = true) {
+        Json json = small();
+        json["stages"][0]["recompute"] = recompute;
+        json["stages"][0]["recompute_layers"] = std::move(layers);
+        return json;
+    };
+    const auto segment = [](int first, int last) {
+        return Json{{"first_layer", first}, {"last_layer", last}};
+    };
+    const auto refused = [](const Json& json) {
+        const auto plan = parse_plan(json.dump(), "plan.json");
+        return plan ? "accepted" : plan.error().message;
+    };
+    const auto plan = parse_plan(with({segment(0, 0), segment(1, 3), segment(5, 6)}).dump(), "p");
+    ASSERT_TRUE(plan) << plan.error().message;
+    EXPECT_EQ(plan->stages[0].recomputed, (Segments{{0, 0}, {1, 3}, {5, 6}}));
+    EXPECT_EQ(plan->stages[1].recomputed, (Segments{{7, 9}}));
+    EXPECT_EQ(plan_text(*parse_plan(plan_text(*plan), "again")), plan_text(*plan));
+    EXPECT_EQ(stage_lines(*plan).front(),
+              "stage on hub: layers 0..6, 3 in flight, recomputing 0..0 1..3 5..6");
+    EXPECT_EQ(stage_lines(*plan).back(), "stage on pi: layers 7..9, 1 in flight, recomputing");
+    // All of them is what `recompute` alone says.
+    const auto whole = parse_plan(with({segment(0, 6)}).dump(), "p");
+    EXPECT_EQ(plan_text(*whole).find("recompute_layers"), std::string::npos);
+    EXPECT_EQ(refused(with({segment(0, 3)}, false)),
+              "plan.json: stages[0].recompute: expected true beside recompute_layers, found false");
+    EXPECT_EQ(refused(with(Json::array())),
+              "plan.json: stages[0].recompute_layers: expected some, found none");
+    EXPECT_EQ(refused(with({segment(0, 3), segment(3, 4)})),
+              "plan.json: stages[0].recompute_layers[1].first_layer: expected an integer from 4 "
+              "to 6, found 3");
+    EXPECT_EQ(refused(with({segment(2, 7)})),
+              "plan.json: stages[0].recompute_layers[0].last_layer: expected an integer from 2 "
+              "to 6, found 7");
+    Json split = with({segment(0, 3)});
+    split["schedule"] = "zb-h1";
+    split["stages"][1]["recompute"] = false;
+    EXPECT_EQ(refused(split),
+              "plan.json: stages[0].recompute: expected false under zb-h1, found true");
+}
+
 TEST(Plan, OneThatNamesNoSingleDeviceIsWrittenAsItWasRead) {
     Json json = small();
     json["alternatives"] = {{"single_device_ms", 5420.5}};

@@ -57,7 +57,9 @@ double ruled_step_ms(const Instance& instance, std::vector<Stage> stages) {
     for (int s = 0; s < S; ++s) {
         Stage& stage = stages[static_cast<std::size_t>(s)];
         const double budget = reference::budget_bytes(instance, stage.device);
-        stage.recompute = reference::peak_bytes(instance, stage, 1) > budget;
+        stage.recomputed.clear();
+        if (reference::peak_bytes(instance, stage, 1) > budget)
+            stage.recomputed = {{stage.first, stage.last}};
         int k = std::min(above, 2 * (S - s) - 1);
         while (k > 0 && reference::peak_bytes(instance, stage, k) > budget) --k;
         if (k == 0) return kInfinite;
@@ -72,7 +74,7 @@ std::vector<Stage> even_cut(const Instance& instance, const std::vector<int>& or
     const int S = static_cast<int>(order.size());
     for (int s = 0; s < S; ++s)
         out.push_back(
-            {order[static_cast<std::size_t>(s)], layers * s / S, layers * (s + 1) / S - 1, false});
+            {order[static_cast<std::size_t>(s)], layers * s / S, layers * (s + 1) / S - 1});
     return out;
 }
 
@@ -98,7 +100,7 @@ std::vector<Stage> min_max_cut(const Instance& instance, const std::vector<int>&
     std::vector<Stage> out(static_cast<std::size_t>(S));
     for (int s = S, j = n; s > 0; j = cut[at(s, j)], --s)
         out[static_cast<std::size_t>(s - 1)] = {order[static_cast<std::size_t>(s - 1)],
-                                                cut[at(s, j)], j - 1, false};
+                                                cut[at(s, j)], j - 1};
     return out;
 }
 
@@ -112,7 +114,7 @@ double best_rival_ms(const Instance& instance) {
     });
     const int last = static_cast<int>(instance.profile.layers.size()) - 1;
     double best = kInfinite;
-    for (const int d : given) best = std::min(best, ruled_step_ms(instance, {{d, 0, last, false}}));
+    for (const int d : given) best = std::min(best, ruled_step_ms(instance, {{d, 0, last}}));
     for (const auto& order : {given, by_speed}) {
         best = std::min(best, ruled_step_ms(instance, min_max_cut(instance, order)));
         best = std::min(best, ruled_step_ms(instance, even_cut(instance, order)));

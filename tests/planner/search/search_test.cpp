@@ -28,7 +28,7 @@ std::vector<reference::Stage> stages_of(const Instance& instance, const Plan& pl
     std::vector<reference::Stage> out;
     for (const StagePlan& stage : plan.stages) {
         out.push_back({static_cast<int>(*instance.cluster.find(stage.device)), stage.first_layer,
-                       stage.last_layer, stage.recompute});
+                       stage.last_layer, stage.recomputed});
         K.push_back(stage.in_flight);
     }
     return out;
@@ -52,11 +52,13 @@ void expect_honest(const Instance& instance, const Plan& plan) {
 }
 
 // Ratio of the plan's step to the brute force's; 1 when both find that nothing fits.
-double ratio_to_brute_force(const Instance& instance, const char* schedule, bool all_counts) {
+double ratio_to_brute_force(const Instance& instance, const char* schedule, bool all_counts,
+                            Recomputation recomputation) {
     const bool gpipe = std::string(schedule) == "gpipe";
-    const double best = reference::brute_force_ms(instance, gpipe, all_counts);
-    const auto plan =
-        search_plan(instance.cluster, {instance.profile}, request_of(instance, schedule));
+    const double best = reference::brute_force_ms(instance, gpipe, all_counts, recomputation);
+    PlanRequest request = request_of(instance, schedule);
+    request.recomputation = recomputation;
+    const auto plan = search_plan(instance.cluster, {instance.profile}, request);
     EXPECT_EQ(plan.has_value(), std::isfinite(best)) << (plan ? "found one" : plan.error().message);
     if (!plan || !std::isfinite(best)) {
         if (!plan) {
@@ -69,7 +71,8 @@ double ratio_to_brute_force(const Instance& instance, const char* schedule, bool
     return plan->predicted->step_ms / best;
 }
 
-void equals_brute_force(const char* schedule, bool media, std::uint64_t seed) {
+void equals_brute_force(const char* schedule, bool media, std::uint64_t seed,
+                        Recomputation recomputation = Recomputation::kStages) {
     Rng rng(seed);
     int infeasible = 0;
     for (int i = 0; i < cases(60, 200); ++i) {
@@ -77,9 +80,10 @@ void equals_brute_force(const char* schedule, bool media, std::uint64_t seed) {
         shape.media = media;
         shape.memory_low = i % 4 == 0 ? 0.02 : 0.3;
         const Instance instance = reference::random_instance(rng, shape);
-        const double ratio = ratio_to_brute_force(instance, schedule, true);
+        const double ratio = ratio_to_brute_force(instance, schedule, true, recomputation);
         EXPECT_NEAR(ratio, 1, 1e-9) << "instance " << i;
-        infeasible += !std::isfinite(reference::brute_force_ms(instance, true, true)) ? 1 : 0;
+        infeasible +=
+            !std::isfinite(reference::brute_force_ms(instance, true, true, recomputation)) ? 1 : 0;
     }
     EXPECT_GT(infeasible, 0);  // memory was tight enough to matter
 }
@@ -90,6 +94,12 @@ TEST(Search, OneForwardOneBackwardEqualsBruteForceOnSharedMedia) {
     equals_brute_force("1f1b", true, 3);
 }
 TEST(Search, GpipeEqualsBruteForceOnSharedMedia) { equals_brute_force("gpipe", true, 4); }
+TEST(Search, OneForwardOneBackwardWithSegmentsEqualsBruteForce) {
+    equals_brute_force("1f1b", false, 7, Recomputation::kSegments);
+}
+TEST(Search, GpipeWithSegmentsEqualsBruteForceOnSharedMedia) {
+    equals_brute_force("gpipe", true, 8, Recomputation::kSegments);
+}
 
 TEST(Search, LargerInstancesAreWithinOnePercentOfBruteForce) {
     Rng rng(5);
@@ -101,7 +111,8 @@ TEST(Search, LargerInstancesAreWithinOnePercentOfBruteForce) {
         shape.micro_batches_max = cases(10, 16);
         const Instance instance = reference::random_instance(rng, shape);
         for (const char* schedule : {"gpipe", "1f1b"}) {
-            const double ratio = ratio_to_brute_force(instance, schedule, false);
+            const auto may = i % 2 == 0 ? Recomputation::kStages : Recomputation::kSegments;
+            const double ratio = ratio_to_brute_force(instance, schedule, false, may);
             EXPECT_LE(ratio, 1.01) << "instance " << i << ' ' << schedule;
             worst = std::max(worst, ratio);
         }

@@ -14,11 +14,12 @@
 namespace ecopipe {
 namespace {
 
-CostModel model_of(const reference::Instance& instance) {
+CostModel model_of(const reference::Instance& instance,
+                   Recomputation recomputation = Recomputation::kStages) {
     const auto resolved = resolve_profiles(instance.cluster, {instance.profile});
     EXPECT_TRUE(resolved);
-    auto model =
-        CostModel::make(instance.cluster, *resolved, instance.batch, instance.micro_batches);
+    auto model = CostModel::make(instance.cluster, *resolved, instance.batch,
+                                 instance.micro_batches, 1, recomputation);
     EXPECT_TRUE(model);
     return *model;
 }
@@ -38,7 +39,10 @@ void expect_sound(const CostModel& model, const SuffixBeam::Completion& completi
     EXPECT_EQ(next, model.layers());
     PipelineCosts costs =
         model.pipeline(completion.stages, static_cast<int>(completion.stages.size()));
-    for (StageCost& stage : costs.stages) stage.update_ms = 0;
+    for (std::size_t s = 0; s < costs.stages.size(); ++s) {
+        costs.stages[s] = model.stage_cost(completion.stages[s], completion.in_flight[s]);
+        costs.stages[s].update_ms = 0;
+    }
     // The beam knows nothing of inputs that share a direction with gradients.
     for (const Resource& resource : costs.resources)
         if (resource.uses > 1) return;
@@ -56,7 +60,8 @@ TEST(SuffixBeam, BuildsSoundPipelinesTheBestFirst) {
         shape.devices_min = shape.devices_max = 5;
         shape.micro_batches_max = 12;
         const reference::Instance instance = reference::random_instance(rng, shape);
-        const CostModel model = model_of(instance);
+        const CostModel model =
+            model_of(instance, i % 2 == 0 ? Recomputation::kStages : Recomputation::kSegments);
         SuffixBeam beam(model);
         for (const double spread_ms : {10.0, 30.0, 100.0}) {
             const auto completions = beam.build(spread_ms, 1e9, 20, 5);

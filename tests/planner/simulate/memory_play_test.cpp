@@ -6,6 +6,7 @@
 
 #include "planner/schedule/plan_file.h"
 #include "planner/search/partition.h"
+#include "tests/planner/graphs.h"
 #include "tests/planner/reference.h"
 
 namespace ecopipe {
@@ -43,6 +44,7 @@ struct Bounds {
 // A stage's weights and moments, all micro-batches in flight but the one that runs, and of that one
 // what the layers up to the one that takes most keep. The gradients need not be there then.
 Bounds bounds_of(const Instance& instance, const StagePlan& stage, int count) {
+    const bool whole = stage.recomputed == Segments{{stage.first_layer, stage.last_layer}};
     const int samples = (instance.batch + instance.micro_batches - 1) / instance.micro_batches;
     double parameters = 0, stash = 0, running = 0;
     for (int l = stage.first_layer; l <= stage.last_layer; ++l) {
@@ -52,10 +54,45 @@ Bounds bounds_of(const Instance& instance, const StagePlan& stage, int count) {
         running = std::max(running,
                            stash + static_cast<double>(layer.workspace_bytes_per_sample) * samples);
     }
-    const double waiting = stage.recompute ? input_bytes(instance, stage.first_layer) : stash;
+    const double waiting =
+        !stage.recomputed.empty() ? input_bytes(instance, stage.first_layer) : stash;
     const double low =
         parameters * (1 + instance.profile.optimizer_slots) + (count - 1) * waiting + running;
-    return {low, low + parameters};
+    if (stage.recomputed.empty() || whole) return {low, low + parameters};
+    const double peak = reference::peak_bytes(
+        instance, {0, stage.first_layer, stage.last_layer, stage.recomputed}, count);
+    return {peak - parameters, peak};
+}
+
+// What a search goes by and what is foreseen use by use are one account.
+TEST(MemoryPlay, OfSegmentsIsTheirFootprint) {
+    Rng rng(9);
+    int parts = 0;
+    for (int i = 0; i < 200; ++i) {
+        const Instance instance = instance_with_inputs_kept(rng);
+        const CostModel model = reference::model_of(instance);
+        Segments segments;
+        for (int layer = 0; layer < model.layers(); ++layer) {
+            if (rng.below(3) == 0) continue;
+            const bool longer = !segments.empty() && segments.back().last + 1 == layer;
+            if (longer && rng.below(2) == 0)
+                segments.back().last = layer;
+            else
+                segments.push_back({layer, layer});
+        }
+        const StageSpan whole{0, 0, model.layers() - 1, !segments.empty()};
+        if (segments.empty() || segments == Segments{{whole.first, whole.last}}) continue;
+        ++parts;
+        const StageBytes bytes = model.stage_bytes(whole, segments);
+        const double running = std::max(bytes.forward.total(), bytes.running.total());
+        for (const int count : {1, 3}) {
+            const double peak = bytes.weights + bytes.trainable + bytes.moments +
+                                (count - 1) * bytes.held + running;
+            EXPECT_NEAR(model.stage_memory(whole, segments).peak(count), peak, 1e-6 * peak);
+        }
+        EXPECT_LE(bytes.held, model.stage_bytes(whole, {}).held);
+    }
+    EXPECT_GT(parts, 100);
 }
 
 TEST(MemoryPlay, IsWhatIsHeldAndWhatIsOnItsWay) {
@@ -67,12 +104,13 @@ TEST(MemoryPlay, IsWhatIsHeldAndWhatIsOnItsWay) {
         request.batch = instance.batch;
         request.micro_batches = instance.micro_batches;
         request.schedule = i % 2 == 0 ? "1f1b" : "gpipe";
+        if (i % 3 == 0) request.recomputation = Recomputation::kSegments;
         const auto plan = search_plan(instance.cluster, {instance.profile}, request);
         if (!plan) continue;
         for (std::size_t s = 0; s < plan->stages.size(); ++s) {
             const StagePlan& stage = plan->stages[s];
             const int count = micro_batches_in_flight(*plan, s);
-            recomputing += stage.recompute ? 1 : 0;
+            recomputing += stage.recomputed.empty() ? 0 : 1;
             const Bounds bounds = bounds_of(instance, stage, count);
             const double inputs = count * input_bytes(instance, stage.first_layer);
             const MemoryByUse memory = plan->memory.at(stage.device);

@@ -163,7 +163,7 @@ class Together {
         StagePlan stage;
         stage.last_layer = 2;
         for (std::size_t d = 0; d < blocks.size(); ++d)
-            stage.twins.push_back({fmt::format("d{}", d), blocks[d], 1, false, {}});
+            stage.twins.push_back({fmt::format("d{}", d), blocks[d], 1, {}, {}});
         stage.device = stage.twins.front().device;
         stage.blocks = stage.twins.front().blocks;
         stage.twins.erase(stage.twins.begin());

@@ -9,6 +9,7 @@
 #include "stage_runtime/engine/model/torch_compat.h"
 #include "stage_runtime/engine/run/executor.h"
 #include "stage_runtime/engine/run/profiler.h"
+#include "tests/stage_runtime/engine/run/model_steps.h"
 #include "tests/support/small_graph.h"
 
 namespace ecopipe {
@@ -31,7 +32,8 @@ HostTensor drawn(Shape shape, std::uint64_t seed) {
 // As a pipeline: every stage an executor of its own, values and gradients on the plan's ways.
 class Pipeline {
   public:
-    Pipeline(const ModelSpec& spec, const std::vector<int>& first_layers, bool recompute) {
+    Pipeline(const ModelSpec& spec, const std::vector<int>& first_layers,
+             const Segments& recomputed) {
         const ModelInfo info = *inspect_model(spec);
         flow_ = info.flow;
         for (std::size_t s = 0; s < first_layers.size(); ++s) {
@@ -46,7 +48,7 @@ class Pipeline {
         for (std::uint32_t s = 0; s < plan_.stages.size(); ++s) {
             ExecutorOptions options;
             options.range = index_.layers_of({s});
-            options.recompute = recompute;
+            options.recomputed = test::within(recomputed, options.range);
             options.optimizer.momentum = 0.9;
             options.seed = 7;
             auto executor = Executor::create(spec, options);
@@ -132,8 +134,9 @@ class Pipeline {
 };
 
 std::map<std::string, std::string> trained(const ModelSpec& spec, const std::vector<int>& cuts,
-                                           bool recompute = false, bool split_backward = false) {
-    Pipeline pipeline(spec, cuts, recompute);
+                                           const Segments& recomputed = {},
+                                           bool split_backward = false) {
+    Pipeline pipeline(spec, cuts, recomputed);
     for (std::uint64_t step = 0; step < 3; ++step) pipeline.step(step, {3, 3, 2}, split_backward);
     return pipeline.state();
 }
@@ -151,8 +154,25 @@ TEST_F(GraphEngine, TheSameBytesForEveryCut) {
         for (int layer = 1; layer < 5; ++layer)
             if ((cuts >> (layer - 1)) % 2 == 1) first_layers.push_back(layer);
         EXPECT_EQ(trained(small(), first_layers), whole) << "cuts " << cuts;
-        EXPECT_EQ(trained(small(), first_layers, true), whole) << "recomputed, cuts " << cuts;
-        EXPECT_EQ(trained(small(), first_layers, false, true), whole) << "split, cuts " << cuts;
+        EXPECT_EQ(trained(small(), first_layers, test::kWhole), whole)
+            << "recomputed, cuts " << cuts;
+        EXPECT_EQ(trained(small(), first_layers, {}, true), whole) << "split, cuts " << cuts;
+    }
+}
+
+TEST_F(GraphEngine, TheSameBytesForEverySegmentThatIsRecomputed) {
+    const auto whole = trained(small(), {0});
+    for (int layers = 1; layers < 32; ++layers) {
+        Segments single, runs;
+        for (int layer = 0; layer < 5; ++layer) {
+            if ((layers >> layer) % 2 == 0) continue;
+            single.push_back({layer, layer});
+            if (runs.empty() || runs.back().last + 1 < layer) runs.push_back({layer, layer});
+            runs.back().last = layer;
+        }
+        EXPECT_EQ(trained(small(), {0}, single), whole) << "one by one, layers " << layers;
+        EXPECT_EQ(trained(small(), {0}, runs), whole) << "run by run, layers " << layers;
+        EXPECT_EQ(trained(small(), {0, 3}, runs), whole) << "in two stages, layers " << layers;
     }
 }
 

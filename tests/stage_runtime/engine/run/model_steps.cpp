@@ -64,19 +64,29 @@ bool same_bytes(const TensorMap& a, const TensorMap& b) {
     return true;
 }
 
-TensorMap train_cut(const ModelSpec& spec, int cut, bool recompute, const OptimizerSpec& optimizer,
-                    bool split_backward) {
+Segments within(const Segments& segments, LayerRange slice) {
+    Segments out;
+    for (const LayerRange& segment : segments) {
+        const LayerRange part{std::max(segment.first, slice.first),
+                              std::min(segment.last, slice.last)};
+        if (part.size() > 0) out.push_back(part);
+    }
+    return out;
+}
+
+TensorMap train_cut(const ModelSpec& spec, int cut, const Segments& recomputed,
+                    const OptimizerSpec& optimizer, bool split_backward) {
     const int layers = static_cast<int>(inspect_model(spec)->layers.size());
     ExecutorOptions options;
     options.optimizer = optimizer;
     options.seed = 5;
-    options.recompute = recompute;
     std::vector<std::unique_ptr<Executor>> stages;
     const std::vector<LayerRange> ranges =
         cut < 0 ? std::vector<LayerRange>{{0, layers - 1}}
                 : std::vector<LayerRange>{{0, cut}, {cut + 1, layers - 1}};
     for (const LayerRange range : ranges) {
         options.range = range;
+        options.recomputed = within(recomputed, range);
         stages.push_back(std::move(*Executor::create(spec, options)));
     }
     const auto weights = initial_weights(spec, 3);

@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 
+#include "domain/limits.h"
 #include "stage_runtime/engine/model/models.h"
 #include "stage_runtime/engine/run/executor.h"
 
@@ -18,9 +19,13 @@ namespace ecopipe::test {
 [[nodiscard]] std::size_t parameters(const ModelSpec& spec, const std::string& layers = "");
 [[nodiscard]] std::map<std::string, Shape> shapes_of(const ModelSpec& spec);  // by tensor name
 [[nodiscard]] bool same_bytes(const TensorMap& a, const TensorMap& b);
+// What of the segments lies in a slice, in the slice's parts of them.
+[[nodiscard]] Segments within(const Segments& segments, LayerRange slice);
+// All layers that a model may have, as one.
+inline const Segments kWhole{{0, kLayersMax}};
 // The weights after the same steps in one executor and in two, cut after layer `cut` (< 0: not
-// cut), with or without recomputation.
-[[nodiscard]] TensorMap train_cut(const ModelSpec& spec, int cut, bool recompute,
+// cut), some of the layers recomputed.
+[[nodiscard]] TensorMap train_cut(const ModelSpec& spec, int cut, const Segments& recomputed,
                                   const OptimizerSpec& optimizer, bool split_backward = false);
 
 }  // namespace ecopipe::test

@@ -27,6 +27,7 @@ class Holders {
         : tree_(static_cast<int>(owners.size())), owners_(std::move(owners)) {
         options.sum_blocks = tree_.blocks();
         options.range = {0, static_cast<int>(inspect_model(spec)->layers.size()) - 1};
+        options.recomputed = within(options.recomputed, options.range);
         const auto weights = initial_weights(spec, 3);
         for (std::size_t h = 0; h <= *std::max_element(owners_.begin(), owners_.end()); ++h) {
             holders_.push_back(std::move(*Executor::create(spec, options)));
@@ -120,9 +121,11 @@ TEST_F(SumBlocks, HowManyHoldThemChangesNoByte) {
                                  Owners{1, 0, 0, 0}, Owners{0, 1, 2, 1}, Owners{3, 2, 1, 0}})
         EXPECT_TRUE(same_bytes(one, train(spec, options, owners)));
     EXPECT_TRUE(same_bytes(one, train(spec, options, {0, 1, 0, 1}, true)));
-    options.recompute = true;
+    options.recomputed = kWhole;
     EXPECT_TRUE(same_bytes(one, train(spec, options, {1, 0, 1, 0})));
     EXPECT_TRUE(same_bytes(one, train(spec, options, {0, 0, 0, 0})));
+    options.recomputed = {{1, 4}, {5, 5}, {9, 12}};
+    EXPECT_TRUE(same_bytes(one, train(spec, options, {1, 0, 1, 0})));
     EXPECT_FALSE(same_bytes(one, train(spec, options, {0}))) << "B shows in the bytes";
 }
 
