@@ -2,9 +2,12 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <fstream>
 #include <thread>
+
+#include "core/control_groups.h"
 
 namespace ecopipe {
 namespace {
@@ -40,7 +43,8 @@ std::uint32_t core_count() { return std::max(1U, std::thread::hardware_concurren
 
 std::uint64_t available_memory_mib() {
     const std::string kib = proc_value("/proc/meminfo", "MemAvailable");
-    return kib.empty() ? 0 : std::stoull(kib) / 1024;
+    const std::uint64_t machine = kib.empty() ? 0 : std::stoull(kib) / 1024;
+    return std::min(machine, free_in_control_groups() / 1048576);
 }
 
 double resident_mib() {

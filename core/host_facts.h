@@ -9,7 +9,7 @@ namespace ecopipe {
 [[nodiscard]] std::string host_name();
 [[nodiscard]] std::string cpu_name();
 [[nodiscard]] std::uint32_t core_count();
-[[nodiscard]] std::uint64_t available_memory_mib();
-[[nodiscard]] double resident_mib();  // of this process
+[[nodiscard]] std::uint64_t available_memory_mib();  // its control groups' limits included
+[[nodiscard]] double resident_mib();                 // of this process
 
 }  // namespace ecopipe
