@@ -10,7 +10,7 @@ import struct
 import sys
 
 HEADER = struct.Struct("<4sHHIIQQQQIIHBBIII")  # docs/WIRE.md, "Header"
-MAGIC, PROTOCOL = b"ECOP", 8
+MAGIC, PROTOCOL = b"ECOP", 9
 
 
 def crc32c(data):
@@ -156,6 +156,8 @@ MESSAGES = [
     (32, "Trace", "stage to portal", {"run": 7, "generation": 1, "step": 3}, None, [
         ("actions", "as in Done", actions, [("F", 0, 0, 1000, 2000)]),
         ("losses", "as in Done", listing(record(u32, totals)), [(2, (16.0, 8.0, 8, 3, 0.0))])]),
+    (33, "MemoryMoved", "stage to portal", {"run": 7, "generation": 1, "step": 40}, None, [
+        ("budget_bytes", "u64", u64, 25165824), ("needed_bytes", "u64", u64, 23068672), ("recompute_ms", "f64", f64, 1.75)]),
     (40, "ClusterHello", "cluster to server", {}, None, [
         ("cluster", "text", text, "north"), ("program_version", "text", text, "0.1.0"),
         ("model", "text", text, "lenet5"), ("instance", "u64", u64, 0x1122334455667788),

@@ -22,6 +22,16 @@ std::string segments_text(const Segments& segments, LayerRange stage) {
 
 }  // namespace
 
+Segments within(const Segments& segments, LayerRange layers) {
+    Segments out;
+    for (const LayerRange& segment : segments) {
+        const LayerRange part{std::max(segment.first, layers.first),
+                              std::min(segment.last, layers.last)};
+        if (part.size() > 0) out.push_back(part);
+    }
+    return out;
+}
+
 std::vector<StageHolder> holders_of(const StagePlan& stage, int sum_blocks) {
     std::vector<StageHolder> holders{
         {stage.device, stage.blocks, stage.in_flight, stage.recomputed, stage.peak_bytes}};

@@ -19,6 +19,8 @@ namespace ecopipe {
 // of each run of them what enters it is kept, and it runs forward again right before its backward.
 // Ascending and apart; none: all is kept. Bytes do not depend on it.
 using Segments = std::vector<LayerRange>;
+// What of them lies in these layers.
+[[nodiscard]] Segments within(const Segments& segments, LayerRange layers);
 // What a planner lets a stage recompute: all its layers, or any segments of them.
 enum class Recomputation { kStages, kSegments };
 
@@ -46,6 +48,14 @@ struct StagePlan {
     std::optional<std::string> actions;
     std::vector<int> blocks{};         // that `device` owns; empty: all
     std::vector<StageHolder> twins{};  // the other devices that hold the stage
+};
+
+// One of the ways in which a device may hold its layers.
+struct MemoryPoint {
+    std::uint64_t peak_bytes = 0;  // of tensors at most, at a step's fullest moment, as predicted
+    double recompute_ms = 0;       // of a micro-batch, in all its layers
+    Segments recomputed;           // of all its layers
+    friend bool operator==(const MemoryPoint&, const MemoryPoint&) = default;
 };
 
 struct Prediction {
@@ -81,7 +91,10 @@ struct Plan {
     int sum_blocks = 1;             // sum_blocks.h: bytes depend on it, so no later plan changes it
     std::optional<Prediction> predicted;
     std::map<std::string, MemoryByUse>
-        memory{};                               // predicted, by device: at a step's fullest moment
+        memory{};  // predicted, by device: at a step's fullest moment
+    // By device, from what is quickest to what takes the least memory, where a stage may change
+    // while it runs (--recompute adaptive).
+    std::map<std::string, std::vector<MemoryPoint>> frontiers{};
     std::optional<SingleDevice> single_device;  // the best that holds the model, if one does
     // What was weighed beside it: the best with one device a stage, and with one stage.
     std::optional<double> pipeline_ms;

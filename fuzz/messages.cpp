@@ -38,6 +38,6 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
                Stored, Leave, ProbeLink, LinkProbed, Introduce, Fetch, Fetched, Failed, End, Attach,
                TensorChunk, Credit, Attached, ClusterHello, ClusterWelcome, Task, ModelRequest,
                ModelChunk, UpdateSlice, UpdateChunk, Verdict, FederationEnd, Unreached, ClassList,
-               Trace>(data[0], fuzz::bytes(data + 1, size - 1));
+               Trace, MemoryMoved>(data[0], fuzz::bytes(data + 1, size - 1));
     return 0;
 }

@@ -81,6 +81,10 @@ Result<void> LocalLauncher::start(const Endpoint& portal, const std::vector<Loca
             arguments.emplace_back("--slowdown");
             arguments.push_back(fmt::format("{}", stage.slowdown));
         }
+        if (!stage.memory_budget.empty()) {
+            arguments.emplace_back("--memory-budget");
+            arguments.push_back(stage.memory_budget);
+        }
         for (const auto& [peer, link] : stage.links) {
             arguments.emplace_back("--link");
             arguments.push_back(fmt::format("{}={}/{}", peer, link.mbps, link.latency_ms));

@@ -22,6 +22,7 @@ struct LocalStage {
     double slowdown = 1;
     std::map<std::string, EmulatedLink> links;  // to other devices
     int core = -1;                              // pinned to it, unless negative
+    std::string memory_budget{};                // its --memory-budget; "": none
 };
 
 // Owns the processes: the destructor ends what is left, by pid, and waits for it. They also die

@@ -52,10 +52,15 @@ Result<void> Replanner::have_profiles() {
 }
 
 std::pair<Cluster, std::vector<ModelProfile>> Replanner::as_it_is(
-    const std::set<std::string>& devices, const Slowness& slowness) const {
+    const std::set<std::string>& devices, const Conditions& conditions) const {
     Cluster cluster = present_part(options_.cluster, devices);
     std::vector<ModelProfile> profiles = options_.profiles;
-    for (const auto& [device, times] : slowness) {
+    for (const auto& [device, mib] : conditions.tensor_mib)
+        if (const auto at = cluster.find(device)) {
+            double& memory_mib = cluster.devices[*at].memory_mib;
+            memory_mib = std::min(memory_mib, mib + process_mib(profiles, device));
+        }
+    for (const auto& [device, times] : conditions.slowness) {
         const auto at = cluster.find(device);
         if (!at) continue;
         const auto own =
@@ -70,9 +75,9 @@ std::pair<Cluster, std::vector<ModelProfile>> Replanner::as_it_is(
     return {std::move(cluster), std::move(profiles)};
 }
 
-Result<Plan> Replanner::plan(const std::set<std::string>& devices, const Slowness& slowness) {
+Result<Plan> Replanner::plan(const std::set<std::string>& devices, const Conditions& conditions) {
     if (devices.empty()) return fail(ExitCode::kUnreachable, "no device is there");
-    if (options_.given) {
+    if (options_.given && conditions.tensor_mib.empty()) {
         const PlanIndex index(*options_.given);
         const auto& wanted = index.devices();
         if (std::all_of(wanted.begin(), wanted.end(),
@@ -80,7 +85,7 @@ Result<Plan> Replanner::plan(const std::set<std::string>& devices, const Slownes
             return *options_.given;
     }
     ECOPIPE_RETURN_IF_ERROR(have_profiles());
-    const auto [cluster, profiles] = as_it_is(devices, slowness);
+    const auto [cluster, profiles] = as_it_is(devices, conditions);
     PlanRequest request = options_.request;
     request.effort = kEffort;
     ECOPIPE_ASSIGN_OR_RETURN(Plan plan, search_plan(cluster, profiles, request));
@@ -89,11 +94,11 @@ Result<Plan> Replanner::plan(const std::set<std::string>& devices, const Slownes
     return plan;
 }
 
-Result<double> Replanner::step_ms(const Plan& plan, const Slowness& slowness) {
+Result<double> Replanner::step_ms(const Plan& plan, const Conditions& conditions) {
     ECOPIPE_RETURN_IF_ERROR(have_profiles());
     std::set<std::string> devices;
     for (const Device& device : options_.cluster.devices) devices.insert(device.name);
-    const auto [cluster, profiles] = as_it_is(devices, slowness);
+    const auto [cluster, profiles] = as_it_is(devices, conditions);
     Plan priced = plan;
     ECOPIPE_RETURN_IF_ERROR(predict_plan(cluster, profiles, priced));
     return priced.predicted->step_ms + priced.predicted->control_ms;

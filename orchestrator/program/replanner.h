@@ -25,8 +25,8 @@ struct ReplannerOptions {
 class Replanner : public ClusterPlanner {
   public:
     explicit Replanner(ReplannerOptions options) : options_(std::move(options)) {}
-    Result<Plan> plan(const std::set<std::string>& devices, const Slowness& slowness) override;
-    Result<double> step_ms(const Plan& plan, const Slowness& slowness) override;
+    Result<Plan> plan(const std::set<std::string>& devices, const Conditions& conditions) override;
+    Result<double> step_ms(const Plan& plan, const Conditions& conditions) override;
     [[nodiscard]] double slowest_mbps() const override;
     ReplicaPlan replicas(const Plan& plan, const std::set<std::string>& spares,
                          const std::map<int, double>& layer_bytes) override;
@@ -35,7 +35,7 @@ class Replanner : public ClusterPlanner {
     Result<void> have_profiles();
     // The cluster and profiles of these devices at their speeds now.
     [[nodiscard]] std::pair<Cluster, std::vector<ModelProfile>> as_it_is(
-        const std::set<std::string>& devices, const Slowness& slowness) const;
+        const std::set<std::string>& devices, const Conditions& conditions) const;
 
     ReplannerOptions options_;
 };

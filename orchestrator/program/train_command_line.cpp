@@ -32,6 +32,9 @@ void declare(CommandLine& line) {
     line.flag("single", "train in one process without a pipeline: the reference");
     line.flag("pin-stages",
               "with --local: bind each stage to a core (always, when a cluster is emulated)");
+    line.text("memory-budgets",
+              "with --local: a directory with a file for each device, named as it is: the MiB that "
+              "its tensors may take, read before each step with --recompute adaptive");
     line.text("bind",
               "address that devices dial (default: the cluster file's, else tcp://127.0.0.1:5599)");
     line.number("join-timeout-s", "how long to wait for devices", {0.1, 1e9}, 60);
@@ -44,8 +47,8 @@ void declare(CommandLine& line) {
               "stage",
               "1");
     line.text("recompute",
-              "what a stage short of memory may run forward twice: stages (all its layers), or "
-              "segments (as few of them as will do)",
+              "what a stage short of memory may run forward twice: stages (all its layers), "
+              "segments (as few of them as will do), or adaptive (that, as memory comes and goes)",
               "stages");
     line.text(
         "schedule",
@@ -106,8 +109,9 @@ Result<void> check_combination(const CommandLine& line) {
     if (!single && !line.has("cluster") && !line.has("plan"))
         return fail(ExitCode::kUsage,
                     "--cluster or --plan is missing (or --single, for one process)");
-    if (line.get_flag("pin-stages") && !local)
-        return fail(ExitCode::kUsage, "--pin-stages goes with --local");
+    for (const char* name : {"pin-stages", "memory-budgets"})
+        if (line.given(name) && !local)
+            return fail(ExitCode::kUsage, fmt::format("--{} goes with --local", name));
     if (line.get_flag("evaluate-only") && !line.has("init"))
         return fail(ExitCode::kUsage, "--evaluate-only needs --init FILE");
     if (line.get_text("micro-batches") == "auto" && (single || line.has("plan")))
@@ -162,8 +166,10 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
     options.peer_timeout_s = line.get_number("peer-timeout-s");
     options.threads = static_cast<int>(line.get_integer("threads"));
     options.schedule = line.get_text("schedule");
-    ECOPIPE_ASSIGN_OR_RETURN(options.recomputation,
-                             parse_recomputation(line.get_text("recompute")));
+    options.recompute = line.get_text("recompute");
+    if (line.has("memory-budgets")) options.memory_budgets = line.get_text("memory-budgets");
+    PlanRequest request;
+    ECOPIPE_RETURN_IF_ERROR(use_recomputation(request, options.recompute));
     for (const char* name : {"schedule", "batch", "micro-batches", "sum-blocks", "epochs",
                              "optimizer", "lr", "momentum", "weight-decay"})
         if (line.given(name)) options.given.insert(name);

@@ -107,9 +107,9 @@ std::unique_ptr<ClusterPlanner> make_planner(Run& run, const Cluster& cluster,
     options.request.micro_batches = plan.micro_batches;
     options.request.sum_blocks = plan.sum_blocks;
     options.request.twins = may_have_twins(run.inputs.info);
-    options.request.recomputation = run.options.recomputation;
     options.request.schedule =
         find_schedule(plan.schedule) != nullptr ? plan.schedule : std::string(kOneFOneB.name);
+    static_cast<void>(use_recomputation(options.request, run.options.recompute));  // was checked
     if (!run.options.plan_file.empty()) options.given = plan;
     options.replicas = run.options.replicas;
     options.links_known = run.options.local || !run.options.cluster_file.empty();
@@ -252,6 +252,9 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
         if (options.pin || !options.cluster_file.empty()) pin_to_cores(stages);
         if (options.cluster_file.empty())
             for (LocalStage& stage : stages) stage.links.clear();
+        if (!options.memory_budgets.empty())
+            for (LocalStage& stage : stages)
+                stage.memory_budget = options.memory_budgets + "/" + stage.device;
         const std::string models = run.inputs.spec.torchscript_path.empty()
                                        ? "."
                                        : std::filesystem::absolute(run.inputs.spec.torchscript_path)
@@ -290,7 +293,7 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
         request.micro_batches = options.auto_micro_batches ? 0 : options.trainer.micro_batches;
         request.sum_blocks = options.sum_blocks;
         request.twins = may_have_twins(run.inputs.info);
-        request.recomputation = options.recomputation;
+        ECOPIPE_RETURN_IF_ERROR(use_recomputation(request, options.recompute));
         ECOPIPE_RETURN_IF_ERROR(use_schedule(request, options.schedule));
         ECOPIPE_ASSIGN_OR_RETURN(plan,
                                  search_plan(present_part(cluster, present), profiles, request));

@@ -43,6 +43,7 @@ class DriftDetector {
 
     // A new plan is in force: what devices do, and so their usual time, has changed.
     void plan_changed() { devices_.clear(); }
+    void work_changed(const std::string& device) { devices_.erase(device); }
     // One committed step: milliseconds that the device computed. A step of another size than usual
     // must not be told. The drift, once it is certain; then the device's baseline is learnt anew.
     [[nodiscard]] std::optional<Drift> step(const std::string& device, double busy_ms);

@@ -211,6 +211,12 @@ Result<void> PortalDriver::on_event(portal_event::Message& message) {
                 roster_.told_unreached(message.device, unreached->devices, side_.now());
             return {};
         }
+        case MessageType::kMemoryMoved: {
+            const auto moved = decode<MemoryMoved>(body);
+            if (!moved) return bad(moved.error());
+            if (head.generation == machine_.generation()) on_memory(message.device, *moved);
+            return {};
+        }
         case MessageType::kLeave: {
             const auto leave = decode<Leave>(body);
             if (!leave) return bad(leave.error());
@@ -266,7 +272,7 @@ Result<void> PortalDriver::settle_unreached() {
     }
     roster_.note_unattached(configured_);
     const auto step_over = [&](const std::set<std::string>& devices) -> std::optional<double> {
-        const auto plan = planner_->plan(devices, moves_.slowness());
+        const auto plan = planner_->plan(devices, moves_.conditions());
         if (!plan || !plan->predicted) return std::nullopt;
         return plan->predicted->step_ms + plan->predicted->control_ms;
     };

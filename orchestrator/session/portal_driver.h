@@ -122,6 +122,7 @@ class PortalDriver : public TrainingEngine {
     Result<void> on_event(Delivery& delivery);
     Result<void> on_event(portal_event::Message& message);
     Result<void> on_leave(const std::string& device, const Leave& leave);
+    void on_memory(const std::string& device, const MemoryMoved& moved);
     Result<void> on_failed(const std::string& device, const FrameHeader& head,
                            const Failed& failed);
     // Tells the machine, and does what it says.

@@ -9,6 +9,7 @@
 
 #include "core/log.h"
 #include "core/step_number.h"
+#include "core/units.h"
 #include "orchestrator/session/portal_driver.h"
 #include "stage_runtime/data/evaluation_reader.h"
 
@@ -27,7 +28,39 @@ LossTotals loss_of(const std::map<std::string, Done>& done,
     for (const auto& [micro_batch, each] : losses) loss.add(each);
     return loss;
 }
+
+bool same_layers(const Plan& a, const Plan& b) {
+    return std::ranges::equal(
+        held_stages(a), held_stages(b), [&](const HeldStage& x, const HeldStage& y) {
+            const StagePlan& of_a = a.stages[x.stage];
+            const StagePlan& of_b = b.stages[y.stage];
+            return x.holder.device == y.holder.device && of_a.first_layer == of_b.first_layer &&
+                   of_a.last_layer == of_b.last_layer && x.holder.in_flight == y.holder.in_flight;
+        });
+}
+
 }  // namespace
+
+void PortalDriver::on_memory(const std::string& device, const MemoryMoved& moved) {
+    const double budget_mib = static_cast<double>(moved.budget_bytes) / kMib;
+    const double needed_mib = static_cast<double>(moved.needed_bytes) / kMib;
+    const bool is_short = moved.needed_bytes > moved.budget_bytes;
+    const std::string what = fmt::format(
+        "{} has {:.1f} MiB for its tensors: takes {:.1f}, recomputing {:.2f} ms a micro-batch{}",
+        device, budget_mib, needed_mib, moved.recompute_ms,
+        is_short ? ", and can do with no less" : "");
+    log_info("{}", what);
+    events_.push_back({{{"kind", "memory"},
+                        {"device", device},
+                        {"cause", what},
+                        {"at_step", step_ + 1},
+                        {"budget_bytes", moved.budget_bytes},
+                        {"needed_bytes", moved.needed_bytes},
+                        {"recompute_ms", moved.recompute_ms}},
+                       std::nullopt});
+    moves_.work_changed(device);
+    moves_.short_of_memory(device, is_short ? std::optional(budget_mib) : std::nullopt);
+}
 
 void PortalDriver::note_event(OrderedJson what, Instant since) {
     what["generation"] = machine_.generation();
@@ -47,11 +80,11 @@ Result<Plan> PortalDriver::plan_over_present() {
     WatchedDeadline deadline(side_.now(), from_ms(options_.rejoin_timeout_s * 1000), kPortalTick);
     for (bool told = false;; told = true) {
         came_back_ = false;
-        auto plan = planner_->plan(roster_.usable(), moves_.slowness());
+        auto plan = planner_->plan(roster_.usable(), moves_.conditions());
         if (plan) return plan;
         // A device that is about to leave is better than none.
         if (!roster_.leaving().empty())
-            if (auto with = planner_->plan(roster_.present(), moves_.slowness())) return with;
+            if (auto with = planner_->plan(roster_.present(), moves_.conditions())) return with;
         if (deadline.over(side_.now()))
             return fail(ExitCode::kUnreachable,
                         fmt::format("{}; over {} there is no plan: {}",
@@ -138,7 +171,7 @@ Result<void> PortalDriver::consider_move(std::uint64_t step) {
     if (!committed) return {};
     const Instant started = side_.now();
     const MovePolicy::Look look = moves_.take(step);
-    auto candidate = planner_->plan(roster_.usable(), moves_.slowness());
+    auto candidate = planner_->plan(roster_.usable(), moves_.conditions());
     if (!candidate) {
         log_warn("{}, but there is no plan for that: {}", look.reason, candidate.error().message);
         return {};
@@ -146,7 +179,8 @@ Result<void> PortalDriver::consider_move(std::uint64_t step) {
     const bool leaves = std::any_of(roster_.leaving().begin(), roster_.leaving().end(),
                                     [&](const std::string& device) { return index_.has(device); });
     MoveOffer offer;
-    if (!leaves) {
+    if (look.memory && same_layers(plan_, *candidate)) return {};
+    if (!leaves && !look.memory) {
         ECOPIPE_ASSIGN_OR_RETURN(
             const MovePolicy::Weighed weighed,
             moves_.weigh(*planner_, plan_, *candidate, bytes_to_move(PlanIndex(*candidate, flow_)),

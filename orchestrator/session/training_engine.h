@@ -31,7 +31,7 @@ struct DeviceReport {
 // Something that happened to the cluster, for people and metrics.jsonl.
 struct ClusterEvent {
     OrderedJson what;
-    Instant since;  // when it began; the pause ends with the next committed step
+    std::optional<Instant> since;  // of a pause, which ends with the next committed step
 };
 
 struct StepOutcome {

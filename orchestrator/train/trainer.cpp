@@ -43,7 +43,7 @@ std::optional<std::uint64_t> Trainer::rewound(const Stretch& stretch) {
 Result<void> Trainer::record_step(const StepOutcome& outcome, RunRecord::StepLine line) {
     line.events = OrderedJson::array();
     for (ClusterEvent& event : events_) {
-        event.what["pause_ms"] = to_ms(monotonic_now() - event.since);
+        if (event.since) event.what["pause_ms"] = to_ms(monotonic_now() - *event.since);
         line.events.push_back(std::move(event.what));
     }
     events_.clear();

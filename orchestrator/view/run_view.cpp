@@ -263,6 +263,10 @@ void RunView::take_events(const OrderedJson& events) {
                                       static_cast<int>(number(stage, "last_layer"))});
         // Live, the session told it already, with more in it.
         if (now_.stages.empty() && !stages.empty()) set_stages(stages);
+        if (!entry.contains("pause_ms")) {
+            add_event(kind, text(entry, "cause"));
+            continue;
+        }
         const double replayed = number(entry, "replayed_from_step", -1);
         add_event(kind == "lost" ? "recovered" : kind,
                   fmt::format("{}: {:.0f} ms pause, {:.1f} MiB moved{}", text(entry, "cause"),

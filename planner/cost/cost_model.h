@@ -107,6 +107,9 @@ class CostModel {
     [[nodiscard]] const std::vector<SegmentChoice>& segment_choices(const StageSpan& stage) const {
         return segment_entry(stage).best;
     }
+    // All that no other betters, whatever memory there is, the quickest first; as segment_table.h
+    // has them.
+    [[nodiscard]] std::vector<SegmentChoice> every_choice(const StageSpan& stage) const;
     // The least that the stage takes with so many in flight, whatever segments it recomputes.
     [[nodiscard]] double least_bytes(const StageSpan& stage, int in_flight) const;
     // Work of segment_table.h since the start, in actions of a simulation.

@@ -11,16 +11,21 @@ constexpr std::uint64_t kChoiceCost = 200;  // of each that is among the best
 
 }  // namespace
 
-SegmentTable::Entry SegmentTable::made(const SliceLayers& slice, int first, double room,
-                                       int count_max) {
+std::vector<SegmentChoice> grouped_choices(const SliceLayers& slice, int first, double room) {
     const CoarseSlice coarse = coarser(slice, kTogether);
-    Entry entry;
-    entry.best = best_choices(coarse.slice, room);
-    for (SegmentChoice& choice : entry.best) {
+    std::vector<SegmentChoice> best = best_choices(coarse.slice, room);
+    for (SegmentChoice& choice : best) {
         choice.segments = coarse.of_layers(choice.segments);
         for (LayerRange& segment : choice.segments)
             segment = {segment.first + first, segment.last + first};
     }
+    return best;
+}
+
+SegmentTable::Entry SegmentTable::made(const SliceLayers& slice, int first, double room,
+                                       int count_max) {
+    Entry entry;
+    entry.best = grouped_choices(slice, first, room);
     work_ += kEntryCost + kChoiceCost * entry.best.size();
     // More in flight take no less: the search goes on where it stopped.
     auto fits = entry.best.begin();

@@ -13,10 +13,15 @@
 
 namespace ecopipe {
 
+// best_choices of a slice that begins with a model's layer `first`, its layers taken together to a
+// few, in the model's layers.
+[[nodiscard]] std::vector<SegmentChoice> grouped_choices(const SliceLayers& slice, int first,
+                                                         double room);
+
 class SegmentTable {
   public:
     struct Entry {
-        std::vector<SegmentChoice> best;  // best_choices, in the model's layers
+        std::vector<SegmentChoice> best;  // grouped_choices
         // [k - 1]: the least recomputation with k in flight, a micro-batch; as many as fit.
         std::vector<double> recompute_ms;
     };

@@ -1,5 +1,6 @@
 // What a plan's stages take in memory, with whatever segments of them are recomputed.
 #include <algorithm>
+#include <limits>
 
 #include "domain/sum_blocks.h"
 #include "planner/cost/cost_model.h"
@@ -115,6 +116,11 @@ StageCost CostModel::stage_cost(const StageSpan& stage, int in_flight) const {
         return cost;
     cost.recompute_at = segment_entry(stage).recompute_ms.data();
     return at_count(cost, in_flight);
+}
+
+std::vector<SegmentChoice> CostModel::every_choice(const StageSpan& stage) const {
+    return grouped_choices(slice_layers(stage), stage.first,
+                           std::numeric_limits<double>::infinity());
 }
 
 double CostModel::least_bytes(const StageSpan& stage, int in_flight) const {

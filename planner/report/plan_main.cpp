@@ -36,8 +36,8 @@ CommandLine options() {
               "stage",
               "1");
     line.text("recompute",
-              "what a stage short of memory may run forward twice: stages (all its layers), or "
-              "segments (as few of them as will do)",
+              "what a stage short of memory may run forward twice: stages (all its layers), "
+              "segments (as few of them as will do), or adaptive (that, as memory comes and goes)",
               "stages");
     line.text("schedule",
               fmt::format("{}, {} or a FILE.csv of actions (docs/SCHEDULES.md)", kAutoSchedule,
@@ -72,8 +72,7 @@ Result<PlanRequest> request_of(const CommandLine& line) {
                     fmt::format("--micro-batches: expected at most the batch of {}, found {}",
                                 request.batch, request.micro_batches));
     ECOPIPE_ASSIGN_OR_RETURN(request.sum_blocks, parse_sum_blocks(line.get_text("sum-blocks")));
-    ECOPIPE_ASSIGN_OR_RETURN(request.recomputation,
-                             parse_recomputation(line.get_text("recompute")));
+    ECOPIPE_RETURN_IF_ERROR(use_recomputation(request, line.get_text("recompute")));
     ECOPIPE_RETURN_IF_ERROR(use_schedule(request, line.get_text("schedule")));
     return request;
 }

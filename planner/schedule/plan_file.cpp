@@ -141,6 +141,20 @@ void read_memory(Fields fields, Plan& plan) {
     fields.no_others();
 }
 
+void read_frontiers(Fields fields, Plan& plan) {
+    for (const std::string& device : fields.keys())
+        for (Fields& row : fields.objects(device)) {
+            MemoryPoint point;
+            point.peak_bytes =
+                static_cast<std::uint64_t>(row.integer("peak_bytes", {0, INT64_MAX / 16}));
+            point.recompute_ms = row.number("recompute_ms", kMs);
+            point.recomputed = read_segments(row, {0, plan.stages.back().last_layer});
+            row.no_others();
+            plan.frontiers[device].push_back(std::move(point));
+        }
+    fields.no_others();
+}
+
 // The count of devices: all stages' when none repeats, else the length of the one cyclic order; 0
 // when neither holds.
 std::size_t device_count(const Plan& plan) {
@@ -284,6 +298,18 @@ OrderedJson memory_json(const Plan& plan) {
     return out;
 }
 
+OrderedJson frontiers_json(const Plan& plan) {
+    OrderedJson out = OrderedJson::object();
+    for (const auto& [device, points] : plan.frontiers)
+        for (const MemoryPoint& point : points) {
+            OrderedJson json = {{"peak_bytes", point.peak_bytes},
+                                {"recompute_ms", point.recompute_ms}};
+            add_segments(point.recomputed, {0, plan.stages.back().last_layer}, json);
+            out[device].push_back(std::move(json));
+        }
+    return out;
+}
+
 OrderedJson alternatives_json(const Plan& plan) {
     OrderedJson out = OrderedJson::object();
     if (plan.single_device) {
@@ -340,6 +366,7 @@ Result<Plan> parse_plan(std::string_view text, const std::string& source) {
     if (plan.stages.empty()) root.refuse("stages", "expected at least one stage, found none");
     if (root.has("predicted")) plan.predicted = read_prediction(root.object("predicted"));
     if (root.has("memory")) read_memory(root.object("memory"), plan);
+    if (root.has("frontiers")) read_frontiers(root.object("frontiers"), plan);
     if (root.has("alternatives")) read_alternatives(root.object("alternatives"), plan);
     root.no_others();
     ECOPIPE_RETURN_IF_ERROR(document.finish());
@@ -363,6 +390,7 @@ std::string plan_text(const Plan& plan) {
     for (const StagePlan& stage : plan.stages) out["stages"].push_back(stage_json(stage));
     if (plan.predicted) out["predicted"] = prediction_json(*plan.predicted);
     if (!plan.memory.empty()) out["memory"] = memory_json(plan);
+    if (!plan.frontiers.empty()) out["frontiers"] = frontiers_json(plan);
     if (OrderedJson alternatives = alternatives_json(plan); !alternatives.empty())
         out["alternatives"] = std::move(alternatives);
     return out.dump(1) + "\n";

@@ -14,6 +14,7 @@
 #include "planner/schedule/plan_file.h"
 #include "planner/schedule/registry.h"
 #include "planner/schedule/schedule_check.h"
+#include "planner/search/memory_frontier.h"
 #include "planner/search/schedule_search.h"
 #include "planner/search/twin_search.h"
 #include "planner/simulate/bounds.h"
@@ -321,6 +322,14 @@ Result<void> predict(const CostModel& model, const ResolvedProfiles& resolved, P
     return {};
 }
 
+// The plan that a search ends with, with all that is known of it.
+Result<void> complete(const CostModel& model, const ResolvedProfiles& resolved,
+                      const PlanRequest& request, Plan& plan) {
+    recompute_least(model, plan);
+    ECOPIPE_RETURN_IF_ERROR(predict(model, resolved, plan, "plan"));
+    return request.frontiers ? add_frontiers(model, plan) : Result<void>();
+}
+
 constexpr int kBlocksTried = 16;
 constexpr double kTwinsGain = 0.99;          // of the pipeline's step: below it twins are chosen
 constexpr double kBlocksGain = 0.98;         // more blocks are worth this much
@@ -396,10 +405,7 @@ Result<void> try_twins(const std::vector<Trial>& pipelines, const ResolvedProfil
         blocks = trial.blocks;
         plan = std::move(*found.best);
     }
-    if (model != nullptr) {
-        recompute_least(*model, plan);
-        ECOPIPE_RETURN_IF_ERROR(predict(*model, resolved, plan, "plan"));
-    }
+    if (model != nullptr) ECOPIPE_RETURN_IF_ERROR(complete(*model, resolved, request, plan));
     plan.pipeline_ms = pipeline_ms;
     plan.data_parallel_ms = data_parallel_ms;
     return {};
@@ -433,8 +439,7 @@ Result<Plan> search_plan(const Cluster& cluster, const std::vector<ModelProfile>
     if (best.found.arrangement.stages.empty())
         return nothing_fits(best.model, tightest(request.schedule));
     Plan plan = as_plan(best.found, best.model, request, resolved.profiles.front().model);
-    recompute_least(best.model, plan);
-    ECOPIPE_RETURN_IF_ERROR(predict(best.model, resolved, plan, "plan"));
+    ECOPIPE_RETURN_IF_ERROR(complete(best.model, resolved, request, plan));
     if (request.sum_blocks != 1 && may_have_twins(request, best.model))
         ECOPIPE_RETURN_IF_ERROR(try_twins(trials, resolved, request, plan));
     return plan;

@@ -32,6 +32,7 @@ struct PlanRequest {
     int sum_blocks = 1;  // the plan's; 0: as many as plan best, 1 where no stage has twins
     bool twins = true;   // several devices may hold a stage, where sum_blocks is not 1
     Recomputation recomputation = Recomputation::kStages;
+    bool frontiers = false;  // for stages that change what they recompute while they run
 };
 
 // kUsage for --schedule.
@@ -45,9 +46,8 @@ struct PlanRequest {
 // A --sum-blocks flag's value: 0 for auto. Errors: kUsage.
 [[nodiscard]] Result<int> parse_sum_blocks(const std::string& text);
 
-// A --recompute flag's value: stages or segments. Errors: kUsage.
-[[nodiscard]] Result<Recomputation> parse_recomputation(const std::string& text);
-[[nodiscard]] const char* recomputation_name(Recomputation recomputation);
+// Takes a --recompute flag's value: stages, segments or adaptive. Errors: kUsage.
+[[nodiscard]] Result<void> use_recomputation(PlanRequest& request, const std::string& name);
 
 // The profiles of a run: those at `paths`, in order, then those that the cluster's `profile:` keys
 // name, relative to the cluster's file and under the name of their device. Pure but for reading the

@@ -49,16 +49,14 @@ Result<int> parse_sum_blocks(const std::string& text) {
                             kSumBlocksMax, printable(text)));
 }
 
-Result<Recomputation> parse_recomputation(const std::string& text) {
-    for (const Recomputation one : {Recomputation::kStages, Recomputation::kSegments})
-        if (text == recomputation_name(one)) return one;
-    return fail(
-        ExitCode::kUsage,
-        fmt::format("--recompute: expected stages or segments, found '{}'", printable(text)));
-}
-
-const char* recomputation_name(Recomputation recomputation) {
-    return recomputation == Recomputation::kStages ? "stages" : "segments";
+Result<void> use_recomputation(PlanRequest& request, const std::string& name) {
+    if (name != "stages" && name != "segments" && name != "adaptive")
+        return fail(ExitCode::kUsage,
+                    fmt::format("--recompute: expected stages, segments or adaptive, found '{}'",
+                                printable(name)));
+    request.recomputation = name == "stages" ? Recomputation::kStages : Recomputation::kSegments;
+    request.frontiers = name == "adaptive";
+    return {};
 }
 
 Result<std::vector<ModelProfile>> read_profiles(const Cluster& cluster,

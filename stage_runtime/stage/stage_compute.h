@@ -73,6 +73,9 @@ class StageCompute {
     // Errors: kRunFailed for a layer that is not here, kBadFile for tensors that are not its.
     [[nodiscard]] virtual Result<void> load(int layer, const TensorMap& state) = 0;
 
+    // Between two steps: from the next on these layers are recomputed, whatever the plan says.
+    virtual void recompute(const Segments& segments) = 0;
+
     virtual void begin(std::uint64_t step, const Begin& begin) = 0;
     // Errors: kRunFailed naming the layer.
     [[nodiscard]] virtual Result<ComputeResult> run(ComputeJob job) = 0;

@@ -195,6 +195,12 @@ Result<void> StageDriver::configure(const FrameHeader& head, const Configure& wo
     const auto own = index_.stages_of(identity_.device);
     sums_.set_plan(&index_, own.empty() ? TensorCodec::kNone
                                         : plan_.stages[own.front().index()].codec_backward);
+    Segments planned;
+    for (const HeldStage& held : held_stages(plan_))
+        if (held.holder.device == identity_.device)
+            planned.insert(planned.end(), held.holder.recomputed.begin(),
+                           held.holder.recomputed.end());
+    memory_.configure(plan_.frontiers[identity_.device], std::move(planned));
     peers_.configure(work.peers, head.generation, parts_.now());
     router_.set_plan(&index_, &flow_, peers_.with_portal());
     configured_ = true;
@@ -315,6 +321,7 @@ Result<void> StageDriver::carry_out(StageCommand& command) {
                     parts_.channels.sizes_change();
                 report_.begin(parts_.now(),
                               {start.begin.trace, sums_.active(), parts_.channels.sent_bytes()});
+                if (start.begin.mode == StepMode::kTrain) follow_memory();
                 parts_.compute.begin(start.step, start.begin);
                 sums_told_ = !sums_.active() || start.begin.mode != StepMode::kTrain;
                 if (!sums_told_)
@@ -459,10 +466,22 @@ Result<void> StageDriver::finish_action() {
     return deliver_local();
 }
 
+void StageDriver::follow_memory() {
+    if (!memory_.active()) return;
+    const auto move =
+        memory_.next(parts_.memory_budget ? parts_.memory_budget() : std::optional<MemoryBudget>());
+    if (!move) return;
+    parts_.compute.recompute(move->recomputed);
+    parts_.channels.sizes_change();  // what was received into before is given back
+    parts_.portal.send(header(),
+                       MemoryMoved{move->budget_bytes, move->needed_bytes, move->recompute_ms});
+}
+
 void StageDriver::report_step() {
     if (machine_.mode() == StepMode::kTrain) report_.take(parts_.compute.finish_step());
-    StepReport::Told told = report_.finish(parts_.now(), parts_.compute.take_peak_memory(),
-                                           parts_.channels.sent_bytes());
+    const MemoryByUse peak = parts_.compute.take_peak_memory();
+    if (machine_.mode() == StepMode::kTrain) memory_.measured(peak.total());
+    StepReport::Told told = report_.finish(parts_.now(), peak, parts_.channels.sent_bytes());
     const FrameHeader head = header();
     for (Trace& piece : told.before) parts_.portal.send(head, std::move(piece));
     parts_.portal.send(head, std::move(told.done));

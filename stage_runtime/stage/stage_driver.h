@@ -24,6 +24,7 @@
 #include "core/result.h"
 #include "domain/plan_index.h"
 #include "stage_runtime/stage/link_prober.h"
+#include "stage_runtime/stage/memory_control.h"
 #include "stage_runtime/stage/stage_compute.h"
 #include "stage_runtime/stage/stage_machine.h"
 #include "stage_runtime/stage/stage_peers.h"
@@ -77,6 +78,8 @@ class StageDriver {
         // A sum of a twin's that has come while `work` computes, if there is one: it need not wait
         // for the end of the action.
         std::function<std::optional<Delivery>()> next_sum{};
+        // What tensors may take now, where somebody says; or nobody.
+        std::function<std::optional<MemoryBudget>()> memory_budget{};
     };
     StageDriver(StageIdentity identity, Parts parts);
 
@@ -135,6 +138,8 @@ class StageDriver {
     [[nodiscard]] Result<void> exchange_sums(int layer);
     // Once all sums of the step are there the machine is told, once.
     [[nodiscard]] StageCommands sums_if_complete();
+    // Before a training step.
+    void follow_memory();
     void report_step();
     void take_snapshot(std::uint64_t step);
     void send_stored(std::uint64_t step, int layer);
@@ -156,6 +161,7 @@ class StageDriver {
     TiedExchange ties_;
     SumExchange sums_;
     LinkProber prober_;
+    MemoryControl memory_;
 
     std::uint64_t instance_ = 0;
     bool welcomed_ = false;

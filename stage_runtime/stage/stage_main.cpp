@@ -65,6 +65,9 @@ Result<ExitCode> run(int argc, const char* const* argv) {
         "address that other devices reach this one at (default: the interface towards the portal)");
     line.integer("data-port", "port for tensors from other devices; 0: any", {0, 65535}, 0);
     line.flag("self-check", "print one JSON line about this device and leave");
+    line.text("memory-budget",
+              "a file with the MiB that tensors may take, read before each step of a run with "
+              "--recompute adaptive (default: what is free)");
     line.flag("stay", "serve run after run");
     line.text("orphan", "when the portal is lost: exit, or wait for it (with --stay)", "exit");
     line.number("join-timeout-s", "give up when no portal answers for this long", {0.1, 1e9}, 600);
@@ -105,6 +108,7 @@ Result<ExitCode> run(int argc, const char* const* argv) {
             allow_address({options.data_address, 0}, security, "--data-address"));
         options.data_bind = "*";
     }
+    if (line.has("memory-budget")) options.memory_budget = line.get_text("memory-budget");
     options.stay = line.get_flag("stay");
     const std::string orphan = line.get_text("orphan");
     if (orphan != "exit" && orphan != "wait")

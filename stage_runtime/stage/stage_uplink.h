@@ -8,7 +8,7 @@
 namespace ecopipe {
 
 using StageMessage = std::variant<Ready, Trace, Done, Committed, Stored, Fetched, LinkProbed,
-                                  Unreached, Leave, Failed>;
+                                  Unreached, MemoryMoved, Leave, Failed>;
 
 class StageUplink {
   public:

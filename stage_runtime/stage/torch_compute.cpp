@@ -78,6 +78,7 @@ Result<ValueGraph> TorchCompute::prepare(const Configure& work, const Plan& plan
         });
         if (same != before.end()) {
             same->executor->reset_optimizer();
+            same->executor->recompute(options.recomputed);
             slices_.push_back({std::move(same->executor), stage.codec_forward, without_feedback});
             continue;
         }
@@ -136,6 +137,11 @@ Result<void> TorchCompute::load(int layer, const TensorMap& state) {
         return {};
     }
     return fail(ExitCode::kRunFailed, fmt::format("layer {} is not on this device", layer));
+}
+
+void TorchCompute::recompute(const Segments& segments) {
+    for (const Slice& slice : slices_)
+        slice.executor->recompute(within(segments, slice.executor->range()));
 }
 
 void TorchCompute::begin(std::uint64_t step, const Begin& begin) {

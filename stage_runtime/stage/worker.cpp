@@ -12,6 +12,7 @@
 #include "core/inbox.h"
 #include "core/log.h"
 #include "stage_runtime/engine/run/numeric_class.h"
+#include "stage_runtime/stage/memory_room.h"
 #include "stage_runtime/stage/portal_link.h"
 #include "stage_runtime/stage/slow_switch.h"
 #include "stage_runtime/stage/stage_driver.h"
@@ -56,7 +57,8 @@ class Worker : public StageUplink {
                   Endpoint{options_.data_bind, data_port_}.place());
         StageDriver driver(
             {options_.device, options_.portal.text(), data_port_, options_.join_timeout_s},
-            {*this, data_, compute_, monotonic_now, [this] { return next_sum(); }});
+            {*this, data_, compute_, monotonic_now, [this] { return next_sum(); },
+             [this] { return room_.now(compute_.live_bytes()); }});
         for (;;) {
             const StageEnd ended = serve_one_run(driver);
             const Result<ExitCode>& result = ended.result;
@@ -141,6 +143,7 @@ class Worker : public StageUplink {
     PortalLink link_;
     DataPlane data_;
     TorchCompute compute_;
+    MemoryRoom room_{options_.memory_budget};
     NumericClass numeric_class_;
     std::uint16_t data_port_ = 0;
 };

@@ -23,6 +23,7 @@ struct WorkerOptions {
     std::string
         data_address;  // what peers are told to dial; "" leaves it to the portal's knowledge
     int data_port = 0;
+    std::string memory_budget;        // a file with what its tensors may take, MiB; "": none
     bool stay = false;                // serve run after run
     bool wait_when_orphaned = false;  // join again when the portal is lost, instead of ending
     double join_timeout_s = 600;

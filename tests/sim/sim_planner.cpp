@@ -12,14 +12,14 @@ namespace {
 constexpr std::uint64_t kSnapshotEvery = 3;
 constexpr double kActionMs = 3;  // as long as a stage's takes on the average
 
-double slowness_of(const Slowness& slowness, const std::string& device) {
-    const auto found = slowness.find(device);
-    return found == slowness.end() ? 1 : found->second;
+double slowness_of(const Conditions& conditions, const std::string& device) {
+    const auto found = conditions.slowness.find(device);
+    return found == conditions.slowness.end() ? 1 : found->second;
 }
 
 }  // namespace
 
-Result<Plan> SimPlanner::plan(const std::set<std::string>& devices, const Slowness& slowness) {
+Result<Plan> SimPlanner::plan(const std::set<std::string>& devices, const Conditions& conditions) {
     if (devices.empty()) return fail(ExitCode::kUnreachable, "no device is there");
     std::vector<std::string> order(devices.begin(), devices.end());
     if (order.size() > static_cast<std::size_t>(kLayers)) order.resize(kLayers);
@@ -34,7 +34,7 @@ Result<Plan> SimPlanner::plan(const std::set<std::string>& devices, const Slowne
         plan = with_twins(order);
         Prediction predicted;
         predicted.bound_by = "the slowest stage";
-        ECOPIPE_ASSIGN_OR_RETURN(predicted.step_ms, step_ms(plan, slowness));
+        ECOPIPE_ASSIGN_OR_RETURN(predicted.step_ms, step_ms(plan, conditions));
         plan.predicted = predicted;
         return plan;
     }
@@ -50,12 +50,12 @@ Result<Plan> SimPlanner::plan(const std::set<std::string>& devices, const Slowne
         return plan;
     }
     double speed = 0;
-    for (const std::string& device : order) speed += 1 / slowness_of(slowness, device);
+    for (const std::string& device : order) speed += 1 / slowness_of(conditions, device);
     double share = 0;
     for (int s = 0; s < count; ++s) {
         StagePlan stage;
         stage.device = order[static_cast<std::size_t>(s)];
-        share += 1 / slowness_of(slowness, stage.device) / speed;
+        share += 1 / slowness_of(conditions, stage.device) / speed;
         stage.first_layer = s == 0 ? 0 : plan.stages.back().last_layer + 1;
         // At least a layer each.
         stage.last_layer = std::clamp(static_cast<int>(share * kLayers + 0.5) - 1,
@@ -66,7 +66,7 @@ Result<Plan> SimPlanner::plan(const std::set<std::string>& devices, const Slowne
     }
     Prediction predicted;
     predicted.bound_by = "the slowest stage";
-    ECOPIPE_ASSIGN_OR_RETURN(predicted.step_ms, step_ms(plan, slowness));
+    ECOPIPE_ASSIGN_OR_RETURN(predicted.step_ms, step_ms(plan, conditions));
     plan.predicted = predicted;
     return plan;
 }
@@ -103,12 +103,12 @@ Plan SimPlanner::with_twins(const std::vector<std::string>& devices) const {
     return plan;
 }
 
-Result<double> SimPlanner::step_ms(const Plan& plan, const Slowness& slowness) {
+Result<double> SimPlanner::step_ms(const Plan& plan, const Conditions& conditions) {
     std::map<std::string, double> work;
     for (const StagePlan& stage : plan.stages)
         for (const StageHolder& holder : holders_of(stage, plan.sum_blocks))
             work[holder.device] += (stage.last_layer - stage.first_layer + 1) *
-                                   slowness_of(slowness, holder.device) *
+                                   slowness_of(conditions, holder.device) *
                                    static_cast<double>(holder.blocks.size()) / plan.sum_blocks;
     double slowest = 0;
     for (const auto& [device, layers] : work) slowest = std::max(slowest, layers);

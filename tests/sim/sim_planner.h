@@ -10,8 +10,8 @@ namespace ecopipe::sim {
 class SimPlanner : public ClusterPlanner {
   public:
     SimPlanner(bool sliced, int sum_blocks) : sliced_(sliced), sum_blocks_(sum_blocks) {}
-    Result<Plan> plan(const std::set<std::string>& devices, const Slowness& slowness) override;
-    Result<double> step_ms(const Plan& plan, const Slowness& slowness) override;
+    Result<Plan> plan(const std::set<std::string>& devices, const Conditions& conditions) override;
+    Result<double> step_ms(const Plan& plan, const Conditions& conditions) override;
     double slowest_mbps() const override { return 0; }
     ReplicaPlan replicas(const Plan& plan, const std::set<std::string>& spares,
                          const std::map<int, double>& layer_bytes) override;

@@ -27,6 +27,7 @@ class ToyCompute : public StageCompute {
     void discard() override {}
     std::map<int, TensorMap> layer_states() const override;
     Result<void> load(int layer, const TensorMap& state) override;
+    void recompute(const Segments&) override {}
     void begin(std::uint64_t step, const Begin& begin) override;
     Result<ComputeResult> run(ComputeJob job) override;
     HostTensor tied_gradient(SliceId slice, const TiedUse& use) override;

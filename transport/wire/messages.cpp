@@ -127,6 +127,10 @@ std::string LinkProbed::validate() const {
                                                                            : "a rate and a latency";
 }
 
+std::string MemoryMoved::validate() const {
+    return recompute_ms >= 0 && recompute_ms <= 1e12 ? "" : "a time";
+}
+
 std::string TensorChunk::validate() const {
     if (kind < TensorKind::kActivation || kind > TensorKind::kStatistics) return "a known kind";
     if (!dtype_from(static_cast<std::uint8_t>(dtype))) return "a known dtype";

@@ -355,6 +355,21 @@ struct LinkProbed {
     [[nodiscard]] std::string validate() const;
 };
 
+// stage -> portal: from the header's step on this device recomputes otherwise, or has become short
+// of memory, or no longer is.
+struct MemoryMoved {
+    static constexpr MessageType kType = MessageType::kMemoryMoved;
+    std::uint64_t budget_bytes = 0;  // what its tensors may take
+    std::uint64_t needed_bytes = 0;  // what they take
+    double recompute_ms = 0;         // of a micro-batch
+
+    template <class Archive>
+    void serialize(Archive& ar) {
+        ar(budget_bytes, needed_bytes, recompute_ms);
+    }
+    [[nodiscard]] std::string validate() const;
+};
+
 // portal -> stage: send your layers' state to the portal over the data channel, then Fetched.
 struct Fetch {
     static constexpr MessageType kType = MessageType::kFetch;

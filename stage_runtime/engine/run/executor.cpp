@@ -270,13 +270,13 @@ bool Executor::sends_input_gradient() const {
 const ModelInfo& Executor::model() const { return impl_->info; }
 LayerRange Executor::range() const { return impl_->options.range; }
 
+void Executor::recompute(const Segments& segments) {
+    impl_->segments = SegmentMap(segments, impl_->options.range, impl_->info.flow);
+}
+
 bool Executor::fits(const ExecutorOptions& options) const {
     const ExecutorOptions& mine = impl_->options;
-    return mine.range.first == options.range.first && mine.range.last == options.range.last &&
-           mine.recomputed == options.recomputed && mine.optimizer.name == options.optimizer.name &&
-           mine.optimizer.momentum == options.optimizer.momentum &&
-           mine.optimizer.weight_decay == options.optimizer.weight_decay &&
-           mine.optimizer.proximal_mu == options.optimizer.proximal_mu &&
+    return mine.range == options.range && mine.optimizer == options.optimizer &&
            mine.loss == options.loss && mine.seed == options.seed &&
            mine.sum_blocks == options.sum_blocks && mine.gradient_codec == TensorCodec::kNone &&
            options.gradient_codec == TensorCodec::kNone;

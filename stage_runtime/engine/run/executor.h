@@ -52,8 +52,10 @@ class Executor {
     [[nodiscard]] bool sends_input_gradient() const;  // some layer left of the slice is trainable
     [[nodiscard]] const ModelInfo& model() const;     // the whole model's
     [[nodiscard]] LayerRange range() const;
-    // Whether one made with these options would be the same but for its state. Never with a codec:
-    // what it lost so far cannot be reset.
+    // Between two steps: these of its layers from now on, in place of the options'.
+    void recompute(const Segments& segments);
+    // Whether one made with these options would be the same but for its state and what it
+    // recomputes. Never with a codec: what it lost so far cannot be reset.
     [[nodiscard]] bool fits(const ExecutorOptions& options) const;
 
     // State-dict names for weights and buffers, "optimizer/SLOT/NAME" for moments,

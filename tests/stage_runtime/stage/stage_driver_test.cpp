@@ -57,6 +57,7 @@ class Channels : public TensorChannels {
 class Compute : public StageCompute {
   public:
     std::map<int, std::vector<std::uint64_t>> loaded;
+    std::vector<Segments> recomputed;  // as it was told
 
     Result<ValueGraph> prepare(const Configure&, const Plan&, std::span<const StageId>) override {
         return ValueGraph::chain({true, true});
@@ -70,6 +71,7 @@ class Compute : public StageCompute {
             loaded[layer].push_back(entry.tensor.as<std::uint64_t>()[0]);
         return {};
     }
+    void recompute(const Segments& segments) override { recomputed.push_back(segments); }
     void begin(std::uint64_t, const Begin&) override {}
     Result<ComputeResult> run(ComputeJob job) override {
         ComputeResult result;
@@ -98,8 +100,12 @@ class Compute : public StageCompute {
 class StageDriverTest : public testing::Test {
   protected:
     StageDriverTest()
-        : driver_({"a", "the portal", 1, 600},
-                  {uplink_, channels_, compute_, [this] { return now_; }}) {
+        : driver_({"a", "the portal", 1, 600}, {uplink_,
+                                                channels_,
+                                                compute_,
+                                                [this] { return now_; },
+                                                {},
+                                                [this] { return budget_; }}) {
         driver_.join(kInstance);
         tell(Welcome{100, 3000}, {});
         driver_.on(stage_input::PeerAttached{kPortalPeer, kInstance});
@@ -118,6 +124,7 @@ class StageDriverTest : public testing::Test {
         plan.model = "toy";
         plan.batch = plan.micro_batches = 1;
         plan.schedule = "1f1b";
+        if (!frontier_.empty()) plan.frontiers["a"] = frontier_;
         Configure work;
         work.plan_json = plan_text(plan);
         work.device = "a";
@@ -169,6 +176,8 @@ class StageDriverTest : public testing::Test {
     }
 
     Instant now_{std::chrono::seconds(1)};
+    std::optional<MemoryBudget> budget_;
+    std::vector<MemoryPoint> frontier_;
     std::uint32_t generation_ = 0;
     Uplink uplink_;
     Channels channels_;
@@ -226,6 +235,52 @@ TEST_F(StageDriverTest, ATakenForLostStageKeepsNothingOfItsLifeBefore) {
     EXPECT_EQ(uplink_.count<Ready>(), 0U);
     state_arrives(0, 20);
     EXPECT_EQ(uplink_.count<Ready>(), 1U);
+}
+
+// What memory its tensors may take is asked before each training step, and followed.
+TEST_F(StageDriverTest, FollowsItsBudgetFromStepToStep) {
+    frontier_ = {{1000, 0, {}}, {100, 1, {{0, 0}}}};
+    configure(1, 1);
+    state_arrives(0, 1);
+    state_arrives(1, 2);
+    const auto begin_step = [&](StepMode mode) {
+        FrameHeader header;
+        header.generation = 1;
+        Begin begin;
+        begin.mode = mode;
+        begin.micro_batch_samples = {1};
+        tell(begin, header);
+    };
+    budget_ = MemoryBudget{500, true, false};
+    begin_step(StepMode::kEvaluate);
+    EXPECT_TRUE(compute_.recomputed.empty());
+    configure(2, 2);
+    EXPECT_EQ(uplink_.count<MemoryMoved>(), 0U);
+    generation_ = 2;
+    state_arrives(0, 1);
+    state_arrives(1, 2);
+    FrameHeader header;
+    header.generation = 2;
+    Begin begin;
+    begin.micro_batch_samples = {1};
+    tell(begin, header);
+    ASSERT_EQ(compute_.recomputed.size(), 1U);
+    EXPECT_EQ(compute_.recomputed.front(), (Segments{{0, 0}}));
+    ASSERT_EQ(uplink_.count<MemoryMoved>(), 1U);
+}
+
+TEST_F(StageDriverTest, WithoutAFrontierNobodyAsksForABudget) {
+    budget_ = MemoryBudget{0, true, false};
+    configure(1, 1);
+    state_arrives(0, 1);
+    state_arrives(1, 2);
+    FrameHeader header;
+    header.generation = 1;
+    Begin begin;
+    begin.micro_batch_samples = {1};
+    tell(begin, header);
+    EXPECT_TRUE(compute_.recomputed.empty());
+    EXPECT_EQ(uplink_.count<MemoryMoved>(), 0U);
 }
 
 // What an evaluation receives has other sizes than what a step does, and neither is kept for the

@@ -79,6 +79,7 @@ class TextCompute : public StageCompute {
     void discard() override {}
     std::map<int, TensorMap> layer_states() const override { return {}; }
     Result<void> load(int, const TensorMap&) override { return {}; }
+    void recompute(const Segments&) override {}
     void begin(std::uint64_t, const Begin&) override {}
     Result<ComputeResult> run(ComputeJob) override { return ComputeResult(); }
     HostTensor tied_gradient(SliceId, const TiedUse&) override { return {}; }

@@ -89,7 +89,7 @@ TEST(WireDocument, EveryExampleOpensAndEncodesToTheSameBytes) {
     const auto known =
         round_trips<Hello, Welcome, Refuse, Ping, Pong, Configure, Ready, Begin, Done, Commit,
                     Committed, Stored, Leave, ProbeLink, LinkProbed, Introduce, Unreached, Trace,
-                    Fetch, Fetched, Failed, End, Attach, TensorChunk, Credit, Attached,
+                    MemoryMoved, Fetch, Fetched, Failed, End, Attach, TensorChunk, Credit, Attached,
                     ClusterHello, ClusterWelcome, Task, ModelRequest, ModelChunk, UpdateSlice,
                     UpdateChunk, Verdict, FederationEnd, UploadGrant, ClusterStatus, ClassList>();
     const std::vector<Example> examples = read_examples();

@@ -48,7 +48,7 @@ class Pipeline {
         for (std::uint32_t s = 0; s < plan_.stages.size(); ++s) {
             ExecutorOptions options;
             options.range = index_.layers_of({s});
-            options.recomputed = test::within(recomputed, options.range);
+            options.recomputed = within(recomputed, options.range);
             options.optimizer.momentum = 0.9;
             options.seed = 7;
             auto executor = Executor::create(spec, options);

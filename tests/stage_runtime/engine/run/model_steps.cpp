@@ -64,16 +64,6 @@ bool same_bytes(const TensorMap& a, const TensorMap& b) {
     return true;
 }
 
-Segments within(const Segments& segments, LayerRange slice) {
-    Segments out;
-    for (const LayerRange& segment : segments) {
-        const LayerRange part{std::max(segment.first, slice.first),
-                              std::min(segment.last, slice.last)};
-        if (part.size() > 0) out.push_back(part);
-    }
-    return out;
-}
-
 TensorMap train_cut(const ModelSpec& spec, int cut, const Segments& recomputed,
                     const OptimizerSpec& optimizer, bool split_backward) {
     const int layers = static_cast<int>(inspect_model(spec)->layers.size());

@@ -19,8 +19,6 @@ namespace ecopipe::test {
 [[nodiscard]] std::size_t parameters(const ModelSpec& spec, const std::string& layers = "");
 [[nodiscard]] std::map<std::string, Shape> shapes_of(const ModelSpec& spec);  // by tensor name
 [[nodiscard]] bool same_bytes(const TensorMap& a, const TensorMap& b);
-// What of the segments lies in a slice, in the slice's parts of them.
-[[nodiscard]] Segments within(const Segments& segments, LayerRange slice);
 // All layers that a model may have, as one.
 inline const Segments kWhole{{0, kLayersMax}};
 // The weights after the same steps in one executor and in two, cut after layer `cut` (< 0: not
