@@ -14,10 +14,10 @@
 #include "planner/schedule/plan_file.h"
 #include "planner/schedule/registry.h"
 #include "planner/schedule/schedule_check.h"
-#include "planner/search/memory_frontier.h"
 #include "planner/search/schedule_search.h"
 #include "planner/search/twin_search.h"
 #include "planner/simulate/bounds.h"
+#include "planner/simulate/memory_frontier.h"
 #include "planner/simulate/memory_play.h"
 #include "planner/simulate/plan_timeline.h"
 

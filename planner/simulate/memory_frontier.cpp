@@ -1,4 +1,4 @@
-#include "planner/search/memory_frontier.h"
+#include "planner/simulate/memory_frontier.h"
 
 #include <algorithm>
 #include <array>
