@@ -36,7 +36,8 @@ class Identity : public Training {
     // The same for models of coloured images.
     void expect_identical_zoo(const ModelCase& model, const std::vector<std::string>& optimizers,
                               const std::vector<int>& stage_counts,
-                              const std::vector<std::string>& schedules) {
+                              const std::vector<std::string>& schedules,
+                              const std::string& rate = "0.001") {
         for (const std::string& tag : optimizers) {
             const Flags flags{"--data",
                               "synthetic:3x32x32:10:46",
@@ -49,7 +50,7 @@ class Identity : public Training {
                               "--optimizer",
                               tag,
                               "--lr",
-                              "0.001"};
+                              rate};
             const std::string reference = single(model, flags, tag);
             for (const auto& [stages, schedule] : pairs(stage_counts, schedules, tag == "adam")) {
                 const std::string name = tag + schedule + std::to_string(stages);
@@ -169,8 +170,11 @@ TEST_F(Identity, Activations) {
 TEST_F(Identity, MobileNetSgdAndAdam) {
     expect_identical_zoo({"mobilenet_v2", "mobilenet_v2", 22}, {"sgd", "adam"}, counts_, both_);
 }
+// Its last maps are of one pixel here: four samples' statistics, of which a large step makes no
+// numbers with some kernels.
 TEST_F(Identity, EfficientNet) {
-    expect_identical_zoo({"efficientnet_b0", "efficientnet_b0", 21}, {"sgd"}, {3}, {"1f1b"});
+    expect_identical_zoo({"efficientnet_b0", "efficientnet_b0", 21}, {"sgd"}, {3}, {"1f1b"},
+                         "0.00001");
 }
 TEST_F(Identity, ShuffleNetV2) {
     expect_identical_zoo({"shufflenet_v2_x1_0", "shufflenet_v2_x1_0", 21}, {"sgd"}, {4}, {"gpipe"});

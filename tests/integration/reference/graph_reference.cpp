@@ -17,8 +17,10 @@
 namespace ecopipe {
 namespace {
 
-constexpr double kOutputsMax = 1e-5;
-constexpr double kGradientsMax = 1e-4;
+// Batch norm of a few values makes much of what another processor's kernels round otherwise; a fault
+// is off by per cents.
+constexpr double kOutputsMax = 5e-5;
+constexpr double kGradientsMax = 5e-4;
 
 // Of the largest element.
 double difference(const at::Tensor& a, const at::Tensor& b, double least) {
