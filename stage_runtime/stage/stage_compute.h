@@ -98,6 +98,9 @@ class StageCompute {
                                                       const HostTensor& found) = 0;
     [[nodiscard]] virtual StepTotals finish_step() = 0;  // over all slices
     virtual void commit(const Commit& commit) = 0;
+    // The tensors themselves, so that a state on its way takes no memory: right until the next
+    // commit or load. The portal asks for neither before it has all; what of them is still to be
+    // sent when it gives up on that is of an older generation to whoever gets it.
     [[nodiscard]] virtual TensorMap state(SliceId slice, bool optimizer_state) const = 0;
 
     [[nodiscard]] virtual std::size_t live_bytes() const = 0;  // of tensors

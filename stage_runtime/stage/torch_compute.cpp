@@ -272,7 +272,7 @@ void TorchCompute::commit(const Commit& commit) {
 }
 
 TensorMap TorchCompute::state(SliceId slice, bool optimizer_state) const {
-    return slices_[slice.index()].executor->state(optimizer_state);
+    return slices_[slice.index()].executor->state(optimizer_state, StateMemory::kShared);
 }
 
 std::size_t TorchCompute::live_bytes() const { return live_tensor_bytes(); }

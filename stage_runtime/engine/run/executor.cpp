@@ -309,13 +309,12 @@ Result<void> Executor::load_state(const std::string& name, const HostTensor& val
         target.copy_(source);
         return {};
     };
-    constexpr std::string_view kOptimizer = "optimizer/";
     for (Parameter& parameter : impl_->parameters.all()) {
         if (std::find(parameter.names.begin(), parameter.names.end(), name) !=
             parameter.names.end())
             return copy_into(parameter.value.detach());
         for (auto& [slot, tensor] : parameter.state)
-            if (name == fmt::format("{}{}/{}", kOptimizer, slot, parameter.names.front()))
+            if (name == fmt::format("optimizer/{}/{}", slot, parameter.names.front()))
                 return copy_into(tensor);
     }
     if (at::Tensor* lent = impl_->parameters.borrowed(name)) return copy_into(lent->detach());
@@ -333,23 +332,24 @@ void Executor::reset_optimizer() {
     impl_->feedback.clear();
 }
 
-TensorMap Executor::state(bool optimizer_state) const {
+TensorMap Executor::state(bool optimizer_state, StateMemory memory_of) const {
     const MemoryScope memory(MemoryUse::kRecovery);
     TensorMap out;
     impl_->buffers.sync();
     for (const auto& layer : impl_->layers)
         for (const LayerTensor& tensor : layer->tensors)
-            if (!tensor.lent)
-                out.push_back({tensor.name, to_host(tensor.tensor.detach().clone(
-                                                at::MemoryFormat::Contiguous))});
-    if (!optimizer_state) return out;
-    for (const Parameter& parameter : impl_->parameters.all())
-        for (const auto& [slot, tensor] : parameter.state)
-            out.push_back({fmt::format("optimizer/{}/{}", slot, parameter.names.front()),
-                           to_host(tensor.clone())});
-    for (const auto& [i, feedback] : impl_->feedback)
-        if (feedback.residual().defined())
-            out.push_back({impl_->residual_name(i), feedback.residual().clone()});
+            if (!tensor.lent) out.push_back({tensor.name, to_host(tensor.tensor)});
+    if (optimizer_state) {
+        for (const Parameter& parameter : impl_->parameters.all())
+            for (const auto& [slot, tensor] : parameter.state)
+                out.push_back({fmt::format("optimizer/{}/{}", slot, parameter.names.front()),
+                               to_host(tensor)});
+        for (const auto& [i, feedback] : impl_->feedback)
+            if (feedback.residual().defined())
+                out.push_back({impl_->residual_name(i), feedback.residual()});
+    }
+    if (memory_of == StateMemory::kCopies)
+        for (NamedTensor& entry : out) entry.tensor = entry.tensor.clone();
     return out;
 }
 
@@ -360,7 +360,7 @@ std::map<int, TensorMap> Executor::lent_state() const {
         for (const LayerTensor& tensor : impl_->layers[i]->tensors)
             if (tensor.lent)
                 out[static_cast<int>(impl_->model_layer(i))].push_back(
-                    {tensor.name, to_host(tensor.tensor.detach().clone())});
+                    {tensor.name, to_host(tensor.tensor).clone()});
     return out;
 }
 

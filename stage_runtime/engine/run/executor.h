@@ -38,6 +38,9 @@ struct ExecutorOptions {
     int sum_blocks = 1;                               // sum_blocks.h
 };
 
+// A state as it is now, or the tensors themselves, which are it until the next commit or load.
+enum class StateMemory { kCopies, kShared };
+
 class Executor {
   public:
     // Weights are uninitialised until loaded. Errors: kBadFile for a model that cannot be used.
@@ -64,7 +67,8 @@ class Executor {
     // name or another shape or dtype.
     [[nodiscard]] Result<void> load_state(const std::string& name, const HostTensor& value);
     void reset_optimizer();
-    [[nodiscard]] TensorMap state(bool optimizer_state) const;  // copies
+    [[nodiscard]] TensorMap state(bool optimizer_state,
+                                  StateMemory memory_of = StateMemory::kCopies) const;
 
     // Of each layer that uses tensors of an earlier one (ValueGraph::ties), copies of those: they
     // move with the layer, and no checkpoint has them.

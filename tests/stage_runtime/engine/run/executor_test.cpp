@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 
 #include "core/tensor_memory.h"
@@ -53,6 +54,60 @@ TEST_F(Engine, ADiscardedStepLeavesNoTrace) {
     ASSERT_TRUE(executor->backward(0, {}));
     executor->discard();
     EXPECT_TRUE(same_bytes(before, executor->state(true)));
+}
+
+// A device short of memory recomputes more from one step to the next, or less.
+TEST_F(Engine, WhatIsRecomputedMayChangeBetweenSteps) {
+    const ModelSpec spec = zoo("mobilenet_v2", {3, 32, 32});
+    const auto weights = initial_weights(spec, 3);
+    const std::vector<Segments> ways{{}, {{0, 21}}, {{2, 6}, {8, 14}, {19, 20}}, {}, {{0, 9}}};
+    std::array<TensorMap, 2> states;
+    for (const bool changes : {false, true}) {
+        ExecutorOptions options;
+        options.range = {0, 21};
+        options.optimizer = {"adam", 0, 0};
+        auto executor = std::move(*Executor::create(spec, options));
+        for (const NamedTensor& weight : *weights)
+            ASSERT_TRUE(executor->load_state(weight.name, weight.tensor));
+        for (std::uint64_t step = 0; step < ways.size(); ++step) {
+            if (changes) executor->recompute(ways[step]);
+            executor->begin_step(step, 8);
+            for (std::uint32_t m = 0; m < 2; ++m) {
+                const Batch batch = random_batch(spec, 4, step * 2 + m);
+                ASSERT_TRUE(executor->forward(m, {batch.inputs}, &batch.labels));
+            }
+            for (std::uint32_t m = 0; m < 2; ++m) ASSERT_TRUE(executor->backward(m, {}));
+            static_cast<void>(executor->finish_step());
+            executor->commit(0.001, 1);
+        }
+        states[changes ? 1 : 0] = executor->state(true);
+    }
+    EXPECT_TRUE(same_bytes(states[0], states[1]));
+}
+
+TEST_F(Engine, AStateThatIsSharedTakesNoMemory) {
+    const ModelSpec spec = zoo("lenet5", {1, 28, 28});
+    ExecutorOptions options;
+    options.range = {0, 11};
+    options.optimizer = {"adam", 0, 0};
+    auto executor = std::move(*Executor::create(spec, options));
+    const auto weights = initial_weights(spec, 3);
+    for (const NamedTensor& weight : *weights)
+        ASSERT_TRUE(executor->load_state(weight.name, weight.tensor));
+    const std::size_t before = live_tensor_bytes();
+    const TensorMap shared = executor->state(true, StateMemory::kShared);
+    EXPECT_EQ(live_tensor_bytes(), before);
+    const TensorMap copies = executor->state(true);
+    EXPECT_GT(live_tensor_bytes(), before + 3 * 61706 * 4);
+    EXPECT_TRUE(same_bytes(shared, copies));
+    const Batch batch = random_batch(spec, 4, 1);
+    executor->begin_step(0, 4);
+    ASSERT_TRUE(executor->forward(0, {batch.inputs}, &batch.labels));
+    ASSERT_TRUE(executor->backward(0, {}));
+    static_cast<void>(executor->finish_step());
+    executor->commit(0.01, 1);
+    EXPECT_FALSE(same_bytes(shared, copies));
+    EXPECT_TRUE(same_bytes(shared, executor->state(true)));
 }
 
 // The numeric class once committed without: its hash was the same for every LibTorch.
