@@ -51,6 +51,14 @@ std::vector<HeldStage> held_stages(const Plan& plan) {
     return held;
 }
 
+Segments recomputed_on(const Plan& plan, const std::string& device) {
+    Segments all;
+    for (const HeldStage& held : held_stages(plan))
+        if (held.holder.device == device)
+            all.insert(all.end(), held.holder.recomputed.begin(), held.holder.recomputed.end());
+    return all;
+}
+
 bool has_twins(const Plan& plan) {
     return std::any_of(plan.stages.begin(), plan.stages.end(), [](const StagePlan& stage) {
         return !stage.twins.empty() || !stage.blocks.empty();

@@ -21,8 +21,9 @@ namespace ecopipe {
 using Segments = std::vector<LayerRange>;
 // What of them lies in these layers.
 [[nodiscard]] Segments within(const Segments& segments, LayerRange layers);
-// What a planner lets a stage recompute: all its layers, or any segments of them.
-enum class Recomputation { kStages, kSegments };
+// What a planner lets a stage recompute: all its layers; any segments of them; or those that its
+// memory asks for while it runs.
+enum class Recomputation { kStages, kSegments, kAdaptive };
 
 // A device that holds a stage, alone or with others: all have its whole state, each runs the
 // micro-batches of its own sum blocks.
@@ -112,6 +113,8 @@ struct HeldStage {
 [[nodiscard]] std::vector<HeldStage> held_stages(const Plan& plan);
 // Some stage has several holders, or says which blocks its one has.
 [[nodiscard]] bool has_twins(const Plan& plan);
+// What the device recomputes in all its stages.
+[[nodiscard]] Segments recomputed_on(const Plan& plan, const std::string& device);
 
 // For people, a line a holder: "stage on hub: layers 0..4, 2 in flight".
 [[nodiscard]] std::vector<std::string> stage_lines(const Plan& plan);

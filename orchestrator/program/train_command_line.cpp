@@ -166,10 +166,9 @@ Result<std::optional<TrainOptions>> parse_train_options(int argc, const char* co
     options.peer_timeout_s = line.get_number("peer-timeout-s");
     options.threads = static_cast<int>(line.get_integer("threads"));
     options.schedule = line.get_text("schedule");
-    options.recompute = line.get_text("recompute");
+    ECOPIPE_ASSIGN_OR_RETURN(options.recomputation,
+                             parse_recomputation(line.get_text("recompute")));
     if (line.has("memory-budgets")) options.memory_budgets = line.get_text("memory-budgets");
-    PlanRequest request;
-    ECOPIPE_RETURN_IF_ERROR(use_recomputation(request, options.recompute));
     for (const char* name : {"schedule", "batch", "micro-batches", "sum-blocks", "epochs",
                              "optimizer", "lr", "momentum", "weight-decay"})
         if (line.given(name)) options.given.insert(name);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/command_line.h"
+#include "domain/plan.h"
 #include "orchestrator/train/trainer.h"
 #include "stage_runtime/data/data_options.h"
 #include "transport/security/endpoint.h"
@@ -31,7 +32,7 @@ struct TrainOptions {
     double peer_timeout_s = 5;
     int threads = 1;
     std::string schedule = "auto";
-    std::string recompute = "stages";
+    Recomputation recomputation = Recomputation::kStages;
     std::string memory_budgets;   // with --local: the directory of its stages' budget files
     std::set<std::string> given;  // flags that the user gave, which a file may not contradict
     TrainerOptions trainer;

@@ -109,7 +109,7 @@ std::unique_ptr<ClusterPlanner> make_planner(Run& run, const Cluster& cluster,
     options.request.twins = may_have_twins(run.inputs.info);
     options.request.schedule =
         find_schedule(plan.schedule) != nullptr ? plan.schedule : std::string(kOneFOneB.name);
-    static_cast<void>(use_recomputation(options.request, run.options.recompute));  // was checked
+    options.request.recomputation = run.options.recomputation;
     if (!run.options.plan_file.empty()) options.given = plan;
     options.replicas = run.options.replicas;
     options.links_known = run.options.local || !run.options.cluster_file.empty();
@@ -293,7 +293,7 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
         request.micro_batches = options.auto_micro_batches ? 0 : options.trainer.micro_batches;
         request.sum_blocks = options.sum_blocks;
         request.twins = may_have_twins(run.inputs.info);
-        ECOPIPE_RETURN_IF_ERROR(use_recomputation(request, options.recompute));
+        request.recomputation = options.recomputation;
         ECOPIPE_RETURN_IF_ERROR(use_schedule(request, options.schedule));
         ECOPIPE_ASSIGN_OR_RETURN(plan,
                                  search_plan(present_part(cluster, present), profiles, request));

@@ -188,7 +188,7 @@ std::vector<StageLoad> CostModel::skips(const std::vector<StageSpan>& stages) co
 }
 
 int CostModel::in_flight_cap(const StageSpan& stage) const {
-    if (stage.recompute && recomputation_ == Recomputation::kSegments)
+    if (stage.recompute && recomputation_ != Recomputation::kStages)
         return static_cast<int>(segment_entry(stage).recompute_ms.size());
     const StageMemory memory = stage_memory(stage);
     const double room = budget_bytes(stage.device) - memory.fixed;

@@ -240,8 +240,8 @@ class CostModel {
         output_bytes_;  // of a micro-batch; [0] the model's input, [i + 1] of layer i
     std::vector<DeviceCost> device_;
     std::vector<Wire> wires_;  // [from][to]; nothing from a device to itself
-    // Shared with copies, and no part of what the model is: not for several threads.
     Recomputation recomputation_ = Recomputation::kStages;
+    // Shared with copies, and no part of what the model is: not for several threads.
     std::shared_ptr<SegmentTable> segment_table_ = std::make_shared<SegmentTable>();
 };
 

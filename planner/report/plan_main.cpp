@@ -72,7 +72,8 @@ Result<PlanRequest> request_of(const CommandLine& line) {
                     fmt::format("--micro-batches: expected at most the batch of {}, found {}",
                                 request.batch, request.micro_batches));
     ECOPIPE_ASSIGN_OR_RETURN(request.sum_blocks, parse_sum_blocks(line.get_text("sum-blocks")));
-    ECOPIPE_RETURN_IF_ERROR(use_recomputation(request, line.get_text("recompute")));
+    ECOPIPE_ASSIGN_OR_RETURN(request.recomputation,
+                             parse_recomputation(line.get_text("recompute")));
     ECOPIPE_RETURN_IF_ERROR(use_schedule(request, line.get_text("schedule")));
     return request;
 }

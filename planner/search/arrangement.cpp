@@ -59,7 +59,7 @@ void Appraiser::share_room(const std::vector<StageSpan>& stages) {
     SharedRoom room{model_.skips(stages), {}};
     for (const StageSpan& stage : stages) {
         const double budget = model_.budget_bytes(stage.device);
-        if (stage.recompute && model_.recomputation() == Recomputation::kSegments)
+        if (stage.recompute && model_.recomputation() != Recomputation::kStages)
             room.stages.push_back(
                 {{model_.state_bytes(stage), 0}, budget, &model_.segment_choices(stage)});
         else

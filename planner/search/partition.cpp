@@ -44,20 +44,24 @@ tl::unexpected<Error> no_split_times(const std::string& source, const std::strin
 }
 
 // Which memory is short and by how much, in the arrangement that misses least.
-tl::unexpected<Error> nothing_fits(const CostModel& model, const Schedule& schedule) {
+tl::unexpected<Error> nothing_fits(const CostModel& model, const PlanRequest& request) {
+    const Schedule& schedule = tightest(request.schedule);
     const std::vector<StageSpan> stages = nearest_misfit(model, schedule);
     const int in_flight = schedule.holds_all() ? model.micro_batches() : 1;
     std::string shortages;
-    bool segments_fit = true;
+    // Segments are looked for where a stage is one slice and its backward whole.
+    const Schedule* named = find_schedule(request.schedule);
+    bool segments_would_fit = model.recomputation() == Recomputation::kStages && !request.actions &&
+                              !schedule.splits_backward && (named == nullptr || !named->sliced);
     std::size_t first = 0;
     for (const StageSpan& stage : stages) {
-        const bool segments = model.recomputation() == Recomputation::kSegments;
         const double least = model.least_bytes(stage, in_flight);
-        const double needed =
-            stage.recompute && segments ? least : model.stage_memory(stage).peak(in_flight);
+        const double needed = stage.recompute && model.recomputation() != Recomputation::kStages
+                                  ? least
+                                  : model.stage_memory(stage).peak(in_flight);
         const double budget = std::max(0.0, model.budget_bytes(stage.device));
         if (needed <= budget) continue;
-        segments_fit = segments_fit && least <= budget;
+        segments_would_fit = segments_would_fit && least <= budget;
         if (shortages.empty()) first = static_cast<std::size_t>(stage.device);
         shortages += fmt::format(
             "{}{} needs {:.1f} MiB for layers {} to {} and has {:.1f}, {:.1f} MiB short",
@@ -71,7 +75,7 @@ tl::unexpected<Error> nothing_fits(const CostModel& model, const Schedule& sched
                     "micro-batches of {}, found "
                     "none that fits; in the nearest {}{}",
                     model.cluster().source, first, model.micro_batches(), model.micro_batch(),
-                    shortages, segments_fit ? "; it fits with --recompute segments" : ""));
+                    shortages, segments_would_fit ? "; it fits with --recompute segments" : ""));
 }
 
 Result<GivenSchedule> given(const PlanRequest& request, const Cluster& cluster) {
@@ -327,7 +331,8 @@ Result<void> complete(const CostModel& model, const ResolvedProfiles& resolved,
                       const PlanRequest& request, Plan& plan) {
     recompute_least(model, plan);
     ECOPIPE_RETURN_IF_ERROR(predict(model, resolved, plan, "plan"));
-    return request.frontiers ? add_frontiers(model, plan) : Result<void>();
+    return request.recomputation == Recomputation::kAdaptive ? add_frontiers(model, plan)
+                                                             : Result<void>();
 }
 
 constexpr int kBlocksTried = 16;
@@ -436,8 +441,7 @@ Result<Plan> search_plan(const Cluster& cluster, const std::vector<ModelProfile>
     ECOPIPE_ASSIGN_OR_RETURN(const std::vector<Trial> trials,
                              search_counts(std::move(models), request));
     const Trial& best = trials.front();
-    if (best.found.arrangement.stages.empty())
-        return nothing_fits(best.model, tightest(request.schedule));
+    if (best.found.arrangement.stages.empty()) return nothing_fits(best.model, request);
     Plan plan = as_plan(best.found, best.model, request, resolved.profiles.front().model);
     ECOPIPE_RETURN_IF_ERROR(complete(best.model, resolved, request, plan));
     if (request.sum_blocks != 1 && may_have_twins(request, best.model))

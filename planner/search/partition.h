@@ -31,8 +31,7 @@ struct PlanRequest {
         1;  // how long to search, as a share of the usual; below 0.1 only the obvious is tried
     int sum_blocks = 1;  // the plan's; 0: as many as plan best, 1 where no stage has twins
     bool twins = true;   // several devices may hold a stage, where sum_blocks is not 1
-    Recomputation recomputation = Recomputation::kStages;
-    bool frontiers = false;  // for stages that change what they recompute while they run
+    Recomputation recomputation = Recomputation::kStages;  // adaptive plans have frontiers
 };
 
 // kUsage for --schedule.
@@ -46,8 +45,8 @@ struct PlanRequest {
 // A --sum-blocks flag's value: 0 for auto. Errors: kUsage.
 [[nodiscard]] Result<int> parse_sum_blocks(const std::string& text);
 
-// Takes a --recompute flag's value: stages, segments or adaptive. Errors: kUsage.
-[[nodiscard]] Result<void> use_recomputation(PlanRequest& request, const std::string& name);
+// A --recompute flag's value: stages, segments or adaptive. Errors: kUsage.
+[[nodiscard]] Result<Recomputation> parse_recomputation(const std::string& text);
 
 // The profiles of a run: those at `paths`, in order, then those that the cluster's `profile:` keys
 // name, relative to the cluster's file and under the name of their device. Pure but for reading the

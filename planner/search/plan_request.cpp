@@ -49,14 +49,13 @@ Result<int> parse_sum_blocks(const std::string& text) {
                             kSumBlocksMax, printable(text)));
 }
 
-Result<void> use_recomputation(PlanRequest& request, const std::string& name) {
-    if (name != "stages" && name != "segments" && name != "adaptive")
-        return fail(ExitCode::kUsage,
-                    fmt::format("--recompute: expected stages, segments or adaptive, found '{}'",
-                                printable(name)));
-    request.recomputation = name == "stages" ? Recomputation::kStages : Recomputation::kSegments;
-    request.frontiers = name == "adaptive";
-    return {};
+Result<Recomputation> parse_recomputation(const std::string& text) {
+    if (text == "stages") return Recomputation::kStages;
+    if (text == "segments") return Recomputation::kSegments;
+    if (text == "adaptive") return Recomputation::kAdaptive;
+    return fail(ExitCode::kUsage,
+                fmt::format("--recompute: expected stages, segments or adaptive, found '{}'",
+                            printable(text)));
 }
 
 Result<std::vector<ModelProfile>> read_profiles(const Cluster& cluster,

@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "planner/search/partition.h"
+#include "tests/planner/graphs.h"
 #include "tests/planner/reference.h"
 
 namespace ecopipe {
@@ -99,6 +100,43 @@ TEST(Search, OneForwardOneBackwardWithSegmentsEqualsBruteForce) {
 }
 TEST(Search, GpipeWithSegmentsEqualsBruteForceOnSharedMedia) {
     equals_brute_force("gpipe", true, 8, Recomputation::kSegments);
+}
+
+// What a refusal advises does help; under schedules that look for no segments it advises nothing.
+TEST(Search, ARefusalSaysWhereSegmentsWouldFit) {
+    Rng rng(9);
+    int advised = 0;
+    for (int i = 0; i < 30; ++i) {
+        InstanceShape shape;
+        shape.layers_min = 3;
+        shape.devices_max = shape.devices_min = 1;
+        Instance instance = reference::random_instance(rng, shape);
+        // Between what segments take and what the whole stage does.
+        const CostModel model = reference::model_of(instance);
+        StageSpan whole{0, 0, model.layers() - 1, false};
+        const double least = model.least_bytes(whole, instance.micro_batches);
+        double most = model.stage_memory(whole).peak(1);
+        whole.recompute = true;
+        most = std::min(most, model.stage_memory(whole).peak(1));
+        if (least > 0.99 * most) continue;
+        instance.cluster.devices[0].memory_mib =
+            instance.profile.process_mib + (least + most) / 2 / 1048576;
+        for (const char* schedule : {"1f1b", "gpipe", "zb-h1", "interleaved"}) {
+            PlanRequest request = request_of(instance, schedule);
+            request.effort = 0.05;
+            const auto refused = search_plan(instance.cluster, {instance.profile}, request);
+            ASSERT_FALSE(refused);
+            const bool advises = refused.error().message.find(
+                                     "it fits with --recompute segments") != std::string::npos;
+            const bool may = schedule == std::string("1f1b") || schedule == std::string("gpipe");
+            EXPECT_EQ(advises, may) << schedule << ": " << refused.error().message;
+            if (!may) continue;
+            ++advised;
+            request.recomputation = Recomputation::kSegments;
+            EXPECT_TRUE(search_plan(instance.cluster, {instance.profile}, request)) << i;
+        }
+    }
+    EXPECT_GT(advised, 5);
 }
 
 TEST(Search, LargerInstancesAreWithinOnePercentOfBruteForce) {

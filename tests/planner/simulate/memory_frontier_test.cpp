@@ -16,7 +16,7 @@ PlanRequest adaptive(const Instance& instance, const char* schedule) {
     request.batch = instance.batch;
     request.micro_batches = instance.micro_batches;
     request.schedule = schedule;
-    EXPECT_TRUE(use_recomputation(request, "adaptive"));
+    request.recomputation = Recomputation::kAdaptive;
     return request;
 }
 
@@ -80,12 +80,13 @@ TEST(MemoryFrontier, IsThereWhereItIsAskedFor) {
     Rng rng(52);
     const Instance instance = reference::random_instance(rng, {});
     PlanRequest request = adaptive(instance, "1f1b");
-    request.frontiers = false;
+    request.recomputation = Recomputation::kSegments;
     const auto plan = search_plan(instance.cluster, {instance.profile}, request);
     ASSERT_TRUE(plan) << plan.error().message;
     EXPECT_TRUE(plan->frontiers.empty());
     EXPECT_EQ(plan_text(*plan).find("frontiers"), std::string::npos);
-    EXPECT_FALSE(use_recomputation(request, "some"));
+    EXPECT_EQ(*parse_recomputation("adaptive"), Recomputation::kAdaptive);
+    EXPECT_FALSE(parse_recomputation("some"));
 }
 
 TEST(MemoryFrontier, IsOnePointWhereGradientsAreApart) {
