@@ -88,30 +88,34 @@ class DeviceDescent {
 };
 
 // What the plan itself has the device do.
-MemoryPoint planned_point(const std::vector<HeldStage>& held, const PipelineCosts& costs,
-                          const std::string& device) {
+MemoryPoint planned_point(const Plan& plan, const std::vector<HeldStage>& held,
+                          const PipelineCosts& costs, const std::string& device) {
     MemoryPoint out;
-    for (std::size_t h = 0; h < held.size(); ++h) {
-        const StageHolder& holder = held[h].holder;
-        if (holder.device != device) continue;
-        out.recompute_ms += costs.stages[h].recompute_ms;
-        out.recomputed.insert(out.recomputed.end(), holder.recomputed.begin(),
-                              holder.recomputed.end());
-    }
+    out.recomputed = recomputed_on(plan, device);
+    for (std::size_t h = 0; h < held.size(); ++h)
+        if (held[h].holder.device == device) out.recompute_ms += costs.stages[h].recompute_ms;
     return out;
 }
 
-// Those that no other betters, from the quickest on, each a step apart.
-std::vector<MemoryPoint> lower_edge(std::vector<MemoryPoint> points) {
+// Those that no other betters, from the quickest on, each a step apart: `own` in place of what is
+// nearly it.
+std::vector<MemoryPoint> lower_edge(std::vector<MemoryPoint> points, const Segments& own) {
     std::stable_sort(points.begin(), points.end(), [](const auto& a, const auto& b) {
         return a.recompute_ms != b.recompute_ms ? a.recompute_ms < b.recompute_ms
                                                 : a.peak_bytes < b.peak_bytes;
     });
     std::vector<MemoryPoint> out;
-    for (MemoryPoint& point : points)
-        if (out.empty() || static_cast<double>(point.peak_bytes) <=
-                               kStep * static_cast<double>(out.back().peak_bytes))
-            out.push_back(std::move(point));
+    const auto a_step_apart = [&](const MemoryPoint& point) {
+        return out.empty() || static_cast<double>(point.peak_bytes) <=
+                                  kStep * static_cast<double>(out.back().peak_bytes);
+    };
+    for (MemoryPoint& point : points) {
+        const bool apart = a_step_apart(point);
+        const bool is_own = point.recomputed == own;
+        if (!apart && !(is_own && point.peak_bytes < out.back().peak_bytes)) continue;
+        if (!apart && out.size() > 1) out.pop_back();
+        out.push_back(std::move(point));
+    }
     return out;
 }
 
@@ -148,14 +152,15 @@ Result<void> add_frontiers(const CostModel& model, Plan& plan) {
     for (std::size_t place = 0; place < played.lists.size(); ++place) {
         const std::string name = held[place].holder.device;
         DeviceDescent device(model, plan, played.spans, held, name);
-        std::vector<MemoryPoint> points{planned_point(held, played.costs, name)};
+        std::vector<MemoryPoint> points{planned_point(plan, held, played.costs, name)};
+        const Segments own = points.front().recomputed;
         do points.push_back(device.point());
         while (!split && device.descend());
         for (MemoryPoint& point : points) {
             ECOPIPE_ASSIGN_OR_RETURN(point.peak_bytes,
                                      played_bytes(model, device.at(point, plan), place));
         }
-        plan.frontiers[name] = lower_edge(std::move(points));
+        plan.frontiers[name] = lower_edge(std::move(points), own);
     }
     return {};
 }

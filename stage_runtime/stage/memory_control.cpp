@@ -12,13 +12,17 @@ constexpr double kForgets = 0.9;          // of `beyond_`, a step
 
 }  // namespace
 
-void MemoryControl::configure(std::vector<MemoryPoint> frontier, Segments planned) {
+void MemoryControl::configure(std::vector<MemoryPoint> frontier, const Segments& planned,
+                              std::uint64_t planned_bytes) {
     frontier_ = std::move(frontier);
-    const auto here = std::find_if(frontier_.begin(), frontier_.end(),
-                                   [&](const auto& point) { return point.recomputed == planned; });
-    // A plan by hand may be off its frontier: then it is taken for the quickest.
-    planned_ = here == frontier_.end() ? 0 : static_cast<std::size_t>(here - frontier_.begin());
-    at_ = planned_;
+    auto here = std::find_if(frontier_.begin(), frontier_.end(),
+                             [&](const auto& point) { return point.recomputed == planned; });
+    off_ = here == frontier_.end();
+    if (off_)
+        here = std::find_if(frontier_.begin(), frontier_.end(),
+                            [&](const auto& point) { return point.peak_bytes <= planned_bytes; });
+    if (here == frontier_.end() && !frontier_.empty()) --here;
+    at_ = planned_ = static_cast<std::size_t>(here - frontier_.begin());
     beyond_ = 0;
     short_ = quicker_before_ = false;
     looks_ = 0;
@@ -53,7 +57,8 @@ std::optional<MemoryControl::Move> MemoryControl::next(std::optional<MemoryBudge
         to = std::max(to, ++looks_ > kLooksPressed ? std::min(at_ + 1, frontier_.size() - 1) : at_);
     quicker_before_ = quicker && to == at_;
     const bool is_short = needed(to) > bytes;
-    if (to == at_ && is_short == short_) return std::nullopt;
+    if (to == at_ && is_short == short_ && !off_) return std::nullopt;
+    off_ = false;
     if (to != at_) looks_ = 0;
     at_ = to;
     short_ = is_short;

@@ -30,13 +30,13 @@ class MemoryControl {
         std::uint64_t budget_bytes = 0;
         std::uint64_t needed_bytes = 0;  // with the point that is taken
         double recompute_ms = 0;         // a micro-batch
-        [[nodiscard]] std::uint64_t short_bytes() const {
-            return needed_bytes > budget_bytes ? needed_bytes - budget_bytes : 0;
-        }
     };
 
-    // Another plan: where the device is and can go; an empty frontier: nowhere.
-    void configure(std::vector<MemoryPoint> frontier, Segments planned);
+    // Another plan: where the device can go (an empty frontier: nowhere), what it recomputes by the
+    // plan, and what that takes. A plan that is off its frontier is taken for the quickest point
+    // that takes no more.
+    void configure(std::vector<MemoryPoint> frontier, const Segments& planned,
+                   std::uint64_t planned_bytes);
     [[nodiscard]] bool active() const { return !frontier_.empty(); }
     // Before a training step: where to go, if elsewhere than the device is; or again, when it has
     // become short of memory or no longer is. Without a budget where the plan has it. A quicker
@@ -52,6 +52,7 @@ class MemoryControl {
     std::vector<MemoryPoint> frontier_;
     std::size_t planned_ = 0;
     std::size_t at_ = 0;
+    bool off_ = false;          // the frontier, so far
     std::uint64_t beyond_ = 0;  // of what was measured lately, above the prediction
     bool short_ = false;
     bool quicker_before_ = false;  // one fitted at the last look

@@ -195,12 +195,10 @@ Result<void> StageDriver::configure(const FrameHeader& head, const Configure& wo
     const auto own = index_.stages_of(identity_.device);
     sums_.set_plan(&index_, own.empty() ? TensorCodec::kNone
                                         : plan_.stages[own.front().index()].codec_backward);
-    Segments planned;
-    for (const HeldStage& held : held_stages(plan_))
-        if (held.holder.device == identity_.device)
-            planned.insert(planned.end(), held.holder.recomputed.begin(),
-                           held.holder.recomputed.end());
-    memory_.configure(plan_.frontiers[identity_.device], std::move(planned));
+    const auto frontier = plan_.frontiers.find(identity_.device);
+    memory_.configure(
+        frontier == plan_.frontiers.end() ? std::vector<MemoryPoint>() : frontier->second,
+        recomputed_on(plan_, identity_.device), predicted_peak_bytes(plan_, identity_.device));
     peers_.configure(work.peers, head.generation, parts_.now());
     router_.set_plan(&index_, &flow_, peers_.with_portal());
     configured_ = true;

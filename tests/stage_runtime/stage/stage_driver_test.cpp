@@ -147,6 +147,18 @@ class StageDriverTest : public testing::Test {
         address.name = which == 0 ? "weight" : "bias";
         driver_.on(Delivery{kPortalPeer, address, number(value)});
     }
+    // A step of one micro-batch begins in another configuration and course, its state loaded.
+    void begin_anew(std::uint32_t generation, StepMode mode) {
+        configure(generation, generation);
+        state_arrives(0, 1);
+        state_arrives(1, 2);
+        FrameHeader header;
+        header.generation = generation;
+        Begin begin;
+        begin.mode = mode;
+        begin.micro_batch_samples = {1};
+        tell(begin, header);
+    }
     // Its first micro-batch is computed, and there is no room for what comes of it.
     void evaluate_without_room() {
         configure(1, 1);
@@ -238,47 +250,19 @@ TEST_F(StageDriverTest, ATakenForLostStageKeepsNothingOfItsLifeBefore) {
 }
 
 // What memory its tensors may take is asked before each training step, and followed.
-TEST_F(StageDriverTest, FollowsItsBudgetFromStepToStep) {
+TEST_F(StageDriverTest, FollowsItsBudgetInTraining) {
     frontier_ = {{1000, 0, {}}, {100, 1, {{0, 0}}}};
-    configure(1, 1);
-    state_arrives(0, 1);
-    state_arrives(1, 2);
-    const auto begin_step = [&](StepMode mode) {
-        FrameHeader header;
-        header.generation = 1;
-        Begin begin;
-        begin.mode = mode;
-        begin.micro_batch_samples = {1};
-        tell(begin, header);
-    };
     budget_ = MemoryBudget{500, true, false};
-    begin_step(StepMode::kEvaluate);
+    begin_anew(1, StepMode::kEvaluate);
     EXPECT_TRUE(compute_.recomputed.empty());
-    configure(2, 2);
-    EXPECT_EQ(uplink_.count<MemoryMoved>(), 0U);
-    generation_ = 2;
-    state_arrives(0, 1);
-    state_arrives(1, 2);
-    FrameHeader header;
-    header.generation = 2;
-    Begin begin;
-    begin.micro_batch_samples = {1};
-    tell(begin, header);
-    ASSERT_EQ(compute_.recomputed.size(), 1U);
-    EXPECT_EQ(compute_.recomputed.front(), (Segments{{0, 0}}));
-    ASSERT_EQ(uplink_.count<MemoryMoved>(), 1U);
+    begin_anew(2, StepMode::kTrain);
+    EXPECT_EQ(compute_.recomputed, (std::vector<Segments>{{{0, 0}}}));
+    EXPECT_EQ(uplink_.count<MemoryMoved>(), 1U);
 }
 
 TEST_F(StageDriverTest, WithoutAFrontierNobodyAsksForABudget) {
     budget_ = MemoryBudget{0, true, false};
-    configure(1, 1);
-    state_arrives(0, 1);
-    state_arrives(1, 2);
-    FrameHeader header;
-    header.generation = 1;
-    Begin begin;
-    begin.micro_batch_samples = {1};
-    tell(begin, header);
+    begin_anew(1, StepMode::kTrain);
     EXPECT_TRUE(compute_.recomputed.empty());
     EXPECT_EQ(uplink_.count<MemoryMoved>(), 0U);
 }
