@@ -87,7 +87,7 @@ TEST_F(Memory, ABudgetThatMovesIsKeptAndChangesNoByte) {
     const ModelCase plain{"plain_cnn", "plain_cnn", 11};
     const int count = full() ? 200 : 36;
     const auto last_judged = static_cast<std::size_t>(count - 12);
-    const Flags flags{"--data",  "synthetic:3x16x16:10:64", "--batch", "32", "--micro-batches", "4",
+    const Flags flags{"--data",  "synthetic:3x16x16:10:64", "--batch", "8", "--micro-batches", "4",
                       "--steps", std::to_string(count)};
     const std::string reference = single(plain, flags, "single");
     write(directory_ / "cluster.yaml",
@@ -103,7 +103,9 @@ TEST_F(Memory, ABudgetThatMovesIsKeptAndChangesNoByte) {
     std::map<std::string, std::vector<std::pair<std::size_t, double>>> budgets;  // since a step
     Json frontiers;
     Rng rng(4);
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(240);
     for (std::size_t due = 1; train.running();) {
+        ASSERT_LT(std::chrono::steady_clock::now(), deadline) << train.err();
         std::this_thread::sleep_for(std::chrono::milliseconds(40));
         const std::size_t done = steps_of(out).peaks.size();
         if (done < due) continue;

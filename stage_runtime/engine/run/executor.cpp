@@ -332,7 +332,7 @@ void Executor::reset_optimizer() {
     impl_->feedback.clear();
 }
 
-TensorMap Executor::state(bool optimizer_state, StateMemory memory_of) const {
+TensorMap Executor::state(bool optimizer_state, StateMemory as) const {
     const MemoryScope memory(MemoryUse::kRecovery);
     TensorMap out;
     impl_->buffers.sync();
@@ -348,7 +348,7 @@ TensorMap Executor::state(bool optimizer_state, StateMemory memory_of) const {
             if (feedback.residual().defined())
                 out.push_back({impl_->residual_name(i), feedback.residual()});
     }
-    if (memory_of == StateMemory::kCopies)
+    if (as == StateMemory::kCopies)
         for (NamedTensor& entry : out) entry.tensor = entry.tensor.clone();
     return out;
 }

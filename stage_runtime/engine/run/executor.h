@@ -68,7 +68,7 @@ class Executor {
     [[nodiscard]] Result<void> load_state(const std::string& name, const HostTensor& value);
     void reset_optimizer();
     [[nodiscard]] TensorMap state(bool optimizer_state,
-                                  StateMemory memory_of = StateMemory::kCopies) const;
+                                  StateMemory as = StateMemory::kCopies) const;
 
     // Of each layer that uses tensors of an earlier one (ValueGraph::ties), copies of those: they
     // move with the layer, and no checkpoint has them.
