@@ -4,12 +4,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <array>
 #include <charconv>
 #include <filesystem>
 #include <fstream>
 
 #include "core/files.h"
+#include "core/host_facts.h"
 #include "core/log.h"
 #include "core/wall_clock.h"
 #include "orchestrator/view/live_table.h"
@@ -44,11 +44,6 @@ std::uint64_t start_ticks_of(pid_t pid) {
     if (at == std::string::npos) return 0;
     std::from_chars(line.data() + at + 1, line.data() + line.size(), ticks);
     return ticks;
-}
-
-std::string host_name() {
-    std::array<char, 256> name{};
-    return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
 }
 
 std::string last_step_text(std::int64_t age_ms) {

@@ -5,24 +5,14 @@
 #include <algorithm>
 #include <set>
 
-#include "planner/cost/resolved_profiles.h"
 #include "planner/schedule/registry.h"
 #include "planner/search/in_flight.h"
 #include "planner/simulate/simulator.h"
+#include "tests/planner/graphs.h"
 #include "tests/planner/reference.h"
 
 namespace ecopipe {
 namespace {
-
-CostModel model_of(const reference::Instance& instance,
-                   Recomputation recomputation = Recomputation::kStages) {
-    const auto resolved = resolve_profiles(instance.cluster, {instance.profile});
-    EXPECT_TRUE(resolved);
-    auto model = CostModel::make(instance.cluster, *resolved, instance.batch,
-                                 instance.micro_batches, 1, recomputation);
-    EXPECT_TRUE(model);
-    return *model;
-}
 
 // Every layer once and in order, no device twice, within memory, and the step that it says.
 void expect_sound(const CostModel& model, const SuffixBeam::Completion& completion) {
@@ -60,8 +50,8 @@ TEST(SuffixBeam, BuildsSoundPipelinesTheBestFirst) {
         shape.devices_min = shape.devices_max = 5;
         shape.micro_batches_max = 12;
         const reference::Instance instance = reference::random_instance(rng, shape);
-        const CostModel model =
-            model_of(instance, i % 2 == 0 ? Recomputation::kStages : Recomputation::kSegments);
+        const CostModel model = reference::model_of(
+            instance, i % 2 == 0 ? Recomputation::kStages : Recomputation::kSegments);
         SuffixBeam beam(model);
         for (const double spread_ms : {10.0, 30.0, 100.0}) {
             const auto completions = beam.build(spread_ms, 1e9, 20, 5);
@@ -78,7 +68,7 @@ TEST(SuffixBeam, BuildsSoundPipelinesTheBestFirst) {
 
 TEST(SuffixBeam, DropsWhatPromisesNoStepBelowTheLimit) {
     Rng rng(32);
-    const CostModel model = model_of(reference::random_instance(rng, {}));
+    const CostModel model = reference::model_of(reference::random_instance(rng, {}));
     EXPECT_TRUE(SuffixBeam(model).build(100, 1e-3, 20, 5).empty());
 }
 
