@@ -10,7 +10,7 @@ import struct
 import sys
 
 HEADER = struct.Struct("<4sHHIIQQQQIIHBBIII")  # docs/WIRE.md, "Header"
-MAGIC, PROTOCOL = b"ECOP", 9
+MAGIC, PROTOCOL = b"ECOP", 10
 
 
 def crc32c(data):
@@ -53,7 +53,7 @@ def record(*fields):
 i64s, u32s, u64s, f64s, texts = map(listing, [i64, u32, u64, f64, text])
 peers = listing(record(text, text, boolean, u64))
 transfers = listing(record(u32, u32, text))
-optimizer = record(text, f64, f64, f64)
+optimizer = record(text, f64, f64, f64, u8)
 loss = record(text, i64, f64s)
 totals = record(f64, f64, u64, u64, f64)
 actions = listing(record(char, u16, u32, i64, i64))
@@ -97,7 +97,7 @@ MESSAGES = [
         ("model_sha256", "text", text, ""), ("num_classes", "u32", u32, 10),
         ("input_shape", "list of i64", i64s, [1, 28, 28]), ("freeze", "list of text", texts, ["features.*"]),
         ("seed", "u64", u64, 0),
-        ("optimizer", "name text, momentum f64, weight_decay f64, proximal_mu f64", optimizer, ("sgd", 0.9, 0.0, 0.0)),
+        ("optimizer", "name text, momentum f64, weight_decay f64, proximal_mu f64, moments u8", optimizer, ("sgd", 0.9, 0.0, 0.0, 1)),
         ("loss", "name text, ignore_index i64, class_weights list of f64", loss, ("cross_entropy", -100, [1.0, 0.5])),
         ("peers", "list of (device text, endpoint text, dial bool, instance u64)", peers,
          [("hub", "tcp://10.0.0.1:5600", False, 9)]),

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/strict_yaml.h"
+#include "domain/optimizer_spec.h"
 
 namespace ecopipe {
 namespace {
@@ -58,8 +59,9 @@ void read_client(Fields fields, ClientSettings& client) {
     integer("micro_batches", 1 << 20, client.micro_batches);
     if (fields.has("optimizer")) {
         client.optimizer = fields.text("optimizer");
-        if (client.optimizer != "sgd" && client.optimizer != "adam")
-            fields.refuse("optimizer", "expected sgd or adam");
+        OptimizerSpec told;
+        told.name = *client.optimizer;
+        if (!told.known()) fields.refuse("optimizer", fmt::format("expected {}", kOptimizerNames));
     }
     number("lr", 1e6, client.lr);
     number("momentum", 1, client.momentum);

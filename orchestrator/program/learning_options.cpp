@@ -85,10 +85,13 @@ Result<void> read_data(const CommandLine& line, TrainOptions& options) {
 }  // namespace
 
 void declare_learning(CommandLine& line) {
-    line.text("optimizer", "sgd, adam or adamw", "sgd");
+    line.text("optimizer", kOptimizerNames, "sgd");
+    line.text("moments",
+              "how momentum and Adam's averages are kept: float32, or bfloat16 in half the memory",
+              "float32");
     line.number("lr", "learning rate", {0, 1e6}, 0.01);
     line.number("momentum", "of sgd", {0, 1}, 0.9);
-    line.number("weight-decay", "L2 penalty; with adamw decoupled", {0, 1e6}, 0);
+    line.number("weight-decay", "L2 penalty; with adamw and adafactor decoupled", {0, 1e6}, 0);
     line.text("lr-schedule", "constant, step or cosine, over the whole run's steps", "constant");
     line.integer("lr-step-size", "of the step schedule: steps until the next factor",
                  {1, kLearningStepsMax});
@@ -124,11 +127,8 @@ void declare_learning(CommandLine& line) {
 Result<void> read_learning(const CommandLine& line, TrainOptions& options) {
     TrainerOptions& trainer = options.trainer;
     trainer.learning_rate = line.get_number("lr");
-    options.optimizer.name = line.get_text("optimizer");
-    if (!options.optimizer.known())
-        return fail(ExitCode::kUsage,
-                    fmt::format("--optimizer: expected sgd, adam or adamw, found '{}'",
-                                printable(options.optimizer.name)));
+    ECOPIPE_ASSIGN_OR_RETURN(options.optimizer,
+                             parse_optimizer(line.get_text("optimizer"), line.get_text("moments")));
     if (options.optimizer.name != "sgd" && line.given("momentum"))
         return fail(ExitCode::kUsage, "--momentum goes with --optimizer sgd");
     options.optimizer.momentum = options.optimizer.name == "sgd" ? line.get_number("momentum") : 0;

@@ -162,7 +162,12 @@ Result<std::vector<ModelProfile>> gather_profiles(const Cluster& cluster,
                 fmt::format("{}: expected a profile of {} with {} layers, found {} with {}", path,
                             spec.id(), info.layers.size(), profile.model, profile.layers.size()));
         profile.device = device.name;
-        if (!profile.partial) ECOPIPE_RETURN_IF_ERROR(profile.train_only(trainable_bytes(info)));
+        profile.optimizer_slots = options.optimizer.slots();
+        if (!profile.partial) {
+            ECOPIPE_RETURN_IF_ERROR(profile.train_only(trainable_bytes(info)));
+            profile.optimize_with(options.optimizer.slots(),
+                                  optimizer_bytes(info, options.optimizer));
+        }
         profiles.push_back(std::move(profile));
     }
     if (!some_without) return profiles;

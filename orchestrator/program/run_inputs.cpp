@@ -148,6 +148,8 @@ OrderedJson training_flags(const TrainOptions& options, const ModelSpec& spec) {
           "lr-step-size", "lr-gamma", "warmup-steps", "clip-norm", "ignore-index", "class-weights",
           "validation-fraction", "resize", "normalize", "augment"})
         flags[name] = options.effective.value(name, OrderedJson());
+    flags["moments"] =
+        options.optimizer.moments == DType::kBF16 ? OrderedJson("bfloat16") : OrderedJson();
     flags["sum-blocks"] = options.sum_blocks > 1 ? OrderedJson(options.sum_blocks) : OrderedJson();
     flags["data"] = whole_data(options.data);
     if (!options.init.empty()) flags["init"] = whole_path(options.init);

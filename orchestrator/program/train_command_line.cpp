@@ -277,7 +277,9 @@ Result<void> adopt_client_setting(const std::string& key, const std::string& val
     if (key == "mu") return take(options.optimizer.proximal_mu, 0.0, 1e6);
     if (key == "clip") return take(options.trainer.clip_norm, 0.0, 1e9);
     if (key == "optimizer") {
-        if (!OptimizerSpec{value, 0, 0}.known()) return bad();
+        OptimizerSpec told = options.optimizer;
+        told.name = value;
+        if (!told.known()) return bad();
         if (options.given.contains(flag) && value != options.optimizer.name)
             return refuse(options.optimizer.name);
         options.optimizer.name = value;

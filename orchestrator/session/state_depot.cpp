@@ -12,12 +12,14 @@ namespace ecopipe {
 void StateDepot::set_model(ModelInfo info, const OptimizerSpec& optimizer) {
     info_ = std::move(info);
     layer_bytes_.clear();
+    const std::vector<std::uint64_t> moments = optimizer_bytes(info_, optimizer);
+    for (std::size_t layer = 0; layer < moments.size(); ++layer)
+        if (moments[layer] > 0)
+            layer_bytes_[static_cast<int>(layer)] = static_cast<double>(moments[layer]);
     for (const TensorInfo& tensor : info_.tensors) {
-        const bool has_slots = tensor.trainable && tensor.same_as.empty();
-        const double copies = has_slots ? 1 + optimizer.slots() : 1;
         const double bytes =
             static_cast<double>(checked_bytes(tensor.dtype, tensor.shape).value_or(0));
-        layer_bytes_[tensor.layer] += copies * bytes;
+        layer_bytes_[tensor.layer] += bytes;
         for (const TiedUse& use : info_.flow.ties())
             if (use.name == tensor.name) layer_bytes_[use.user] += bytes;
     }

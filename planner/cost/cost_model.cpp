@@ -54,7 +54,6 @@ Result<CostModel::DeviceCost> CostModel::device_cost(const ModelProfile& profile
                                                      double speed) const {
     DeviceCost out;
     out.slots = profile.optimizer_slots;
-    out.weights = 1 + out.slots + more_sums_;
     out.sums.push_back({});
     std::vector<double> workspace;
     for (const LayerProfile& layer : profile.layers) {
@@ -74,8 +73,9 @@ Result<CostModel::DeviceCost> CostModel::device_cost(const ModelProfile& profile
         next.weight_gradient += timing->weight_gradient_ms.value_or(0) / speed;
         next.update += layer.update_ms / speed;
         next.parameters += static_cast<double>(layer.parameter_bytes);
-        next.trainable +=
-            static_cast<double>(layer.trainable_parameter_bytes.value_or(layer.parameter_bytes));
+        next.trainable += static_cast<double>(layer.trainable_bytes());
+        next.moments += static_cast<double>(layer.optimizer_bytes.value_or(
+            layer.trainable_bytes() * static_cast<std::uint64_t>(profile.optimizer_slots)));
         next.buffers += static_cast<double>(layer.buffer_bytes);
         next.stash += timing->stash_bytes.value_or(
             static_cast<double>(layer.stash_bytes_per_sample) * micro_batch_);

@@ -90,7 +90,7 @@ class CostModel {
         const Sums& begin = device.sums[static_cast<std::size_t>(stage.first)];
         const Sums& end = device.sums[static_cast<std::size_t>(stage.last) + 1];
         return end.parameters - begin.parameters + 2 * (end.buffers - begin.buffers) +
-               (end.trainable - begin.trainable) * device.weights;
+               (end.trainable - begin.trainable) * (1 + more_sums_) + end.moments - begin.moments;
     }
     // By the formula, which knows stages that keep everything or recompute everything.
     [[nodiscard]] StageMemory stage_memory(const StageSpan& stage) const;
@@ -177,15 +177,14 @@ class CostModel {
     // Of layers 0..i-1, at [i], at the device's speed.
     struct Sums {
         double forward = 0, backward = 0, input_gradient = 0, weight_gradient = 0, update = 0;
-        double parameters = 0, trainable = 0, buffers = 0, stash = 0;
+        double parameters = 0, trainable = 0, moments = 0, buffers = 0, stash = 0;
     };
     struct DeviceCost {
         std::vector<Sums> sums;
         std::vector<std::vector<double>> workspace_max;  // [k][i]: the largest of 2^k layers from i
         std::vector<double> kept_output;  // of the last layer of a slice, beside its stash
         double budget = 0;
-        int slots = 0;       // of the optimiser
-        double weights = 1;  // copies beside a trainable parameter: gradient, optimiser's slots
+        int slots = 0;  // of the optimiser
     };
     struct Wire {
         double ms_per_byte = 0;

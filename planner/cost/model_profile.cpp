@@ -52,6 +52,7 @@ LayerProfile read_layer(Fields& fields) {
     if (fields.has("trainable_parameter_bytes"))
         layer.trainable_parameter_bytes = static_cast<std::uint64_t>(fields.integer(
             "trainable_parameter_bytes", {0, static_cast<std::int64_t>(layer.parameter_bytes)}));
+    if (fields.has("optimizer_bytes")) layer.optimizer_bytes = bytes(fields, "optimizer_bytes");
     layer.output_bytes_per_sample = bytes(fields, "output_bytes_per_sample");
     layer.stash_bytes_per_sample = bytes(fields, "stash_bytes_per_sample");
     layer.workspace_bytes_per_sample =
@@ -173,6 +174,7 @@ OrderedJson layer_json(const LayerProfile& layer) {
                        {"update_ms", layer.update_ms}};
     if (layer.trainable_parameter_bytes)
         out["trainable_parameter_bytes"] = *layer.trainable_parameter_bytes;
+    if (layer.optimizer_bytes) out["optimizer_bytes"] = *layer.optimizer_bytes;
     if (layer.buffer_bytes > 0) out["buffer_bytes"] = layer.buffer_bytes;
     if (layer.keeps_output) out["keeps_output"] = true;
     if (!layer.kind.empty()) out["kind"] = layer.kind;
@@ -196,8 +198,7 @@ std::optional<double> between(const std::optional<double>& a, const std::optiona
 
 ValueGraph ModelProfile::flow() const {
     std::vector<bool> trainable;
-    for (const LayerProfile& layer : layers)
-        trainable.push_back(layer.trainable_parameter_bytes.value_or(layer.parameter_bytes) > 0);
+    for (const LayerProfile& layer : layers) trainable.push_back(layer.trainable_bytes() > 0);
     if (!is_graph()) return ValueGraph::chain(trainable);
     std::vector<ModelValue> made;
     std::vector<std::vector<int>> arguments(layers.size() + 1);
@@ -217,11 +218,20 @@ int ModelProfile::first_trainable_layer() const {
     bool said = false;
     for (const LayerProfile& layer : layers) {
         said = said || layer.trainable_parameter_bytes;
-        if (layer.trainable_parameter_bytes.value_or(layer.parameter_bytes) > 0)
-            return said ? first : 0;
+        if (layer.trainable_bytes() > 0) return said ? first : 0;
         ++first;
     }
     return 0;
+}
+
+void ModelProfile::optimize_with(int slots, const std::vector<std::uint64_t>& optimizer_bytes) {
+    optimizer_slots = slots;
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+        LayerProfile& layer = layers[i];
+        layer.optimizer_bytes.reset();
+        if (optimizer_bytes[i] != layer.trainable_bytes() * static_cast<std::uint64_t>(slots))
+            layer.optimizer_bytes = optimizer_bytes[i];
+    }
 }
 
 Result<void> ModelProfile::train_only(const std::vector<std::uint64_t>& trainable_bytes) {
@@ -230,14 +240,17 @@ Result<void> ModelProfile::train_only(const std::vector<std::uint64_t>& trainabl
         some_frozen = some_frozen || trainable_bytes[i] < layers[i].parameter_bytes;
     for (std::size_t i = 0; i < layers.size(); ++i) {
         LayerProfile& layer = layers[i];
-        const std::uint64_t measured =
-            layer.trainable_parameter_bytes.value_or(layer.parameter_bytes);
+        const std::uint64_t measured = layer.trainable_bytes();
         if (measured < trainable_bytes[i])
             return fail(ExitCode::kBadFile,
                         fmt::format("{}: layers[{}].trainable_parameter_bytes: expected {} as the "
                                     "run trains, found {}; measure with the same --freeze",
                                     source, i, trainable_bytes[i], measured));
         if (!some_frozen) continue;
+        if (layer.optimizer_bytes && measured > 0)
+            layer.optimizer_bytes = static_cast<std::uint64_t>(
+                static_cast<double>(*layer.optimizer_bytes) *
+                static_cast<double>(trainable_bytes[i]) / static_cast<double>(measured));
         layer.trainable_parameter_bytes = trainable_bytes[i];
         if (trainable_bytes[i] == 0) layer.update_ms = 0;
     }

@@ -39,6 +39,11 @@ struct LayerProfile {
     std::optional<double> forward_flops_per_sample;
     bool joined_to_previous =
         false;  // shares a storage with the previous layer: no cut between them
+    std::optional<std::uint64_t> optimizer_bytes{};  // absent: slots times what is trainable
+
+    [[nodiscard]] std::uint64_t trainable_bytes() const {
+        return trainable_parameter_bytes.value_or(parameter_bytes);
+    }
 };
 
 // What passes between layers of a graph. In the cut behind a layer `output_bytes_per_sample` adds
@@ -70,6 +75,8 @@ struct ModelProfile {
     [[nodiscard]] ValueGraph flow() const;
     // Of a chain: nothing left of it runs backward. 0 unless a layer says what of it is trainable.
     [[nodiscard]] int first_trainable_layer() const;
+    // The profile of the same model under another optimiser, which keeps so much for each layer.
+    void optimize_with(int slots, const std::vector<std::uint64_t>& optimizer_bytes);
     // The profile of the same model with only so many bytes of each layer's parameters trained: no
     // backward and no stash in a layer that is not trained and depends on none that is, no update
     // where nothing is trained.

@@ -27,9 +27,9 @@ Result<void> check_layer(const ModelProfile& profile, std::size_t at,
     ECOPIPE_RETURN_IF_ERROR(
         differs("parameter_bytes", expected.parameter_bytes, layer.parameter_bytes));
     ECOPIPE_RETURN_IF_ERROR(
-        differs("trainable_parameter_bytes",
-                expected.trainable_parameter_bytes.value_or(expected.parameter_bytes),
-                layer.trainable_parameter_bytes.value_or(layer.parameter_bytes)));
+        differs("trainable_parameter_bytes", expected.trainable_bytes(), layer.trainable_bytes()));
+    ECOPIPE_RETURN_IF_ERROR(differs("optimizer_bytes", expected.optimizer_bytes.value_or(0),
+                                    layer.optimizer_bytes.value_or(0)));
     ECOPIPE_RETURN_IF_ERROR(differs("output_bytes_per_sample", expected.output_bytes_per_sample,
                                     layer.output_bytes_per_sample));
     return differs("joined_to_previous", expected.joined_to_previous ? 1 : 0,

@@ -62,7 +62,7 @@ StageBytes CostModel::stage_bytes(const StageSpan& stage, const Segments& segmen
     StageBytes out;
     out.weights = end.parameters - begin.parameters + 2 * (end.buffers - begin.buffers);
     out.trainable = end.trainable - begin.trainable;
-    out.moments = out.trainable * device.slots;
+    out.moments = end.moments - begin.moments;
     // By layers, what is kept of the micro-batch when one runs: forward, and again or backward.
     std::vector<double> backward_stash;
     double handed_on = 0;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <set>
 #include <sstream>
 #include <thread>
 
@@ -92,6 +93,26 @@ TEST_F(Learning, EverythingAtOnceIsByteIdenticalFor1To4Stages) {
         const std::string name = "stages" + std::to_string(stages);
         train(name, in_stages(model_, stages) + flags);
         expect_equal(name, "single");
+    }
+}
+
+// What an optimiser keeps moves and is saved with its layers, whatever its type and shape.
+TEST_F(Learning, FrugalOptimisersAreByteIdenticalInStagesAndOverAResumption) {
+    const std::vector<Flags> optimizers{
+        {"--optimizer", "adafactor", "--weight-decay", "0.01"},
+        {"--optimizer", "adamw", "--lr", "0.002", "--moments", "bfloat16"},
+        {"--moments", "bfloat16"}};
+    std::set<std::string> results;
+    for (const Flags& optimizer : optimizers) {
+        const Flags common =
+            Flags{"--data", "synthetic:1x28x28:10:96", "--no-evaluation"} + optimizer;
+        const std::string name = std::to_string(results.size());
+        train(name + ".single", in_one_process(model_) + common + Flags{"--steps", "4"});
+        train(name + ".stages", in_stages(model_, 2) + common + Flags{"--steps", "2"});
+        train(name + ".stages", in_stages(model_, 3) + common + Flags{"--steps", "4", "--resume"});
+        const std::string expected = file(name + ".single", "model.safetensors");
+        EXPECT_TRUE(file(name + ".stages", "model.safetensors") == expected) << name;
+        EXPECT_TRUE(results.insert(expected).second) << "as another optimiser";
     }
 }
 
@@ -285,6 +306,10 @@ TEST_F(OwnTensors, YesOrNo) {
 
 TEST_F(OwnTensors, AdamWCosineWarmupAndClippingAsPyTorch) {
     expect_as_pytorch("regressor", 5, "numbers", "mse", "adamw", "cosine", {"--warmup-steps", "4"});
+}
+TEST_F(OwnTensors, AdafactorWithCosineWarmupAndClippingAsPyTorch) {
+    expect_as_pytorch("regressor", 5, "numbers", "mse", "adafactor", "cosine",
+                      {"--warmup-steps", "4"});
 }
 TEST_F(OwnTensors, SgdStepScheduleAndClippingOfSequencesAsPyTorch) {
     expect_as_pytorch("token_tagger_plain", 4, "tags", "cross_entropy", "sgd", "step",

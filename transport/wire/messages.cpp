@@ -71,7 +71,7 @@ std::string Credit::validate() const { return bytes <= (1ULL << 40) ? "" : "a cr
 std::string Configure::validate() const {
     if (auto problem = check_name(device); !problem.empty()) return problem;
     if (model.empty() == model_sha256.empty()) return "either a zoo name or a file hash";
-    if (!optimizer.known()) return "sgd, adam or adamw";
+    if (!optimizer.known()) return "a known optimiser";
     if (!std::isfinite(optimizer.momentum) || !std::isfinite(optimizer.weight_decay) ||
         !(optimizer.proximal_mu >= 0) || !std::isfinite(optimizer.proximal_mu))
         return "finite optimiser numbers";

@@ -1,6 +1,5 @@
 #pragma once
-// The update rules: PyTorch's SGD, Adam and AdamW (torch.optim, 1.13), and FedProx's proximal term.
-// Weight decay is an L2 penalty, and decoupled from the gradient in AdamW. Includes torch.
+// The update rules. They speak of float32 parameters. Includes torch.
 
 #include <ATen/ATen.h>
 
@@ -9,8 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/result.h"
-#include "transport/wire/messages.h"
+#include "domain/optimizer_spec.h"
 
 namespace ecopipe {
 

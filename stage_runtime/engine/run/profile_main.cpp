@@ -58,7 +58,8 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     line.text("resize", "size of a folder's pictures, HxW");
     line.text("loss", "cross_entropy, mse or bce", "cross_entropy");
     line.text("freeze", "parameters that are not trained, such as 'features.*'");
-    line.text("optimizer", "sgd, adam or adamw", "sgd");
+    line.text("optimizer", kOptimizerNames, "sgd");
+    line.text("moments", "float32 or bfloat16, as ecopipe-train will keep them", "float32");
     line.number("momentum", "of sgd; 0 needs no optimiser slot", {0, 1}, 0.9);
     line.text("micro-batch", "sizes to measure", "1,2,4,8,16");
     line.integer("threads", "threads that compute", {1, 1024}, 1);
@@ -79,12 +80,9 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     request.threads = static_cast<int>(line.get_integer("threads"));
     request.device = line.has("device-name") ? line.get_text("device-name") : host_name();
     request.seconds_per_size = line.get_number("seconds");
-    request.optimizer.name = line.get_text("optimizer");
+    ECOPIPE_ASSIGN_OR_RETURN(request.optimizer,
+                             parse_optimizer(line.get_text("optimizer"), line.get_text("moments")));
     request.optimizer.momentum = line.get_number("momentum");
-    if (!request.optimizer.known())
-        return fail(ExitCode::kUsage,
-                    fmt::format("--optimizer: expected sgd, adam or adamw, found '{}'",
-                                printable(request.optimizer.name)));
     request.loss.name = line.get_text("loss");
     request.spec.freeze = split_patterns(line.get_text("freeze"));
     DataSplits data;

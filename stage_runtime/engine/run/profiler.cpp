@@ -372,7 +372,6 @@ ModelProfile empty_profile(const ProfileRequest& request, const ModelInfo& info,
     profile.input = request.spec.input_shape;
     profile.num_classes = request.spec.num_classes;
     profile.input_bytes_per_sample = input_bytes;
-    profile.optimizer_slots = request.optimizer.slots();
     for (const LayerInfo& layer : info.layers) {
         LayerProfile entry;
         entry.name = layer.name;
@@ -396,6 +395,7 @@ ModelProfile empty_profile(const ProfileRequest& request, const ModelInfo& info,
     }
     if (!some_frozen)
         for (LayerProfile& layer : profile.layers) layer.trainable_parameter_bytes.reset();
+    profile.optimize_with(request.optimizer.slots(), optimizer_bytes(info, request.optimizer));
     return profile;
 }
 

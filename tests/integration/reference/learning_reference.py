@@ -21,6 +21,30 @@ def close(name, step, expected, found):
     assert abs(expected - found) <= 1e-4 * abs(expected) + 1e-9, f"step {step}: {name}: PyTorch {expected}, ecopipe {found}"
 
 
+class Adafactor(torch.optim.Optimizer):
+    """torch.optim.Adafactor, which came with 2.5, for parameters of one and two dimensions."""
+
+    def __init__(self, parameters, lr, weight_decay):
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self):
+        self.steps += 1
+        weight, epsilon = self.steps**-0.8, torch.finfo(torch.float32).eps
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                squares, state = parameter.grad.square(), self.state[parameter]
+                means = [squares.mean(-1, keepdim=True), squares.mean(0, keepdim=True)] if squares.dim() == 2 else [squares]
+                for i, mean in enumerate(means):
+                    state.setdefault(i, torch.zeros_like(mean)).lerp_(mean, weight)
+                variance = state[0] @ state[1] / state[0].mean().clamp(min=epsilon) if squares.dim() == 2 else state[0]
+                update = parameter.grad / variance.clamp(min=epsilon**2).sqrt()
+                size = max(1e-3, parameter.square().mean().sqrt().item()) * min(group["lr"], self.steps**-0.5)
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.sub_(update, alpha=size / max(1.0, update.square().mean().sqrt().item()))
+
+
 def main():
     model_path, data, metrics, loss_name, optimizer_name, schedule, steps = sys.argv[1:8]
     steps = int(steps)
@@ -40,6 +64,7 @@ def main():
                "bce": lambda x, y: nn.functional.binary_cross_entropy_with_logits(x[:, 0], y.float(), reduction="sum")}[loss_name]
     optimizer = {"sgd": lambda p: torch.optim.SGD(p, LR, momentum=0.9, weight_decay=DECAY),
                  "adam": lambda p: torch.optim.Adam(p, LR, weight_decay=DECAY),
+                 "adafactor": lambda p: getattr(torch.optim, "Adafactor", Adafactor)(p, lr=LR, weight_decay=DECAY),
                  "adamw": lambda p: torch.optim.AdamW(p, LR, weight_decay=DECAY)}[optimizer_name](model.parameters())
     if schedule == "cosine":
         warm = lr_scheduler.LinearLR(optimizer, 1 / 4, total_iters=3)

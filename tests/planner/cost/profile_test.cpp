@@ -203,6 +203,36 @@ TEST(Profile, FrozenLayersCostNoBackwardNoGradientAndNoOptimiserMemory) {
     EXPECT_TRUE(profile.train_only({0, 0, 60, 100}));
 }
 
+// Of a layer with 100 bytes of parameters an optimiser that factors keeps 24.
+TEST(Profile, WhatAnOptimiserKeepsMayBeLessThanAParametersSize) {
+    ModelProfile profile = *parse_profile(two_layers().dump(), "p.json");
+    const std::string measured = profile_text(profile);
+    const auto slots = static_cast<std::uint64_t>(profile.optimizer_slots);
+    const std::vector<std::uint64_t> as_measured{slots * profile.layers[0].parameter_bytes,
+                                                 slots * profile.layers[1].parameter_bytes};
+    profile.optimize_with(0, {24, 0});
+    EXPECT_EQ(profile.layers[0].optimizer_bytes, 24U);
+    EXPECT_EQ(profile.layers[1].optimizer_bytes, std::nullopt);
+    const std::string text = profile_text(profile);
+    EXPECT_EQ(profile_text(*parse_profile(text, "again")), text);
+    const auto cluster = parse_cluster(
+        "name: c\nportal: a\nportal_address: 10.0.0.1\ndevices:\n  - {name: a, memory_mib: 64, "
+        "speed: 1}\ndefault_link: {mbps: 8, latency_ms: 1}\n",
+        "c.yaml");
+    const auto moments = [&] {
+        return CostModel::make(*cluster, *resolve_profiles(*cluster, {profile}), 8, 4)
+            .value()
+            .stage_bytes({0, 0, 1, false}, {})
+            .moments;
+    };
+    EXPECT_EQ(moments(), 24);
+    ModelProfile half = profile;
+    ASSERT_TRUE(half.train_only({profile.layers[0].parameter_bytes / 2, 0}));
+    EXPECT_EQ(half.layers[0].optimizer_bytes, 12U);
+    profile.optimize_with(static_cast<int>(slots), as_measured);
+    EXPECT_EQ(profile_text(profile), measured);
+}
+
 TEST(Profile, RefusesWhatIsHostileOrAbsurdWithItsPlace) {
     const auto expect = [](const char* pointer, const Json& value, const std::string& place) {
         const Error error = refusal(pointer, value);
