@@ -12,7 +12,7 @@ namespace {
 constexpr double kDecayExponent = -0.8;      // of the second moment's weight with the steps
 constexpr double kSmallestParameter = 1e-3;  // a parameter counts as at least so large
 constexpr double kLargestUpdate = 1;         // in the root mean square, before the step's size
-constexpr float kEpsilon = std::numeric_limits<float>::epsilon();
+constexpr float kFloatEpsilon = std::numeric_limits<float>::epsilon();
 
 double root_mean_square(const at::Tensor& tensor) {
     return std::sqrt(squared_norm(tensor) / static_cast<double>(tensor.numel()));
@@ -63,7 +63,7 @@ class Adafactor : public Optimizer {
     }
 
     static float relative(float gradient, float variance) {
-        constexpr float kSmallestVariance = kEpsilon * kEpsilon;
+        constexpr float kSmallestVariance = kFloatEpsilon * kFloatEpsilon;
         return gradient / std::sqrt(std::max(variance, kSmallestVariance));
     }
 
@@ -90,7 +90,7 @@ class Adafactor : public Optimizer {
         for (std::size_t column = 0; column < columns; ++column)
             by_column[column] =
                 moved(by_column[column], column_sums[column] / static_cast<double>(rows), weight);
-        mean = std::max(mean, static_cast<double>(kEpsilon));
+        mean = std::max(mean, static_cast<double>(kFloatEpsilon));
         float* direction = out.data_ptr<float>();
         for (std::size_t row = 0; row < rows; ++row) {
             const auto scale = static_cast<float>(static_cast<double>(by_row[row]) / mean);
