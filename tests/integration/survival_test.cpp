@@ -346,15 +346,18 @@ TEST_F(Survival, ChangedFlagsAndDamagedCheckpointsAreFoundOnResume) {
         << resumed->err();
 }
 
+// The run is so long that it is at work however long the second program takes to start.
 TEST_F(Survival, ARunThatIsAtWorkIsNotResumed) {
-    auto train = start("twice", {"--local", "--cluster", cluster(3)});
+    auto train = start("twice", {"--local", "--cluster", cluster(3)}, "1000000");
     reach("twice", 5, *train);
-    auto second = start("twice", {"--local", "--cluster", cluster(3), "--resume"});
+    auto second = start("twice", {"--local", "--cluster", cluster(3), "--resume"}, "1000000");
     const Finished refused = second->wait(kSurvivalDeadlineS);
     EXPECT_EQ(refused.code, 2);
     EXPECT_NE(refused.err.find("another process is at work in it"), std::string::npos)
         << refused.err;
-    expect_survived("twice", *train);
+    reach("twice", steps_in("twice") + 1, *train);
+    train->signal(SIGINT);
+    EXPECT_EQ(train->wait(kSurvivalDeadlineS).code, 130) << train->err();
 }
 
 TEST_F(Survival, CtrlCSavesAndResumes) {
