@@ -26,14 +26,13 @@ class Adafactor : public Optimizer {
 
     OptimizerState fresh_state(const at::Tensor& parameter) const override {
         const FactoredShape view(parameter.sizes().vec());
-        OptimizerState state;
+        OptimizerState state{{"step", at::zeros({}, at::kLong)}};
         if (view.factored()) {
             state.emplace_back("row_var", at::zeros({view.rows}));
             state.emplace_back("col_var", at::zeros({view.columns}));
         } else {
             state.emplace_back("variance", at::zeros(parameter.sizes()));
         }
-        state.emplace_back("step", at::zeros({}, at::kLong));
         return state;
     }
 
@@ -41,16 +40,16 @@ class Adafactor : public Optimizer {
                 double learning_rate) const override {
         if (parameter.numel() == 0) return;
         const FactoredShape view(parameter.sizes().vec());
-        const auto step = static_cast<double>(state.back().second.add_(1).item<std::int64_t>());
+        const auto step = static_cast<double>(state[0].second.add_(1).item<std::int64_t>());
         const double weight = std::pow(step, kDecayExponent);  // of this step's squares
         const double size = std::max(kSmallestParameter, root_mean_square(parameter)) *
                             std::min(learning_rate, 1 / std::sqrt(step));
         const at::Tensor changes = gradient.contiguous();
         const at::Tensor direction = at::empty_like(changes);
         if (view.factored())
-            factored(view, changes, state[0].second, state[1].second, weight, direction);
+            factored(view, changes, state[1].second, state[2].second, weight, direction);
         else
-            whole(changes, state[0].second, weight, direction);
+            whole(changes, state[1].second, weight, direction);
         const double excess = std::max(1.0, root_mean_square(direction) / kLargestUpdate);
         if (weight_decay_ != 0) parameter.mul_(1 - learning_rate * weight_decay_);
         parameter.add_(direction.view_as(parameter), -size / excess);

@@ -57,6 +57,33 @@ TEST(Optimizer, WithoutMuThereIsNoTermAndNoState) {
     EXPECT_TRUE(optimizer->fresh_state(at::tensor({1.0F})).empty());
 }
 
+// At the first step since the reset the term is zero, and every state of the optimiser's own is
+// where the optimiser looks for it.
+TEST(Optimizer, TheProximalTermBeginsAsEveryOptimiserWithoutIt) {
+    for (const char* name : {"sgd", "adam", "adamw", "adafactor"})
+        for (const DType moments : {DType::kF32, DType::kBF16})
+            for (const Shape& shape : {Shape{6}, Shape{3, 4}}) {
+                OptimizerSpec spec{name, name == std::string("sgd") ? 0.9 : 0.0};
+                spec.moments = moments;
+                if (!spec.known()) continue;
+                at::manual_seed(2);
+                const at::Tensor start = at::randn(shape);
+                const at::Tensor gradient = at::randn(shape);
+                at::Tensor plain = start.clone();
+                const auto optimizer = make_optimizer(spec);
+                OptimizerState state = optimizer->fresh_state(plain);
+                optimizer->update(plain, gradient, state, 0.02);
+                spec.proximal_mu = 0.5;
+                at::Tensor pulled = start.clone();
+                const auto proximal = make_optimizer(spec);
+                OptimizerState more = proximal->fresh_state(pulled);
+                proximal->update(pulled, gradient, more, 0.02);
+                EXPECT_TRUE(at::equal(plain, pulled)) << name << ' ' << shape.size();
+                for (std::size_t i = 0; i < state.size(); ++i)
+                    EXPECT_TRUE(at::equal(state[i].second, more[i].second)) << name;
+            }
+}
+
 // The slots of a parameter's size, for the sum of what a plan reckons with.
 std::uint64_t bytes_of(const OptimizerState& state) {
     std::uint64_t bytes = 0;
