@@ -36,7 +36,6 @@ def defined(text):
         yield from ((found[1], parameters(found[2])) for found in FUNCTION.finditer(body))
 
 
-
 def clash(one, other):
     """Whether two definitions of a name cannot stand in one file: two functions can overload, two aliases can be the same."""
     if one.startswith("function") and other.startswith("function"):
