@@ -41,9 +41,10 @@ Row make_row(std::string schedule, PipelineCosts costs, std::vector<ActionList> 
 
 // Of each device, in micro-batches of all its layers: a slice counts for its share.
 std::vector<double> peaks(const Row& row) {
-    const double slices = static_cast<double>(row.costs.stage_count()) / row.costs.devices;
     std::vector<double> out;
-    for (const ActionList& list : row.lists) out.push_back(peak_in_flight(list) / slices);
+    for (std::size_t d = 0; d < row.lists.size(); ++d)
+        out.push_back(static_cast<double>(peak_in_flight(row.lists[d])) /
+                      row.costs.place.slices(static_cast<int>(d)));
     return out;
 }
 
@@ -66,40 +67,46 @@ struct Numbers {
     std::vector<double> forward_ms, backward_ms, link_ms;
 };
 
-// `slices` equal parts of every stage; from the last device back to the first, the slowest of the
-// links.
-PipelineCosts sliced_costs(const Numbers& given, int slices) {
+// Equal parts of every device's layers, as they lie; between devices that are no neighbours, the
+// slowest of the links.
+PipelineCosts sliced_costs(const Numbers& given, const Placement& place) {
     std::vector<StageCost> stages;
     std::vector<double> links;
     const double back_ms =
         given.link_ms.empty() ? 0 : *std::max_element(given.link_ms.begin(), given.link_ms.end());
-    for (int k = 0; k < given.stages * slices; ++k) {
-        const auto d = static_cast<std::size_t>(k % given.stages);
+    for (int k = 0; k < place.stages(); ++k) {
+        const int device = place.device(k);
+        const auto d = static_cast<std::size_t>(device);
+        const int slices = place.slices(device);
         const double b = given.backward_ms[d] / slices;
         stages.push_back({given.forward_ms[d] / slices, b, 0, b / 2, b / 2, 0});
-        if (k + 1 < given.stages * slices)
-            links.push_back(d < given.link_ms.size() ? given.link_ms[d] : back_ms);
+        if (k + 1 == place.stages()) break;
+        const int next = place.device(k + 1);
+        const auto between = static_cast<std::size_t>(std::min(device, next));
+        links.push_back(next == device                 ? 0
+                        : std::abs(next - device) == 1 ? given.link_ms[between]
+                                                       : back_ms);
     }
     PipelineCosts costs = plain_costs(given.micro_batches, std::move(stages), links, links);
-    costs.devices = given.stages;
+    costs.place = place;
     costs.device_names.resize(static_cast<std::size_t>(given.stages));
     return costs;
 }
 
 std::vector<Row> rows_of(const Numbers& given) {
-    const PipelineCosts costs = sliced_costs(given, 1);
+    const PipelineCosts costs = sliced_costs(given, Placement::cyclic(given.stages));
     const std::vector<int> free_caps(costs.stages.size(), given.micro_batches);
     std::vector<Row> out;
     const auto add = [&](const Schedule& schedule, const std::string& name, auto&& count_of) {
-        const int slices = schedule.sliced ? given.slices : 1;
+        const Placement place = schedule.place(given.stages, given.slices);
         std::vector<ActionList> lists;
         for (int s = 0; s < given.stages; ++s)
             lists.push_back(schedule.actions({.micro_batches = given.micro_batches,
                                               .device = s,
                                               .devices = given.stages,
-                                              .slices = slices,
+                                              .slices = place.slices(s),
                                               .in_flight = count_of(s)}));
-        out.push_back(make_row(name, sliced_costs(given, slices), std::move(lists)));
+        out.push_back(make_row(name, sliced_costs(given, place), std::move(lists)));
     };
     for (const Schedule* schedule : schedules()) {
         const std::string name(schedule->name);
@@ -195,7 +202,7 @@ void print_json(const std::vector<Row>& rows) {
                         {"peak_in_flight", peaks(row)},
                         {"lower_bound_ms", row.bound.ms},
                         {"bound_by", row.bound.by},
-                        {"devices", row.costs.devices}});
+                        {"devices", row.costs.place.devices()}});
     fmt::print("{}\n", OrderedJson{{"rows", list}}.dump(1));
 }
 

@@ -65,6 +65,19 @@ bool has_twins(const Plan& plan) {
     });
 }
 
+Placement placement_of(const Plan& plan) {
+    const std::vector<HeldStage> held = held_stages(plan);
+    if (has_twins(plan)) return Placement::cyclic(static_cast<int>(held.size()));
+    std::vector<std::string> known;
+    std::vector<int> devices;
+    for (const HeldStage& stage : held) {
+        const auto found = std::find(known.begin(), known.end(), stage.holder.device);
+        devices.push_back(static_cast<int>(found - known.begin()));
+        if (found == known.end()) known.push_back(stage.holder.device);
+    }
+    return Placement::of(devices);
+}
+
 std::vector<std::string> stage_lines(const Plan& plan) {
     std::vector<std::string> lines;
     for (const StagePlan& stage : plan.stages)

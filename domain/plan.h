@@ -10,6 +10,7 @@
 
 #include "core/memory_use.h"
 #include "domain/layer_range.h"
+#include "domain/placement.h"
 #include "domain/tensor_codec.h"
 
 namespace ecopipe {
@@ -115,6 +116,9 @@ struct HeldStage {
 [[nodiscard]] bool has_twins(const Plan& plan);
 // What the device recomputes in all its stages.
 [[nodiscard]] Segments recomputed_on(const Plan& plan, const std::string& device);
+
+// Of its stages; where some have twins, of all holders, each by itself.
+[[nodiscard]] Placement placement_of(const Plan& plan);
 
 // For people, a line a holder: "stage on hub: layers 0..4, 2 in flight".
 [[nodiscard]] std::vector<std::string> stage_lines(const Plan& plan);

@@ -237,28 +237,36 @@ void CostModel::add_loads(const std::vector<StageSpan>& stages, bool named, cons
     }
 }
 
-PipelineCosts CostModel::graph_pipeline(const std::vector<StageSpan>& stages, int devices,
-                                        bool named, const Plan* plan) const {
+std::vector<std::string> CostModel::device_names(const std::vector<StageSpan>& stages,
+                                                 const Placement& place) const {
+    std::vector<std::string> out;
+    for (int device = 0; device < place.devices(); ++device) {
+        const StageSpan& first = stages[static_cast<std::size_t>(place.stage(device, 0))];
+        out.push_back(cluster_.devices[static_cast<std::size_t>(first.device)].name);
+    }
+    return out;
+}
+
+PipelineCosts CostModel::graph_pipeline(const std::vector<StageSpan>& stages,
+                                        const Placement& place, bool named,
+                                        const Plan* plan) const {
     PipelineCosts costs;
     costs.micro_batches = micro_batches_;
-    costs.devices = devices;
+    costs.place = place;
     costs.graph = true;
-    for (std::size_t k = 0; k < stages.size(); ++k) {
-        costs.stages.push_back(stage_cost(stages[k]));
-        if (named && k < static_cast<std::size_t>(devices))
-            costs.device_names.push_back(
-                cluster_.devices[static_cast<std::size_t>(stages[k].device)].name);
-    }
+    for (const StageSpan& stage : stages) costs.stages.push_back(stage_cost(stage));
+    if (named) costs.device_names = device_names(stages, place);
     add_loads(stages, named, plan, costs);
     return costs;
 }
 
-PipelineCosts CostModel::pipeline(const std::vector<StageSpan>& stages, int devices,
+PipelineCosts CostModel::pipeline(const std::vector<StageSpan>& stages, const Placement& place,
                                   bool named) const {
-    if (graph_) return graph_pipeline(stages, devices, named, nullptr);
+    if (graph_) return graph_pipeline(stages, place, named, nullptr);
     PipelineCosts costs;
     costs.micro_batches = micro_batches_;
-    costs.devices = devices;
+    costs.place = place;
+    if (named) costs.device_names = device_names(stages, place);
     ResourceTable table(cluster_, costs, named);
     costs.stages.reserve(stages.size());
     costs.forward.reserve(stages.size());
@@ -271,9 +279,6 @@ PipelineCosts CostModel::pipeline(const std::vector<StageSpan>& stages, int devi
             table.transfer(portal, first, output_ms(-1, portal, first), latency_ms(portal, first));
     for (std::size_t k = 0; k < stages.size(); ++k) {
         costs.stages.push_back(stage_cost(stages[k]));
-        if (named && k < static_cast<std::size_t>(devices))
-            costs.device_names.push_back(
-                cluster_.devices[static_cast<std::size_t>(stages[k].device)].name);
         if (k + 1 == stages.size()) break;
         const int here = stages[k].device;
         const int next = stages[k + 1].device;
@@ -289,13 +294,13 @@ PipelineCosts CostModel::pipeline(const std::vector<StageSpan>& stages, int devi
 void CostModel::pipeline_into(const std::vector<StageSpan>& stages, PipelineCosts& costs) const {
     const std::size_t count = stages.size();
     if (media_ || graph_) {
-        costs = pipeline(stages, static_cast<int>(count), false);
+        costs = pipeline(stages, Placement::cyclic(static_cast<int>(count)), false);
         for (std::size_t k = 0; k < count; ++k)
             if (stages[k].recompute) costs.stages[k] = stage_cost(stages[k], 1);
         return;
     }
     costs.micro_batches = micro_batches_;
-    costs.devices = static_cast<int>(count);
+    costs.place = Placement::cyclic(static_cast<int>(count));
     costs.stages.resize(count);
     costs.forward.resize(count - 1);
     costs.backward.resize(count - 1);
@@ -334,9 +339,9 @@ PipelineCosts CostModel::pipeline(const Plan& plan, const std::vector<StageSpan>
 PipelineCosts CostModel::pipeline_at_full(const Plan& plan,
                                           const std::vector<StageSpan>& stages) const {
     if (has_twins(plan)) return shared_pipeline(plan, stages);
-    const int devices = static_cast<int>(PlanIndex(plan).devices().size());
-    if (graph_) return graph_pipeline(stages, devices, true, &plan);
-    PipelineCosts costs = pipeline(stages, devices);
+    const Placement place = placement_of(plan);
+    if (graph_) return graph_pipeline(stages, place, true, &plan);
+    PipelineCosts costs = pipeline(stages, place);
     for (std::size_t k = 0; k + 1 < stages.size(); ++k) {
         costs.forward[k].occupy_ms *= codec_ratio(plan.stages[k].codec_forward);
         costs.backward[k].occupy_ms *= codec_ratio(plan.stages[k + 1].codec_backward);

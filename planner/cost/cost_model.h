@@ -151,10 +151,9 @@ class CostModel {
     [[nodiscard]] double output_ms(int layer, int from, int to) const;
     [[nodiscard]] double latency_ms(int from, int to) const;
 
-    // The pipeline of these stages; stage k is slice k / devices of device k % devices. Without
-    // names for people unless `named`.
-    [[nodiscard]] PipelineCosts pipeline(const std::vector<StageSpan>& stages, int devices,
-                                         bool named = true) const;
+    // The pipeline of these stages. Without names for people unless `named`.
+    [[nodiscard]] PipelineCosts pipeline(const std::vector<StageSpan>& stages,
+                                         const Placement& place, bool named = true) const;
     // The pipeline of one stage a device, without names, into `costs`, whose memory is used again.
     // Stages that recompute have one micro-batch in flight, and say what more take.
     void pipeline_into(const std::vector<StageSpan>& stages, PipelineCosts& costs) const;
@@ -203,8 +202,11 @@ class CostModel {
     [[nodiscard, gnu::noinline]] StageMemory taken_by_slice(const StageSpan& stage,
                                                             StageMemory memory) const;
     // Of a graph; with a plan's codecs, if there is one.
-    [[nodiscard]] PipelineCosts graph_pipeline(const std::vector<StageSpan>& stages, int devices,
-                                               bool named, const Plan* plan) const;
+    [[nodiscard]] PipelineCosts graph_pipeline(const std::vector<StageSpan>& stages,
+                                               const Placement& place, bool named,
+                                               const Plan* plan) const;
+    [[nodiscard]] std::vector<std::string> device_names(const std::vector<StageSpan>& stages,
+                                                        const Placement& place) const;
     void add_loads(const std::vector<StageSpan>& stages, bool named, const Plan* plan,
                    PipelineCosts& costs) const;
     // Of a plan whose stages have twins (shared_pipeline.cpp).

@@ -37,7 +37,7 @@ PipelineCosts plain_costs(int micro_batches, std::vector<StageCost> stages,
                   backward_link_ms.size() + 1 == stages.size());
     PipelineCosts costs;
     costs.micro_batches = micro_batches;
-    costs.devices = static_cast<int>(stages.size());
+    costs.place = Placement::cyclic(static_cast<int>(stages.size()));
     costs.stages = std::move(stages);
     const auto link = [&](double occupy_ms, std::size_t from, std::size_t to) {
         costs.resources.push_back({fmt::format("link {}-{}", from, to), 1, from, to, ""});

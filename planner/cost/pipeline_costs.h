@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "domain/action.h"
+#include "domain/placement.h"
 
 namespace ecopipe {
 
@@ -66,9 +67,8 @@ struct LayerSums {
 
 struct PipelineCosts {
     int micro_batches = 1;
-    int devices = 1;
-    std::vector<StageCost>
-        stages;  // in layer order; stage k is slice k / devices of device k % devices
+    Placement place;                // of the stages
+    std::vector<StageCost> stages;  // in layer order
     // A chain's: each stage waits for its neighbours. Empty when the model is a graph.
     std::optional<Transfer>
         feed;  // of one micro-batch's input, portal to stage 0; none when the portal runs it

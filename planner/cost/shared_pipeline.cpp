@@ -49,7 +49,7 @@ PipelineCosts CostModel::shared_pipeline(const Plan& plan,
                                          const std::vector<StageSpan>& spans) const {
     PipelineCosts costs;
     costs.micro_batches = micro_batches_;
-    costs.devices = static_cast<int>(spans.size());
+    costs.place = Placement::cyclic(static_cast<int>(spans.size()));
     costs.graph = true;
     costs.sum_blocks = plan.sum_blocks;
     const std::vector<HeldStage> held = held_stages(plan);

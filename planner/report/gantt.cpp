@@ -142,7 +142,7 @@ class Drawing {
 
     void devices(const GanttPanel& panel) {
         const Timeline& timeline = *panel.timeline;
-        for (int d = 0; d < panel.costs->devices; ++d) {
+        for (int d = 0; d < panel.costs->place.devices(); ++d) {
             lane(lane_name(*panel.costs, static_cast<std::size_t>(d)), kLane);
             for (const ActionSpan& span : timeline.actions)
                 if (span.device == d)
@@ -269,7 +269,7 @@ std::string chrome_trace(const PipelineCosts& costs, const Timeline& timeline) {
     OrderedJson events = OrderedJson::array();
     events.push_back(
         {{"name", "process_name"}, {"ph", "M"}, {"pid", 1}, {"args", {{"name", "pipeline"}}}});
-    const auto devices = static_cast<std::size_t>(costs.devices);
+    const auto devices = static_cast<std::size_t>(costs.place.devices());
     for (std::size_t d = 0; d < devices; ++d) {
         events.push_back(thread_json(d, lane_name(costs, d)));
         if (timeline.device_end_ms[d] > timeline.update_start_ms[d])

@@ -34,7 +34,7 @@ void add_stages(std::string& out, const Plan& plan, const PlayedPlan& played) {
     line(out,
          "stage  device            layers     forward  backward   busy  in flight  recompute  "
          "memory MiB (of)");
-    const auto devices = static_cast<std::size_t>(played.costs.devices);
+    const auto devices = static_cast<std::size_t>(played.costs.place.devices());
     std::vector<double> busy(devices, 0);
     for (const ActionSpan& span : played.timeline.actions)
         busy[static_cast<std::size_t>(span.device)] += span.end_ms - span.start_ms;
@@ -44,8 +44,10 @@ void add_stages(std::string& out, const Plan& plan, const PlayedPlan& played) {
         const StagePlan& stage = plan.stages[s];
         const StageHolder& holder = held[h].holder;
         const StageCost& cost = played.costs.stages[h];
-        const double share =
-            played.timeline.step_ms > 0 ? busy[h % devices] / played.timeline.step_ms : 0;
+        const int device = played.costs.place.device(static_cast<int>(h));
+        const double share = played.timeline.step_ms > 0
+                                 ? busy[static_cast<std::size_t>(device)] / played.timeline.step_ms
+                                 : 0;
         line(out,
              "{:<6} {:<16}  {:<9}  {:>7.2f}  {:>8.2f}  {:>3.0f} %  {:>9}  {:<9}  {:.1f} ({:.1f})",
              s, holder.device, fmt::format("{}-{}", stage.first_layer, stage.last_layer),

@@ -162,18 +162,22 @@ class WhatIfSearch {
 
     // Those that work least first: the likeliest to be given away.
     void add_drops() {
-        std::vector<double> busy(static_cast<std::size_t>(played_.costs.devices), 0);
+        const Placement& place = played_.costs.place;
+        const auto device_at = [&](std::size_t d) {
+            const int first = place.stage(static_cast<int>(d), 0);
+            return static_cast<std::size_t>(played_.spans[static_cast<std::size_t>(first)].device);
+        };
+        std::vector<double> busy(static_cast<std::size_t>(place.devices()), 0);
         for (const ActionSpan& span : played_.timeline.actions)
             busy[static_cast<std::size_t>(span.device)] += span.end_ms - span.start_ms;
         std::vector<std::size_t> order;
         for (std::size_t d = 0; d < busy.size(); ++d)
-            if (static_cast<std::size_t>(played_.spans[d].device) != cluster_.portal)
-                order.push_back(d);
+            if (device_at(d) != cluster_.portal) order.push_back(d);
         std::stable_sort(order.begin(), order.end(),
                          [&](std::size_t a, std::size_t b) { return busy[a] < busy[b]; });
         order.resize(busy.size() == 1 ? 0 : std::min(order.size(), kDropsMax));
         for (const std::size_t d : order) {
-            const auto device = static_cast<std::size_t>(played_.spans[d].device);
+            const std::size_t device = device_at(d);
             add(fmt::format("without {}", cluster_.devices[device].name),
                 without_device(cluster_, device), false);
         }

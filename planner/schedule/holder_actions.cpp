@@ -105,7 +105,7 @@ Result<void> check_order(const Plan& plan, const std::vector<ActionList>& lists,
 Result<void> check_holders(const Plan& plan, const std::string& source) {
     ECOPIPE_RETURN_IF_ERROR(check_blocks(plan, source));
     const Schedule* schedule = find_schedule(plan.schedule);
-    if (schedule == nullptr || schedule->sliced ||
+    if (schedule == nullptr || schedule->sliced() ||
         std::any_of(plan.stages.begin(), plan.stages.end(),
                     [](const StagePlan& stage) { return stage.actions.has_value(); }))
         return fail(ExitCode::kBadFile,

@@ -42,6 +42,6 @@ ActionList interleaved_actions(const ScheduleShape& shape) {
 const Schedule kInterleaved{.name = "interleaved",
                             .actions = interleaved_actions,
                             .in_flight = InFlightRule::kByActions,
-                            .sliced = true};
+                            .placing = Placing::kCyclic};
 
 }  // namespace ecopipe

@@ -155,14 +155,22 @@ void read_frontiers(Fields fields, Plan& plan) {
     fields.no_others();
 }
 
-// The count of devices: all stages' when none repeats, else the length of the one cyclic order; 0
-// when neither holds.
-std::size_t device_count(const Plan& plan) {
-    const std::vector<std::string> devices = PlanIndex(plan).devices();
-    if (devices.empty() || plan.stages.size() % devices.size() != 0) return 0;
-    for (std::size_t i = 0; i < plan.stages.size(); ++i)
-        if (plan.stages[i].device != devices[i % devices.size()]) return 0;
-    return devices.size();
+// Whether the stages lie as the schedule has them; of actions of one's own they may lie anyhow.
+Result<void> check_placement(const Plan& plan, const std::string& source) {
+    if (has_actions(plan)) return {};
+    const Placement place = placement_of(plan);
+    const Schedule* schedule = find_schedule(plan.schedule);
+    const Placing placing = schedule == nullptr ? Placing::kOneEach : schedule->placing;
+    const int slices = place.stages() / place.devices();
+    if (schedule == nullptr ? place.one_each() : place == schedule->place(place.devices(), slices))
+        return {};
+    return fail(
+        ExitCode::kBadFile,
+        fmt::format("{}: stages: expected {}, found {}", source,
+                    placing == Placing::kOneEach  ? "a device of its own for every stage"
+                    : placing == Placing::kCyclic ? "every device equally often in one cyclic order"
+                                                  : "every device twice, there and back",
+                    placing == Placing::kFolded ? "another order" : "a device again"));
 }
 
 Result<void> check_in_flight(const Plan& plan, const std::string& source) {
@@ -185,23 +193,24 @@ Result<void> check_in_flight(const Plan& plan, const std::string& source) {
 // stage.
 Result<ScheduleText> own_schedule(const Plan& plan, const std::string& source) {
     ScheduleText out;
-    const std::size_t devices = PlanIndex(plan).devices().size();
+    out.placement = placement_of(plan);
     for (std::size_t s = 0; s < plan.stages.size(); ++s) {
         const std::string place = fmt::format("stages[{}].actions", s);
         const auto& actions = plan.stages[s].actions;
-        if (s < devices && !actions)
+        const bool first = out.placement->slice(static_cast<int>(s)) == 0;
+        if (first && !actions)
             return fail(
                 ExitCode::kBadFile,
                 fmt::format(
                     "{}: {}: expected actions in every device's first stage or in none, found none",
                     source, place));
-        if (s >= devices && actions)
+        if (!first && actions)
             return fail(
                 ExitCode::kBadFile,
                 fmt::format(
                     "{}: {}: expected a device's actions in its first stage alone, found more",
                     source, place));
-        if (s >= devices) continue;
+        if (!first) continue;
         ECOPIPE_ASSIGN_OR_RETURN(ActionList list, parse_actions(*actions, source + ": " + place));
         out.devices.push_back(std::move(list));
         out.places.push_back(place);
@@ -217,11 +226,6 @@ Result<void> check_own_actions(const Plan& plan, const std::string& source) {
             ExitCode::kBadFile,
             fmt::format("{}: stages[0].actions: expected actions of {} micro-batches, found {}",
                         source, plan.micro_batches, facts.micro_batches));
-    const std::size_t slices = plan.stages.size() / text.devices.size();
-    if (static_cast<std::size_t>(facts.slices) != slices)
-        return fail(ExitCode::kBadFile,
-                    fmt::format("{}: stages[0].actions: expected {} slices a device, found {}",
-                                source, slices, facts.slices));
     for (std::size_t s = 0; s < plan.stages.size(); ++s)
         if (!plan.stages[s].recomputed.empty() && facts.split_backward)
             return fail(
@@ -246,6 +250,8 @@ Result<void> check_named_schedule(const Plan& plan, const std::string& source) {
                     ExitCode::kBadFile,
                     fmt::format("{}: stages[{}].recompute: expected false under {}, found true",
                                 source, s, schedule->name));
+    // What lists of actions hold follows from them.
+    if (schedule->in_flight == InFlightRule::kByActions) return {};
     return check_in_flight(plan, source);
 }
 
@@ -337,14 +343,7 @@ Result<void> check_plan(const Plan& plan, const std::string& source) {
                                 "({}), found {}",
                                 source, plan.micro_batches, plan.sum_blocks));
     if (has_twins(plan)) return check_holders(plan, source);
-    const std::size_t devices = device_count(plan);
-    const Schedule* schedule = find_schedule(plan.schedule);
-    const bool repeats_allowed = has_actions(plan) || (schedule != nullptr && schedule->sliced);
-    if (devices == 0 || (devices < plan.stages.size() && !repeats_allowed))
-        return fail(ExitCode::kBadFile,
-                    fmt::format("{}: stages: expected {}, found a device again", source,
-                                repeats_allowed ? "every device equally often in one cyclic order"
-                                                : "a device of its own for every stage"));
+    ECOPIPE_RETURN_IF_ERROR(check_placement(plan, source));
     return has_actions(plan) ? check_own_actions(plan, source) : check_named_schedule(plan, source);
 }
 
@@ -419,10 +418,12 @@ Result<std::vector<ActionList>> plan_actions(const Plan& plan, int micro_batches
     }
     ScheduleShape shape;
     shape.micro_batches = micro_batches;
-    shape.devices = static_cast<int>(PlanIndex(plan).devices().size());
-    shape.slices = static_cast<int>(plan.stages.size()) / shape.devices;
+    const Placement place = placement_of(plan);
+    shape.devices = place.devices();
     for (; shape.device < shape.devices; ++shape.device) {
-        shape.in_flight = plan.stages[static_cast<std::size_t>(shape.device)].in_flight;
+        shape.slices = place.slices(shape.device);
+        const int first = place.stage(shape.device, 0);
+        shape.in_flight = plan.stages[static_cast<std::size_t>(first)].in_flight;
         out.push_back(find_schedule(plan.schedule)->actions(shape));
     }
     return out;

@@ -5,7 +5,7 @@
 
 namespace ecopipe {
 namespace {
-constexpr std::array kSchedules{&kGpipe, &kOneFOneB, &kInterleaved, &kZbH1};
+constexpr std::array kSchedules{&kGpipe, &kOneFOneB, &kInterleaved, &kZbH1, &kVHalf, &kVMin};
 }  // namespace
 
 std::span<const Schedule* const> schedules() { return kSchedules; }

@@ -7,15 +7,16 @@
 #include <string_view>
 
 #include "domain/action.h"
+#include "domain/placement.h"
 
 namespace ecopipe {
 
 // One device's place in a step. All counts are at least 1, 0 <= device < devices.
 struct ScheduleShape {
     int micro_batches = 1;
-    int device = 0;   // in pipeline order
-    int devices = 1;  // stage g * devices + d is slice g of device d
-    int slices = 1;   // groups of layers on each device; 1 unless the schedule is `sliced`
+    int device = 0;  // in pipeline order
+    int devices = 1;
+    int slices = 1;  // groups of layers on each device
     int in_flight = 1;
 };
 
@@ -24,6 +25,13 @@ enum class InFlightRule {
     kAll,       // every one of the step, whatever memory there is
     kChosen,    // at most ScheduleShape::in_flight, which the planner searches
     kByActions  // as many as the list has at its peak
+};
+
+// Where a schedule has its stages.
+enum class Placing {
+    kOneEach,  // one a device
+    kCyclic,   // any number of slices on each, in turn: 0, 1, 2, 0, 1, 2
+    kFolded    // two on each, there and back: 0, 1, 2, 2, 1, 0
 };
 
 struct Schedule {
@@ -38,11 +46,17 @@ struct Schedule {
     // Input and weight gradients are actions of their own: profiles must have their times, and
     // nothing is recomputed.
     bool splits_backward = false;
-    bool sliced = false;  // a device may have several groups of layers
+    Placing placing = Placing::kOneEach;
     // The list is one_f_one_b_actions with the counts in flight: the search prices such without
     // playing every action.
     bool one_f_one_b = false;
 
+    [[nodiscard]] bool sliced() const { return placing != Placing::kOneEach; }
+    // With `slices` on each device, where that is free.
+    [[nodiscard]] Placement place(int devices, int slices = 1) const {
+        if (placing == Placing::kFolded) return Placement::folded(devices);
+        return Placement::cyclic(devices, placing == Placing::kCyclic ? slices : 1);
+    }
     [[nodiscard]] bool holds_all() const { return in_flight == InFlightRule::kAll; }
     // One forward, one backward, with a count that is free: estimates by its pace (pace.h) hold.
     [[nodiscard]] bool paced() const { return one_f_one_b && !holds_all(); }

@@ -37,7 +37,7 @@ class UntimedRun {
           capacity_(capacity),
           next_(lists.size(), 0),
           owed_(lists.size()),
-          stages_(static_cast<std::size_t>(facts.devices * facts.slices)),
+          stages_(static_cast<std::size_t>(facts.place.stages())),
           inputs_(stages_ * 2 * static_cast<std::size_t>(facts.micro_batches), false),
           held_(stages_ * 2, 0) {}
 
@@ -93,7 +93,8 @@ class UntimedRun {
         if (owed_[device].waiting) return deliver(device);
         if (next_[device] == lists_[device].size()) return false;
         const Action& action = lists_[device][next_[device]];
-        const std::size_t stage = static_cast<std::size_t>(action.slice) * lists_.size() + device;
+        const auto stage =
+            static_cast<std::size_t>(facts_.place.stage(static_cast<int>(device), action.slice));
         const bool forward = action.kind == kForward;
         const bool local = action.kind == kWeightGradient || (forward && stage == 0) ||
                            (!forward && stage + 1 == stages_);
@@ -119,26 +120,30 @@ class UntimedRun {
     std::vector<int> held_;
 };
 
-Result<void> check_list(const ActionList& list, const ScheduleFacts& facts,
+// `slices`: of the list's device.
+Result<void> check_list(const ActionList& list, const ScheduleFacts& facts, int slices,
                         const std::string& place) {
     const auto cells =
-        static_cast<std::size_t>(facts.micro_batches) * static_cast<std::size_t>(facts.slices);
+        static_cast<std::size_t>(facts.micro_batches) * static_cast<std::size_t>(slices);
     if (list.size() < 2 * cells)
         return fail(
             ExitCode::kBadFile,
             fmt::format("{}: expected a forward and a backward of each of {} micro-batches and {} "
                         "slices, found {} actions",
-                        place, facts.micro_batches, facts.slices, list.size()));
+                        place, facts.micro_batches, slices, list.size()));
     std::vector<unsigned char> seen(cells, 0);
     for (const Action& action : list) {
-        unsigned char& bits = seen[static_cast<std::size_t>(action.micro_batch) *
-                                       static_cast<std::size_t>(facts.slices) +
-                                   static_cast<std::size_t>(action.slice)];
-        const unsigned char now = bit(action.kind);
-        const auto refused = [&](const char* problem) {
+        const auto refused = [&](const std::string& problem) {
             return fail(ExitCode::kBadFile,
                         fmt::format("{}: {}: {}", place, action_text(action), problem));
         };
+        if (action.slice >= slices)
+            return refused(
+                fmt::format("expected a slice below {}, found {}", slices, action.slice));
+        unsigned char& bits =
+            seen[static_cast<std::size_t>(action.micro_batch) * static_cast<std::size_t>(slices) +
+                 static_cast<std::size_t>(action.slice)];
+        const unsigned char now = bit(action.kind);
         if ((bits & now) != 0) return refused("expected once, found again");
         if (now != kSeenF && (bits & kSeenF) == 0)
             return refused("expected after its forward, found before it");
@@ -153,8 +158,7 @@ Result<void> check_list(const ActionList& list, const ScheduleFacts& facts,
         const Action missing{(seen[i] & kSeenF) == 0   ? kForward
                              : (seen[i] & kSeenI) != 0 ? kWeightGradient
                                                        : kBackward,
-                             static_cast<int>(i) / facts.slices,
-                             static_cast<int>(i) % facts.slices};
+                             static_cast<int>(i) / slices, static_cast<int>(i) % slices};
         if (seen[i] != (kSeenF | kSeenB) && seen[i] != (kSeenF | kSeenI | kSeenW))
             return fail(ExitCode::kBadFile,
                         fmt::format("{}: expected {}, found nothing", place, action_text(missing)));
@@ -187,16 +191,23 @@ int least_capacity(const std::vector<ActionList>& lists, const ScheduleFacts& fa
 
 Result<ScheduleFacts> check_schedule(const ScheduleText& schedule, const std::string& source) {
     ScheduleFacts facts;
-    facts.devices = static_cast<int>(schedule.devices.size());
+    int slices = 0;
     for (const ActionList& list : schedule.devices)
         for (const Action& action : list) {
             facts.micro_batches = std::max(facts.micro_batches, action.micro_batch + 1);
-            facts.slices = std::max(facts.slices, action.slice + 1);
+            slices = std::max(slices, action.slice + 1);
             facts.split_backward |= action.kind == kInputGradient;
         }
+    const auto devices = static_cast<int>(schedule.devices.size());
+    facts.place = schedule.placement.value_or(Placement::cyclic(devices, std::max(1, slices)));
+    if (facts.place.devices() != devices)
+        return fail(ExitCode::kBadFile,
+                    fmt::format("{}: place: expected {} devices, as many as have actions, found {}",
+                                source, devices, facts.place.devices()));
     for (std::size_t d = 0; d < schedule.devices.size(); ++d)
-        ECOPIPE_RETURN_IF_ERROR(
-            check_list(schedule.devices[d], facts, source + ": " + schedule.places[d]));
+        ECOPIPE_RETURN_IF_ERROR(check_list(schedule.devices[d], facts,
+                                           facts.place.slices(static_cast<int>(d)),
+                                           source + ": " + schedule.places[d]));
     UntimedRun free_run(schedule.devices, facts, facts.micro_batches);
     if (!free_run.finish())
         return fail(
@@ -206,9 +217,11 @@ Result<ScheduleFacts> check_schedule(const ScheduleText& schedule, const std::st
                 source, schedule.places[free_run.stopped_device()],
                 action_text(free_run.stopped_action())));
     facts.channel_capacity = least_capacity(schedule.devices, facts);
-    for (int slice = 0; slice < facts.slices; ++slice)
-        for (const ActionList& list : schedule.devices)
-            facts.peak_in_flight.push_back(peak_of_slice(list, slice));
+    for (int stage = 0; stage < facts.place.stages(); ++stage) {
+        const auto device = static_cast<std::size_t>(facts.place.device(stage));
+        facts.peak_in_flight.push_back(
+            peak_of_slice(schedule.devices[device], facts.place.slice(stage)));
+    }
     return facts;
 }
 

@@ -11,6 +11,8 @@
 namespace ecopipe {
 namespace {
 
+constexpr std::size_t kStagesMax = kDevicesMax * kSlicesMax;
+
 std::string_view trimmed(std::string_view text) {
     const auto blank = [](char c) { return c == ' ' || c == '\t' || c == '\r'; };
     while (!text.empty() && blank(text.front())) text.remove_prefix(1);
@@ -53,8 +55,11 @@ std::string actions_csv(const ActionList& actions) {
     return out;
 }
 
-std::string schedule_csv(const std::vector<ActionList>& devices) {
+std::string schedule_csv(const std::vector<ActionList>& devices, const Placement& place) {
     std::string out;
+    for (int stage = 0; stage < place.stages() && !place.is_cyclic(); ++stage)
+        out += fmt::format("{}{}", stage == 0 ? "# place: " : ",", place.device(stage));
+    if (!out.empty()) out += '\n';
     for (const ActionList& actions : devices) out += actions_csv(actions) + "\n";
     return out;
 }
@@ -78,6 +83,31 @@ Result<ActionList> parse_actions(std::string_view line, const std::string& place
     return out;
 }
 
+// What a line "# place: 0,1,1,0" says; of any other comment nothing.
+Result<std::optional<Placement>> parse_placement(std::string_view line, const std::string& place) {
+    line = trimmed(line.substr(1));
+    constexpr std::string_view kKey = "place:";
+    if (!line.starts_with(kKey)) return std::nullopt;
+    line.remove_prefix(kKey.size());
+    std::vector<int> devices;
+    int known = 0;
+    for (std::size_t start = 0; start <= line.size();) {
+        const std::size_t comma = std::min(line.find(',', start), line.size());
+        const std::string_view cell = trimmed(line.substr(start, comma - start));
+        int device = 0;
+        if (!parse_index(cell, std::min<int>(known + 1, kDevicesMax), device) ||
+            devices.size() == kStagesMax)
+            return fail(ExitCode::kBadFile,
+                        fmt::format("{}: place: expected the device of each of at most {} stages, "
+                                    "numbered as they come, found '{}'",
+                                    place, kStagesMax, printable(cell)));
+        known = std::max(known, device + 1);
+        devices.push_back(device);
+        start = comma + 1;
+    }
+    return Placement::of(devices);
+}
+
 Result<ScheduleText> parse_schedule(std::string_view text, const std::string& source) {
     if (text.size() > kConfigBytesMax)
         return fail(ExitCode::kBadFile, fmt::format("{}: expected at most {} bytes, found {}",
@@ -89,8 +119,13 @@ Result<ScheduleText> parse_schedule(std::string_view text, const std::string& so
         const std::string_view line = trimmed(text.substr(start, end - start));
         start = end + 1;
         ++number;
-        if (line.empty() || line.front() == '#') continue;
         const std::string place = fmt::format("line {}", number);
+        if (line.empty()) continue;
+        if (line.front() == '#') {
+            ECOPIPE_ASSIGN_OR_RETURN(auto said, parse_placement(line, source + ": " + place));
+            if (said) out.placement = std::move(said);
+            continue;
+        }
         ECOPIPE_ASSIGN_OR_RETURN(ActionList actions, parse_actions(line, source + ": " + place));
         out.devices.push_back(std::move(actions));
         out.places.push_back(place);

@@ -33,7 +33,7 @@ constexpr double kWorthwhile =
 // and of a user's own, 1f1b's is the one that needs least.
 const Schedule& tightest(const std::string& name) {
     const Schedule* schedule = find_schedule(name);
-    return schedule == nullptr || schedule->sliced ? kOneFOneB : *schedule;
+    return schedule == nullptr || schedule->sliced() ? kOneFOneB : *schedule;
 }
 
 tl::unexpected<Error> no_split_times(const std::string& source, const std::string& schedule) {
@@ -52,7 +52,7 @@ tl::unexpected<Error> nothing_fits(const CostModel& model, const PlanRequest& re
     // Segments are looked for where a stage is one slice and its backward whole.
     const Schedule* named = find_schedule(request.schedule);
     bool segments_would_fit = model.recomputation() == Recomputation::kStages && !request.actions &&
-                              !schedule.splits_backward && (named == nullptr || !named->sliced);
+                              !schedule.splits_backward && (named == nullptr || !named->sliced());
     std::size_t first = 0;
     for (const StageSpan& stage : stages) {
         const double least = model.least_bytes(stage, in_flight);
@@ -81,19 +81,19 @@ tl::unexpected<Error> nothing_fits(const CostModel& model, const PlanRequest& re
 Result<GivenSchedule> given(const PlanRequest& request, const Cluster& cluster) {
     ECOPIPE_ASSIGN_OR_RETURN(const ScheduleFacts facts,
                              check_schedule(*request.actions, request.schedule));
-    if (static_cast<std::size_t>(facts.devices) > cluster.devices.size())
-        return fail(
-            ExitCode::kUsage,
-            fmt::format("--schedule: expected at most {} devices, as in {}, found {} in {}",
-                        cluster.devices.size(), cluster.source, facts.devices, request.schedule));
+    if (static_cast<std::size_t>(facts.place.devices()) > cluster.devices.size())
+        return fail(ExitCode::kUsage,
+                    fmt::format("--schedule: expected at most {} devices, as in {}, found {} in {}",
+                                cluster.devices.size(), cluster.source, facts.place.devices(),
+                                request.schedule));
     if (facts.micro_batches != request.micro_batches || facts.micro_batches > request.batch)
         return fail(ExitCode::kUsage, fmt::format("--schedule: expected the {} micro-batches of "
                                                   "{}, each with a sample of the batch of {}, "
                                                   "found {} micro-batches",
                                                   facts.micro_batches, request.schedule,
                                                   request.batch, request.micro_batches));
-    return GivenSchedule{facts.devices, facts.slices, request.actions->devices,
-                         facts.peak_in_flight, facts.split_backward};
+    return GivenSchedule{facts.place, request.actions->devices, facts.peak_in_flight,
+                         facts.split_backward, false};
 }
 
 // 1f1b, or another schedule when it is clearly faster. Together they take `effort`.
@@ -122,8 +122,8 @@ Result<Found> search_model(const CostModel& model, const PlanRequest& request, d
     if (schedule == nullptr) return unknown_schedule(request.schedule);
     if (schedule->splits_backward && !model.has_split_backward())
         return no_split_times(model.cluster().source, request.schedule);
-    return schedule->sliced ? search_sliced(model, *schedule, {}, effort)
-                            : search_whole(model, *schedule, effort);
+    return schedule->sliced() ? search_sliced(model, *schedule, {}, effort)
+                              : search_whole(model, *schedule, effort);
 }
 
 // The fewest micro-batches of each size ceil(batch / M), thinned evenly to kCountsTried.
@@ -216,6 +216,9 @@ Plan as_plan(const Found& found, const CostModel& model, const PlanRequest& requ
     plan.micro_batches = model.micro_batches();
     plan.schedule = found.schedule;
     plan.sum_blocks = std::max(1, request.sum_blocks);
+    std::vector<int> devices;
+    for (const StageSpan& span : found.arrangement.stages) devices.push_back(span.device);
+    const Placement place = Placement::of(devices);
     for (std::size_t s = 0; s < found.arrangement.stages.size(); ++s) {
         const StageSpan& span = found.arrangement.stages[s];
         StagePlan stage;
@@ -224,7 +227,9 @@ Plan as_plan(const Found& found, const CostModel& model, const PlanRequest& requ
         stage.last_layer = span.last;
         stage.in_flight = found.arrangement.in_flight[s];
         if (span.recompute) stage.recomputed = {{span.first, span.last}};
-        if (s < found.actions.size()) stage.actions = actions_csv(found.actions[s]);
+        const auto device = static_cast<std::size_t>(place.device(static_cast<int>(s)));
+        if (!found.actions.empty() && place.slice(static_cast<int>(s)) == 0)
+            stage.actions = actions_csv(found.actions[device]);
         plan.stages.push_back(std::move(stage));
     }
     return plan;
@@ -309,8 +314,7 @@ Result<void> predict(const CostModel& model, const ResolvedProfiles& resolved, P
     const bool twins = has_twins(plan);
     const Bound bound =
         twins ? holders_bound(played.costs, played.lists) : pipeline_bound(played.costs, backward);
-    const bool fill =
-        played.costs.devices == played.costs.stage_count() && backward == BackwardKind::kWhole;
+    const bool fill = played.costs.place.one_each() && backward == BackwardKind::kWhole;
     plan.predicted = Prediction{played.timeline.step_ms,
                                 model.control_ms(played.spans),
                                 bound.ms,
@@ -321,7 +325,10 @@ Result<void> predict(const CostModel& model, const ResolvedProfiles& resolved, P
     const std::vector<HeldStage> held = held_stages(plan);
     const std::vector<MemoryByUse> memory = step_memory(played, plan);
     plan.memory.clear();
-    for (std::size_t d = 0; d < memory.size(); ++d) plan.memory[held[d].holder.device] = memory[d];
+    for (std::size_t d = 0; d < memory.size(); ++d) {
+        const int first = played.costs.place.stage(static_cast<int>(d), 0);
+        plan.memory[held[static_cast<std::size_t>(first)].holder.device] = memory[d];
+    }
     ECOPIPE_ASSIGN_OR_RETURN(plan.single_device, best_single(model, resolved, plan.batch));
     return {};
 }
@@ -345,7 +352,7 @@ constexpr std::size_t kTwinsDeepened = 2;    // of the counts of micro-batches a
 bool may_have_twins(const PlanRequest& request, const CostModel& model) {
     if (!request.twins || model.devices() < 2 || request.actions) return false;
     const Schedule* schedule = find_schedule(request.schedule);
-    return schedule == nullptr ? request.schedule == kAutoSchedule : !schedule->sliced;
+    return schedule == nullptr ? request.schedule == kAutoSchedule : !schedule->sliced();
 }
 
 struct TwinTrial {

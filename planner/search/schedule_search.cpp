@@ -57,7 +57,10 @@ Found search_sliced(const CostModel& model, const Schedule& schedule, const Arra
     std::stable_sort(counts.begin(), counts.end(), [&](int a, int b) {
         return std::abs(a - preferred) < std::abs(b - preferred);
     });
-    const auto slices_max = [](int devices) { return devices == 1 ? 1 : kSlicesTried; };
+    const bool free_slices = schedule.placing == Placing::kCyclic;
+    const auto slices_max = [&](int devices) {
+        return devices == 1 || !free_slices ? 1 : kSlicesTried;
+    };
     std::uint64_t runs = 0;
     for (const int devices : counts) runs += static_cast<std::uint64_t>(slices_max(devices));
     const std::uint64_t work_max = scaled(kSliced, effort);

@@ -34,7 +34,7 @@ class SlicedSearch {
     SlicedArrangement run(const std::vector<std::vector<int>>& orders) {
         std::vector<std::pair<double, Layout>> starts;
         for (const std::vector<int>& order : orders) {
-            if (static_cast<int>(order.size()) != schedule_.devices) continue;
+            if (static_cast<int>(order.size()) != schedule_.place.devices()) continue;
             Layout layout = least_largest_stage(estimator_, repeated(order));
             if (layout.devices.empty()) return {};  // fewer atoms than stages
             starts.emplace_back(price(layout), std::move(layout));
@@ -44,26 +44,32 @@ class SlicedSearch {
         const std::size_t rounds = std::min<std::size_t>(3, starts.size());
         for (std::size_t i = 0; i < rounds; ++i)
             anneal(starts[i].first, starts[i].second, work_max_ * (i + 1) / rounds);
-        return {best_, schedule_.devices, work_};
+        return {best_, schedule_.place.devices(), work_};
     }
 
   private:
     [[nodiscard]] std::vector<int> repeated(const std::vector<int>& order) const {
         std::vector<int> out;
-        for (int v = 0; v < schedule_.slices; ++v)
-            out.insert(out.end(), order.begin(), order.end());
+        for (int stage = 0; stage < schedule_.place.stages(); ++stage)
+            out.push_back(order[static_cast<std::size_t>(schedule_.place.device(stage))]);
+        return out;
+    }
+
+    [[nodiscard]] std::vector<std::size_t> stages_of(int device) const {
+        std::vector<std::size_t> out;
+        for (int slice = 0; slice < schedule_.place.slices(device); ++slice)
+            out.push_back(static_cast<std::size_t>(schedule_.place.stage(device, slice)));
         return out;
     }
 
     // Bytes that a device misses with these stages, as a share of its memory. `skips`: theirs.
     [[nodiscard]] double missing(const std::vector<StageSpan>& stages,
-                                 const std::vector<StageLoad>& skips, std::size_t device) const {
+                                 const std::vector<StageLoad>& skips, int device) const {
         double bytes = 0;
-        for (std::size_t k = device; k < stages.size();
-             k += static_cast<std::size_t>(schedule_.devices))
+        for (const std::size_t k : stages_of(device))
             bytes += model_.stage_memory(stages[k]).peak(schedule_.peak_in_flight[k]) +
                      waiting_bytes(skips, k, schedule_.peak_in_flight);
-        const double budget = model_.budget_bytes(stages[device].device);
+        const double budget = model_.budget_bytes(stages[stages_of(device).front()].device);
         return bytes <= budget ? 0 : bytes / std::max(1.0, budget) - 1 + 1e-9;
     }
 
@@ -72,10 +78,9 @@ class SlicedSearch {
     std::vector<StageSpan> fitted(const Layout& layout, double& short_of) const {
         std::vector<StageSpan> stages = estimator_.plain_stages(layout);
         const std::vector<StageLoad> skips = model_.skips(stages);
-        const auto devices = static_cast<std::size_t>(schedule_.devices);
-        for (std::size_t d = 0; d < devices; ++d) {
-            for (std::size_t k = d; k < stages.size() && !schedule_.split_backward; k += devices) {
-                if (missing(stages, skips, d) <= 0) break;
+        for (int d = 0; d < schedule_.place.devices(); ++d) {
+            for (const std::size_t k : stages_of(d)) {
+                if (schedule_.split_backward || missing(stages, skips, d) <= 0) break;
                 stages[k].recompute = true;
             }
             short_of += missing(stages, skips, d);
@@ -90,7 +95,7 @@ class SlicedSearch {
         work_ += step_cost_;
         if (short_of > 0) return 1e12 * (1 + short_of);
         const double ms =
-            simulate(model_.pipeline(stages, schedule_.devices), schedule_.lists).step_ms;
+            simulate(model_.pipeline(stages, schedule_.place), schedule_.lists).step_ms;
         Arrangement found{stages, schedule_.peak_in_flight, ms};
         if (better(found, best_)) best_ = std::move(found);
         return ms;
@@ -120,8 +125,8 @@ class SlicedSearch {
     }
 
     bool change(Layout& layout) {
-        const auto devices = static_cast<std::uint64_t>(schedule_.devices);
-        if (rng_.below(5) == 0) return change_device(layout, rng_.below(devices));
+        const auto devices = static_cast<std::uint64_t>(schedule_.place.devices());
+        if (rng_.below(5) == 0) return change_device(layout, static_cast<int>(rng_.below(devices)));
         if (layout.ends.size() < 2) return false;
         // One atom from one stage to another: the cuts between them shift.
         const auto stages = static_cast<std::uint64_t>(layout.ends.size());
@@ -139,11 +144,13 @@ class SlicedSearch {
         return true;
     }
 
-    bool change_device(Layout& layout, std::uint64_t position) {
-        const int old_device = layout.devices[static_cast<std::size_t>(position)];
+    bool change_device(Layout& layout, int position) {
+        const int old_device = layout.devices[stages_of(position).front()];
         const int new_device =
             static_cast<int>(rng_.below(static_cast<std::uint64_t>(model_.devices())));
         if (old_device == new_device) return false;
+        const int portal = static_cast<int>(model_.cluster().portal);
+        if (schedule_.from_portal && (old_device == portal || new_device == portal)) return false;
         for (int& device : layout.devices)  // when it is there already, the two trade places
             device = device == old_device ? new_device : device == new_device ? old_device : device;
         return true;
@@ -159,12 +166,20 @@ class SlicedSearch {
     Arrangement best_;
 };
 
+// In place of whoever was first, and who takes its turn.
+void lead_with(int device, std::vector<int>& order) {
+    const auto found = std::find(order.begin(), order.end(), device);
+    if (found != order.end()) *found = order.front();
+    order.front() = device;
+}
+
 }  // namespace
 
 SlicedArrangement search_given(const CostModel& model, const GivenSchedule& schedule,
                                const std::vector<std::vector<int>>& orders, std::uint64_t work_max,
                                std::uint64_t seed) {
-    if (schedule.devices > model.devices()) return {};
+    const auto devices = static_cast<std::size_t>(schedule.place.devices());
+    if (devices > static_cast<std::size_t>(model.devices())) return {};
     std::vector<int> given(static_cast<std::size_t>(model.devices()));
     std::iota(given.begin(), given.end(), 0);
     std::vector<int> by_speed = given;
@@ -173,18 +188,25 @@ SlicedArrangement search_given(const CostModel& model, const GivenSchedule& sche
     };
     std::stable_sort(by_speed.begin(), by_speed.end(),
                      [&](int a, int b) { return whole(a) < whole(b); });
-    by_speed.resize(static_cast<std::size_t>(schedule.devices));
+    by_speed.resize(devices);
     std::set<std::vector<int>> all(orders.begin(), orders.end());
     all.insert(by_speed);
     all.insert({by_speed.rbegin(), by_speed.rend()});
     std::sort(by_speed.begin(), by_speed.end());
     all.insert(by_speed);
-    return SlicedSearch(model, schedule, work_max, seed).run({all.begin(), all.end()});
+    std::vector<std::vector<int>> starts(all.begin(), all.end());
+    if (schedule.from_portal)
+        for (std::vector<int>& order : starts)
+            lead_with(static_cast<int>(model.cluster().portal), order);
+    return SlicedSearch(model, schedule, work_max, seed).run(starts);
 }
 
 GivenSchedule given_schedule(const Schedule& schedule, int micro_batches, int devices, int slices) {
-    GivenSchedule out{devices, slices, {}, {}, false};
+    GivenSchedule out;
+    out.place = schedule.place(devices, slices);
+    out.from_portal = schedule.placing == Placing::kFolded;
     ScheduleText text;
+    text.placement = out.place;
     for (int d = 0; d < devices; ++d) {
         text.devices.push_back(schedule.actions(
             {.micro_batches = micro_batches, .device = d, .devices = devices, .slices = slices}));

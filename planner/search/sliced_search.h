@@ -15,18 +15,17 @@
 
 namespace ecopipe {
 
-// One list a device, valid for `devices` devices with `slices` groups of layers each.
+// One list a device.
 struct GivenSchedule {
-    int devices = 1;
-    int slices = 1;
+    Placement place;
     std::vector<ActionList> lists;
-    std::vector<int> peak_in_flight;  // of each stage (slice * devices + device)
+    std::vector<int> peak_in_flight;  // of each stage
     bool split_backward = false;
+    bool from_portal = false;  // its first device is the portal's
 };
 
 struct SlicedArrangement {
-    Arrangement arrangement;  // stage k on the device of stage k % devices; in_flight is the
-                              // schedule's peak
+    Arrangement arrangement;  // as the schedule places it; in_flight is the schedule's peak
     int devices = 0;
     std::uint64_t work = 0;  // that the search took: at least one simulation of every start
 };

@@ -341,7 +341,7 @@ class TwinSearch {
     }
     void try_split(const Plan& whole) {
         for (const Schedule* schedule : schedules()) {
-            if (!schedule->splits_backward || schedule->sliced) continue;
+            if (!schedule->splits_backward || schedule->sliced()) continue;
             for (const int more : {-2, -1, 0, 1, 2}) {
                 Plan plan = whole;
                 plan.schedule = schedule->name;

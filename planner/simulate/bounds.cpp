@@ -71,12 +71,15 @@ double round_of(const PipelineCosts& costs, const std::vector<Parts>& parts, std
     return longest;
 }
 
+std::size_t device_of(const PipelineCosts& costs, std::size_t stage) {
+    return static_cast<std::size_t>(costs.place.device(static_cast<int>(stage)));
+}
+
 // Of a graph. Each is what some chain of waiting takes, so that none is more than the simulation
 // takes: a forward waits for every value that comes to its stage, a backward for its own forward
 // and every gradient. Nothing is said of stages between which nothing goes.
 void find_graph_ways(const PipelineCosts& costs, Ways& out) {
     const std::size_t count = costs.stages.size();
-    const auto devices = static_cast<std::size_t>(costs.devices);
     out.head.assign(count, 0);
     for (const StageEdge& edge : costs.values) {
         const auto from = static_cast<std::size_t>(edge.from);
@@ -85,7 +88,7 @@ void find_graph_ways(const PipelineCosts& costs, Ways& out) {
         head = std::max(head, sent + travel(edge.transfer));
     }
     for (std::size_t k = 0; k < count; ++k) {
-        out.tail.push_back(out.parts[k].rest + out.update[k % devices]);
+        out.tail.push_back(out.parts[k].rest + out.update[device_of(costs, k)]);
         out.round.push_back(round_of(costs, out.parts, k));
     }
     for (const StageEdge& edge : costs.gradients) {
@@ -98,18 +101,17 @@ void find_graph_ways(const PipelineCosts& costs, Ways& out) {
 Ways ways_of(const PipelineCosts& costs, BackwardKind kind) {
     Ways out;
     const std::size_t count = costs.stages.size();
-    const auto devices = static_cast<std::size_t>(costs.devices);
-    out.update.assign(devices, 0);
+    out.update.assign(static_cast<std::size_t>(costs.place.devices()), 0);
     for (std::size_t k = 0; k < count; ++k) {
         out.parts.push_back(parts_of(costs.stages[k], kind));
-        out.update[k % devices] += costs.stages[k].update_ms;
+        out.update[device_of(costs, k)] += costs.stages[k].update_ms;
     }
     if (costs.graph) {
         find_graph_ways(costs, out);
         return out;
     }
     for (std::size_t k = 0; k < count; ++k) {
-        const double owed = out.parts[k].rest + out.update[k % devices];
+        const double owed = out.parts[k].rest + out.update[device_of(costs, k)];
         if (k == 0) {
             out.head.push_back(costs.feed ? travel(*costs.feed) : 0);
             out.tail.push_back(owed);
@@ -134,14 +136,16 @@ void raise(Bound& bound, double ms, const std::string& by) {
 }
 
 void raise_by_devices(Bound& bound, const PipelineCosts& costs, const Ways& ways) {
-    const auto devices = static_cast<std::size_t>(costs.devices);
     const double m = costs.micro_batches;
-    for (std::size_t d = 0; d < devices; ++d) {
+    for (int device = 0; device < costs.place.devices(); ++device) {
+        const auto d = static_cast<std::size_t>(device);
+        const auto first = static_cast<std::size_t>(costs.place.stage(device, 0));
         double work = 0;
         double until_back = 0;
-        double head = ways.head[d];
-        double tail = ways.tail[d];
-        for (std::size_t k = d; k < ways.parts.size(); k += devices) {
+        double head = ways.head[first];
+        double tail = ways.tail[first];
+        for (int slice = 0; slice < costs.place.slices(device); ++slice) {
+            const auto k = static_cast<std::size_t>(costs.place.stage(device, slice));
             work += ways.parts[k].work;
             until_back += ways.parts[k].forward + ways.parts[k].back;
             if (!costs.graph)

@@ -129,7 +129,7 @@ class MemoryPlay {
     }
 
   private:
-    [[nodiscard]] int device_of(int stage) const { return stage % played_.costs.devices; }
+    [[nodiscard]] int device_of(int stage) const { return played_.costs.place.device(stage); }
 
     // What is kept of a micro-batch before one of its actions, and after it.
     [[nodiscard]] static double held_before(const StageBytes& bytes, ActionKind kind) {

@@ -36,7 +36,7 @@ bool edges_do_not_meet(const PipelineCosts& costs) {
 }  // namespace
 
 bool recurrence_applies(const PipelineCosts& costs) {
-    if (costs.devices != costs.stage_count()) return false;
+    if (!costs.place.one_each()) return false;
     if (costs.graph) return edges_do_not_meet(costs);
     for (std::size_t r = 0; r < costs.resources.size(); ++r)
         if (costs.resources[r].uses >

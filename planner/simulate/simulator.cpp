@@ -73,7 +73,7 @@ class Simulation {
                 for (const StageEdge& edge : costs_.values)
                     if (edge.from < 0 && carries(edge, m))
                         send(0, -1, edge.to, m, false, edge.transfer);
-            for (int device = 0; device < costs_.devices; ++device) start_next(device);
+            for (int device = 0; device < costs_.place.devices(); ++device) start_next(device);
         } else {
             for (int m = 0; m < costs_.micro_batches; ++m)
                 send(0, -1, 0, m, false, costs_.feed.value_or(Transfer{}));
@@ -124,7 +124,7 @@ class Simulation {
         return (edge.blocks >> (micro_batch % costs_.sum_blocks) & 1U) != 0;
     }
     [[nodiscard]] int stage_of(int device, const Action& action) const {
-        return action.slice * costs_.devices + device;
+        return costs_.place.stage(device, action.slice);
     }
 
     void send(double ready_ms, int from, int to, int micro_batch, bool gradient,
@@ -161,7 +161,7 @@ class Simulation {
         if (costs_.graph && --(event.gradient ? missing_gradients_ : missing_values_)[at] > 0)
             return;
         arrived[at] = now_ms_;
-        start_next(event.subject % costs_.devices);
+        start_next(costs_.place.device(event.subject));
     }
 
     // When the input of an action is there; the last stage's gradient is its own forward's loss
@@ -277,8 +277,11 @@ class Simulation {
             ECOPIPE_CHECK(next_[d] == lists_[d].size());  // the lists were no valid schedule
             timeline_.update_start_ms[d] = std::max(timeline_.update_start_ms[d], summed_ms_[d]);
             double update_ms = 0;
-            for (std::size_t k = d; k < costs_.stages.size(); k += lists_.size())
-                update_ms += costs_.stages[k].update_ms;
+            const int device = static_cast<int>(d);
+            for (int slice = 0; slice < costs_.place.slices(device); ++slice)
+                update_ms +=
+                    costs_.stages[static_cast<std::size_t>(costs_.place.stage(device, slice))]
+                        .update_ms;
             busy_ms += update_ms;
             timeline_.device_end_ms.push_back(timeline_.update_start_ms[d] + update_ms);
             timeline_.step_ms = std::max(timeline_.step_ms, timeline_.device_end_ms.back());
@@ -310,8 +313,8 @@ class Simulation {
 }  // namespace
 
 Timeline simulate(const PipelineCosts& costs, const std::vector<ActionList>& lists) {
-    ECOPIPE_CHECK(lists.size() == static_cast<std::size_t>(costs.devices) &&
-                  costs.stages.size() % lists.size() == 0);
+    ECOPIPE_CHECK(lists.size() == static_cast<std::size_t>(costs.place.devices()) &&
+                  costs.stage_count() == costs.place.stages());
     return Simulation(costs, lists).run();
 }
 

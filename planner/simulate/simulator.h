@@ -42,8 +42,8 @@ struct Timeline {
     double bubble_fraction = 0;  // of all devices' time in the step, what they idle
 };
 
-// `lists`: one a device, a valid schedule (check_schedule) of costs.micro_batches and stage_count /
-// devices slices. O(actions * log actions).
+// `lists`: one a device, a valid schedule (check_schedule) of costs.micro_batches and costs.place.
+// O(actions * log actions).
 [[nodiscard]] Timeline simulate(const PipelineCosts& costs, const std::vector<ActionList>& lists);
 
 }  // namespace ecopipe

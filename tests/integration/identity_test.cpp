@@ -245,6 +245,52 @@ TEST_F(Identity, SlicesOfOneDeviceInTurn) {
     EXPECT_TRUE(read(directory_ / "sliced/model.safetensors") == single(model, flags, "single"));
 }
 
+// The first and the last layers lie on the portal's device; with tests between the steps, whose
+// batches go the same way.
+TEST_F(Identity, ThereAndBackThroughTheDevices) {
+    const ModelCase model{"lenet5", "lenet5", 12};
+    write(directory_ / "cluster.yaml",
+          "name: home\nportal: d1\nportal_address: 127.0.0.1\ndevices:\n"
+          "  - {name: d0, memory_mib: 512, speed: 1}\n  - {name: d1, memory_mib: 512, speed: 1}\n"
+          "  - {name: d2, memory_mib: 512, speed: 0.7}\n"
+          "default_link: {mbps: 10000, latency_ms: 0.1}\n");
+    const Flags flags{"--data",          "fashion-mnist",
+                      "--data-limit",    "200",
+                      "--epochs",        "1",
+                      "--batch",         "32",
+                      "--micro-batches", "8"};
+    const std::string reference = single(model, flags, "single");
+    for (const char* schedule : {"v-half", "v-min"}) {
+        expect_trains(Flags{"--local", "--cluster", directory_ / "cluster.yaml", "--model",
+                            "lenet5", "--schedule", schedule, "--out", directory_ / schedule} +
+                      flags);
+        const auto plan =
+            nlohmann::json::parse(read(directory_ / (std::string(schedule) + "/plan.json")));
+        EXPECT_EQ(plan["schedule"], schedule);
+        EXPECT_EQ(plan["stages"].front()["device"], "d1");
+        EXPECT_EQ(plan["stages"].back()["device"], "d1");
+        EXPECT_TRUE(read(directory_ / (std::string(schedule) + "/model.safetensors")) == reference)
+            << schedule;
+    }
+    // Stages that lie anyhow, neighbours on one device among them.
+    nlohmann::ordered_json plan =
+        nlohmann::ordered_json::parse(hand_plan(model, {0, 2, 5, 9}, "own", 32, 2));
+    const std::vector<const char*> devices{"d0", "d0", "d1", "d0"};
+    for (std::size_t s = 0; s < devices.size(); ++s) plan["stages"][s]["device"] = devices[s];
+    plan["stages"][0]["actions"] = "F0,F0.1,F1,F1.1,F0.2,B0.2,F1.2,B0.1,B0,B1.2,B1.1,B1";
+    plan["stages"][2]["actions"] = "F0,F1,B0,B1";
+    write(directory_ / "plan.json", plan.dump());
+    const Flags two{"--data",          "fashion-mnist",
+                    "--data-limit",    "200",
+                    "--epochs",        "1",
+                    "--batch",         "32",
+                    "--micro-batches", "2"};
+    expect_trains(Flags{"--local", "--plan", directory_ / "plan.json", "--model", "lenet5", "--out",
+                        directory_ / "anyhow", "--data", "fashion-mnist", "--data-limit", "200",
+                        "--epochs", "1"});
+    EXPECT_TRUE(read(directory_ / "anyhow/model.safetensors") == single(model, two, "single-two"));
+}
+
 TEST_F(Identity, UnequalEmulatedDevicesAndLinksChangeOnlyTheTime) {
     const ModelCase model{"lenet5", "lenet5", 12};
     write(

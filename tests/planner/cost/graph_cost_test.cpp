@@ -65,7 +65,7 @@ TEST(GraphCosts, ASkipOverAStageTakesItsOwnLinkOnceAndTheOthersNever) {
                                                 {2, {3}, 20, true}});
     const CostModel model = reference::model_of(equal_devices(3), profile, 4, 4);
     const std::vector<StageSpan> stages{{0, 0, 0, false}, {1, 1, 1, false}, {2, 2, 2, false}};
-    const PipelineCosts costs = model.pipeline(stages, 3);
+    const PipelineCosts costs = model.pipeline(stages, Placement::cyclic(3));
     ASSERT_TRUE(costs.graph);
     EXPECT_TRUE(costs.forward.empty() && costs.backward.empty() && !costs.feed);
     const std::map<std::pair<int, int>, double> down{{{0, 1}, 0.5}, {{0, 2}, 3}, {{1, 2}, 0.7}};
@@ -95,7 +95,7 @@ TEST(GraphCosts, GradientsOfSeveralUsersGoTheWaysOfThePlan) {
     const CostModel model = reference::model_of(equal_devices(3), profile, 1, 1);
     const std::vector<StageSpan> stages{{0, 0, 0, false}, {1, 1, 2, false}, {2, 3, 3, false}};
     const std::map<std::pair<int, int>, double> up{{{1, 0}, 1}, {{2, 1}, 1.001}};
-    EXPECT_EQ(occupied(model.pipeline(stages, 3).gradients), up);
+    EXPECT_EQ(occupied(model.pipeline(stages, Placement::cyclic(3)).gradients), up);
 }
 
 // Two branches of three layers, each on a device of its own, beside one another.
@@ -119,7 +119,7 @@ TEST(GraphCosts, BranchesOnTwoDevicesOverlap) {
         std::vector<ActionList> lists;
         for (int s = 0; s < 4; ++s)
             lists.push_back(one_f_one_b_actions(count, std::min(count, 7 - 2 * s)));
-        return simulate(model.pipeline(stages, 4), lists).step_ms;
+        return simulate(model.pipeline(stages, Placement::cyclic(4)), lists).step_ms;
     };
     // One micro-batch: a millisecond, both branches' three, another; twice that up; four ways.
     EXPECT_NEAR(step(profile, 1), 5 + 10 + 4 * 1.1, 1e-9);
@@ -135,8 +135,8 @@ TEST(GraphCosts, NeighboursBetweenWhichNothingGoesDoNotWait) {
                                                 {1, {2}, 100, true},
                                                 {2, {3}, 10, true}});
     const CostModel model = reference::model_of(equal_devices(3), profile, 1, 1);
-    const PipelineCosts costs =
-        model.pipeline({{0, 0, 0, false}, {1, 1, 1, false}, {2, 2, 2, false}}, 3);
+    const PipelineCosts costs = model.pipeline(
+        {{0, 0, 0, false}, {1, 1, 1, false}, {2, 2, 2, false}}, Placement::cyclic(3));
     // The portal runs the first stage; the other input comes to the second over a link.
     const std::map<std::pair<int, int>, double> down{{{-1, 1}, 2}, {{0, 2}, 0.1}, {{1, 2}, 0.1}};
     EXPECT_EQ(occupied(costs.values), down);
@@ -254,10 +254,15 @@ TEST(GraphCosts, OfAGraphThatIsAChainAreTheChains) {
         const int count = static_cast<int>(stages.size());
         const std::vector<int> counts = random_counts(rng, stages.size(), chain.micro_batches());
         InFlightChooser chooser(kOneFOneB, chain.micro_batches());
-        const double step = simulate(chain.pipeline(stages, count), chooser.lists(counts)).step_ms;
-        EXPECT_NEAR(simulate(graph.pipeline(stages, count), chooser.lists(counts)).step_ms, step,
+        const double step =
+            simulate(chain.pipeline(stages, Placement::cyclic(count)), chooser.lists(counts))
+                .step_ms;
+        EXPECT_NEAR(
+            simulate(graph.pipeline(stages, Placement::cyclic(count)), chooser.lists(counts))
+                .step_ms,
+            step, 1e-9 * step);
+        EXPECT_NEAR(chooser.step_ms(graph.pipeline(stages, Placement::cyclic(count)), counts), step,
                     1e-9 * step);
-        EXPECT_NEAR(chooser.step_ms(graph.pipeline(stages, count), counts), step, 1e-9 * step);
         for (StageSpan span : stages) {
             for (const bool recompute : {false, true}) {
                 span.recompute = recompute;
@@ -281,7 +286,8 @@ TEST(GraphBounds, NoStepOfARandomGraphIsBelow) {
         const CostModel model = reference::model_of(instance);
         const int M = model.micro_batches();
         const std::vector<StageSpan> stages = reference::random_stages(rng, instance, 6);
-        const PipelineCosts costs = model.pipeline(stages, static_cast<int>(stages.size()), false);
+        const PipelineCosts costs =
+            model.pipeline(stages, Placement::cyclic(static_cast<int>(stages.size())), false);
         const std::vector<int> counts = random_counts(rng, stages.size(), M);
         for (const Schedule* schedule : {&kGpipe, &kOneFOneB, &kZbH1}) {
             InFlightChooser chooser(*schedule, M);
@@ -319,7 +325,8 @@ TEST(GraphBounds, HoldForInterleavedSlices) {
         const int slices = 1 + static_cast<int>(rng.below(3));
         const std::vector<StageSpan> stages = reference::random_stages(rng, instance, 4, slices);
         const int devices = static_cast<int>(stages.size()) / slices;
-        const PipelineCosts costs = model.pipeline(stages, devices, false);
+        const PipelineCosts costs = model.pipeline(
+            stages, Placement::cyclic(devices, static_cast<int>(stages.size()) / devices), false);
         std::vector<ActionList> lists;
         for (int d = 0; d < devices; ++d)
             lists.push_back(kInterleaved.actions({model.micro_batches(), d, devices, slices}));

@@ -40,7 +40,7 @@ TEST(GraphMemory, HoldsWhatWaitsForTheStagesBetween) {
             counts.push_back(
                 above = 1 + static_cast<int>(rng.below(static_cast<std::uint64_t>(above))));
         const Timeline played =
-            simulate(model.pipeline(stages, count),
+            simulate(model.pipeline(stages, Placement::cyclic(count)),
                      InFlightChooser(kOneFOneB, model.micro_batches()).lists(counts));
         for (const StageLoad& skip : model.skips(stages)) {
             // +1 when one has arrived, -1 when its forward begins; +-1 of the stage's own.

@@ -180,15 +180,15 @@ TEST(Profile, FrozenLayersCostNoBackwardNoGradientAndNoOptimiserMemory) {
     // Cut after the first, the second and the third layer.
     for (const int last : {0, 1, 2}) {
         const std::vector<StageSpan> stages{{0, 0, last, false}, {1, last + 1, 3, false}};
-        const Transfer back = frozen.pipeline(stages, 2).backward[0];
+        const Transfer back = frozen.pipeline(stages, Placement::cyclic(2)).backward[0];
         EXPECT_EQ(back.occupy_ms + back.latency_ms > 0, last == 2) << last;
         PipelineCosts again;
         frozen.pipeline_into(stages, again);
         EXPECT_EQ(again.backward[0].occupy_ms, back.occupy_ms);
         EXPECT_EQ(again.backward[0].latency_ms, back.latency_ms);
-        EXPECT_GT(open.pipeline(stages, 2).backward[0].occupy_ms, 0);
-        EXPECT_EQ(frozen.pipeline(stages, 2).forward[0].occupy_ms,
-                  open.pipeline(stages, 2).forward[0].occupy_ms);
+        EXPECT_GT(open.pipeline(stages, Placement::cyclic(2)).backward[0].occupy_ms, 0);
+        EXPECT_EQ(frozen.pipeline(stages, Placement::cyclic(2)).forward[0].occupy_ms,
+                  open.pipeline(stages, Placement::cyclic(2)).forward[0].occupy_ms);
     }
     EXPECT_EQ(frozen.stage_cost({0, 0, 1, false}).backward_ms, 0);
     EXPECT_EQ(frozen.stage_cost({0, 0, 1, false}).update_ms, 0);

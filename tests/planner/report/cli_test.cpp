@@ -153,12 +153,13 @@ TEST_F(Cli, BenchComparesSchedules) {
     EXPECT_DOUBLE_EQ(step("1f1b"), 33);
     EXPECT_DOUBLE_EQ(step("interleaved"), 28.5);
     EXPECT_DOUBLE_EQ(step("zb-h1"), 27);
+    EXPECT_DOUBLE_EQ(step("v-half"), 29.5);
     EXPECT_EQ(rows[1]["peak_in_flight"], Json({4, 3, 2, 1}));
     const Outcome files =
         run("ecopipe-bench schedules --batch 32 --micro-batches 8 --cluster " + planner_data() +
             "home.yaml --profile " + planner_data() + "hub.json --json");
     EXPECT_EQ(files.code, 0);
-    EXPECT_EQ((*parse_json(files.text, "bench"))["rows"].size(), 4U);
+    EXPECT_EQ((*parse_json(files.text, "bench"))["rows"].size(), 6U);
     EXPECT_EQ(run("ecopipe-bench 2>/dev/null").code, 2);
     EXPECT_EQ(run("ecopipe-bench schedules --stages 0 --micro-batches 8 2>/dev/null").code, 2);
     EXPECT_EQ(

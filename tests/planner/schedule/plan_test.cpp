@@ -107,7 +107,8 @@ TEST(Plan, RefusesWhatWouldNotRunNamingThePlace) {
         refusal([](Json& j) { j["stages"][1]["device"] = "hub"; }),
         "plan.json: stages: expected a device of its own for every stage, found a device again");
     EXPECT_EQ(refusal([](Json& j) { j["schedule"] = "fast"; }),
-              "plan.json: schedule: expected gpipe, 1f1b, interleaved or zb-h1 (or actions in the "
+              "plan.json: schedule: expected gpipe, 1f1b, interleaved, zb-h1, v-half or v-min (or "
+              "actions in the "
               "stages), found 'fast'");
     EXPECT_EQ(refusal([](Json& j) { j["schedule"] = "zb-h1"; }),
               "plan.json: stages[1].recompute: expected false under zb-h1, found true");
@@ -310,11 +311,44 @@ TEST(Plan, MicroBatchSizesDifferByAtMostOneLargerFirst) {
 TEST(ScheduleText, ComesBackAsItWasPrinted) {
     std::vector<ActionList> lists;
     for (int d = 0; d < 3; ++d) lists.push_back(kInterleaved.actions({7, d, 3, 2}));
-    const auto text = parse_schedule("# interleaved\n\n" + schedule_csv(lists), "s.csv");
+    const auto text =
+        parse_schedule("# interleaved\n\n" + schedule_csv(lists, Placement::cyclic(3, 2)), "s.csv");
     ASSERT_TRUE(text) << text.error().message;
     EXPECT_EQ(text->devices, lists);
     EXPECT_EQ(text->places.front(), "line 3");
     EXPECT_EQ(parse_schedule(" F0 , B0 \r\n", "s.csv")->devices[0], kGpipe.actions({1}));
+}
+
+TEST(ScheduleText, SaysWhereStagesLie) {
+    std::vector<ActionList> lists;
+    for (int d = 0; d < 3; ++d) lists.push_back(kVHalf.actions({4, d, 3, 2}));
+    const std::string csv = schedule_csv(lists, Placement::folded(3));
+    EXPECT_EQ(csv.find("# place: 0,1,2,2,1,0\n"), 0U);
+    const auto text = parse_schedule(csv, "s.csv");
+    ASSERT_TRUE(text) << text.error().message;
+    EXPECT_EQ(text->devices, lists);
+    EXPECT_EQ(text->placement, Placement::folded(3));
+    EXPECT_EQ(check_schedule(*text, "s.csv")->place, Placement::folded(3));
+    // The same lists on devices that take turns would wait for one another.
+    EXPECT_FALSE(check_schedule(*parse_schedule(csv.substr(csv.find('\n')), "s.csv"), "s.csv"));
+    // Any order, and unequal shares: three slices on one, one on the other.
+    const auto three =
+        parse_schedule("#place:0, 0 ,1,0\nF0,F0.1,F0.2,B0.2,B0.1,B0\nF0,B0\n", "s.csv");
+    EXPECT_EQ(check_schedule(*three, "s.csv")->place, Placement::of({0, 0, 1, 0}));
+    const auto problem = [](const std::string& place) {
+        const auto result = parse_schedule("# place:" + place + "\nF0,B0\n", "s.csv");
+        const auto facts = result ? check_schedule(*result, "s.csv")
+                                  : fail(result.error().code, result.error().message);
+        return facts ? std::string("valid") : facts.error().message;
+    };
+    EXPECT_EQ(problem("0"), "valid");
+    for (const char* place : {"", "1", "0,2", "0,,1", "-1", "0 1", "0x"})
+        EXPECT_EQ(problem(place).find("s.csv: line 1: place: expected the device of each of"), 0U)
+            << problem(place);
+    EXPECT_EQ(problem("0,1"), "s.csv: place: expected 1 devices, as many as have actions, found 2");
+    EXPECT_NE(problem("0,0").find("expected a forward and a backward of each of 1 micro-batches"),
+              std::string::npos)
+        << problem("0,0");
 }
 
 TEST(ScheduleText, RefusesMalformedLines) {
@@ -382,7 +416,7 @@ TEST(ScheduleCheck, SurvivesRandomDamage) {
         for (int s = 0; s < S; ++s)
             lists.push_back(rng.below(2) == 0 ? kZbH1.actions({M, s, S, 1, std::min(S, M)})
                                               : one_f_one_b_actions(M, S - s));
-        std::string csv = schedule_csv(lists);
+        std::string csv = schedule_csv(lists, Placement::cyclic(S));
         const auto at = static_cast<std::size_t>(rng.below(csv.size()));
         const std::string alphabet = "FBIW0123456789,.\n# ";
         csv[at] = alphabet[static_cast<std::size_t>(rng.below(alphabet.size()))];
@@ -391,7 +425,7 @@ TEST(ScheduleCheck, SurvivesRandomDamage) {
                                 : Result<ScheduleFacts>(fail(ExitCode::kBadFile, ""));
         refused += facts ? 0 : 1;
         if (!facts) continue;
-        EXPECT_EQ(facts->devices, static_cast<int>(text->devices.size()));
+        EXPECT_EQ(facts->place.devices(), static_cast<int>(text->devices.size()));
         EXPECT_GE(facts->channel_capacity, 1);
     }
     EXPECT_GT(refused, 1500);

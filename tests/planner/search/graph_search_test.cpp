@@ -114,7 +114,7 @@ double least_step_ms(const CostModel& model, const Schedule& schedule, bool& wai
     std::vector<StageSpan> stages;
     every_arrangement(model, stages, [&] {
         const int count = static_cast<int>(stages.size());
-        const PipelineCosts costs = model.pipeline(stages, count, false);
+        const PipelineCosts costs = model.pipeline(stages, Placement::cyclic(count), false);
         const std::vector<StageLoad> skips = model.skips(stages);
         std::vector<int> counts;
         const auto step_ms = [&](bool waits_too) {

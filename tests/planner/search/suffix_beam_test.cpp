@@ -27,8 +27,8 @@ void expect_sound(const CostModel& model, const SuffixBeam::Completion& completi
         EXPECT_TRUE(s == 0 || completion.in_flight[s] <= completion.in_flight[s - 1]);
     }
     EXPECT_EQ(next, model.layers());
-    PipelineCosts costs =
-        model.pipeline(completion.stages, static_cast<int>(completion.stages.size()));
+    PipelineCosts costs = model.pipeline(
+        completion.stages, Placement::cyclic(static_cast<int>(completion.stages.size())));
     for (std::size_t s = 0; s < costs.stages.size(); ++s) {
         costs.stages[s] = model.stage_cost(completion.stages[s], completion.in_flight[s]);
         costs.stages[s].update_ms = 0;

@@ -121,7 +121,7 @@ TEST(Bounds, HoldForInterleavedSlices) {
             if (k > 0) links.push_back(rng.uniform(0, 1));
         }
         PipelineCosts costs = plain_costs(M, stages, links, links);
-        costs.devices = S;
+        costs.place = Placement::cyclic(S, costs.stage_count() / S);
         std::vector<ActionList> lists;
         for (int d = 0; d < S; ++d) lists.push_back(kInterleaved.actions({M, d, S, v}));
         ASSERT_GE(simulate(costs, lists).step_ms,
