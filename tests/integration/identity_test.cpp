@@ -33,14 +33,15 @@ class Identity : public Training {
                 << name;
         }
     }
-    // The same for models of coloured images.
+    // The same for models of coloured images. Their last maps are of one pixel here: of two
+    // samples' statistics, gradients grow to 10^8 and with some kernels beyond all numbers. Batches
+    // of 18, 18 and 17 make micro-batches of four and five.
     void expect_identical_zoo(const ModelCase& model, const std::vector<std::string>& optimizers,
                               const std::vector<int>& stage_counts,
-                              const std::vector<std::string>& schedules,
-                              const std::string& rate = "0.001") {
+                              const std::vector<std::string>& schedules) {
         for (const std::string& tag : optimizers) {
             const Flags flags{"--data",
-                              "synthetic:3x32x32:10:46",
+                              "synthetic:3x32x32:10:53",
                               "--steps",
                               full() ? "20" : "8",
                               "--batch",
@@ -50,7 +51,7 @@ class Identity : public Training {
                               "--optimizer",
                               tag,
                               "--lr",
-                              rate};
+                              "0.001"};
             const std::string reference = single(model, flags, tag);
             for (const auto& [stages, schedule] : pairs(stage_counts, schedules, tag == "adam")) {
                 const std::string name = tag + schedule + std::to_string(stages);
@@ -170,11 +171,8 @@ TEST_F(Identity, Activations) {
 TEST_F(Identity, MobileNetSgdAndAdam) {
     expect_identical_zoo({"mobilenet_v2", "mobilenet_v2", 22}, {"sgd", "adam"}, counts_, both_);
 }
-// Its last maps are of one pixel here: four samples' statistics, of which a large step makes no
-// numbers with some kernels.
 TEST_F(Identity, EfficientNet) {
-    expect_identical_zoo({"efficientnet_b0", "efficientnet_b0", 21}, {"sgd"}, {3}, {"1f1b"},
-                         "0.00001");
+    expect_identical_zoo({"efficientnet_b0", "efficientnet_b0", 21}, {"sgd"}, {3}, {"1f1b"});
 }
 TEST_F(Identity, ShuffleNetV2) {
     expect_identical_zoo({"shufflenet_v2_x1_0", "shufflenet_v2_x1_0", 21}, {"sgd"}, {4}, {"gpipe"});
