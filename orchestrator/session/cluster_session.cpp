@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <random>
 #include <utility>
-#include <variant>
 
+#include "core/command_line.h"
 #include "transport/security/key_ring.h"
 
 namespace ecopipe {
@@ -40,13 +40,12 @@ Result<std::unique_ptr<ClusterSession>> ClusterSession::open(NetLoop& loop,
 }
 
 Result<void> ClusterSession::bind() {
-    MembershipOptions membership;
-    membership.bind = options_.bind;
-    membership.allowed = {options_.devices.begin(), options_.devices.end()};
-    membership.limits.silence_max = from_ms(options_.peer_timeout_s * 1000);
-    membership.ping_interval =
-        std::min<Duration>(membership.limits.silence_max / 10, membership.ping_interval);
-    members_ = std::make_unique<Membership>(loop_, inbox_, run_, std::move(membership));
+    MemberRules rules;
+    rules.allowed = {options_.devices.begin(), options_.devices.end()};
+    rules.version = kVersion;
+    rules.limits.silence_max = from_ms(options_.peer_timeout_s * 1000);
+    rules.ping_interval = std::min<Duration>(rules.limits.silence_max / 10, rules.ping_interval);
+    members_ = std::make_unique<Membership>(loop_, inbox_, run_, options_.bind, std::move(rules));
     data_ = std::make_unique<DataPlane>(
         loop_, kPortalPeer,
         DataPlane::Callbacks{[this](Delivery delivery) { inbox_.push(std::move(delivery)); },
@@ -71,11 +70,7 @@ std::vector<LostProcess> ClusterSession::ended_processes() {
 
 void ClusterSession::send(const std::string& device, std::uint64_t instance, FrameHeader header,
                           PortalMessage message) {
-    std::visit(
-        [&](const auto& body) {
-            static_cast<void>(members_->send(device, instance, header, body));
-        },
-        message);
+    members_->send(device, instance, header, message);
 }
 
 std::vector<Introduction> ClusterSession::keys_of(const std::vector<std::string>& devices) {

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "core/command_line.h"
 #include "tests/sim/sim_planner.h"
 #include "transport/wire/codec.h"
 
@@ -21,6 +22,15 @@ LivenessLimits limits() {
     limits.action_min = milliseconds(1000);
     limits.stall_min = milliseconds(2000);
     return limits;
+}
+
+MemberRules rules(std::set<std::string> devices) {
+    return {std::move(devices), kVersion, kTick, limits()};
+}
+
+// A connection's name, to the book.
+std::string name_of(const std::string& node, std::uint64_t connection) {
+    return fmt::format("{}#{}", node, connection);
 }
 
 PortalOptions options(const World& world, SessionObserver* observer) {
@@ -44,25 +54,25 @@ SimPortal::SimPortal(World& world, std::set<std::string> devices, bool sliced)
       world_(world),
       devices_(std::move(devices)),
       sliced_(sliced),
+      run_(world.net.rng().next() | 1),
       channels_(world.net, kNode,
                 {[this](Delivery delivery) {
-                     liveness_.progressed(world_.net.now());
+                     book_.progressed(world_.net.now());
                      inbox_.push_back(std::move(delivery));
                  },
                  [this](const std::string& peer, std::uint64_t instance) {
                      inbox_.push_back(portal_event::Attached{peer, instance});
                  },
                  [this] { inbox_.push_back(portal_event::RoomMade{}); }}),
-      liveness_(limits()) {
+      book_(static_cast<ControlPort&>(*this), run_, rules(devices_)) {
     set_channels(channels_);
     set_planner(std::make_unique<SimPlanner>(sliced, world.sum_blocks));
 }
 
 void SimPortal::start() {
     world_.net.start(kNode, [this](const SimMessage& message) { on_message(message); });
-    run_ = world_.net.rng().next() | 1;
     channels_.set_run(run_, run_);
-    tick();
+    tick(world_.net.now());
 }
 
 std::optional<PortalEvent> SimPortal::next(Instant deadline) {
@@ -173,96 +183,63 @@ void SimPortal::plan_in_force(const Plan& plan, const std::string& cause) {
     world_.trace("generation {}:{} {}", machine().generation(), text, cause);
 }
 
-template <class Message>
-void SimPortal::send_now(const std::string& to, std::uint64_t connection, FrameHeader head,
-                         const Message& message) {
-    head.run = run_;
-    head.type = static_cast<std::uint16_t>(Message::kType);
-    world_.net.send(to, sealed_message(kNode, connection, head, encode(message), {}));
+bool SimPortal::send(std::string_view connection, const FrameHeader& header,
+                     const std::string& body) {
+    const std::size_t mark = connection.find('#');
+    const std::string node(connection.substr(0, mark));
+    const std::uint64_t number = std::stoull(std::string(connection.substr(mark + 1)));
+    if (!world_.net.is_open(node, number, kNode)) return false;
+    world_.net.send(node, sealed_message(kNode, number, header, body, {}));
+    return true;
 }
 
 void SimPortal::send(const std::string& device, std::uint64_t instance, FrameHeader header,
                      PortalMessage message) {
-    const auto member = members_.find(device);
-    if (member == members_.end()) return;
-    if (member->second.instance != instance && world_.mistake != Mistake::kTellsTheNextLife) return;
-    std::visit([&](const auto& body) { send_now(device, member->second.connection, header, body); },
-               message);
+    if (world_.mistake == Mistake::kTellsTheNextLife) instance = instances_[device].second;
+    static_cast<void>(book_.send(device, instance, header, message));
 }
 
-void SimPortal::forget(const std::string& device, std::uint64_t instance) {
-    const auto member = members_.find(device);
-    if (member == members_.end() || member->second.instance != instance) return;
-    members_.erase(member);
-    liveness_.left(device);
+void SimPortal::tick(Instant due) {
+    book_.tick(world_.net.now(), due);
+    const Instant next = world_.net.now() + kTick;
+    world_.net.at(next, kNode, [this, next] { tick(next); });
 }
 
-void SimPortal::lose(const std::string& device, const std::string& how) {
-    if (members_.erase(device) == 0) return;
-    liveness_.left(device);
-    inbox_.push_back(portal_event::Lost{device, how});
-}
-
-void SimPortal::tick() {
-    const Instant now = world_.net.now();
-    for (const auto& [device, member] : members_)
-        send_now(device, member.connection, {}, Ping{now.time_since_epoch().count()});
-    for (const Suspect& suspect : liveness_.suspects(now)) lose(suspect.device, suspect.how);
-    if (liveness_.stalled(now)) inbox_.push_back(portal_event::Stalled{"nothing moved"});
-    world_.net.at(now + kTick, kNode, [this] { tick(); });
-}
-
-void SimPortal::on_hello(const SimMessage& message) {
-    auto hello = decode<Hello>(std::as_bytes(std::span(message.body)));
-    if (!hello || !devices_.contains(hello->device)) return;
-    const Welcome welcome{100, 3000};
-    if (const auto known = members_.find(hello->device); known != members_.end()) {
-        if (known->second.instance == hello->instance)
-            return send_now(hello->device, known->second.connection, {}, welcome);
-        // Another process under that name: the connection of the one before it is closed.
-        lose(hello->device, "its connection is gone");
+void SimPortal::tell(PortalEvent event) {
+    if (auto* newcomer = std::get_if<portal_event::Joined>(&event)) {
+        std::uint64_t& instance = newcomer->hello.instance;
+        auto& [first, last] = instances_.try_emplace(newcomer->device, instance, 0).first->second;
+        last = instance;
+        if (world_.mistake == Mistake::kStaleRoster) instance = first;
     }
-    members_[hello->device] = {message.connection, hello->instance};
-    liveness_.joined(hello->device, world_.net.now());
-    send_now(hello->device, message.connection, {}, welcome);
-    if (world_.mistake == Mistake::kStaleRoster)
-        hello->instance = first_instance_.try_emplace(hello->device, hello->instance).first->second;
-    inbox_.push_back(portal_event::Joined{hello->device, *hello, "127.0.0.1"});
+    std::optional<FrameHeader> done;
+    if (auto* message = std::get_if<portal_event::Message>(&event)) {
+        if (world_.mistake == Mistake::kOldGenerationAccepted)
+            message->header.generation = machine().generation();
+        if (message->header.type == static_cast<std::uint16_t>(MessageType::kDone))
+            done = message->header;
+    }
+    inbox_.push_back(std::move(event));
+    if (!done || world_.mistake != Mistake::kCommitWithoutAllAcks) return;
+    const std::string made_up = encode(Done{});
+    const auto bytes = std::as_bytes(std::span(made_up));
+    for (const std::string& device : devices_)
+        inbox_.push_back(portal_event::Message{device, *done, {bytes.begin(), bytes.end()}});
 }
 
 void SimPortal::on_message(const SimMessage& message) {
-    auto head = message.open();
+    const auto head = message.open();
     if (!head) return;
-    const auto type = static_cast<MessageType>(head->type);
-    if (type == MessageType::kHello) return on_hello(message);
-    if (head->run != run_) return;
-    if (type == MessageType::kAttach || type == MessageType::kAttached ||
-        type == MessageType::kTensorChunk)
-        return channels_.on_message(*head, message);
-    const auto member = members_.find(message.from);
-    if (member == members_.end() || member->second.connection != message.connection) {
-        // It was taken for lost: it may join again.
-        return send_now(message.from, message.connection, {}, Refuse{4, "taken for lost"});
-    }
-    const std::string device = message.from;
-    const auto body = std::as_bytes(std::span(message.body));
-    liveness_.heard(device, world_.net.now());
-    if (type == MessageType::kPong) {
-        if (const auto pong = decode<Pong>(body))
-            liveness_.pong(device, Instant(Duration(pong->echo_ns)), world_.net.now(),
-                           pong->local_ns,
-                           {pong->progress, Duration(pong->busy_ns), Duration(pong->longest_ns),
-                            pong->step, pong->micro_batch});
-        return;
-    }
-    if (world_.mistake == Mistake::kOldGenerationAccepted)
-        head->generation = machine().generation();
-    inbox_.push_back(portal_event::Message{device, *head, {body.begin(), body.end()}});
-    if (world_.mistake == Mistake::kCommitWithoutAllAcks && type == MessageType::kDone) {
-        const std::string made_up = encode(Done{});
-        const auto bytes = std::as_bytes(std::span(made_up));
-        for (const auto& [other, unused] : members_)
-            inbox_.push_back(portal_event::Message{other, *head, {bytes.begin(), bytes.end()}});
+    switch (static_cast<MessageType>(head->type)) {
+        case MessageType::kAttach:
+        case MessageType::kAttached:
+        case MessageType::kTensorChunk:
+            if (head->run == run_) channels_.on_message(*head, message);
+            return;
+        default:
+            book_.heard({name_of(message.from, message.connection), "127.0.0.1", *head,
+                         std::as_bytes(std::span(message.body))},
+                        world_.net.now());
     }
 }
 

@@ -8,14 +8,17 @@
 #include <string>
 #include <vector>
 
-#include "orchestrator/session/liveness.h"
+#include "orchestrator/session/member_book.h"
 #include "orchestrator/session/portal_driver.h"
 #include "tests/sim/sim_channels.h"
 #include "tests/sim/world.h"
 
 namespace ecopipe::sim {
 
-class SimPortal : private PortalSide, private SessionObserver, public PortalDriver {
+class SimPortal : private PortalSide,
+                  private ControlPort,
+                  private SessionObserver,
+                  public PortalDriver {
   public:
     SimPortal(World& world, std::set<std::string> devices, bool sliced = false);
     void start();
@@ -30,19 +33,9 @@ class SimPortal : private PortalSide, private SessionObserver, public PortalDriv
     void end(ExitCode, const std::string&) override {}
 
   private:
-    struct Member {
-        std::uint64_t connection = 0;
-        std::uint64_t instance = 0;
-    };
     Result<void> measure_links();
-    // What a control port does of itself.
-    void tick();
+    void tick(Instant due);
     void on_message(const SimMessage& message);
-    void on_hello(const SimMessage& message);
-    void lose(const std::string& device, const std::string& how);
-    template <class Message>
-    void send_now(const std::string& to, std::uint64_t connection, FrameHeader head,
-                  const Message& message);
 
     Instant now() override { return world_.net.now(); }
     std::optional<PortalEvent> next(Instant deadline) override;
@@ -50,11 +43,22 @@ class SimPortal : private PortalSide, private SessionObserver, public PortalDriv
     std::vector<LostProcess> ended_processes() override { return {}; }
     void send(const std::string& device, std::uint64_t instance, FrameHeader header,
               PortalMessage message) override;
-    void forget(const std::string& device, std::uint64_t instance) override;
+    void forget(const std::string& device, std::uint64_t instance) override {
+        book_.forget(device, instance);
+    }
     void declare_lost(const std::string&, const std::string&) override {}
-    void work_due(bool due) override { liveness_.work_due(due, world_.net.now()); }
+    void work_due(bool due) override { book_.work_due(due, world_.net.now()); }
     std::int64_t clock_offset_ns(const std::string&) override { return 0; }
     std::vector<Introduction> keys_of(const std::vector<std::string>&) override { return {}; }
+
+    bool send(std::string_view connection, const FrameHeader& header,
+              const std::string& body) override;
+    void tell(PortalEvent event) override;
+    void tell_of_stranger(const std::string&) override {}
+    bool speaks_for(std::string_view connection, std::string_view device) override {
+        return connection.starts_with(device);
+    }
+    void admitted(std::string_view, const std::string&) override {}
 
     void device_joined(const std::string&, double) override {}
     void device_gone(const std::string&, const std::string&) override {}
@@ -67,9 +71,9 @@ class SimPortal : private PortalSide, private SessionObserver, public PortalDriv
     bool sliced_;
     std::uint64_t run_ = 0;
     SimChannels channels_;
-    Liveness liveness_;
-    std::map<std::string, Member> members_;
-    std::map<std::string, std::uint64_t> first_instance_;  // for a mistake only
+    MemberBook book_;
+    // For mistakes only: of each device, the instance that it joined as at first and at last.
+    std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> instances_;
     std::deque<PortalEvent> inbox_;
     std::uint64_t recoveries_ = 0;
     std::uint64_t moves_made_ = 0;

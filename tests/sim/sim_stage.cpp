@@ -2,15 +2,14 @@
 
 #include <algorithm>
 
+#include "core/command_line.h"
 #include "domain/plan_index.h"
 #include "transport/wire/codec.h"
 
 namespace ecopipe::sim {
 namespace {
 using std::chrono::milliseconds;
-constexpr auto kHelloEvery = milliseconds(200);
 constexpr auto kWatchEvery = milliseconds(200);
-constexpr auto kPortalSilence = std::chrono::seconds(5);
 constexpr auto kBackAfter = milliseconds(100);
 constexpr double kJoinTimeoutS = 1e6;  // who waits for a portal waits
 }  // namespace
@@ -189,10 +188,11 @@ TensorMap ToyCompute::state(SliceId slice, bool) const {
 SimStage::SimStage(World& world, std::string name)
     : world_(world),
       name_(std::move(name)),
+      contact_(static_cast<ContactSide&>(*this), activity_),
       channels_(world.net, name_,
                 {[this](Delivery delivery) {
                      if (hangs()) return;  // its memory fills, and nobody looks
-                     ++progress_;
+                     ++activity_.progress;
                      const TensorKind kind = delivery.address.kind;
                      const bool replica = kind == TensorKind::kReplica;
                      if (replica && world_.mistake == Mistake::kConfirmedWithoutReplica) {
@@ -200,7 +200,7 @@ SimStage::SimStage(World& world, std::string name)
                          head.generation = driver_.machine().generation();
                          head.step = delivery.address.step;
                          const std::uint32_t layer = delivery.address.producer;
-                         send_to_portal(head, Stored{layer, layer});
+                         contact_.send(head, Stored{layer, layer});
                          return;
                      }
                      if (kind == TensorKind::kActivation &&
@@ -235,21 +235,24 @@ void SimStage::start() {
 void SimStage::join() {
     ++attempt_;
     instance_ = world_.net.rng().next() | 1;
-    welcomed_ = false;
-    run_ = 0;
-    heard_ = world_.net.now();
-    computing_since_.reset();
+    world_.net.dial(name_, instance_);
+    computing_ = false;
+    activity_.busy_since_ns = 0;
     driver_.join(instance_);
     inbox_.clear();
-    say_hello(attempt_);
+    Hello hello;
+    hello.device = name_;
+    hello.program_version = kVersion;
+    hello.data_port = 1;
+    hello.instance = instance_;
+    contact_.begin("the portal", std::move(hello), world_.net.now());
+    keep_contact(attempt_);
     watch(attempt_);
 }
 
-template <class Message>
-void SimStage::send_to_portal(FrameHeader head, const Message& message) {
-    head.run = run_;
-    head.type = static_cast<std::uint16_t>(Message::kType);
-    world_.net.send(kPortalPeer, sealed_message(name_, instance_, head, encode(message), {}));
+void SimStage::send(const FrameHeader& header, const std::string& body) {
+    if (world_.net.runs(name_))  // not killed within this call
+        world_.net.send(kPortalPeer, sealed_message(name_, instance_, header, body, {}));
 }
 
 void SimStage::send(const FrameHeader& header, StageMessage message) {
@@ -266,31 +269,23 @@ void SimStage::send(const FrameHeader& header, StageMessage message) {
     if (const auto* failed = std::get_if<Failed>(&message);
         failed != nullptr && static_cast<ExitCode>(failed->code) != ExitCode::kUnreachable)
         world_.violate(name_ + ": " + failed->reason);
-    std::visit([&](const auto& body) { send_to_portal(header, body); }, message);
+    std::visit([&](const auto& body) { contact_.send(header, body); }, message);
 }
 
 void SimStage::die() {
     world_.net.crash(name_);
     channels_.set_run(0, 0);
-    run_ = 0;
 }
 
-void SimStage::say_hello(std::uint64_t attempt) {
-    if (attempt != attempt_ || welcomed_) return;
-    Hello hello;
-    hello.device = name_;
-    hello.program_version = "sim";
-    hello.data_port = 1;
-    hello.instance = instance_;
-    send_to_portal({}, hello);
-    world_.net.at(world_.net.now() + kHelloEvery, name_, [this, attempt] { say_hello(attempt); });
+void SimStage::keep_contact(std::uint64_t attempt) {
+    if (attempt != attempt_) return;
+    if (const Instant next = contact_.tick(world_.net.now()); next != Instant::max())
+        world_.net.at(next, name_, [this, attempt] { keep_contact(attempt); });
 }
 
-// What a portal link does of itself, and that the thread looks about at times.
+// The thread looks about at times.
 void SimStage::watch(std::uint64_t attempt) {
     if (attempt != attempt_) return;
-    if (welcomed_ && world_.net.now() - heard_ > kPortalSilence)
-        push(stage_input::PortalLost{{ExitCode::kUnreachable, "silent"}});
     turn();
     world_.net.at(world_.net.now() + kWatchEvery, name_, [this, attempt] { watch(attempt); });
 }
@@ -323,40 +318,18 @@ void SimStage::on_message(const SimMessage& message) {
         type == MessageType::kTensorChunk) {
         channels_.on_message(*head, message);
     } else if (message.from == kPortalPeer && message.connection == instance_) {
-        on_control(*head, message);  // the answer to the connection that it was dialled by
+        // The answer to the connection that it was dialled by.
+        contact_.heard(*head, std::as_bytes(std::span(message.body)), world_.net.now());
     }
 }
 
-void SimStage::on_control(const FrameHeader& received, const SimMessage& message) {
+void SimStage::hand_over(const FrameHeader& received, std::vector<std::byte> body) {
     FrameHeader head = received;
     const auto kind = static_cast<MessageType>(head.type);
-    heard_ = world_.net.now();
-    const auto body = std::as_bytes(std::span(message.body));
-    if (kind == MessageType::kPing) {
-        const auto ping = decode<Ping>(body);
-        if (!ping || !welcomed_) return;
-        Pong pong{ping->sent_ns,
-                  world_.net.now().time_since_epoch().count(),
-                  progress_,
-                  0,
-                  milliseconds(5).count() * 1'000'000,
-                  driver_.machine().step(),
-                  0};
-        if (computing_since_)
-            pong.busy_ns =
-                static_cast<std::uint64_t>((world_.net.now() - *computing_since_).count() + 1);
-        return send_to_portal({}, pong);
-    }
-    if (kind == MessageType::kWelcome) {
-        if (std::exchange(welcomed_, true)) return;
-        run_ = head.run;
-    } else if (!welcomed_) {
-        return;
-    }
     if (world_.mistake == Mistake::kOldGenerationAccepted &&
         (kind == MessageType::kBegin || kind == MessageType::kCommit))
         head.generation = driver_.machine().generation();
-    push(stage_input::Message{head, {body.begin(), body.end()}});
+    push(stage_input::Message{head, std::move(body)});
 }
 
 void SimStage::push(StageInput input) {
@@ -365,20 +338,22 @@ void SimStage::push(StageInput input) {
 }
 
 void SimStage::turn() {
-    if (computing_since_) return;
+    if (computing_) return;
     while (!inbox_.empty() && !driver_.ended()) {
         StageInput next = std::move(inbox_.front());
         inbox_.pop_front();
         driver_.on(std::move(next));
     }
     if (asked_to_leave_) driver_.leave("SIGTERM");
-    driver_.tick(progress_);
+    driver_.tick(activity_.progress);
     if (driver_.ended()) return end_run();
     if (driver_.next_action()) begin_work();
 }
 
 void SimStage::begin_work() {
-    computing_since_ = world_.net.now();
+    const auto next = driver_.next_action();
+    computing_ = true;
+    activity_.begin(next->step, next->micro_batch.value, world_.net.now());
     if (compute_hangs_) return;
     const auto took =
         Duration(static_cast<std::int64_t>(slowdown_ * world_.net.rng().uniform(1e6, 5e6)));
@@ -386,8 +361,8 @@ void SimStage::begin_work() {
         if (attempt != attempt_) return;
         compute_.takes(took);
         driver_.work();
-        computing_since_.reset();
-        ++progress_;
+        computing_ = false;
+        activity_.end(world_.net.now());
         turn();
     });
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "stage_runtime/stage/portal_contact.h"
 #include "stage_runtime/stage/stage_driver.h"
 #include "tests/sim/sim_channels.h"
 #include "tests/sim/world.h"
@@ -63,12 +64,12 @@ class ToyCompute : public StageCompute {
     Duration takes_{};
 };
 
-class SimStage : public StageUplink {
+class SimStage : public StageUplink, private ContactSide {
   public:
     SimStage(World& world, std::string name);
     void start();                                              // a new process
     void hang_compute(bool hangs) { compute_hangs_ = hangs; }  // from its next action on
-    [[nodiscard]] bool hangs() const { return compute_hangs_ && computing_since_; }
+    [[nodiscard]] bool hangs() const { return compute_hangs_ && computing_; }
     void slow_down(double times) { slowdown_ = times; }  // its actions take so many times as long
     void ask_to_leave() { asked_to_leave_ = true; }      // SIGTERM
     // Killed after it has applied that step, before it says so.
@@ -84,31 +85,32 @@ class SimStage : public StageUplink {
   private:
     void join();
     void die();
-    void say_hello(std::uint64_t attempt);
+    void keep_contact(std::uint64_t attempt);
     void watch(std::uint64_t attempt);
     void on_message(const SimMessage& message);
-    void on_control(const FrameHeader& head, const SimMessage& message);
+
+    void send(const FrameHeader& header, const std::string& body) override;
+    void hand_over(const FrameHeader& header, std::vector<std::byte> body) override;
+    void introduce(const Introduce&) override {}
+    void portal_lost(Error error) override { push(stage_input::PortalLost{std::move(error)}); }
+
     void push(StageInput input);
     // Unless the one thread computes: takes what has come, begins what there is to do.
     void turn();
     void begin_work();
     void end_run();
-    template <class Message>
-    void send_to_portal(FrameHeader head, const Message& message);
 
     World& world_;
     std::string name_;
+    ComputeActivity activity_;
+    PortalContact contact_;
     SimChannels channels_;
     ToyCompute compute_;
     StageDriver driver_;
     std::uint64_t attempt_ = 0;  // of joining; what belongs to an earlier one is void
     std::uint64_t instance_ = 0;
-    std::uint64_t run_ = 0;
-    bool welcomed_ = false;
-    Instant heard_{};
     std::deque<StageInput> inbox_;
-    std::uint64_t progress_ = 0;
-    std::optional<Instant> computing_since_;
+    bool computing_ = false;
     bool compute_hangs_ = false;
     bool asked_to_leave_ = false;
     double slowdown_ = 1;

@@ -25,10 +25,26 @@ std::uint64_t SimNetwork::life_of(const std::string& node) const {
 }
 
 void SimNetwork::start(const std::string& node, Handler handler) {
-    nodes_[node] = {std::move(handler), ++lives_, false, {}};
+    nodes_[node] = {std::move(handler), ++lives_, 0, false, {}};
 }
 
-void SimNetwork::crash(const std::string& node) { nodes_.erase(node); }
+void SimNetwork::crash(const std::string& node) {
+    const auto found = nodes_.find(node);
+    if (found == nodes_.end()) return;
+    if (rng_.below(2) == 0) cut_.insert({node, found->second.connection});
+    nodes_.erase(found);
+}
+
+void SimNetwork::dial(const std::string& node, std::uint64_t connection) {
+    nodes_.at(node).connection = connection;
+}
+
+bool SimNetwork::is_open(const std::string& node, std::uint64_t connection,
+                         const std::string& seen_by) const {
+    const auto found = nodes_.find(node);
+    return (found != nodes_.end() && found->second.connection == connection) ||
+           cut_.contains({node, connection}) || parted_.contains(std::minmax(node, seen_by));
+}
 
 void SimNetwork::hang(const std::string& node) {
     if (const auto found = nodes_.find(node); found != nodes_.end()) found->second.hangs = true;

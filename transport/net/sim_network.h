@@ -57,11 +57,18 @@ class SimNetwork {
 
     // A process with this name starts; what was under way to an earlier one does not reach it.
     void start(const std::string& node, Handler handler);
-    void crash(const std::string& node);  // it and its timers are gone
+    // It and its timers are gone. The other ends of its connections learn it, or, as when power
+    // fails, do not.
+    void crash(const std::string& node);
     // Its messages and timers wait until it wakes, as under SIGSTOP.
     void hang(const std::string& node);
     void wake(const std::string& node);
     [[nodiscard]] bool runs(const std::string& node) const { return nodes_.contains(node); }
+    // The running node's control connection from now on; it hangs up the one before.
+    void dial(const std::string& node, std::uint64_t connection);
+    // As far as the other end, `seen_by`, knows.
+    [[nodiscard]] bool is_open(const std::string& node, std::uint64_t connection,
+                               const std::string& seen_by) const;
     // Nothing passes between the two until it is healed.
     void part(const std::string& a, const std::string& b) { parted_.insert(std::minmax(a, b)); }
     void heal() { parted_.clear(); }
@@ -78,6 +85,7 @@ class SimNetwork {
     struct Node {
         Handler handler;
         std::uint64_t life = 0;
+        std::uint64_t connection = 0;
         bool hangs = false;
         std::vector<std::function<void()>> waiting;  // for it to wake
     };
@@ -97,6 +105,7 @@ class SimNetwork {
     Instant now_{std::chrono::seconds(1)};
     Rng rng_;
     std::map<std::string, Node> nodes_;
+    std::set<std::pair<std::string, std::uint64_t>> cut_;  // connections whose end nobody told
     std::uint64_t lives_ = 0;
     std::uint64_t order_ = 0;
     std::priority_queue<Event> events_;

@@ -1,63 +1,12 @@
-// The control port: a device that sends faster than the portal handles is lost, and fills no
-// memory; of two processes of one name the living one has it.
+// The control port over real sockets; what it decides is tested by member_book_test.cpp.
 #include "orchestrator/session/membership.h"
 
 #include <gtest/gtest.h>
-
-#include <thread>
 
 #include "core/command_line.h"
 
 namespace ecopipe {
 namespace {
-
-class Backlogs : public testing::Test {
-  protected:
-    void SetUp() override {
-        const auto port = membership_.bind();
-        ASSERT_TRUE(port);
-        loop_.call([&] {
-            device_ = MessageSocket::dial(
-                          loop_, {"127.0.0.1", *port}, [](const Incoming&) {},
-                          [](std::string_view, const Error&) {}, "portal")
-                          .value();
-        });
-        Hello hello;
-        hello.device = "pi";
-        hello.program_version = kVersion;
-        hello.data_port = 1;
-        const Instant end = monotonic_now() + std::chrono::seconds(10);
-        while (!loop_.call([&] { return device_->send("", {}, hello); })) {
-            ASSERT_LT(monotonic_now(), end);
-            std::this_thread::sleep_for(std::chrono::milliseconds(1));
-        }
-        const auto joined = next();
-        ASSERT_TRUE(joined);
-        ASSERT_TRUE(std::holds_alternative<portal_event::Joined>(*joined));
-    }
-    void TearDown() override {
-        loop_.call([&] { device_.reset(); });
-    }
-    std::optional<PortalEvent> next() {
-        return inbox_.pop_until(monotonic_now() + std::chrono::seconds(20));
-    }
-    // Sends one message of `bytes` and takes what the portal makes of it.
-    std::optional<PortalEvent> after_message(std::size_t bytes) {
-        FrameHeader header;
-        header.run = kRun;
-        header.type = static_cast<std::uint16_t>(MessageType::kDone);
-        const std::string body(bytes, 'x');
-        if (!loop_.call([&] { return device_->send("", header, body); })) return std::nullopt;
-        return next();
-    }
-
-    static constexpr std::uint64_t kRun = 7;
-    NetLoop loop_;
-    Inbox<PortalEvent> inbox_;
-    Membership membership_{
-        loop_, inbox_, kRun, {{"127.0.0.1", 0}, {"pi"}, std::chrono::hours(1), {}}};
-    std::unique_ptr<MessageSocket> device_;
-};
 
 // A stage as the control port sees it: says Hello until it is answered, and answers pings unless it
 // is told to be dead.
@@ -121,7 +70,7 @@ class Stage {
     bool silent_ = false;
 };
 
-class Names : public testing::Test {
+class ControlPorts : public testing::Test {
   protected:
     void SetUp() override {
         const auto port = membership_.bind();
@@ -142,22 +91,16 @@ class Names : public testing::Test {
     }
     NetLoop loop_;
     Inbox<PortalEvent> inbox_;
-    Membership membership_{
-        loop_, inbox_, 7, {{"127.0.0.1", 0}, {"pi"}, std::chrono::milliseconds(50), limits()}};
+    Membership membership_{loop_,
+                           inbox_,
+                           7,
+                           {"127.0.0.1", 0},
+                           {{"pi"}, kVersion, std::chrono::milliseconds(50), limits()}};
     std::uint16_t port_ = 0;
 };
 
-TEST_F(Names, OneThatAnswersKeepsItsNameAndTheImpostorIsTold) {
-    Stage holder(loop_, port_, 1);
-    EXPECT_EQ(holder.answer(), "welcomed");
-    EXPECT_EQ(told(), "joined");
-    Stage impostor(loop_, port_, 2);
-    EXPECT_EQ(impostor.answer(),
-              "a device named pi has already joined from 127.0.0.1, and answers");
-}
-
 // Its last word was heard a moment ago and its connection stands: nothing but its silence tells.
-TEST_F(Names, AStageThatIsStartedAgainWaitsForItsOldConnectionAndJoins) {
+TEST_F(ControlPorts, AStageThatIsStartedAgainWaitsForItsOldConnectionAndJoins) {
     Stage before(loop_, port_, 1);
     EXPECT_EQ(before.answer(), "welcomed");
     EXPECT_EQ(told(), "joined");
@@ -166,42 +109,6 @@ TEST_F(Names, AStageThatIsStartedAgainWaitsForItsOldConnectionAndJoins) {
     EXPECT_EQ(again.answer(), "welcomed");
     EXPECT_TRUE(told().starts_with("it has said nothing")) << "the old one is lost first";
     EXPECT_EQ(told(), "joined");
-}
-
-TEST_F(Names, OneProcessOverANewConnectionIsTheSameDeviceAtOnce) {
-    Stage before(loop_, port_, 1);
-    EXPECT_EQ(before.answer(), "welcomed");
-    EXPECT_EQ(told(), "joined");
-    Stage again(loop_, port_, 1);
-    EXPECT_EQ(again.answer(), "welcomed");
-    EXPECT_TRUE(told().starts_with("it dialled again"));
-    EXPECT_EQ(told(), "joined");
-}
-
-std::string lost(const std::optional<PortalEvent>& event) {
-    const auto* told = event ? std::get_if<portal_event::Lost>(&*event) : nullptr;
-    return told ? told->how : "not lost";
-}
-
-TEST_F(Backlogs, HoldSoManyMessagesAndOneMoreLosesTheDevice) {
-    for (std::size_t i = 0; i < kControlBacklogMessages; ++i)
-        ASSERT_TRUE(std::holds_alternative<portal_event::Message>(after_message(1).value())) << i;
-    EXPECT_TRUE(lost(after_message(1)).starts_with("it sends more than can be handled"));
-}
-
-TEST_F(Backlogs, HoldSoManyBytesAndOneMoreLosesTheDevice) {
-    constexpr std::size_t kBody = kListenFrameBytesMax / 2;
-    for (std::size_t bytes = 0; bytes < kControlBacklogBytes; bytes += kBody)
-        ASSERT_TRUE(std::holds_alternative<portal_event::Message>(after_message(kBody).value()));
-    EXPECT_TRUE(lost(after_message(1)).starts_with("it sends more than can be handled"));
-}
-
-TEST_F(Backlogs, WhatIsHandledMakesRoom) {
-    for (std::size_t i = 0; i < 2 * kControlBacklogMessages; ++i) {
-        const auto event = after_message(1);
-        ASSERT_TRUE(std::holds_alternative<portal_event::Message>(event.value())) << i;
-        std::get<portal_event::Message>(*event).handled();
-    }
 }
 
 }  // namespace
