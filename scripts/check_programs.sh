@@ -19,7 +19,7 @@ for stages in 1 2 3; do
         list+="${list:+,}{\"device\":\"d$stage\",\"first_layer\":$((stage * layers / stages)),\"last_layer\":$(((stage + 1) * layers / stages - 1)),\"in_flight\":$((2 * (stages - stage) - 1)),\"recompute\":false}"
     done
     echo "{\"schema\":\"ecopipe.plan/1\",\"model\":\"lenet5\",\"batch\":32,\"micro_batches\":8,\"schedule\":\"1f1b\",\"stages\":[$list]}" >"$work/plan.json"
-    "${train[@]}" --local --plan "$work/plan.json" --out "$work/$stages"
+    "${train[@]}" --local --join-timeout-s 600 --plan "$work/plan.json" --out "$work/$stages"
     cmp "$work/single/model.safetensors" "$work/$stages/model.safetensors"
     echo "lenet5 on $stages stage(s): byte-identical to one process"
 done

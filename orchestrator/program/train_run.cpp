@@ -34,7 +34,6 @@
 namespace ecopipe {
 namespace {
 
-constexpr double kLocalJoinTimeoutS = 60;
 constexpr double kStagePatienceS = 5;                  // for --local stages to end by themselves
 constexpr auto kStepGrace = std::chrono::seconds(10);  // for the step at hand, after a signal
 
@@ -76,7 +75,6 @@ std::string join_command(const Cluster& cluster, const Endpoint& bound, const st
 // Who has joined by the deadline. Without a plan the run goes on with those present.
 Result<void> await_devices(ClusterSession& session, const Cluster& cluster,
                            const std::set<std::string>& wanted, const TrainOptions& options) {
-    const double timeout_s = options.local ? kLocalJoinTimeoutS : options.join_timeout_s;
     const auto tell = [&](const std::vector<std::string>& missing) {
         if (missing.empty() || options.local) return;
         log_info("waiting on {} for {} device{}:", session.bound().text(), missing.size(),
@@ -84,7 +82,7 @@ Result<void> await_devices(ClusterSession& session, const Cluster& cluster,
         for (const std::string& device : missing)
             log_info("  {}", join_command(cluster, session.bound(), device, options.security));
     };
-    return session.wait_for(wanted, from_ms(timeout_s * 1000), tell);
+    return session.wait_for(wanted, from_ms(options.join_timeout_s * 1000), tell);
 }
 
 bool may_have_twins(const ModelInfo& info) {
@@ -285,7 +283,7 @@ Result<void> open_pipeline(Run& run, RunRecord& record) {
     if (!absent.empty() && (plan || present.empty()))
         return fail(ExitCode::kUnreachable,
                     fmt::format("{} did not join within {} s", fmt::join(absent, ", "),
-                                options.local ? kLocalJoinTimeoutS : options.join_timeout_s));
+                                options.join_timeout_s));
     if (!absent.empty()) log_warn("absent: {}; planning without", fmt::join(absent, ", "));
     if (!plan) {
         PlanRequest request;

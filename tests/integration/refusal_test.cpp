@@ -181,6 +181,14 @@ TEST_F(Refusal, AStageThatNeverJoinsIsNamedWithItsCommand) {
         << finished.err;
 }
 
+// However slow the machine is to start them: so long and no longer.
+TEST_F(Refusal, ALocalStageIsWaitedForAsLongAsIsSaid) {
+    write(directory_ / "plan.json", hand_plan(lenet_, 2, "1f1b", 32, 4));
+    expect_refused(with({"--model", "lenet5", "--local", "--plan", directory_ / "plan.json",
+                         "--join-timeout-s", "0.1"}),
+                   4, "d0, d1 did not join within 0.1 s");
+}
+
 TEST_F(Refusal, AStrangerNameAndASecondOfOneNameAreTurnedAway) {
     write(directory_ / "plan.json", hand_plan(lenet_, 2, "1f1b", 32, 4));
     const std::string portal = "tcp://127.0.0.1:" + std::to_string(free_port());
