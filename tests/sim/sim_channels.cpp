@@ -93,6 +93,7 @@ void SimChannels::on_message(const FrameHeader& head, const SimMessage& message)
 }
 
 void SimChannels::send(const std::string& peer, TensorAddress address, EncodedTensor encoded) {
+    if (watch) watch(peer, address);
     HostTensor tensor = std::move(encoded.tensor);  // as it goes on the wire
     if (forge) tensor = forge(address, std::move(tensor));
     FrameHeader head;

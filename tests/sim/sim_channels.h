@@ -25,6 +25,8 @@ class SimChannels : public TensorChannels {
     void on_message(const FrameHeader& head, const SimMessage& message);
     // Asked of each tensor before it is sent, when set: what is sent in its place. For mistakes.
     std::function<HostTensor(const TensorAddress&, HostTensor)> forge;
+    // Told of each tensor that is sent, when set.
+    std::function<void(const std::string& peer, const TensorAddress&)> watch;
 
     void set_run(std::uint64_t run, std::uint64_t instance) override;
     Result<void> dial(const std::string& peer, const Endpoint& endpoint,

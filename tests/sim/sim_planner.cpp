@@ -30,7 +30,7 @@ Result<Plan> SimPlanner::plan(const std::set<std::string>& devices, const Condit
     plan.micro_batches = test::SmallTraining::kMicroBatches;
     plan.schedule = "1f1b";
     plan.sum_blocks = sum_blocks_;
-    if (sum_blocks_ > 1 && !sliced_ && count > 1) {
+    if (sum_blocks_ > 1 && placing_ == Placing::kOneEach && count > 1) {
         plan = with_twins(order);
         Prediction predicted;
         predicted.bound_by = "the slowest stage";
@@ -38,11 +38,13 @@ Result<Plan> SimPlanner::plan(const std::set<std::string>& devices, const Condit
         plan.predicted = predicted;
         return plan;
     }
-    if (sliced_ && 2 * count <= kLayers) {
-        plan.schedule = "interleaved";
-        for (int s = 0; s < 2 * count; ++s) {
+    if (placing_ != Placing::kOneEach && 2 * count <= kLayers) {
+        const bool folded = placing_ == Placing::kFolded && count > 1;
+        plan.schedule = folded ? "v-half" : "interleaved";
+        const Placement placement = folded ? Placement::folded(count) : Placement::cyclic(count, 2);
+        for (int s = 0; s < placement.stages(); ++s) {
             StagePlan stage;
-            stage.device = order[static_cast<std::size_t>(s % count)];
+            stage.device = order[static_cast<std::size_t>(placement.device(s))];
             stage.first_layer = s * kLayers / (2 * count);
             stage.last_layer = (s + 1) * kLayers / (2 * count) - 1;
             plan.stages.push_back(stage);

@@ -49,11 +49,11 @@ PortalOptions options(const World& world, SessionObserver* observer) {
 
 }  // namespace
 
-SimPortal::SimPortal(World& world, std::set<std::string> devices, bool sliced)
+SimPortal::SimPortal(World& world, std::set<std::string> devices, Placing placing)
     : PortalDriver(static_cast<PortalSide&>(*this), options(world, this)),
       world_(world),
       devices_(std::move(devices)),
-      sliced_(sliced),
+      placing_(placing),
       run_(world.net.rng().next() | 1),
       channels_(world.net, kNode,
                 {[this](Delivery delivery) {
@@ -66,7 +66,11 @@ SimPortal::SimPortal(World& world, std::set<std::string> devices, bool sliced)
                  [this] { inbox_.push_back(portal_event::RoomMade{}); }}),
       book_(static_cast<ControlPort&>(*this), run_, rules(devices_)) {
     set_channels(channels_);
-    set_planner(std::make_unique<SimPlanner>(sliced, world.sum_blocks));
+    if (world.kind == ToyKind::kChain)
+        channels_.watch = [this](const std::string& peer, const TensorAddress& address) {
+            check_send(peer, address);
+        };
+    set_planner(std::make_unique<SimPlanner>(placing, world.sum_blocks));
 }
 
 void SimPortal::start() {
@@ -106,7 +110,7 @@ Result<void> SimPortal::load(const TensorMap& state, std::uint64_t step) {
         ECOPIPE_RETURN_IF_ERROR(measure_links());
     std::set<std::string> here;
     for (const auto& [device, joined] : joined()) here.insert(device);
-    ECOPIPE_ASSIGN_OR_RETURN(Plan plan, SimPlanner(sliced_, world_.sum_blocks).plan(here, {}));
+    ECOPIPE_ASSIGN_OR_RETURN(Plan plan, SimPlanner(placing_, world_.sum_blocks).plan(here, {}));
     TrainingSpec spec;
     spec.model.zoo = "toy";
     spec.model.input_shape = {1};
@@ -225,6 +229,20 @@ void SimPortal::tell(PortalEvent event) {
     const auto bytes = std::as_bytes(std::span(made_up));
     for (const std::string& device : devices_)
         inbox_.push_back(portal_event::Message{device, *done, {bytes.begin(), bytes.end()}});
+}
+
+void SimPortal::check_send(const std::string& peer, const TensorAddress& address) {
+    switch (address.kind) {
+        case TensorKind::kInput:
+        case TensorKind::kLabel:
+        case TensorKind::kEvalInput:
+        case TensorKind::kEvalLabel:
+            if (plan().schedule == "v-half" && peer != plan().stages.front().device)
+                world_.violate("an input or a label goes to " + peer);
+            return;
+        default:
+            return;
+    }
 }
 
 void SimPortal::on_message(const SimMessage& message) {

@@ -10,6 +10,7 @@
 
 #include "orchestrator/session/member_book.h"
 #include "orchestrator/session/portal_driver.h"
+#include "planner/schedule/schedule.h"
 #include "tests/sim/sim_channels.h"
 #include "tests/sim/world.h"
 
@@ -20,7 +21,7 @@ class SimPortal : private PortalSide,
                   private SessionObserver,
                   public PortalDriver {
   public:
-    SimPortal(World& world, std::set<std::string> devices, bool sliced = false);
+    SimPortal(World& world, std::set<std::string> devices, Placing placing = Placing::kOneEach);
     void start();
     [[nodiscard]] std::uint64_t recoveries() const { return recoveries_; }
     [[nodiscard]] std::uint64_t moves() const { return moves_made_; }
@@ -36,6 +37,8 @@ class SimPortal : private PortalSide,
     Result<void> measure_links();
     void tick(Instant due);
     void on_message(const SimMessage& message);
+    // There and back, a chain's inputs and labels are for the first device alone: the portal's.
+    void check_send(const std::string& peer, const TensorAddress& address);
 
     Instant now() override { return world_.net.now(); }
     std::optional<PortalEvent> next(Instant deadline) override;
@@ -68,7 +71,7 @@ class SimPortal : private PortalSide,
 
     World& world_;
     std::set<std::string> devices_;
-    bool sliced_;
+    Placing placing_;
     std::uint64_t run_ = 0;
     SimChannels channels_;
     MemberBook book_;

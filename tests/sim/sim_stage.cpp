@@ -124,17 +124,22 @@ Result<ComputeResult> ToyCompute::run(ComputeJob job) {
             for (const std::uint64_t output : leaving)
                 result.tensors.push_back({tensor_of(output)});
         }
-    } else {
+        return result;
+    }
+    if (job.action.kind != ActionKind::kWeightGradient) {
         std::vector<std::uint64_t> returned;
         for (const HostTensor& tensor : job.tensors) returned.push_back(value(tensor));
         if (returned.empty()) returned.push_back(values_of_loss_.at(micro_batch));
-        const std::vector<std::uint64_t> gradients = slice.backward(micro_batch, returned);
-        for (int layer = slice.layers().last; job.layer_done && layer >= slice.layers().first;
-             --layer)
-            job.layer_done(layer);
+        const std::vector<std::uint64_t> gradients = slice.input_gradients(micro_batch, returned);
         for (std::size_t i = 0; i < from.size(); ++i)
             result.tensors.push_back(
                 {flow.returns_gradient(from[i]) ? tensor_of(gradients[i]) : HostTensor()});
+    }
+    if (job.action.kind != ActionKind::kInputGradient) {
+        slice.weight_gradients(micro_batch);
+        for (int layer = slice.layers().last; job.layer_done && layer >= slice.layers().first;
+             --layer)
+            job.layer_done(layer);
     }
     return result;
 }

@@ -50,7 +50,9 @@ class Cluster {
           net_(seed),
           rng_(keyed_seed(seed, "faults")),
           ways_{rng_.below(4) > 0, rng_.below(3), 2 * rng_.below(3), 3 + rng_.below(4)},
-          sliced_(rng_.below(4) == 0),
+          placing_(rng_.below(4) > 0                                ? Placing::kOneEach
+                   : Rng(keyed_seed(seed, "placing")).below(2) == 0 ? Placing::kCyclic
+                                                                    : Placing::kFolded),
           kind_(rng_.below(2) == 0 ? ToyKind::kChain : ToyKind::kGraph),
           sum_blocks_(1 << Rng(keyed_seed(seed, "sum blocks")).below(3)),
           world_{net_, undisturbed(ways_, kind_, sum_blocks_).states, mistake, kind_, sum_blocks_} {
@@ -120,7 +122,7 @@ class Cluster {
     static constexpr auto kPatience = seconds(240);
 
     void start_portal() {
-        portal_ = std::make_unique<SimPortal>(world_, names_, sliced_);
+        portal_ = std::make_unique<SimPortal>(world_, names_, placing_);
         portal_->start();
     }
 
@@ -218,7 +220,7 @@ class Cluster {
     SimNetwork net_;
     Rng rng_;
     test::Ways ways_;
-    bool sliced_;  // several groups of layers on a device
+    Placing placing_;  // of stages, where one device has each
     ToyKind kind_;
     int sum_blocks_;  // several devices hold a stage where it is not 1
     World world_;

@@ -74,6 +74,7 @@ const std::uint64_t* state_in(const TensorMap& tensors) {
 
 void ToySlice::begin_step() {
     stash_.clear();
+    found_.clear();
     gradients_.clear();
     tied_gradients_.clear();
     statistics_.clear();
@@ -166,8 +167,9 @@ std::vector<std::uint64_t> ToySlice::forward(std::uint32_t micro_batch,
     return leaving;
 }
 
-std::vector<std::uint64_t> ToySlice::backward(std::uint32_t micro_batch,
-                                              const std::vector<std::uint64_t>& returned) {
+std::vector<std::uint64_t> ToySlice::input_gradients(std::uint32_t micro_batch,
+                                                     const std::vector<std::uint64_t>& returned) {
+    std::vector<Found>& found = found_[micro_batch];
     const std::map<int, std::uint64_t> inputs = stash_.at(micro_batch);
     stash_.erase(micro_batch);
     std::map<int, std::uint64_t> sums;
@@ -181,12 +183,12 @@ std::vector<std::uint64_t> ToySlice::backward(std::uint32_t micro_batch,
         for (const int value : flow_->results_of(layer)) gradient = mix(gradient, sums.at(value));
         if (layer != kStatelessLayer) {
             gradient = mix(mix(gradient, inputs.at(layer)), states_.at(layer));
-            count(gradients_[layer], micro_batch, gradient);
+            found.push_back({layer, false, gradient});
         }
         for (const TiedUse& use : flow_->ties())
             if (use.user == layer) {
                 gradient = mix(gradient, tied_state(use));
-                count(tied_gradients_[layer], micro_batch, gradient);
+                found.push_back({layer, true, gradient});
             }
         for (const int value : flow_->arguments_of(layer))
             if (flow_->returns_gradient(value))
@@ -196,6 +198,12 @@ std::vector<std::uint64_t> ToySlice::backward(std::uint32_t micro_batch,
     for (const int value : flow_->entering(layers_))
         entering.push_back(flow_->returns_gradient(value) ? sums.at(value) : 0);
     return entering;
+}
+
+void ToySlice::weight_gradients(std::uint32_t micro_batch) {
+    for (const Found& each : found_.at(micro_batch))
+        count((each.tied ? tied_gradients_ : gradients_)[each.layer], micro_batch, each.gradient);
+    found_.erase(micro_batch);
 }
 
 void ToySlice::commit(std::uint64_t step) {
@@ -261,7 +269,8 @@ Result<void> WholeModel::start_step(std::uint64_t, std::vector<Batch> micro_batc
         const std::uint64_t label = digest(micro_batches[m].labels);
         const std::uint64_t output = layers_.forward(m, {digest(micro_batches[m].inputs)}).front();
         loss_.add(loss_of(output, label));
-        static_cast<void>(layers_.backward(m, {mix(output, label)}));
+        static_cast<void>(layers_.input_gradients(m, {mix(output, label)}));
+        layers_.weight_gradients(m);
     }
     return {};
 }

@@ -63,8 +63,10 @@ class ToySlice {
     // (0 where there is none).
     [[nodiscard]] std::vector<std::uint64_t> forward(std::uint32_t micro_batch,
                                                      const std::vector<std::uint64_t>& entering);
-    [[nodiscard]] std::vector<std::uint64_t> backward(std::uint32_t micro_batch,
-                                                      const std::vector<std::uint64_t>& returned);
+    [[nodiscard]] std::vector<std::uint64_t> input_gradients(
+        std::uint32_t micro_batch, const std::vector<std::uint64_t>& returned);
+    // After that, once: what the micro-batch is to its layers counts.
+    void weight_gradients(std::uint32_t micro_batch);
     void commit(std::uint64_t step);
     // Of a tied state whose home is in another slice, or whose user is.
     [[nodiscard]] std::uint64_t tied_gradient(const TiedUse& use) {
@@ -103,6 +105,12 @@ class ToySlice {
     std::vector<int> returns_;
     std::map<int, std::uint64_t> states_;
     std::map<std::uint32_t, std::map<int, std::uint64_t>> stash_;  // each layer's input
+    struct Found {
+        int layer;
+        bool tied;
+        std::uint64_t gradient;
+    };
+    std::map<std::uint32_t, std::vector<Found>> found_;  // that do not count yet
     std::map<int, Sum> gradients_;
     std::map<int, Sum> tied_gradients_;  // by user
     std::map<int, std::uint64_t> lent_;  // by home
