@@ -96,7 +96,14 @@ Result<GivenSchedule> given(const PlanRequest& request, const Cluster& cluster) 
                          facts.split_backward, false};
 }
 
-// 1f1b, or another schedule when it is clearly faster. Together they take `effort`.
+bool short_of_memory(const Arrangement& arrangement) {
+    return arrangement.stages.empty() ||
+           std::any_of(arrangement.stages.begin(), arrangement.stages.end(),
+                       [](const StageSpan& stage) { return stage.recompute; });
+}
+
+// 1f1b, or another schedule when it is clearly faster. Together they take `effort`, and half as
+// much again where memory is short.
 Found search_any(const CostModel& model, double effort) {
     const bool may_split = model.has_split_backward();
     Found best = search_whole(model, kOneFOneB, effort * (may_split ? 0.45 : 0.8));
@@ -107,6 +114,14 @@ Found search_any(const CostModel& model, double effort) {
     Found split = search_whole(model, kZbH1, effort * 0.35);
     if (split.arrangement.step_ms < limit_ms && better(split.arrangement, best.arrangement))
         best = std::move(split);
+    // Those that keep less recompute nothing, and so give a device no frontier to adapt along.
+    if (!short_of_memory(best.arrangement) || model.recomputation() == Recomputation::kAdaptive)
+        return best;
+    for (const Schedule* frugal : {&kVHalf, &kVMin}) {
+        Found folded = search_sliced(model, *frugal, {}, effort * 0.25);
+        if (folded.arrangement.step_ms < limit_ms && better(folded.arrangement, best.arrangement))
+            best = std::move(folded);
+    }
     return best;
 }
 

@@ -61,7 +61,8 @@ struct PlanRequest {
 // first serves every device that has none of its own.
 //
 // `auto` is 1f1b (gpipe is its K = M), unless zb-h1 (when the profiles have its gradient times) or
-// interleaved is faster by more than 1 %: they send or run more pieces than the model prices. Cuts,
+// interleaved is faster by more than 1 %: they send or run more pieces than the model prices. Where
+// the best of these recomputes, or none fits, v-half and v-min are tried too. Cuts,
 // order, subset and recomputation are searched by branch and bound where that ends within the
 // effort, else by beams and annealing (partition_local.h; of a graph without beams, which know
 // chains alone). The same inputs give the same plan on

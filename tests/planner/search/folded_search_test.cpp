@@ -113,5 +113,51 @@ TEST(FoldedSearch, IsAsGoodAsBruteForceAndBeginsAndEndsAtThePortal) {
     EXPECT_GT(nothing, 0);
 }
 
+// Four equal devices, sixteen equal layers that keep much of a micro-batch.
+Result<Plan> planned_by_auto(int memory_mib, Recomputation recomputation = Recomputation::kStages) {
+    constexpr std::uint64_t kMiB = 1U << 20;
+    Cluster cluster;
+    cluster.source = "four.yaml";
+    cluster.default_link = {10000, 0.01, ""};
+    for (const char* name : {"d0", "d1", "d2", "d3"}) {
+        Device device;
+        device.name = name;
+        device.memory_mib = memory_mib;
+        cluster.devices.push_back(device);
+    }
+    ModelProfile profile;
+    profile.model = "blocks";
+    profile.input = {1};
+    profile.input_bytes_per_sample = kMiB / 8;
+    for (int layer = 0; layer < 16; ++layer) {
+        LayerProfile block;
+        block.name = "block" + std::to_string(layer);
+        block.parameter_bytes = kMiB / 8;
+        block.output_bytes_per_sample = kMiB / 8;
+        block.stash_bytes_per_sample = 2 * kMiB;
+        block.timing.push_back({1, 1, 2, 1, 1});
+        profile.layers.push_back(block);
+    }
+    PlanRequest request;
+    request.batch = request.micro_batches = 16;
+    request.schedule = "auto";
+    request.twins = false;
+    request.recomputation = recomputation;
+    return search_plan(cluster, {profile}, request);
+}
+
+// A recomputed forward is a third more work; half of the stash needs none of it.
+TEST(FoldedSearch, IsTakenByAutoInsteadOfRecomputingAlone) {
+    const auto roomy = planned_by_auto(1000);
+    ASSERT_TRUE(roomy) << roomy.error().message;
+    EXPECT_FALSE(find_schedule(roomy->schedule)->placing == Placing::kFolded) << roomy->schedule;
+    const auto tight = planned_by_auto(24);
+    ASSERT_TRUE(tight) << tight.error().message;
+    EXPECT_EQ(find_schedule(tight->schedule)->placing, Placing::kFolded) << tight->schedule;
+    const auto adaptive = planned_by_auto(24, Recomputation::kAdaptive);
+    ASSERT_TRUE(adaptive) << adaptive.error().message;
+    EXPECT_FALSE(find_schedule(adaptive->schedule)->placing == Placing::kFolded);
+}
+
 }  // namespace
 }  // namespace ecopipe
