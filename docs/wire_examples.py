@@ -10,7 +10,7 @@ import struct
 import sys
 
 HEADER = struct.Struct("<4sHHIIQQQQIIHBBIII")  # docs/WIRE.md, "Header"
-MAGIC, PROTOCOL = b"ECOP", 10
+MAGIC, PROTOCOL = b"ECOP", 11
 
 
 def crc32c(data):
@@ -104,7 +104,8 @@ MESSAGES = [
         ("restore", "list of (first_layer u32, last_layer u32, peer text)", transfers, [(0, 4, "pi"), (5, 6, "hub")]),
         ("supply", "the same", transfers, [(7, 7, "hub")]), ("keep_snapshots", "bool", boolean, True),
         ("buddy", "text", text, "hub"), ("cause", "text", text, "device b (stage 1) was lost at step 4"),
-        ("course", "u32", u32, 1), ("graph", "text: a graph.json, or nothing", text, "")]),
+        ("course", "u32", u32, 1), ("graph", "text: a graph.json, or nothing", text, ""),
+        ("frozen_norm_evaluates", "bool", boolean, False)]),
     (7, "Ready", "stage to portal", {"run": 7, "generation": 1}, None, [("state_bytes", "u64", u64, 246824)]),
     (8, "Begin", "portal to stage", {"run": 7, "generation": 1, "step": 3}, None, [
         ("mode", "u8: 0 train, 1 evaluate", u8, 0), ("micro_batch_samples", "list of u32", u32s, [8, 8, 7]),

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/host_tensor.h"
+#include "core/result.h"
 #include "domain/value_graph.h"
 
 namespace ecopipe {
@@ -20,10 +21,18 @@ struct ModelSpec {
     int num_classes = 10;
     Shape input_shape;                // one sample, without the batch dimension
     std::vector<std::string> freeze;  // patterns (core/glob.h) of parameters that are not trained
+    // Batch norms of which nothing is trained use, and leave, their stored statistics in training.
+    bool frozen_norm_evaluates = false;
 
     // How plans and profiles name the model: the zoo name, or "sha256:" and the file's hash.
     [[nodiscard]] std::string id() const { return zoo.empty() ? "sha256:" + sha256 : zoo; }
 };
+
+inline constexpr const char* kFrozenNormHelp =
+    "eval: batch norms whose parameters are frozen use, and leave, their stored statistics; train: "
+    "as all others";
+// A --frozen-norm flag's value. Errors: kUsage.
+[[nodiscard]] Result<bool> parse_frozen_norm(const std::string& text);
 
 struct TensorInfo {
     std::string name;  // the model's state-dict name in PyTorch

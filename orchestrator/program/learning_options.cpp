@@ -108,6 +108,7 @@ void declare_learning(CommandLine& line) {
               "with cross_entropy: weights of the classes' losses, such as 1,0.5,3, or balanced: "
               "inversely to how often a class is among the training samples");
     line.text("freeze", "parameters that are not trained, such as 'features.*,stem.*'");
+    line.text("frozen-norm", kFrozenNormHelp, "train");
     line.text("init", "safetensors file to start from");
     line.text("init-except", "tensors that are not taken from --init, such as 'classifier.*'");
     line.number("validation-fraction", "share of the training samples to validate on", {0, 0.999},
@@ -149,6 +150,8 @@ Result<void> read_learning(const CommandLine& line, TrainOptions& options) {
         if (line.given(flag) && split_patterns(line.get_text(flag)).empty())
             return fail(ExitCode::kUsage, fmt::format("--{}: expected patterns, found none", flag));
     options.freeze = split_patterns(line.get_text("freeze"));
+    ECOPIPE_ASSIGN_OR_RETURN(options.frozen_norm_evaluates,
+                             parse_frozen_norm(line.get_text("frozen-norm")));
     options.init = line.get_text("init");
     options.init_except = split_patterns(line.get_text("init-except"));
     ECOPIPE_RETURN_IF_ERROR(needs(line, "init-except", !options.init.empty(), "--init FILE"));

@@ -88,6 +88,7 @@ Result<RunInputs> load_inputs(TrainOptions& options) {
     RunInputs inputs;
     ECOPIPE_ASSIGN_OR_RETURN(inputs.spec, find_model(options.model));
     inputs.spec.freeze = options.freeze;
+    inputs.spec.frozen_norm_evaluates = options.frozen_norm_evaluates;
     DataOptions data_options = options.data_options;
     data_options.channels = required_channels(inputs.spec);
     ECOPIPE_ASSIGN_OR_RETURN(inputs.data, open_data(options.data, data_options));
@@ -150,6 +151,7 @@ OrderedJson training_flags(const TrainOptions& options, const ModelSpec& spec) {
         flags[name] = options.effective.value(name, OrderedJson());
     flags["moments"] =
         options.optimizer.moments == DType::kBF16 ? OrderedJson("bfloat16") : OrderedJson();
+    flags["frozen-norm"] = spec.frozen_norm_evaluates ? OrderedJson("eval") : OrderedJson();
     flags["sum-blocks"] = options.sum_blocks > 1 ? OrderedJson(options.sum_blocks) : OrderedJson();
     flags["data"] = whole_data(options.data);
     if (!options.init.empty()) flags["init"] = whole_path(options.init);

@@ -41,6 +41,7 @@ struct TrainOptions {
     int num_classes = 0;            // 0: the data set's
     bool balanced_classes = false;  // the data decide trainer.loss.class_weights
     std::vector<std::string> freeze;
+    bool frozen_norm_evaluates = false;
     std::string init;
     std::vector<std::string> init_except;
     bool auto_micro_batches = false;  // the planner sets trainer.micro_batches

@@ -464,6 +464,7 @@ Configure PortalDriver::configuration(const session_outcome::SendConfigure& work
     out.num_classes = static_cast<std::uint32_t>(spec_.model.num_classes);
     out.input_shape = spec_.model.input_shape;
     out.freeze = spec_.model.freeze;
+    out.frozen_norm_evaluates = spec_.model.frozen_norm_evaluates;
     out.seed = spec_.seed;
     out.optimizer = spec_.optimizer;
     out.loss = spec_.loss;

@@ -55,6 +55,7 @@ Result<ValueGraph> TorchCompute::prepare(const Configure& work, const Plan& plan
     spec.num_classes = static_cast<int>(work.num_classes);
     spec.input_shape = work.input_shape;
     spec.freeze = work.freeze;
+    spec.frozen_norm_evaluates = work.frozen_norm_evaluates;
     reset_peak_tensor_bytes();  // what was measured before is not this work's
     std::vector<Slice> before = std::exchange(slices_, {});
     for (const StageId id : slices) {

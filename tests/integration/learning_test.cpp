@@ -248,7 +248,8 @@ class OwnTensors : public Learning {
     }
     void expect_as_pytorch(const std::string& model, int layers, const std::string& data_name,
                            const std::string& loss, const std::string& optimizer,
-                           const std::string& schedule, const Flags& more) {
+                           const std::string& schedule, const Flags& more,
+                           const Flags& frozen = {}) {
         const ModelCase own = torchscript(model, layers);
         train(model, Flags{"--single",
                            "--model",
@@ -275,11 +276,13 @@ class OwnTensors : public Learning {
                            "--optimizer",
                            optimizer} +
                          data(data_name) + more);
-        const Finished compared = run(
-            {kPython,
-             std::string(ECOPIPE_SOURCE_DIR) + "/tests/integration/reference/learning_reference.py",
-             own.model, directory_ / (data_name + "/train.safetensors"),
-             directory_ / (model + "/metrics.jsonl"), loss, optimizer, schedule, "14"});
+        const Finished compared =
+            run(Flags{kPython,
+                      std::string(ECOPIPE_SOURCE_DIR) +
+                          "/tests/integration/reference/learning_reference.py",
+                      own.model, directory_ / (data_name + "/train.safetensors"),
+                      directory_ / (model + "/metrics.jsonl"), loss, optimizer, schedule, "14"} +
+                frozen);
         EXPECT_EQ(compared.code, 0) << compared.out << compared.err;
     }
 };
@@ -317,6 +320,12 @@ TEST_F(OwnTensors, SgdStepScheduleAndClippingOfSequencesAsPyTorch) {
 }
 TEST_F(OwnTensors, AdamAndBinaryCrossEntropyAsPyTorch) {
     expect_as_pytorch("yes_or_no", 3, "answers", "bce", "adam", "constant", {});
+}
+
+// One of two is frozen; before it something is trained.
+TEST_F(OwnTensors, AFrozenNormsStoredStatisticsAsPyTorch) {
+    expect_as_pytorch("normed_regressor", 6, "numbers", "mse", "sgd", "constant",
+                      {"--freeze", "3.*,4.*", "--frozen-norm", "eval"}, {"3", "4"});
 }
 
 TEST_F(OwnTensors, TheReferencesLinesWriteADataSet) {

@@ -1,10 +1,12 @@
 // Models of torchvision, exported, fine-tuned with a frozen body on a folder of pictures by three
 // devices, and taken back.
 #include <algorithm>
+#include <map>
 #include <sstream>
 
 #include "core/files.h"
 #include "core/strict_json.h"
+#include "stage_runtime/data/safetensors.h"
 #include "tests/integration/training_fixture.h"
 
 namespace ecopipe::test {
@@ -87,6 +89,16 @@ class OwnModel : public Training {
         EXPECT_EQ(back.code, 0) << back.err;
         expect_torchvision_equal(name);
     }
+    // The bytes of each tensor of a run's model.
+    [[nodiscard]] std::map<std::string, std::string> tensors_of(const std::string& name) const {
+        std::map<std::string, std::string> all;
+        const auto file = read_safetensors(directory_ / (name + "/model.safetensors"));
+        EXPECT_TRUE(file) << file.error().message;
+        for (const NamedTensor& entry : *file)
+            all[entry.name].assign(reinterpret_cast<const char*>(entry.tensor.data()),
+                                   entry.tensor.bytes());
+        return all;
+    }
     // torchvision's own module with the trained state dict, beside the trained TorchScript file.
     void expect_torchvision_equal(const std::string& name) {
         write(directory_ / "check.py",
@@ -108,6 +120,28 @@ TEST_F(OwnModel, Resnet18WithAFrozenBody) {
 }
 TEST_F(OwnModel, MobileNetV2WithAFrozenBody) {
     expect_fine_tunes("mobilenet_v2", 23, "features.*", 8, 19, 1280);
+}
+
+// TorchScript's and the zoo's. Micro-batches of two samples make statistics of their own useless.
+TEST_F(OwnModel, AFrozenBodyMayUseItsStoredStatistics) {
+    for (const ModelCase& model :
+         {exported("mobilenet_v2", 23), ModelCase{"mobilenet_v2", "mobilenet_v2", 22}}) {
+        const std::string& id = model.id;
+        train("start" + id,
+              {"--single", "--model", model.model, "--batch", "24", "--micro-batches", "3"});
+        const Flags frozen{"--freeze",      "features.*",
+                           "--frozen-norm", "eval",
+                           "--init",        directory_ / ("start" + id + "/model.safetensors")};
+        train("whole" + id,
+              Flags{"--single", "--model", model.model, "--batch", "24", "--micro-batches", "3"} +
+                  frozen);
+        train("stages" + id, in_three_stages(model, 8, 18) + frozen);
+        EXPECT_TRUE(read(directory_ / ("whole" + id + "/model.safetensors")) ==
+                    read(directory_ / ("stages" + id + "/model.safetensors")));
+        const auto started = tensors_of("start" + id);
+        for (const auto& [name, bytes] : tensors_of("whole" + id))
+            EXPECT_EQ(bytes == started.at(name), !name.starts_with("classifier.")) << name;
+    }
 }
 
 // A head for other classes starts afresh; the body is that of the file.

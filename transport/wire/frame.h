@@ -20,7 +20,7 @@ static_assert(std::endian::native == std::endian::little, "the wire is little-en
 
 // Rises with any change of the wire until version 1.0; a peer of another number is refused with
 // exit code 5.
-inline constexpr std::uint16_t kProtocol = 10;
+inline constexpr std::uint16_t kProtocol = 11;
 inline constexpr std::array<char, 4> kFrameMagic{'E', 'C', 'O', 'P'};
 
 // Numbers are never reused.

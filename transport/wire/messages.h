@@ -144,11 +144,13 @@ struct Configure {
     std::string cause;                   // why there is a new configuration, for people
     std::uint32_t course = 0;  // with another one than before, nothing that is kept counts any more
     std::string graph;         // graph.json, whole; "" for other models
+    bool frozen_norm_evaluates = false;
 
     template <class Archive>
     void serialize(Archive& ar) {
         ar(plan_json, device, model, model_sha256, num_classes, input_shape, freeze, seed,
-           optimizer, loss, peers, restore, supply, keep_snapshots, buddy, cause, course, graph);
+           optimizer, loss, peers, restore, supply, keep_snapshots, buddy, cause, course, graph,
+           frozen_norm_evaluates);
     }
     [[nodiscard]] std::string validate() const;
 };

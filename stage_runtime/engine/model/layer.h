@@ -35,6 +35,15 @@ struct RunningStatistic {
     double momentum = 0.1;
 };
 
+// A batch norm that has statistics: of the layer's tensors its parameters, and the buffers that a
+// training-mode forward brings up to date.
+struct BatchNorm {
+    std::vector<std::size_t> parameters;
+    std::vector<std::size_t> buffers;
+    // It is in evaluation mode whatever its layer is in. Whoever runs the norm has it, too.
+    std::shared_ptr<bool> evaluates = std::make_shared<bool>(false);
+};
+
 class Layer {
   public:
     virtual ~Layer() = default;
@@ -63,6 +72,7 @@ class Layer {
     // micro-batches.
     std::vector<RunningStatistic> statistics;
     std::vector<std::size_t> counters;
+    std::vector<BatchNorm> norms;
     // Where a training-mode forward puts what it finds, one tensor for each of `statistics`, in
     // place of adding it up; null: it adds it to the buffers, and counts, at once.
     Tensors* found = nullptr;
@@ -82,6 +92,10 @@ auto find_statistics(Tensors& found, const at::Tensor& mean, const at::Tensor& v
     found.push_back(at::zeros_like(variance));
     return normalise(found[found.size() - 2], found[found.size() - 1], 1.0);
 }
+
+// Batch norms of which nothing is trained (of one without parameters: nothing of its layer) are in
+// evaluation mode from now on. How many there are.
+int evaluate_frozen_norms(Layer& layer);
 
 // The layer's trainable tensors in order, each once: what gradients are taken for.
 [[nodiscard]] std::vector<const LayerTensor*> distinct_trainable(const Layer& layer);

@@ -213,6 +213,13 @@ Result<Loaded> load_all(const ModelSpec& spec) {
                                                     : build_zoo_model(spec));
     }
     ECOPIPE_RETURN_IF_ERROR(freeze_layers(loaded.layers, spec.freeze));
+    if (!spec.frozen_norm_evaluates) return loaded;
+    int norms = 0;
+    for (const auto& layer : loaded.layers) norms += evaluate_frozen_norms(*layer);
+    if (norms == 0)
+        return fail(ExitCode::kUsage,
+                    "--frozen-norm eval: the model has no batch norm with "
+                    "statistics whose parameters are frozen");
     return loaded;
 }
 
@@ -252,6 +259,26 @@ Result<ModelSpec> find_graph(const std::string& directory) {
 }
 
 }  // namespace
+
+int evaluate_frozen_norms(Layer& layer) {
+    const bool all_frozen = distinct_trainable(layer).empty();
+    int count = 0;
+    for (const BatchNorm& norm : layer.norms) {
+        const bool trained = std::any_of(norm.parameters.begin(), norm.parameters.end(),
+                                         [&](std::size_t i) { return layer.tensors[i].trainable; });
+        if (norm.parameters.empty() ? !all_frozen : trained) continue;
+        ++count;
+        *norm.evaluates = true;
+        const auto own = [&](std::size_t buffer) {
+            return std::find(norm.buffers.begin(), norm.buffers.end(), buffer) !=
+                   norm.buffers.end();
+        };
+        std::erase_if(layer.statistics,
+                      [&](const RunningStatistic& each) { return own(each.buffer); });
+        std::erase_if(layer.counters, own);
+    }
+    return count;
+}
 
 std::vector<const LayerTensor*> distinct_trainable(const Layer& layer) {
     std::vector<const LayerTensor*> found;

@@ -36,11 +36,15 @@ class ScriptLayer : public Layer {
         draws = true;  // any operator may draw; keying the generator costs microseconds
         fixed_mode = in_words(facts);
         find_own_state(facts);
+        find_norms();
         one_holder = !stateful.empty() || facts.normalises;
     }
 
     Tensors forward(const Tensors& inputs, bool training) override {
         if (module_.is_training() != training) module_.train(training);
+        for (std::size_t i = 0; training && i < norms.size(); ++i)
+            if (*norms[i].evaluates && norm_modules_[i].is_training())
+                norm_modules_[i].train(false);
         Tensors before;
         Tensors copies;
         for (const ScriptSlot& slot : slots_) {
@@ -106,6 +110,22 @@ class ScriptLayer : public Layer {
         }
     }
 
+    // Modules with running statistics and a mode.
+    void find_norms() {
+        for (const auto& [path, module] : module_.named_modules()) {
+            if (!module.hasattr("running_mean") || !module.attr("running_mean").isTensor() ||
+                !module.hasattr("training"))
+                continue;
+            const std::string prefix = name + "." + (path.empty() ? "" : path + ".");
+            BatchNorm norm;
+            for (std::size_t i = 0; i < tensors.size(); ++i)
+                if (tensors[i].name.substr(0, tensors[i].name.rfind('.') + 1) == prefix)
+                    (tensors[i].buffer ? norm.buffers : norm.parameters).push_back(i);
+            norms.push_back(std::move(norm));
+            norm_modules_.push_back(module);
+        }
+    }
+
     Tensors call(const Tensors& inputs) {
         std::vector<c10::IValue> arguments;
         if (takes_tuple_ || inputs.size() > 1) {
@@ -137,6 +157,7 @@ class ScriptLayer : public Layer {
     }
 
     torch::jit::Module module_;
+    std::vector<torch::jit::Module> norm_modules_;  // of `norms`
     bool takes_tuple_ = false;
     std::vector<ScriptSlot> slots_;  // of the buffers in `stateful`
 };

@@ -58,6 +58,7 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     line.text("resize", "size of a folder's pictures, HxW");
     line.text("loss", "cross_entropy, mse or bce", "cross_entropy");
     line.text("freeze", "parameters that are not trained, such as 'features.*'");
+    line.text("frozen-norm", kFrozenNormHelp, "train");
     line.text("optimizer", kOptimizerNames, "sgd");
     line.text("moments", "float32 or bfloat16, as ecopipe-train will keep them", "float32");
     line.number("momentum", "of sgd; 0 needs no optimiser slot", {0, 1}, 0.9);
@@ -85,6 +86,8 @@ Result<ExitCode> run(int argc, const char* const* argv) {
     request.optimizer.momentum = line.get_number("momentum");
     request.loss.name = line.get_text("loss");
     request.spec.freeze = split_patterns(line.get_text("freeze"));
+    ECOPIPE_ASSIGN_OR_RETURN(request.spec.frozen_norm_evaluates,
+                             parse_frozen_norm(line.get_text("frozen-norm")));
     DataSplits data;
     ECOPIPE_RETURN_IF_ERROR(read_samples(line, request, data));
 

@@ -1,8 +1,8 @@
 """Trains as ecopipe-train --single does, with PyTorch's own losses, optimisers, schedulers and clipping, and compares each
 step's loss, learning rate and gradient norm. Samples come in file order (--no-shuffle).
 
-Usage: learning_reference.py MODEL.pt TRAIN.safetensors METRICS.jsonl LOSS OPTIMIZER SCHEDULE STEPS
-SCHEDULE is cosine (with 4 steps of warm-up), step (every 3 steps, times 0.5) or constant."""
+Usage: learning_reference.py MODEL.pt TRAIN.safetensors METRICS.jsonl LOSS OPTIMIZER SCHEDULE STEPS [FROZEN...]
+FROZEN are modules whose parameters are not trained and that are in evaluation mode. SCHEDULE is cosine (with 4 steps of warm-up), step (every 3 steps, times 0.5) or constant."""
 
 import json
 import sys
@@ -47,6 +47,7 @@ class Adafactor(torch.optim.Optimizer):
 
 def main():
     model_path, data, metrics, loss_name, optimizer_name, schedule, steps = sys.argv[1:8]
+    frozen = sys.argv[8:]
     steps = int(steps)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -59,13 +60,19 @@ def main():
     for module in model.modules():
         if "Dropout" in getattr(module, "original_name", ""):
             module.eval()
+    for name, module in model.named_children():
+        if name in frozen:
+            module.eval()
+            for parameter in module.parameters():
+                parameter.requires_grad_(False)
     loss_of = {"cross_entropy": lambda x, y: nn.functional.cross_entropy(x.flatten(0, -2), y.long().flatten(), reduction="sum"),
                "mse": nn.MSELoss(reduction="sum"),
                "bce": lambda x, y: nn.functional.binary_cross_entropy_with_logits(x[:, 0], y.float(), reduction="sum")}[loss_name]
     optimizer = {"sgd": lambda p: torch.optim.SGD(p, LR, momentum=0.9, weight_decay=DECAY),
                  "adam": lambda p: torch.optim.Adam(p, LR, weight_decay=DECAY),
                  "adafactor": lambda p: getattr(torch.optim, "Adafactor", Adafactor)(p, lr=LR, weight_decay=DECAY),
-                 "adamw": lambda p: torch.optim.AdamW(p, LR, weight_decay=DECAY)}[optimizer_name](model.parameters())
+                 "adamw": lambda p: torch.optim.AdamW(p, LR, weight_decay=DECAY)}[optimizer_name](
+                     [parameter for parameter in model.parameters() if parameter.requires_grad])
     if schedule == "cosine":
         warm = lr_scheduler.LinearLR(optimizer, 1 / 4, total_iters=3)
         rest = lr_scheduler.CosineAnnealingLR(optimizer, steps - 4)

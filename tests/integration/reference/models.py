@@ -80,6 +80,15 @@ def regressor():
     return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 2))
 
 
+def normed_regressor():
+    """Statistics that are not the initial ones."""
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, 16), nn.BatchNorm1d(16), nn.Linear(16, 2))
+    for norm in (model[1], model[4]):
+        norm.running_mean.uniform_(-1, 1)
+        norm.running_var.uniform_(0.5, 2)
+    return model
+
+
 def wide():
     """A weight of 2 MiB."""
     return nn.Sequential(nn.Flatten(), nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 8192), nn.ReLU(), nn.Linear(8192, 2))
@@ -95,5 +104,5 @@ def yes_or_no():
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    for build in (norm_dropout, strided, activations, token_gru, token_tagger, token_tagger_plain, regressor, wide, narrow, yes_or_no):
+    for build in (norm_dropout, strided, activations, token_gru, token_tagger, token_tagger_plain, regressor, normed_regressor, wide, narrow, yes_or_no):
         torch.jit.script(build().train()).save(f"{sys.argv[1]}/{build.__name__}.pt")

@@ -23,6 +23,8 @@ namespace {
 using c10::IValue;
 
 // Places in the schema of aten::batch_norm.
+constexpr std::size_t kWeight = 1;
+constexpr std::size_t kBias = 2;
 constexpr std::size_t kMean = 3;
 constexpr std::size_t kVariance = 4;
 constexpr std::size_t kTraining = 5;
@@ -62,6 +64,7 @@ class Step {
     [[nodiscard]] bool draws() const { return !draw_.empty(); }
     std::vector<std::size_t> last_uses;  // locals that nobody needs after it
     std::vector<RunningStatistic> statistics;
+    std::optional<BatchNorm> norm;  // of what has statistics
     bool writes_statistics = false;
 
     void run(NodeFrame& frame) const {
@@ -73,7 +76,9 @@ class Step {
         stack.reserve(arguments_.size());
         for (const OperatorArgument& argument : arguments_) stack.push_back(argument.value(frame));
         if (check_ != nullptr) check_(name_, stack);
-        if (frame.found != nullptr && !statistics.empty()) {
+        const bool evaluates = norm && *norm->evaluates;
+        if (evaluates) stack[kTraining] = false;
+        if (frame.found != nullptr && !statistics.empty() && !evaluates) {
             find_statistics(*frame.found, stack[kMean].toTensor(), stack[kVariance].toTensor(),
                             [&](const at::Tensor& mean, const at::Tensor& variance, double one) {
                                 stack[kMean] = mean;
@@ -118,7 +123,7 @@ class Step {
         handle_ = *found;
         check_ = operand_check(name_);
         const auto& schema = handle_->schema();
-        const GraphArgument* running[2] = {nullptr, nullptr};  // of batch norm
+        std::map<std::size_t, const GraphArgument*> places;
         std::map<std::string, const GraphArgument*> keywords;
         for (const auto& [keyword, argument] : op.keywords) keywords[keyword] = &argument;
         std::size_t position = 0;
@@ -130,8 +135,7 @@ class Step {
             } else if (!expected.kwarg_only() && position < op.arguments.size()) {
                 given = &op.arguments[position++];
             }
-            if (const std::size_t at = arguments_.size() - kMean; at < std::size(running))
-                running[at] = given;
+            places[arguments_.size()] = given;
             if (given != nullptr) {
                 auto argument = OperatorArgument::make(*given, expected);
                 if (!argument)
@@ -150,26 +154,39 @@ class Step {
             return fail(ExitCode::kBadFile, fmt::format("{}: has more arguments than LibTorch {} "
                                                         "knows; export the model with --aten 1.13",
                                                         name_, torch_versions().torch));
-        if (name_ == "aten::batch_norm") note_statistics(running[0], running[1]);
+        if (name_ == "aten::batch_norm") note_statistics(places);
         // Its statistics are of each sample and channel, and written in place.
-        writes_statistics = name_ == "aten::instance_norm" && running[0] != nullptr &&
-                            std::holds_alternative<graph_argument::Tensor>(running[0]->what);
+        writes_statistics = name_ == "aten::instance_norm" && tensor_at(places, kMean);
         return {};
     }
 
+    using Places = std::map<std::size_t, const GraphArgument*>;  // in the schema
+    // Which of the layer's tensors stands there.
+    static std::optional<std::size_t> tensor_at(const Places& places, std::size_t place) {
+        const auto given = places.find(place);
+        if (given == places.end() || given->second == nullptr) return std::nullopt;
+        const auto* tensor = std::get_if<graph_argument::Tensor>(&given->second->what);
+        if (tensor == nullptr) return std::nullopt;
+        return static_cast<std::size_t>(tensor->tensor);
+    }
+
     // Where it is in training mode when the layer is.
-    void note_statistics(const GraphArgument* mean, const GraphArgument* variance) {
+    void note_statistics(const Places& places) {
         const Tensors none;
         const std::vector<LayerTensor> no_tensors;
         const NodeFrame training{none, no_tensors, {}, 1, true};
         if (!arguments_[kTraining].value(training).toBool()) return;
         const double momentum = arguments_[kMomentum].value(training).toDouble();
-        for (const GraphArgument* given : {mean, variance}) {
-            const auto* buffer =
-                given == nullptr ? nullptr : std::get_if<graph_argument::Tensor>(&given->what);
-            if (buffer != nullptr)
-                statistics.push_back({static_cast<std::size_t>(buffer->tensor), momentum});
-        }
+        BatchNorm found;
+        for (const std::size_t place : {kMean, kVariance})
+            if (const auto buffer = tensor_at(places, place)) {
+                statistics.push_back({*buffer, momentum});
+                found.buffers.push_back(*buffer);
+            }
+        for (const std::size_t place : {kWeight, kBias})
+            if (const auto parameter = tensor_at(places, place))
+                found.parameters.push_back(*parameter);
+        if (found.buffers.size() == 2) norm = std::move(found);
     }
 
     Result<void> resolve_draw(const GraphOperator& op) {
@@ -323,6 +340,7 @@ Result<Layers> graph_layers(const GraphFile& graph) {
                     statistics.clear();
                     layer->one_holder = true;
                 }
+                if (step->norm) layer->norms.push_back(*step->norm);
                 layer->statistics.insert(layer->statistics.end(), statistics.begin(),
                                          statistics.end());
                 layer->steps.push_back(std::move(*step));

@@ -82,6 +82,7 @@ Function linear(Layer& layer, const std::string& prefix, std::int64_t in, std::i
 }
 
 Function batch_norm2d(Layer& layer, const std::string& prefix, std::int64_t channels) {
+    const std::size_t own = layer.tensors.size();
     const auto weight = parameter(layer, prefix + ".weight", {channels}, constant(1));
     const auto bias = parameter(layer, prefix + ".bias", {channels}, constant(0));
     constexpr double kMomentum = 0.1;
@@ -93,7 +94,10 @@ Function batch_norm2d(Layer& layer, const std::string& prefix, std::int64_t chan
     layer.statistics.push_back({first, kMomentum});
     layer.statistics.push_back({first + 1, kMomentum});
     layer.counters.push_back(first + 2);
-    return [=, &layer](const at::Tensor& x, bool training) {
+    layer.norms.push_back({{own, own + 1}, {first, first + 1, first + 2}});
+    return [=, &layer, evaluates = layer.norms.back().evaluates](const at::Tensor& x,
+                                                                 bool layer_trains) {
+        const bool training = layer_trains && !*evaluates;
         const auto normalise = [&](const at::Tensor& running_mean, const at::Tensor& running_var,
                                    double momentum) {
             return at::batch_norm(x, weight, bias, running_mean, running_var, training, momentum,

@@ -59,7 +59,9 @@ class Pipeline {
             if (!values.empty()) stages_.back()->set_returns(values);
         }
         for (const TensorInfo& tensor : info.tensors) {
-            const HostTensor value = drawn(tensor.shape, keyed_seed(3, tensor.name));
+            HostTensor value = drawn(tensor.shape, keyed_seed(3, tensor.name));
+            if (tensor.name.ends_with("running_var"))
+                for (float& variance : value.as<float>()) variance += 1;
             for (auto& stage : stages_) static_cast<void>(stage->load_state(tensor.name, value));
         }
     }
@@ -236,6 +238,26 @@ TEST_F(GraphEngine, FrozenLayersStayAndNothingRunsBackwardLeftOfThem) {
     for (const std::vector<int>& cuts : {std::vector<int>{0, 2}, {0, 1, 3}, {0, 1, 2, 3, 4}})
         EXPECT_EQ(trained(spec, cuts), whole);
     EXPECT_EQ(whole.size(), 8U + 3U);
+}
+
+TEST_F(GraphEngine, AFrozenNormMayUseItsStoredStatistics) {
+    ModelSpec spec = small();
+    spec.freeze = {"a.*", "b.*"};
+    const auto before = Pipeline(spec, {0}, {}).state();
+    const auto usual = trained(spec, {0});
+    spec.frozen_norm_evaluates = true;
+    const auto whole = trained(spec, {0});
+    EXPECT_EQ(trained(spec, {0, 1, 3}), whole);
+    for (const char* name : {"a.bn.running_mean", "a.bn.running_var"}) {
+        EXPECT_EQ(whole.at(name), before.at(name));
+        EXPECT_NE(usual.at(name), before.at(name));
+    }
+    EXPECT_NE(whole.at("e.weight"), usual.at("e.weight"));
+    // It has no parameters of its own, and its layer is trained.
+    spec.freeze = {"b.*"};
+    EXPECT_EQ(inspect_model(spec).error().message,
+              "--frozen-norm eval: the model has no batch norm with statistics whose parameters "
+              "are frozen");
 }
 
 TEST_F(GraphEngine, AnOperatorThatTakesOtherArgumentsIsRefusedWithItsNode) {
