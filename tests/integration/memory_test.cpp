@@ -38,9 +38,10 @@ class Memory : public Training {
             double uses = 0;
             for (const auto& [use, bytes] : memory["uses"].items()) uses += bytes.get<double>();
             EXPECT_EQ(uses, peak);
-            // A tensor more or less may be on its way.
+            // A tensor more or less may be on its way, and while a device is held up by others on
+            // this machine all that its neighbour has in flight waits for it.
             const double tensor = 32.0 / 4 * 65536;
-            EXPECT_LE(peak, 1.03 * memory["predicted_peak_bytes"].get<double>() + tensor);
+            EXPECT_LE(peak, 1.03 * memory["predicted_peak_bytes"].get<double>() + 3 * tensor);
             EXPECT_GE(peak, 0.9 * memory["predicted_peak_bytes"].get<double>() - tensor);
             for (const char* use : {"weights", "moments"})
                 EXPECT_NEAR(memory["uses"][use].get<double>(), predicted[device].value(use, 0.0),
