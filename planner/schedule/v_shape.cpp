@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
-#include <tuple>
+#include <utility>
 
 #include "core/check.h"
 

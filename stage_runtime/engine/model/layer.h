@@ -93,10 +93,6 @@ auto find_statistics(Tensors& found, const at::Tensor& mean, const at::Tensor& v
     return normalise(found[found.size() - 2], found[found.size() - 1], 1.0);
 }
 
-// Batch norms of which nothing is trained (of one without parameters: nothing of its layer) are in
-// evaluation mode from now on. How many there are.
-int evaluate_frozen_norms(Layer& layer);
-
 // The layer's trainable tensors in order, each once: what gradients are taken for.
 [[nodiscard]] std::vector<const LayerTensor*> distinct_trainable(const Layer& layer);
 

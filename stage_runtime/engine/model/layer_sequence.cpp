@@ -188,6 +188,28 @@ Result<void> freeze_layers(const Layers& layers, const std::vector<std::string>&
     return {};
 }
 
+// Batch norms of which nothing is trained (of one without parameters: nothing of its layer) are in
+// evaluation mode from now on. How many there are.
+int evaluate_frozen_norms(Layer& layer) {
+    const bool all_frozen = distinct_trainable(layer).empty();
+    int count = 0;
+    for (const BatchNorm& norm : layer.norms) {
+        const bool trained = std::any_of(norm.parameters.begin(), norm.parameters.end(),
+                                         [&](std::size_t i) { return layer.tensors[i].trainable; });
+        if (norm.parameters.empty() ? !all_frozen : trained) continue;
+        ++count;
+        *norm.evaluates = true;
+        const auto own = [&](std::size_t buffer) {
+            return std::find(norm.buffers.begin(), norm.buffers.end(), buffer) !=
+                   norm.buffers.end();
+        };
+        std::erase_if(layer.statistics,
+                      [&](const RunningStatistic& each) { return own(each.buffer); });
+        std::erase_if(layer.counters, own);
+    }
+    return count;
+}
+
 struct Loaded {
     Layers layers;
     std::optional<GraphFile> graph;
@@ -259,26 +281,6 @@ Result<ModelSpec> find_graph(const std::string& directory) {
 }
 
 }  // namespace
-
-int evaluate_frozen_norms(Layer& layer) {
-    const bool all_frozen = distinct_trainable(layer).empty();
-    int count = 0;
-    for (const BatchNorm& norm : layer.norms) {
-        const bool trained = std::any_of(norm.parameters.begin(), norm.parameters.end(),
-                                         [&](std::size_t i) { return layer.tensors[i].trainable; });
-        if (norm.parameters.empty() ? !all_frozen : trained) continue;
-        ++count;
-        *norm.evaluates = true;
-        const auto own = [&](std::size_t buffer) {
-            return std::find(norm.buffers.begin(), norm.buffers.end(), buffer) !=
-                   norm.buffers.end();
-        };
-        std::erase_if(layer.statistics,
-                      [&](const RunningStatistic& each) { return own(each.buffer); });
-        std::erase_if(layer.counters, own);
-    }
-    return count;
-}
 
 std::vector<const LayerTensor*> distinct_trainable(const Layer& layer) {
     std::vector<const LayerTensor*> found;

@@ -123,7 +123,7 @@ class Step {
         handle_ = *found;
         check_ = operand_check(name_);
         const auto& schema = handle_->schema();
-        std::map<std::size_t, const GraphArgument*> places;
+        Places places;
         std::map<std::string, const GraphArgument*> keywords;
         for (const auto& [keyword, argument] : op.keywords) keywords[keyword] = &argument;
         std::size_t position = 0;
@@ -135,7 +135,7 @@ class Step {
             } else if (!expected.kwarg_only() && position < op.arguments.size()) {
                 given = &op.arguments[position++];
             }
-            places[arguments_.size()] = given;
+            places.push_back(given);
             if (given != nullptr) {
                 auto argument = OperatorArgument::make(*given, expected);
                 if (!argument)
@@ -160,12 +160,11 @@ class Step {
         return {};
     }
 
-    using Places = std::map<std::size_t, const GraphArgument*>;  // in the schema
+    using Places = std::vector<const GraphArgument*>;  // as in the schema; null: the default
     // Which of the layer's tensors stands there.
     static std::optional<std::size_t> tensor_at(const Places& places, std::size_t place) {
-        const auto given = places.find(place);
-        if (given == places.end() || given->second == nullptr) return std::nullopt;
-        const auto* tensor = std::get_if<graph_argument::Tensor>(&given->second->what);
+        if (place >= places.size() || places[place] == nullptr) return std::nullopt;
+        const auto* tensor = std::get_if<graph_argument::Tensor>(&places[place]->what);
         if (tensor == nullptr) return std::nullopt;
         return static_cast<std::size_t>(tensor->tensor);
     }
